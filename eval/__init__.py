@@ -1,0 +1,1 @@
+"""Benchmarks: pose, homography and synthetic accuracy of matchers."""

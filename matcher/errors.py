@@ -1,0 +1,64 @@
+"""Errors that a user can cause, each with a code and the exit status of the programs.
+
+Every message is one line: ``E<code> <subject>: <what>; <what to do>``. The programs print it
+without a traceback and leave with `exit_code`.
+
+| exit code | meaning |
+|---|---|
+| 0 | all done (no match is not a failure) |
+| 1 | a bug in this project |
+| 2 | wrong usage or configuration, missing file |
+| 3 | finished, but an input could not be read |
+| 4 | storage |
+| 5 | checkpoint refused |
+"""
+
+from __future__ import annotations
+
+
+class MatcherError(Exception):
+    """Base of all errors that name something the user can change.
+
+    Args:
+        code: number shown as ``E<code>``.
+        subject: the file or option at fault.
+        what: what is wrong, with the offending value.
+        remedy: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, code: int, subject: object, what: str, remedy: str = "") -> None:
+        self.code = code
+        self.subject = str(subject)
+        self.what = what
+        self.remedy = remedy
+        tail = f"; {remedy}" if remedy else ""
+        super().__init__(" ".join(f"E{code} {subject}: {what}{tail}".split()))
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, str, str]]:
+        return type(self), (self.code, self.subject, self.what, self.remedy)
+
+
+class UsageError(MatcherError):
+    """A wrong option, configuration value or argument (codes E2xx) or a missing file (E111)."""
+
+    exit_code = 2
+
+
+class ImageError(MatcherError):
+    """An image that is there but cannot be used (codes E101 to E106)."""
+
+    exit_code = 3
+
+
+class StorageError(MatcherError):
+    """A result that cannot be written or read back (codes E4xx)."""
+
+    exit_code = 4
+
+
+class CheckpointError(MatcherError):
+    """Weights that are refused: wrong format, architecture, checksum or values (codes E5xx)."""
+
+    exit_code = 5

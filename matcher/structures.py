@@ -1,0 +1,193 @@
+"""The values that flow between the parts.
+
+Letters: B batch, L/S tokens of image 0/1, C channels, H/W height and width, M matches.
+Pixel coordinates are (x, y) with the centre of the top-left pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Self = TypeVar("Self", bound="_TensorFields")
+
+
+class _TensorFields:
+    """Moving and batching for frozen dataclasses of tensors, nested ones, lists and None."""
+
+    def _map(self: Self, change: Any) -> Self:
+        new = {}
+        for f in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                new[f.name] = change(value)
+            elif isinstance(value, _TensorFields):
+                new[f.name] = value._map(change)
+        return replace(self, **new)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def to(self: Self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same values on `device`."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: Self) -> Self:
+        return self._map(lambda t: t.pin_memory())
+
+    @classmethod
+    def collate(cls: type[Self], items: Sequence[Self]) -> Self:
+        """Concatenate along the batch; None stays None only if it is None in every item."""
+        joined: dict[str, Any] = {}
+        for f in fields(cls):  # pyright: ignore[reportArgumentType]
+            values = [getattr(item, f.name) for item in items]
+            first = values[0]
+            if any((v is None) != (first is None) for v in values):
+                raise ValueError(f"{cls.__name__}.{f.name}: None in some items of a batch only")
+            if isinstance(first, Tensor):
+                joined[f.name] = torch.cat(values)
+            elif isinstance(first, _TensorFields):
+                joined[f.name] = type(first).collate(values)
+            elif first is None:
+                joined[f.name] = None
+            else:
+                joined[f.name] = tuple(entry for value in values for entry in value)
+        return cls(**joined)
+
+
+@dataclass(frozen=True)
+class PairGeometry(_TensorFields):
+    """Ground truth of a batch of pairs."""
+
+    depth0: Tensor
+    """(B, H0, W0) z-depth on the pixel grid of `ImagePair.image0`; 0 where unknown."""
+    depth1: Tensor
+    K0: Tensor
+    """(B, 3, 3) intrinsics in pixels of the original image 0."""
+    K1: Tensor
+    T_0to1: Tensor
+    """(B, 4, 4) takes camera-0 coordinates to camera-1 coordinates."""
+
+
+@dataclass(frozen=True)
+class ImagePair(_TensorFields):
+    """A batch of image pairs as the network sees them."""
+
+    image0: Tensor
+    """(B, 1, H0, W0) gray in [0, 1]."""
+    image1: Tensor
+    scale0: Tensor
+    """(B, 2) original size / network size as (x, y): original = (network + 0.5) scale - 0.5."""
+    scale1: Tensor
+    mask0: Tensor | None = None
+    """(B, H0, W0) bool, True where the image holds content; None means everywhere."""
+    mask1: Tensor | None = None
+    geometry: PairGeometry | None = None
+    names: tuple[tuple[str, str], ...] = ()
+
+
+class FeatureMaps(NamedTuple):
+    """What the backbone returns."""
+
+    coarse: Tensor
+    """(B, C, H/8, W/8)"""
+    fine: Tensor
+    """(B, D, H/2, W/2)"""
+
+
+class CoarseMatches(NamedTuple):
+    """Matched cells of a batch, in coordinate form."""
+
+    batch: Tensor
+    """(M,) int64"""
+    index0: Tensor
+    """(M,) int64 raster index into the L cells of image 0"""
+    index1: Tensor
+    """(M,) int64 raster index into the S cells of image 1"""
+    score: Tensor
+    """(M,) float32 confidence in [0, 1]"""
+
+
+class MatcherOutput(NamedTuple):
+    """What the network returns for a batch; keypoints in pixels of the network's input."""
+
+    keypoints0: Tensor
+    """(M, 2) float32"""
+    keypoints1: Tensor
+    """(M, 2) float32"""
+    score: Tensor
+    """(M,) float32"""
+    batch: Tensor
+    """(M,) int64"""
+    deviation: Tensor
+    """(M,) standard deviation of the refinement, in half windows"""
+    coarse: CoarseMatches
+
+    def split(self, batch_size: int) -> list[Matches]:
+        """One `Matches` for each of the `batch_size` pairs, best first."""
+        out = []
+        for b in range(batch_size):
+            of_pair = self.batch == b
+            pair = Matches(
+                self.keypoints0[of_pair], self.keypoints1[of_pair], self.score[of_pair]
+            )
+            out.append(pair.top(len(pair)))
+        return out
+
+
+@dataclass(frozen=True)
+class Matches(_TensorFields):
+    """Correspondences of one pair of images: the public result.
+
+    Coordinates are (x, y) in pixels of the original images, the centre of the top-left pixel at
+    (0, 0).
+    """
+
+    keypoints0: Tensor
+    """(N, 2) float32"""
+    keypoints1: Tensor
+    """(N, 2) float32"""
+    scores: Tensor
+    """(N,) float32 in [0, 1]"""
+    reason: str = ""
+    """Why there can be no match, such as ``too_small``; empty otherwise."""
+
+    def __post_init__(self) -> None:
+        n = self.scores.shape[0]
+        shapes = tuple(self.keypoints0.shape), tuple(self.keypoints1.shape)
+        if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
+            raise ValueError(
+                f"Matches: keypoints {shapes[0]} and {shapes[1]} with scores "
+                f"{tuple(self.scores.shape)}; expected (N, 2), (N, 2) and (N,)"
+            )
+
+    @staticmethod
+    def empty(reason: str = "") -> Matches:
+        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0), reason)
+
+    def __len__(self) -> int:
+        return self.scores.shape[0]
+
+    def __getitem__(self, index: Tensor) -> Matches:
+        """The matches that `index` (bool mask or indices) selects."""
+        return Matches(
+            self.keypoints0[index], self.keypoints1[index], self.scores[index], self.reason
+        )
+
+    def top(self, k: int) -> Matches:
+        """The `k` best, best first; ties keep their order."""
+        return self[torch.argsort(self.scores, descending=True, stable=True)[:k]]
+
+    def above(self, threshold: float) -> Matches:
+        """Those with a score above `threshold`."""
+        return self[self.scores > threshold]
+
+    def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(keypoints0, keypoints1, scores) as NumPy arrays."""
+        return (
+            self.keypoints0.cpu().numpy(),
+            self.keypoints1.cpu().numpy(),
+            self.scores.cpu().numpy(),
+        )
