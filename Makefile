@@ -1,0 +1,41 @@
+# Everything a checkout needs. `make match` and `make test` set up what they use.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	2>/dev/null && echo $$p && break; done)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+.PHONY: setup match test test-slow lint clean
+
+setup: $(VENV)/core.stamp
+
+match: setup
+	@$(BIN)/python match.py assets/demo0.jpg assets/demo1.jpg offline=true \
+		output=outputs/demo/matches.h5
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/core.stamp: pyproject.toml requirements.lock
+	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 with venv is needed; set PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) outputs
