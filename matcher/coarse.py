@@ -1,0 +1,274 @@
+"""Matching of coarse cells: dual-softmax or Sinkhorn, then threshold, border and mutual best.
+
+Training asks for log-confidences of all (B, L, S) pairs of cells. Inference with the dual-softmax
+streams over blocks of rows and never holds that matrix.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matcher.config import CoarseConfig
+from matcher.structures import CoarseMatches
+
+logger = logging.getLogger(__name__)
+
+BLOCK_ELEMENTS = 4_000_000
+"""Similarities held at a time while streaming: 16 MB in fp32."""
+
+
+class Best(NamedTuple):
+    """Best partner of every cell of one pair."""
+
+    score0: Tensor
+    """(L,) highest confidence in the row of each cell of image 0"""
+    index0: Tensor
+    """(L,) its column, the lowest where several are equal"""
+    score1: Tensor
+    """(S,) highest confidence in the column of each cell of image 1"""
+    index1: Tensor
+    """(S,) its row, the lowest where several are equal"""
+
+
+class CoarseMatcher(nn.Module):
+    """Matches between the cells of two coarse maps."""
+
+    def __init__(self, config: CoarseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bin_score = (
+            nn.Parameter(torch.tensor(1.0)) if config.match_type == "sinkhorn" else None
+        )
+
+    def log_confidence(
+        self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+    ) -> Tensor:
+        """(B, L, S) log-confidence in fp32 of every pair of cells, -inf where a cell is masked.
+
+        Args:
+            coarse0: (B, C, h0, w0); coarse1: (B, C, h1, w1).
+            mask0: (B, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
+        """
+        x0, x1 = self._tokens(coarse0), self._tokens(coarse1)
+        with torch.autocast(x0.device.type, enabled=False):
+            similarity = x0.float() @ x1.float().transpose(1, 2)
+        valid = _pair_mask(x0, x1, mask0, mask1)
+        if self.bin_score is not None:
+            return sinkhorn(similarity, self.bin_score, self.config.sinkhorn_iterations, valid)[
+                :, :-1, :-1
+            ]
+        if valid is None:
+            return similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
+        similarity = similarity.masked_fill(~valid, torch.finfo(torch.float32).min)
+        log_confidence = similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
+        return log_confidence.masked_fill(~valid, -math.inf)
+
+    @torch.no_grad()
+    def match(
+        self,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        mask0: Tensor | None = None,
+        mask1: Tensor | None = None,
+    ) -> CoarseMatches:
+        """Mutual best cells above the threshold, inside the border; arguments as above."""
+        size0, size1 = coarse0.shape[-2:], coarse1.shape[-2:]
+        parts = []
+        for b in range(coarse0.shape[0]):
+            m0 = None if mask0 is None else mask0[b]
+            m1 = None if mask1 is None else mask1[b]
+            best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1)
+            allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
+            allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
+            parts.append(self._mutual(best, allowed0, allowed1))
+        batch = torch.cat([torch.full_like(p[0], b) for b, p in enumerate(parts)])
+        index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
+        return CoarseMatches(batch, index0, index1, score)
+
+    def _tokens(self, coarse: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, L, C), scaled so that a product is a similarity."""
+        scale = coarse.shape[1] ** -0.5
+        if self.config.match_type == "dual_softmax":
+            scale /= math.sqrt(self.config.temperature)
+        return coarse.flatten(2).transpose(1, 2).float() * scale
+
+    def _best(
+        self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+    ) -> Best:
+        """Best partners of one pair; features (1, C, h, w), masks (h, w)."""
+        x0, x1 = self._tokens(coarse0)[0], self._tokens(coarse1)[0]
+        if self.bin_score is not None:
+            return self._best_by_sinkhorn(x0, x1, mask0, mask1)
+        m0 = None if mask0 is None else mask0.flatten()
+        m1 = None if mask1 is None else mask1.flatten()
+        return stream_dual_softmax(x0, x1, m0, m1)
+
+    def _best_by_sinkhorn(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+    ) -> Best:
+        need = 3 * 4 * (x0.shape[0] + 1) * (x1.shape[0] + 1) / 2**30
+        if need > 1:
+            logger.warning(
+                "Sinkhorn holds %d x %d scores: about %.1f GB", x0.shape[0], x1.shape[0], need
+            )
+        valid = _pair_mask(x0[None], x1[None], _batched(mask0), _batched(mask1))
+        scores = sinkhorn(
+            (x0 @ x1.T)[None], self.bin_score, self.config.sinkhorn_iterations, valid
+        )[0].exp()
+        confidence = scores[:-1, :-1]
+        if self.config.prefilter:
+            binned0 = scores[:-1].argmax(dim=1) == x1.shape[0]
+            binned1 = scores[:, :-1].argmax(dim=0) == x0.shape[0]
+            confidence = confidence.masked_fill(binned0[:, None] | binned1[None], 0.0)
+        score0, index0 = first_max(confidence)
+        score1, index1 = first_max(confidence.T)
+        return Best(score0, index0, score1, index1)
+
+    def _mutual(
+        self, best: Best, allowed0: Tensor, allowed1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.arange(best.index0.shape[0], device=best.index0.device)
+        keep = (best.index1[best.index0] == rows) & (best.score0 > self.config.threshold)
+        keep &= allowed0 & allowed1[best.index0]
+        index0 = keep.nonzero()[:, 0]
+        return index0, best.index0[index0], best.score0[index0]
+
+
+def stream_dual_softmax(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:
+    """Best partners under the dual-softmax, in two passes over blocks of rows.
+
+    The first pass finds the normaliser of each row and column, the second the best confidence,
+    exp(2 s - row normaliser - column normaliser).
+
+    Args:
+        x0: (L, C) features, scaled; x1: (S, C).
+        mask0: (L,) bool of valid cells or None; mask1: (S,).
+    """
+    l, s = x0.shape[0], x1.shape[0]
+    rows = max(1, BLOCK_ELEMENTS // max(s, 1))
+    lowest = torch.finfo(torch.float32).min
+    x0, x1 = x0.float(), x1.float()
+    row_norm = x0.new_empty(l)
+    column_max = x0.new_full((s,), lowest)
+    column_sum = x0.new_zeros(s)
+
+    def similarity(start: int) -> Tensor:
+        block = x0[start : start + rows] @ x1.T
+        if mask1 is not None:
+            block.masked_fill_(~mask1[None], lowest)
+        if mask0 is not None:
+            block.masked_fill_(~mask0[start : start + rows, None], lowest)
+        return block
+
+    for start in range(0, l, rows):
+        block = similarity(start)
+        row_norm[start : start + rows] = block.logsumexp(dim=1)
+        new_max = torch.maximum(column_max, block.amax(dim=0))
+        column_sum *= torch.exp(column_max - new_max)
+        column_sum += block.sub_(new_max).exp_().sum(dim=0)
+        column_max = new_max
+    column_norm = column_max + column_sum.log()
+
+    best = Best(
+        x0.new_zeros(l),
+        torch.zeros(l, dtype=torch.int64, device=x0.device),
+        x0.new_full((s,), -1.0),
+        torch.zeros(s, dtype=torch.int64, device=x0.device),
+    )
+    for start in range(0, l, rows):
+        block = similarity(start)
+        log_p = (block - row_norm[start : start + rows, None]).add_(block.sub_(column_norm))
+        confidence = log_p.exp_()
+        _zero_masked(confidence, None if mask0 is None else mask0[start : start + rows], mask1)
+        score, index = first_max(confidence)
+        best.score0[start : start + rows] = score
+        best.index0[start : start + rows] = index
+        score, index = first_max(confidence.T)
+        better = score > best.score1
+        best.score1[better] = score[better]
+        best.index1[better] = index[better] + start
+    return best
+
+
+def first_max(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) maximum of each row of (N, K) `x` and the lowest index where it stands."""
+    return x.max(dim=1)
+
+
+def _zero_masked(confidence: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> None:
+    if mask0 is not None:
+        confidence.masked_fill_(~mask0[:, None], 0.0)
+    if mask1 is not None:
+        confidence.masked_fill_(~mask1[None], 0.0)
+
+
+def inside_border(
+    size: tuple[int, int] | torch.Size, mask: Tensor | None, border: int, device: torch.device
+) -> Tensor:
+    """(L,) bool of the cells that may match: at least `border` cells from the edge of the valid
+    part of a map of `size` (h, w), valid under the (h, w) `mask`."""
+    h, w = size
+    valid = torch.ones(h, w, dtype=torch.bool, device=device) if mask is None else mask
+    if border == 0:
+        return valid.flatten()
+    rows, columns = valid.any(dim=1).nonzero()[:, 0], valid.any(dim=0).nonzero()[:, 0]
+    allowed = torch.zeros_like(valid)
+    if rows.numel():
+        top, bottom = int(rows[0]) + border, int(rows[-1]) + 1 - border
+        left, right = int(columns[0]) + border, int(columns[-1]) + 1 - border
+        if top < bottom and left < right:
+            allowed[top:bottom, left:right] = valid[top:bottom, left:right]
+    return allowed.flatten()
+
+
+def sinkhorn(
+    similarity: Tensor, bin_score: Tensor, iterations: int, valid: Tensor | None
+) -> Tensor:
+    """Log-assignment with a dustbin row and column (Sarlin et al., SuperGlue, CVPR 2020).
+
+    Args:
+        similarity: (B, L, S); bin_score: () score of the dustbins.
+        valid: (B, L, S) bool of pairs that may match, or None.
+
+    Returns:
+        (B, L + 1, S + 1) log-probabilities, the dustbins last.
+    """
+    _, l, s = similarity.shape
+    if valid is not None:
+        similarity = similarity.masked_fill(~valid, torch.finfo(similarity.dtype).min / 2)
+    scores = F.pad(similarity, (0, 1, 0, 1))
+    scores[:, -1, :] = bin_score
+    scores[:, :, -1] = bin_score
+    norm = -math.log(l + s)
+    log_row = scores.new_full((l + 1,), norm)
+    log_row[-1] = math.log(s) + norm
+    log_column = scores.new_full((s + 1,), norm)
+    log_column[-1] = math.log(l) + norm
+    u, v = torch.zeros_like(scores[:, :, 0]), torch.zeros_like(scores[:, 0])
+    for _ in range(iterations):
+        u = log_row - torch.logsumexp(scores + v[:, None], dim=2)
+        v = log_column - torch.logsumexp(scores + u[:, :, None], dim=1)
+    return scores + u[:, :, None] + v[:, None] - norm
+
+
+def _batched(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[None]
+
+
+def _pair_mask(
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+) -> Tensor | None:
+    """(B, L, S) bool of the pairs of valid cells, None if all are."""
+    if mask0 is None and mask1 is None:
+        return None
+    sides = []
+    for x, mask in ((x0, mask0), (x1, mask1)):
+        everywhere = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        sides.append(everywhere if mask is None else mask.flatten(1))
+    return sides[0][:, :, None] & sides[1][:, None, :]

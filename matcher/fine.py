@@ -1,0 +1,121 @@
+"""Sub-pixel refinement: correlate a cell's centre with a window of the other fine map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from matcher.attention import DenseAttention
+from matcher.config import FineConfig
+from matcher.structures import CoarseMatches
+from matcher.transformer import LoFTRBlock, Transformer
+
+CHUNK = 4096
+"""Matches refined at a time, which bounds the memory of the windows."""
+
+
+class FineMatcher(nn.Module):
+    """Where, around the centre of the matched cell of image 1, the centre of the cell of image 0
+    lies (LoFTR's fine stage).
+
+    Args:
+        config: windows and layers.
+        coarse_dim, fine_dim: channels of the maps.
+        ratio: fine cells to a coarse cell along a side.
+    """
+
+    def __init__(self, config: FineConfig, coarse_dim: int, fine_dim: int, ratio: int) -> None:
+        super().__init__()
+        self.window = config.window
+        self.ratio = ratio
+        self.use_coarse = config.use_coarse
+        if config.use_coarse:
+            self.reduce_coarse = nn.Linear(coarse_dim, fine_dim)
+            self.merge = nn.Linear(2 * fine_dim, fine_dim)
+        self.transformer = Transformer(
+            config.layers,
+            [
+                LoFTRBlock(fine_dim, DenseAttention(config.heads, "linear"))
+                for _ in config.layers
+            ],
+        )
+
+    def refine(
+        self, fine0: Tensor, fine1: Tensor, coarse0: Tensor, coarse1: Tensor, matches: CoarseMatches
+    ) -> tuple[Tensor, Tensor]:
+        """Offset of each match in image 1 and how spread the correlation is.
+
+        Args:
+            fine0, fine1: (B, D, H/2, W/2) fine maps; sizes of the two images may differ.
+            coarse0, coarse1: (B, C, H/8, W/8) maps after the transformer.
+            matches: M matched cells.
+
+        Returns:
+            (M, 2) offset (x, y) and (M,) standard deviation, in half windows.
+        """
+        parts: Sequence[tuple[Tensor, Tensor]] = [
+            self._refine(fine0, fine1, coarse0, coarse1, *columns)
+            for columns in zip(*(c.split(CHUNK) for c in matches[:3]), strict=True)
+        ]
+        offset, deviation = (torch.cat(column) for column in zip(*parts, strict=True))
+        return offset, deviation
+
+    def _refine(
+        self,
+        fine0: Tensor,
+        fine1: Tensor,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        batch: Tensor,
+        index0: Tensor,
+        index1: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        window0 = self._window(fine0, coarse0, batch, index0, self.window if self._mixes else 1)
+        window1 = self._window(fine1, coarse1, batch, index1, self.window)
+        if self._mixes:
+            window0, window1 = self.transformer(window0, window1)
+        middle = window0.shape[-1] // 2
+        centre = window0[:, :, middle, middle]
+        scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * centre.shape[1] ** -0.5
+        return expectation(scores.flatten(1).softmax(dim=1).view_as(scores))
+
+    @property
+    def _mixes(self) -> bool:
+        return len(self.transformer.blocks) > 0
+
+    def _window(
+        self, fine: Tensor, coarse: Tensor, batch: Tensor, index: Tensor, side: int
+    ) -> Tensor:
+        """(M, D, side, side) around the centres of cells `index`, zeros outside of the map."""
+        columns = coarse.shape[-1]
+        row, column = (index // columns) * self.ratio, (index % columns) * self.ratio
+        reach = torch.arange(side, device=fine.device) - side // 2
+        y = row[:, None, None] + reach[None, :, None]
+        x = column[:, None, None] + reach[None, None, :]
+        h, w = fine.shape[-2:]
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        flat = (batch[:, None, None] * h + y.clamp(0, h - 1)) * w + x.clamp(0, w - 1)
+        rows = fine.permute(0, 2, 3, 1).reshape(-1, fine.shape[1])
+        window = rows.index_select(0, flat.flatten()).view(*flat.shape, fine.shape[1])
+        window = window * inside[..., None]
+        if self.use_coarse:
+            cell = coarse.permute(0, 2, 3, 1)[batch, index // columns, index % columns]
+            cell = self.reduce_coarse(cell)[:, None, None].expand(-1, side, side, -1)
+            window = self.merge(torch.cat([window, cell], dim=-1))
+        return window.permute(0, 3, 1, 2)
+
+
+def expectation(heat: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean position and standard deviation of (M, W, W) distributions over a window.
+
+    Returns:
+        (M, 2) mean (x, y) in [-1, 1] and (M,) sum of the deviations along x and y.
+    """
+    side = heat.shape[-1]
+    axis = torch.linspace(-1, 1, side, device=heat.device, dtype=heat.dtype)
+    along = torch.stack([heat.sum(dim=1), heat.sum(dim=2)], dim=1)  # (M, 2, W): x, y
+    mean = (along * axis).sum(dim=2)
+    variance = (along * axis**2).sum(dim=2) - mean**2
+    return mean, variance.clamp(min=1e-10).sqrt().sum(dim=1)

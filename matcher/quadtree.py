@@ -1,0 +1,280 @@
+"""QuadTree attention (Tang et al., ICLR 2022): attention that descends a pyramid of keys.
+
+At the coarsest level every query scores every key. The best `topks[0]` keys of a query descend:
+at the next level its four children score only the four children of each of those keys, and so on
+to the finest level. The two published variants share the descent and differ in what a level adds:
+
+- **B**: one softmax over all candidates of a level; the messages of the levels are summed with
+  learned weights.
+- **A**: a candidate's probability is its parent's times a softmax among its siblings; keys that
+  descend leave their part of the message to their children.
+
+Tokens are kept in quad order here: the children of token i are tokens 4i to 4i + 3, so that
+pooling is a mean of four neighbours in memory and a block of children is one contiguous row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matcher.quadtree_ops import attend_blocks, attend_coarsest
+
+MapSize = tuple[int, int]
+
+
+class Level(NamedTuple):
+    """What one level of the descent saw, coarsest first (for pictures and supervision)."""
+
+    keys: Tensor
+    """(B, H, N, K) int64 quad-order indices of the keys scored for each query of this level; the
+    coarsest level scores all keys."""
+    scores: Tensor
+    """(B, H, N, K) their attention probabilities"""
+
+
+def to_quad(x: Tensor, levels: int, heads: int) -> Tensor:
+    """(B, C, h, w) map to (B, H, N, D) tokens in quad order for `levels` levels.
+
+    Raises:
+        ValueError: h or w is not a multiple of 2^(levels - 1).
+    """
+    b, c, h, w = x.shape
+    splits = levels - 1
+    cell = 2**splits
+    if h % cell or w % cell:
+        raise ValueError(f"map of {h}x{w} is not divisible by {cell}, as {levels} levels need")
+    x = x.permute(0, 2, 3, 1).reshape(
+        b, h // cell, *[2] * splits, w // cell, *[2] * splits, heads, c // heads
+    )
+    rows = range(1, 2 + splits)
+    columns = range(2 + splits, 3 + 2 * splits)
+    order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
+    return x.permute(0, x.ndim - 2, *order, x.ndim - 1).reshape(b, heads, h * w, c // heads)
+
+
+def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
+    """(B, H, N, D) tokens in quad order back to a (B, C, h, w) map of `size`."""
+    b, heads, _, d = x.shape
+    h, w = size
+    splits = levels - 1
+    cell = 2**splits
+    x = x.reshape(b, heads, h // cell, w // cell, *[2] * (2 * splits), d)
+    rows = [2 + 2 * i for i in range(1 + splits)]
+    columns = [3 + 2 * i for i in range(1 + splits)]
+    x = x.permute(0, *rows, *columns, 1, x.ndim - 1)
+    return x.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
+
+
+def pool_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
+    children = x.unflatten(2, (-1, 4))
+    if mask is None:
+        return children.mean(dim=3)
+    valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
+    total = children.masked_fill(~valid, 0.0).sum(dim=3)
+    return total / valid.sum(dim=3).clamp(min=1).to(x.dtype)
+
+
+def pool_mask(mask: Tensor) -> Tensor:
+    """(B, N) to (B, N / 4): a block is valid if any of its children is."""
+    return mask.unflatten(1, (-1, 4)).any(dim=2)
+
+
+def token_pyramid(x: Tensor, mask: Tensor | None, levels: int) -> list[Tensor]:
+    """Average-pooled levels of (B, H, N, D) tokens, coarsest first."""
+    pyramid = [x]
+    for _ in range(levels - 1):
+        pyramid.append(pool_tokens(pyramid[-1], mask))
+        mask = None if mask is None else pool_mask(mask)
+    return pyramid[::-1]
+
+
+def mask_pyramid(mask: Tensor | None, levels: int) -> list[Tensor | None]:
+    """Pooled levels of a (B, N) mask, coarsest first."""
+    pyramid = [mask]
+    for _ in range(levels - 1):
+        pyramid.append(None if pyramid[-1] is None else pool_mask(pyramid[-1]))
+    return pyramid[::-1]
+
+
+def descend(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    topks: Sequence[int],
+    variant: str,
+    key_masks: Sequence[Tensor | None],
+    record: list[Level] | None = None,
+) -> list[Tensor]:
+    """The messages of all levels.
+
+    Args:
+        queries, keys, values: one (B, H, N, D) tensor a level, coarsest first, in quad order.
+        topks: keys that descend from each level, clamped to the keys there are; the last is
+            not used.
+        variant: ``A`` or ``B``.
+        key_masks: one (B, S) bool mask a level, True where a key is valid, or None.
+        record: receives one `Level` a level.
+
+    Returns:
+        One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
+    """
+    finest = len(queries) - 1
+    messages = []
+    selected, parent_scores = None, None
+    for level, (q, k, v, mask) in enumerate(zip(queries, keys, values, key_masks, strict=True)):
+        topk = topks[level] if level < finest else 0
+        keep_rest_only = variant == "A"
+        if selected is None:
+            step = attend_coarsest(q, k, v, mask, topk, keep_rest_only)
+        else:
+            parents = parent_scores if variant == "A" else None
+            step = attend_blocks(q, k, v, mask, selected, parents, topk, keep_rest_only)
+        messages.append(step.message)
+        if record is not None:
+            record.append(Level(step.keys(), step.probabilities))
+        selected, parent_scores = step.selected, step.selected_scores
+    return messages
+
+
+def merge_levels(messages: Sequence[Tensor], weights: Tensor | None) -> Tensor:
+    """Repeat each message to its children and sum the levels, weighted by (levels,) `weights`."""
+    total = None
+    for level, message in enumerate(messages):
+        if weights is not None:
+            message = message * weights[level].to(message.dtype)
+        if total is not None:
+            message = message.unflatten(2, (-1, 4)) + total.unsqueeze(3)
+            message = message.flatten(2, 3)
+        total = message
+    if total is None:
+        raise ValueError("no level to merge")
+    return total
+
+
+class QuadTreeAttention(nn.Module):
+    """Multi-head QuadTree attention between two maps, projections excluded.
+
+    Args:
+        channels: C, split evenly among the heads.
+        heads: H.
+        topks: keys kept at each level, coarsest first; their number is the number of levels.
+        variant: ``A`` or ``B``.
+        pyramid: values pooled by ``average`` or by a learned stride-2 ``conv``.
+        lepe: add a depthwise 3x3 convolution of each level's values to its message.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        topks: Sequence[int],
+        variant: str = "B",
+        pyramid: str = "average",
+        lepe: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.topks = tuple(topks)
+        self.variant = variant
+        levels = len(self.topks)
+        self.level_weights = nn.Parameter(torch.zeros(levels)) if variant == "B" else None
+        self.lepe = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+            for _ in range(levels if lepe else 0)
+        )
+        self.value_pools = nn.ModuleList(
+            nn.Conv2d(channels, channels, 2, stride=2)
+            for _ in range(levels - 1 if pyramid == "conv" else 0)
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        record: list[Level] | None = None,
+    ) -> Tensor:
+        """Attend from one map to another.
+
+        Args:
+            query: (B, C, h0, w0); h0 and w0 divisible by 2^(levels - 1).
+            key, value: (B, C, h1, w1), likewise.
+            query_mask: (B, h0, w0) bool, True where a token is valid; None means everywhere.
+            key_mask: (B, h1, w1) likewise; an invalid token has no influence at any level.
+            record: receives one `Level` a level.
+
+        Returns:
+            (B, C, h0, w0) message.
+
+        Raises:
+            ValueError: sizes that do not divide, or LePE between grids of different sizes.
+        """
+        levels = len(self.topks)
+        size = query.shape[-2], query.shape[-1]
+        q_mask = None if query_mask is None else quad_mask(query_mask, levels)
+        k_mask = None if key_mask is None else quad_mask(key_mask, levels)
+        queries = token_pyramid(to_quad(query, levels, self.heads), q_mask, levels)
+        keys = token_pyramid(to_quad(key, levels, self.heads), k_mask, levels)
+        values = self._value_pyramid(value, key_mask, k_mask)
+        messages = descend(
+            queries,
+            keys,
+            values,
+            topks=self.topks,
+            variant=self.variant,
+            key_masks=mask_pyramid(k_mask, levels),
+            record=record,
+        )
+        if self.lepe:
+            messages = self._add_lepe(messages, values, size, (key.shape[-2], key.shape[-1]), k_mask)
+        weights = None if self.level_weights is None else self.level_weights.softmax(dim=0)
+        return from_quad(merge_levels(messages, weights), levels, size)
+
+    def _value_pyramid(
+        self, value: Tensor, key_mask: Tensor | None, quad: Tensor | None
+    ) -> list[Tensor]:
+        """(B, H, N, D) values of each level, coarsest first."""
+        levels = len(self.topks)
+        if not self.value_pools:
+            return token_pyramid(to_quad(value, levels, self.heads), quad, levels)
+        maps = [value if key_mask is None else value.masked_fill(~key_mask[:, None], 0.0)]
+        for pool in self.value_pools:
+            maps.append(pool(maps[-1]))
+        return [to_quad(m, i + 1, self.heads) for i, m in enumerate(reversed(maps))]
+
+    def _add_lepe(
+        self,
+        messages: Sequence[Tensor],
+        values: Sequence[Tensor],
+        query_size: MapSize,
+        key_size: MapSize,
+        key_mask: Tensor | None,
+    ) -> list[Tensor]:
+        if query_size != key_size:
+            raise ValueError(f"LePE needs equal grids, got {query_size} and {key_size}")
+        levels = len(self.topks)
+        masks = mask_pyramid(key_mask, levels)
+        out = []
+        for level, conv in enumerate(self.lepe):
+            shrink = 2 ** (levels - 1 - level)
+            size = query_size[0] // shrink, query_size[1] // shrink
+            mask, value = masks[level], values[level]
+            if mask is not None:
+                value = value.masked_fill(~mask[:, None, :, None], 0.0)
+            local = conv(from_quad(value, level + 1, size))
+            out.append(messages[level] + to_quad(local, level + 1, self.heads))
+        return out
+
+
+def quad_mask(mask: Tensor, levels: int) -> Tensor:
+    """(B, h, w) bool to (B, N) in quad order."""
+    return to_quad(mask[:, None], levels, 1)[:, 0, :, 0]
+

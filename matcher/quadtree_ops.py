@@ -1,0 +1,131 @@
+"""The two steps of the QuadTree descent: score all keys, or score the children of selected keys.
+
+Tokens are (B, H, N, D) in quad order (`matcher.quadtree`), so the four children of a key are one
+contiguous row of a (B * H * S / 4, 4 * D) table and one `index_select` fetches a whole block.
+Scores are q.k / sqrt(D), softmax in fp32, whatever the dtype of the inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Step:
+    """Result of one level."""
+
+    message: Tensor
+    """(B, H, N, D)"""
+    probabilities: Tensor
+    """(B, H, N, K) of the keys that were scored"""
+    selected: Tensor | None
+    """(B, H, N, k) indices of the keys that descend; None at the finest level"""
+    selected_scores: Tensor | None
+    """(B, H, N, k) their probabilities"""
+    blocks: Tensor | None
+    """(B, H, N / 4, k) parents whose children were scored; None where all keys were"""
+
+    def keys(self) -> Tensor:
+        """(B, H, N, K) indices of the keys that were scored."""
+        if self.blocks is None:
+            b, h, n, k = self.probabilities.shape
+            return torch.arange(k, device=self.probabilities.device).expand(b, h, n, k)
+        return children_of(self.blocks).repeat_interleave(4, dim=2)
+
+
+def children_of(blocks: Tensor) -> Tensor:
+    """(..., k) indices to the (..., 4k) indices of their children."""
+    child = torch.arange(4, device=blocks.device)
+    return (blocks.unsqueeze(-1) * 4 + child).flatten(-2)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the last axis in fp32 (fp64 stays); rows without a valid key give zeros."""
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if mask is None:
+        return scores.softmax(dim=-1)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1) * mask
+
+
+def attend_coarsest(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, topk: int, keep_rest_only: bool
+) -> Step:
+    """Every query scores every key.
+
+    Args:
+        q: (B, H, N, D); k, v: (B, H, S, D); mask: (B, S) valid keys or None.
+        topk: keys that descend, clamped to S; 0 at the finest level.
+        keep_rest_only: keys that descend add nothing to the message (variant A).
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    p = masked_softmax(scores, None if mask is None else mask[:, None, None, :])
+    selected, selected_scores, used = _select(p, topk, keep_rest_only)
+    return Step(used.to(v.dtype) @ v, p, selected, selected_scores, None)
+
+
+def attend_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    blocks: Tensor,
+    parent_scores: Tensor | None,
+    topk: int,
+    keep_rest_only: bool,
+) -> Step:
+    """The four children of each parent query score the children of its selected keys.
+
+    Args:
+        q: (B, H, N, D); k, v: (B, H, S, D); mask: (B, S) valid keys or None.
+        blocks: (B, H, N / 4, K) selected keys of the level above.
+        parent_scores: (B, H, N / 4, K) their probabilities (variant A), or None (variant B).
+        topk, keep_rest_only: as in `attend_coarsest`.
+    """
+    b, h, n, d = q.shape
+    groups, count = blocks.shape[2], blocks.shape[3]
+    rows = _rows(blocks, k.shape[2] // 4)
+    keys = k.reshape(-1, 4 * d).index_select(0, rows).view(-1, 4 * count, d)
+    values = v.reshape(-1, 4 * d).index_select(0, rows).view(-1, 4 * count, d)
+    queries = (q * d**-0.5).reshape(-1, 4, d)
+    scores = torch.bmm(queries, keys.transpose(1, 2)).view(b, h, groups, 4, 4 * count)
+    valid = None
+    if mask is not None:
+        valid = mask[:, None].expand(b, h, -1).reshape(-1, 4).index_select(0, rows)
+        valid = valid.view(b, h, groups, 1, 4 * count)
+    if parent_scores is None:
+        p = masked_softmax(scores, valid)
+    else:
+        siblings = None if valid is None else valid.unflatten(-1, (count, 4))
+        p = masked_softmax(scores.unflatten(-1, (count, 4)), siblings)
+        p = (p * parent_scores[:, :, :, None, :, None]).flatten(-2)
+    position, selected_scores, used = _select(p, topk, keep_rest_only)
+    message = torch.bmm(used.to(v.dtype).view(-1, 4, 4 * count), values).view(b, h, n, d)
+    selected = None
+    if position is not None and selected_scores is not None:
+        candidates = children_of(blocks).unsqueeze(3).expand(-1, -1, -1, 4, -1)
+        selected = candidates.gather(-1, position).view(b, h, n, -1)
+        selected_scores = selected_scores.view(b, h, n, -1)
+    return Step(message, p.view(b, h, n, -1), selected, selected_scores, blocks)
+
+
+def _select(
+    p: Tensor, topk: int, keep_rest_only: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Positions and probabilities of the keys that descend, and the probabilities left to use."""
+    if topk == 0:
+        return None, None, p
+    scores, position = p.topk(min(topk, p.shape[-1]), dim=-1, sorted=False)
+    if keep_rest_only:
+        p = p.scatter(-1, position, 0.0)
+    return position, scores, p
+
+
+def _rows(blocks: Tensor, blocks_per_head: int) -> Tensor:
+    """Rows of a (B * H * S / 4, ...) table that hold the children of the keys `blocks`."""
+    b, h = blocks.shape[:2]
+    offset = torch.arange(b * h, device=blocks.device).view(b, h, 1, 1) * blocks_per_head
+    return (blocks + offset).flatten()
