@@ -1,0 +1,158 @@
+"""The file formats of results: named arrays and flat attributes to bytes and back.
+
+Files from elsewhere are not trusted: nothing here unpickles, follows a link out of the file or
+allocates what a header merely declares.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+MAX_FILE_BYTES = 2 * 1024**3
+MAX_VALUES = 100_000_000
+SAFE_HDF5_FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model")
+
+Arrays = dict[str, np.ndarray]
+Attributes = dict[str, str | int | float]
+
+
+class Format(NamedTuple):
+    """A way to write and one to read; reading damaged bytes raises an ordinary exception."""
+
+    encode: Callable[[Arrays, Attributes], bytes]
+    decode: Callable[[bytes], tuple[Arrays, Attributes]]
+
+
+def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
+        for name, value in sorted(attributes.items()):
+            file.attrs[name] = value
+    return buffer.getvalue()
+
+
+def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
+    with h5py.File(io.BytesIO(data), "r") as file:
+        arrays = {name: _hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
+        attributes = {
+            name: value if isinstance(value, str) else value.item()
+            for name, value in file.attrs.items()
+        }
+    return arrays, attributes
+
+
+def _hdf5_array(file: h5py.File, name: str) -> np.ndarray:
+    """A dataset that lies in the file itself; links and storage elsewhere are refused."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fu":
+        raise ValueError(f"{name} is not an array of numbers")
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{name} is stored in another file")
+    if dataset.size > MAX_VALUES:
+        raise ValueError(f"{name} declares {dataset.size} values")
+    filters = dataset.id.get_create_plist()
+    if any(
+        filters.get_filter(i)[0] not in SAFE_HDF5_FILTERS for i in range(filters.get_nfilters())
+    ):
+        raise ValueError(f"{name} uses an unknown filter")
+    return dataset[()]
+
+
+def _to_npz(arrays: Arrays, attributes: Attributes) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, metadata=np.array(json.dumps(attributes)), **arrays)
+    return buffer.getvalue()
+
+
+def _from_npz(data: bytes) -> tuple[Arrays, Attributes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        declared = sum(entry.file_size for entry in archive.infolist())
+    if declared > MAX_FILE_BYTES:
+        raise ValueError(f"unpacks to {declared} bytes")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in ARRAYS if name in file.files}
+        return arrays, json.loads(str(file["metadata"]))
+
+
+def _to_json(arrays: Arrays, attributes: Attributes) -> bytes:
+    plain = {name: _short(values) for name, values in arrays.items()}
+    return (json.dumps({**attributes, **plain}, indent=None) + "\n").encode()
+
+
+def _from_json(data: bytes) -> tuple[Arrays, Attributes]:
+    values = json.loads(data)
+    if not isinstance(values, dict):
+        raise ValueError("no JSON object")
+    arrays = {name: np.array(values.pop(name)) for name in ARRAYS if name in values}
+    for name in ("keypoints0", "keypoints1"):
+        arrays[name] = arrays[name].reshape(-1, 2)
+    return arrays, values
+
+
+def _short(values: np.ndarray) -> list:
+    """Nested lists with as many digits as a float32 needs to come back unchanged."""
+    if values.dtype == np.float32:
+        digits = [float(f"{v:.9g}") for v in values.ravel()]
+        return np.array(digits).reshape(values.shape).tolist()
+    return values.tolist()
+
+
+def _to_csv(arrays: Arrays, attributes: Attributes) -> bytes:
+    """Comment lines ``# name: JSON value``, a header, one match a line."""
+    notes = {**attributes}
+    if "model" in arrays:
+        notes["model"] = json.dumps(arrays["model"].tolist())
+    out = io.StringIO()
+    for name, value in notes.items():
+        out.write(f"# {name}: {json.dumps(value)}\n")
+    columns = [*_short(np.hstack([arrays["keypoints0"], arrays["keypoints1"]]).T)]
+    columns.append(_short(arrays["scores"]))
+    header = ["x0", "y0", "x1", "y1", "score"]
+    if "inliers" in arrays:
+        header.append("inlier")
+        columns.append(arrays["inliers"].tolist())
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue().encode()
+
+
+def _from_csv(data: bytes) -> tuple[Arrays, Attributes]:
+    lines = data.decode().splitlines()
+    notes = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
+    attributes: Attributes = {name: json.loads(value) for name, _, value in notes}
+    header, *rows = csv.reader(line for line in lines if not line.startswith("#"))
+    table = np.array(rows, dtype=np.float64).reshape(-1, len(header))
+    column = dict(zip(header, table.T, strict=True))
+    arrays = {
+        "keypoints0": np.stack([column["x0"], column["y0"]], axis=1),
+        "keypoints1": np.stack([column["x1"], column["y1"]], axis=1),
+        "scores": column["score"],
+    }
+    if "inlier" in column:
+        arrays["inliers"] = column["inlier"]
+    if "model" in attributes:
+        arrays["model"] = np.array(json.loads(str(attributes.pop("model"))))
+    return arrays, attributes
+
+
+FORMATS = {
+    ".h5": Format(_to_hdf5, _from_hdf5),
+    ".hdf5": Format(_to_hdf5, _from_hdf5),
+    ".npz": Format(_to_npz, _from_npz),
+    ".csv": Format(_to_csv, _from_csv),
+    ".json": Format(_to_json, _from_json),
+}

@@ -1,0 +1,181 @@
+"""Results on disk: one pair of images as HDF5, NPZ, CSV or JSON, chosen by the suffix.
+
+Every file is built in memory and published by `write_atomically`, so a kill or a full disk leaves
+either the old file or the new one. HDF5 never writes to disk itself: it can crash the process on
+a full disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matcher.config import invalid
+from matcher.errors import StorageError, UsageError
+from matcher.formats import FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
+from matcher.structures import Matches
+
+SCHEMA = "quadmatch/1"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a pair: its name as the user gave it and its stored size in pixels."""
+
+    name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class MatchRecord:
+    """What is kept of one matched pair."""
+
+    matches: Matches
+    image0: ImageRecord
+    image1: ImageRecord
+    geometry: str = "none"
+    """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
+    model: np.ndarray | None = None
+    """(3, 3) float64; None if there is none or the estimation failed."""
+    inliers: np.ndarray | None = None
+    """(N,) bool, the matches that agree with `model`."""
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    """How it came about: version, weights and their sha256, EXIF policy, options."""
+
+    def __post_init__(self) -> None:
+        if self.inliers is not None and self.inliers.shape != (len(self.matches),):
+            raise ValueError(f"inliers {self.inliers.shape} for {len(self.matches)} matches")
+        if self.model is not None and self.model.shape != (3, 3):
+            raise ValueError(f"model of shape {self.model.shape}; expected (3, 3)")
+
+
+def write_matches(path: Path | str, record: MatchRecord) -> None:
+    """Write `record` in the format of the suffix: .h5, .hdf5, .npz, .csv or .json.
+
+    Raises:
+        UsageError: another suffix.
+        StorageError: the file cannot be written (E401).
+    """
+    data = _format_of(Path(path)).encode(_arrays(record), _attributes(record))
+    write_atomically(path, data)
+
+
+def read_matches(path: Path | str) -> MatchRecord:
+    """Read what `write_matches` wrote.
+
+    Raises:
+        UsageError: the file is not there (E111), or has another suffix.
+        StorageError: it is not one of ours, damaged, or refers outside itself (E402).
+    """
+    path = Path(path)
+    form = _format_of(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{size} bytes are more than the limit of {MAX_FILE_BYTES}")
+        arrays, attributes = form.decode(path.read_bytes())
+        return _record(arrays, attributes)
+    except FileNotFoundError:
+        raise UsageError(111, path, "no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise StorageError(402, path, f"not a readable result: {error}", "write it anew") from error
+
+
+def write_atomically(path: Path | str, data: bytes) -> None:
+    """Publish `data` as `path`: all of it or nothing, also through a kill or a full disk.
+
+    Raises:
+        StorageError: it cannot be written (E401).
+    """
+    path = Path(path)
+    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
+        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_directory(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _arrays(record: MatchRecord) -> Arrays:
+    keypoints0, keypoints1, scores = record.matches.numpy()
+    arrays = {
+        "keypoints0": keypoints0.astype(np.float32),
+        "keypoints1": keypoints1.astype(np.float32),
+        "scores": scores.astype(np.float32),
+    }
+    if record.inliers is not None:
+        arrays["inliers"] = record.inliers.astype(np.uint8)
+    if record.model is not None:
+        arrays["model"] = record.model.astype(np.float64)
+    return arrays
+
+
+def _attributes(record: MatchRecord) -> Attributes:
+    out: Attributes = {"schema": SCHEMA, "geometry": record.geometry}
+    if record.matches.reason:
+        out["reason"] = record.matches.reason
+    for i, image in enumerate((record.image0, record.image1)):
+        # File names may hold bytes that are not UTF-8; HDF5 and JSON readers refuse those.
+        out[f"image{i}_name"] = image.name.encode("utf-8", "backslashreplace").decode()
+        out[f"image{i}_width"] = image.width
+        out[f"image{i}_height"] = image.height
+    return {**record.provenance, **out}
+
+
+def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
+    rest = dict(attributes)
+    schema = rest.pop("schema", None)
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema!r}, this version reads {SCHEMA!r}")
+    images = [
+        ImageRecord(
+            str(rest.pop(f"image{i}_name")),
+            int(rest.pop(f"image{i}_width")),
+            int(rest.pop(f"image{i}_height")),
+        )
+        for i in (0, 1)
+    ]
+    keypoints0, keypoints1, scores = (
+        torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
+        for name in ("keypoints0", "keypoints1", "scores")
+    )
+    inliers = arrays.get("inliers")
+    return MatchRecord(
+        Matches(keypoints0, keypoints1, scores, str(rest.pop("reason", ""))),
+        *images,
+        geometry=str(rest.pop("geometry")),
+        model=arrays.get("model"),
+        inliers=None if inliers is None else inliers.astype(bool),
+        provenance=rest,
+    )
+
+
+def _format_of(path: Path) -> Format:
+    if path.suffix.lower() not in FORMATS:
+        raise invalid("output", str(path), f"a name ending in {', '.join(FORMATS)}")
+    return FORMATS[path.suffix.lower()]
