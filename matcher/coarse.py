@@ -126,8 +126,8 @@ class CoarseMatcher(nn.Module):
             binned0 = scores[:-1].argmax(dim=1) == x1.shape[0]
             binned1 = scores[:, :-1].argmax(dim=0) == x0.shape[0]
             confidence = confidence.masked_fill(binned0[:, None] | binned1[None], 0.0)
-        score0, index0 = first_max(confidence)
-        score1, index1 = first_max(confidence.T)
+        score0, index0 = confidence.max(dim=1)
+        score1, index1 = confidence.max(dim=0)
         return Best(score0, index0, score1, index1)
 
     def _mutual(
@@ -140,72 +140,56 @@ class CoarseMatcher(nn.Module):
         return index0, best.index0[index0], best.score0[index0]
 
 
-def stream_dual_softmax(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:
+def stream_dual_softmax(
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+) -> Best:
     """Best partners under the dual-softmax, in two passes over blocks of rows.
 
-    The first pass finds the normaliser of each row and column, the second the best confidence,
-    exp(2 s - row normaliser - column normaliser).
+    The first pass finds the maximum and the log of the sum of exponentials of each row and column,
+    the second the best log-confidence. Maxima are subtracted before anything else, as a softmax
+    does, so that large similarities keep their precision.
 
     Args:
         x0: (L, C) features, scaled; x1: (S, C).
         mask0: (L,) bool of valid cells or None; mask1: (S,).
     """
-    l, s = x0.shape[0], x1.shape[0]
-    rows = max(1, BLOCK_ELEMENTS // max(s, 1))
-    lowest = torch.finfo(torch.float32).min
     x0, x1 = x0.float(), x1.float()
-    row_norm = x0.new_empty(l)
-    column_max = x0.new_full((s,), lowest)
-    column_sum = x0.new_zeros(s)
+    l, s = x0.shape[0], x1.shape[0]
+    blocks = [slice(i, i + r) for r in [max(1, BLOCK_ELEMENTS // s)] for i in range(0, l, r)]
 
-    def similarity(start: int) -> Tensor:
-        block = x0[start : start + rows] @ x1.T
+    def similarity(rows: slice, masked_value: float) -> Tensor:
+        block = x0[rows] @ x1.T
         if mask1 is not None:
-            block.masked_fill_(~mask1[None], lowest)
+            block.masked_fill_(~mask1[None], masked_value)
         if mask0 is not None:
-            block.masked_fill_(~mask0[start : start + rows, None], lowest)
+            block.masked_fill_(~mask0[rows, None], masked_value)
         return block
 
-    for start in range(0, l, rows):
-        block = similarity(start)
-        row_norm[start : start + rows] = block.logsumexp(dim=1)
+    lowest = torch.finfo(torch.float32).min
+    row_max, row_log = x0.new_empty(l), x0.new_empty(l)
+    column_max, column_sum = x0.new_full((s,), lowest), x0.new_zeros(s)
+    for rows in blocks:
+        block = similarity(rows, lowest)
+        row_max[rows] = block.amax(dim=1)
+        row_log[rows] = (block - row_max[rows, None]).exp_().sum(dim=1).log()
         new_max = torch.maximum(column_max, block.amax(dim=0))
-        column_sum *= torch.exp(column_max - new_max)
+        column_sum = column_sum * (column_max - new_max).exp()
         column_sum += block.sub_(new_max).exp_().sum(dim=0)
         column_max = new_max
-    column_norm = column_max + column_sum.log()
+    column_log = column_sum.log()
 
-    best = Best(
-        x0.new_zeros(l),
-        torch.zeros(l, dtype=torch.int64, device=x0.device),
-        x0.new_full((s,), -1.0),
-        torch.zeros(s, dtype=torch.int64, device=x0.device),
-    )
-    for start in range(0, l, rows):
-        block = similarity(start)
-        log_p = (block - row_norm[start : start + rows, None]).add_(block.sub_(column_norm))
-        confidence = log_p.exp_()
-        _zero_masked(confidence, None if mask0 is None else mask0[start : start + rows], mask1)
-        score, index = first_max(confidence)
-        best.score0[start : start + rows] = score
-        best.index0[start : start + rows] = index
-        score, index = first_max(confidence.T)
-        better = score > best.score1
-        best.score1[better] = score[better]
-        best.index1[better] = index[better] + start
-    return best
-
-
-def first_max(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) maximum of each row of (N, K) `x` and the lowest index where it stands."""
-    return x.max(dim=1)
-
-
-def _zero_masked(confidence: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> None:
-    if mask0 is not None:
-        confidence.masked_fill_(~mask0[:, None], 0.0)
-    if mask1 is not None:
-        confidence.masked_fill_(~mask1[None], 0.0)
+    score0, index0 = x0.new_empty(l), torch.zeros(l, dtype=torch.int64, device=x0.device)
+    score1, index1 = x0.new_full((s,), -math.inf), torch.zeros_like(index0[:1]).repeat(s)
+    for rows in blocks:
+        block = similarity(rows, -math.inf)
+        log_confidence = (block - row_max[rows, None]).sub_(row_log[rows, None])
+        log_confidence += block.sub_(column_max).sub_(column_log)
+        score0[rows], index0[rows] = log_confidence.max(dim=1)
+        score, index = log_confidence.max(dim=0)
+        better = score > score1
+        score1[better] = score[better]
+        index1[better] = index[better] + rows.start
+    return Best(score0.exp(), index0, score1.exp(), index1)
 
 
 def inside_border(

@@ -126,19 +126,18 @@ def descend(
     """
     finest = len(queries) - 1
     messages = []
-    selected, parent_scores = None, None
+    rest_only = variant == "A"
+    selected, parents = None, None
     for level, (q, k, v, mask) in enumerate(zip(queries, keys, values, key_masks, strict=True)):
         topk = topks[level] if level < finest else 0
-        keep_rest_only = variant == "A"
         if selected is None:
-            step = attend_coarsest(q, k, v, mask, topk, keep_rest_only)
+            step = attend_coarsest(q, k, v, mask, topk, rest_only)
         else:
-            parents = parent_scores if variant == "A" else None
-            step = attend_blocks(q, k, v, mask, selected, parents, topk, keep_rest_only)
+            step = attend_blocks(q, k, v, mask, selected, parents, topk, rest_only)
         messages.append(step.message)
         if record is not None:
             record.append(Level(step.keys(), step.probabilities))
-        selected, parent_scores = step.selected, step.selected_scores
+        selected, parents = step.selected, step.selected_scores
     return messages
 
 
@@ -234,7 +233,8 @@ class QuadTreeAttention(nn.Module):
             record=record,
         )
         if self.lepe:
-            messages = self._add_lepe(messages, values, size, (key.shape[-2], key.shape[-1]), k_mask)
+            key_size = key.shape[-2], key.shape[-1]
+            messages = self._add_lepe(messages, values, size, key_size, k_mask)
         weights = None if self.level_weights is None else self.level_weights.softmax(dim=0)
         return from_quad(merge_levels(messages, weights), levels, size)
 

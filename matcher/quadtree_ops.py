@@ -24,7 +24,7 @@ class Step:
     selected: Tensor | None
     """(B, H, N, k) indices of the keys that descend; None at the finest level"""
     selected_scores: Tensor | None
-    """(B, H, N, k) their probabilities"""
+    """(B, H, N, k) their probabilities, where the message leaves them out (variant A)"""
     blocks: Tensor | None
     """(B, H, N / 4, k) parents whose children were scored; None where all keys were"""
 
@@ -105,9 +105,10 @@ def attend_blocks(
     position, selected_scores, used = _select(p, topk, keep_rest_only)
     message = torch.bmm(used.to(v.dtype).view(-1, 4, 4 * count), values).view(b, h, n, d)
     selected = None
-    if position is not None and selected_scores is not None:
+    if position is not None:
         candidates = children_of(blocks).unsqueeze(3).expand(-1, -1, -1, 4, -1)
         selected = candidates.gather(-1, position).view(b, h, n, -1)
+    if selected_scores is not None:
         selected_scores = selected_scores.view(b, h, n, -1)
     return Step(message, p.view(b, h, n, -1), selected, selected_scores, blocks)
 
@@ -115,13 +116,13 @@ def attend_blocks(
 def _select(
     p: Tensor, topk: int, keep_rest_only: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Positions and probabilities of the keys that descend, and the probabilities left to use."""
+    """Positions of the keys that descend, their probabilities (variant A), and those left to use."""
     if topk == 0:
         return None, None, p
-    scores, position = p.topk(min(topk, p.shape[-1]), dim=-1, sorted=False)
-    if keep_rest_only:
-        p = p.scatter(-1, position, 0.0)
-    return position, scores, p
+    position = p.detach().topk(min(topk, p.shape[-1]), dim=-1, sorted=False).indices
+    if not keep_rest_only:
+        return position, None, p
+    return position, p.gather(-1, position), p.scatter(-1, position, 0.0)
 
 
 def _rows(blocks: Tensor, blocks_per_head: int) -> Tensor:

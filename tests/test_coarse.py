@@ -1,0 +1,160 @@
+"""Matching of coarse cells: streamed against full, ties, masks, border, Sinkhorn, memory."""
+
+import math
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import matcher.coarse as coarse
+from matcher.coarse import CoarseMatcher, inside_border, sinkhorn, stream_dual_softmax
+from matcher.config import CoarseConfig
+
+
+def full_dual_softmax(x0, x1, mask0, mask1):  # noqa: ANN001, ANN201
+    """Confidence of the fp32 similarities in fp64, without streaming."""
+    s = (x0.float() @ x1.float().T).double()
+    if mask0 is not None:
+        s[~mask0] = -torch.inf
+    if mask1 is not None:
+        s[:, ~mask1] = -torch.inf
+    return (s.softmax(0) * s.softmax(1)).nan_to_num()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(seed)
+    l, s, c = (int(torch.randint(1, n, (), generator=g)) for n in (60, 60, 9))
+    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", int(torch.randint(1, 4 * s + 1, (), generator=g)))
+    scale = [1.0, 5.0, 330.0][seed % 3]  # the last gives similarities of 1e5
+    dtype = [torch.float32, torch.float16, torch.bfloat16][seed // 3 % 3]
+    x0 = (torch.randn(l, c, generator=g) * scale).to(dtype)
+    x1 = (torch.randn(s, c, generator=g) * scale).to(dtype)
+    if seed % 4 == 0:
+        x0, x1 = x0[torch.randint(0, l, (l,), generator=g)], x1[torch.randint(0, s, (s,), generator=g)]
+    mask0 = torch.rand(l, generator=g) > 0.3 if seed % 2 else None
+    mask1 = torch.rand(s, generator=g) > (1.0 if seed % 10 == 1 else 0.3) if seed % 5 else None
+    best = stream_dual_softmax(x0, x1, mask0, mask1)
+    full = full_dual_softmax(x0, x1, mask0, mask1)
+    for score, index, matrix in (
+        (best.score0, best.index0, full),
+        (best.score1, best.index1, full.T),
+    ):
+        assert torch.isfinite(score).all()
+        top = matrix.max(dim=1).values
+        torch.testing.assert_close(score.double(), top, atol=1e-4, rtol=1e-3)
+        chosen = matrix[torch.arange(len(index)), index]
+        torch.testing.assert_close(chosen, top, atol=1e-4, rtol=1e-3)
+    pairs = {(i, int(best.index0[i])) for i in range(l) if best.index1[best.index0[i]] == i}
+    assert len({j for _, j in pairs}) == len(pairs)
+
+
+def test_ties_go_to_the_lowest_index_and_stay_one_to_one() -> None:
+    x = torch.ones(6, 4)
+    best = stream_dual_softmax(x, x, None, None)
+    assert best.index0.tolist() == [0] * 6
+    assert best.index1.tolist() == [0] * 6
+
+
+def features(h: int, w: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, 32, h, w, generator=torch.Generator().manual_seed(seed)) * 6
+
+
+def test_identical_maps_match_cell_by_cell_inside_the_border() -> None:
+    x = features(8, 10)
+    matches = CoarseMatcher(CoarseConfig(border=2)).match(x, x)
+    expected = [r * 10 + c for r in range(2, 6) for c in range(2, 8)]
+    assert matches.index0.tolist() == matches.index1.tolist() == expected
+    assert (matches.score > 0.9).all()
+
+
+def test_masked_cells_never_match_and_the_border_follows_the_mask() -> None:
+    x = features(8, 10)
+    mask = torch.zeros(1, 8, 10, dtype=torch.bool)
+    mask[:, :5, :6] = True
+    matches = CoarseMatcher(CoarseConfig(border=1)).match(x, x, mask, mask)
+    assert matches.index0.tolist() == [r * 10 + c for r in range(1, 4) for c in range(1, 5)]
+    none = CoarseMatcher(CoarseConfig()).match(x, x, torch.zeros_like(mask), mask)
+    assert none.index0.shape == (0,)
+
+
+def test_threshold_one_keeps_nothing() -> None:
+    x = features(8, 8)
+    assert len(CoarseMatcher(CoarseConfig(threshold=1.0)).match(x, x).score) == 0
+
+
+def test_log_confidence_is_the_log_of_what_inference_scores() -> None:
+    head = CoarseMatcher(CoarseConfig(border=0, threshold=0.0))
+    x0, x1 = features(6, 6), features(6, 8, seed=1)
+    log_confidence = head.log_confidence(x0, x1, None, None)
+    matches = head.match(x0, x1)
+    chosen = log_confidence[0, matches.index0, matches.index1].exp()
+    torch.testing.assert_close(chosen, matches.score, atol=1e-5, rtol=1e-4)
+
+
+def test_masked_log_confidence_is_minus_infinity() -> None:
+    head = CoarseMatcher(CoarseConfig())
+    x = features(4, 4)
+    mask = torch.ones(1, 4, 4, dtype=torch.bool)
+    mask[:, 0, 0] = False
+    log_confidence = head.log_confidence(x, x, mask, None)
+    assert (log_confidence[:, 0] == -math.inf).all()
+    assert torch.isfinite(log_confidence[:, 1:]).all()
+
+
+def test_sinkhorn_rows_and_columns_sum_to_their_mass() -> None:
+    s = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    p = sinkhorn(s, torch.tensor(1.0), 200, None).exp()
+    torch.testing.assert_close(p[:, :-1].sum(2), torch.ones(2, 5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(p[:, :, :-1].sum(1), torch.ones(2, 7), atol=1e-3, rtol=0)
+
+
+def test_sinkhorn_matches_identical_maps() -> None:
+    x = features(6, 6)
+    head = CoarseMatcher(CoarseConfig(match_type="sinkhorn", border=0, prefilter=True))
+    matches = head.match(x, x)
+    assert matches.index0.tolist() == matches.index1.tolist() == list(range(36))
+
+
+def test_sinkhorn_states_its_memory_before_it_starts(caplog: pytest.LogCaptureFixture) -> None:
+    head = CoarseMatcher(CoarseConfig(match_type="sinkhorn", sinkhorn_iterations=1))
+    x = torch.zeros(1, 4, 100, 100)
+    head.match(x, x)
+    assert "10000 x 10000 scores: about 1.1 GB" in caplog.text
+
+
+def test_border_wider_than_the_map_leaves_nothing() -> None:
+    assert not inside_border((3, 3), None, 2, torch.device("cpu")).any()
+
+
+STREAM = """
+import resource, sys, torch
+from matcher.coarse import CoarseMatcher
+from matcher.config import CoarseConfig
+torch.set_num_threads(2)
+h, w = int(sys.argv[1]), int(sys.argv[2])
+x = torch.randn(1, 64, h, w)
+head = CoarseMatcher(CoarseConfig())
+head.match(x[:, :, :16, :16], x[:, :, :16, :16])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+head.match(x, x)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def streamed_memory(h: int, w: int) -> float:
+    """MB by which the peak memory grows while matching two h x w maps."""
+    command = [sys.executable, "-c", STREAM, str(h), str(w)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_a_1600x1200_pair_needs_little_memory() -> None:
+    assert resource.getpagesize() > 0
+    assert streamed_memory(150, 200) <= 400
+
+
+@pytest.mark.slow
+def test_a_3840x2160_pair_needs_little_memory() -> None:
+    assert streamed_memory(270, 480) <= 2000
