@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -61,7 +61,7 @@ def _hdf5_array(file: h5py.File, name: str) -> np.ndarray:
         raise ValueError(f"{name} is not an array of numbers")
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} is stored in another file")
-    if dataset.size > MAX_VALUES:
+    if dataset.size is None or dataset.size > MAX_VALUES:
         raise ValueError(f"{name} declares {dataset.size} values")
     filters = dataset.id.get_create_plist()
     if any(
@@ -73,7 +73,8 @@ def _hdf5_array(file: h5py.File, name: str) -> np.ndarray:
 
 def _to_npz(arrays: Arrays, attributes: Attributes) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, metadata=np.array(json.dumps(attributes)), **arrays)
+    members: dict[str, Any] = {"metadata": np.array(json.dumps(attributes)), **arrays}
+    np.savez_compressed(buffer, **members)
     return buffer.getvalue()
 
 

@@ -123,7 +123,7 @@ def _sync_directory(folder: Path) -> None:
 
 def _arrays(record: MatchRecord) -> Arrays:
     keypoints0, keypoints1, scores = record.matches.numpy()
-    arrays = {
+    arrays: Arrays = {
         "keypoints0": keypoints0.astype(np.float32),
         "keypoints1": keypoints1.astype(np.float32),
         "scores": scores.astype(np.float32),
