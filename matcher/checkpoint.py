@@ -9,39 +9,32 @@ Nothing that a file holds is ever run: no pickle, no class named by a file.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from matcher.archive import MAX_FILE_BYTES, read_tensors
+from matcher.archive import read_tensors
 from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
 from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, MatcherError, UsageError
 from matcher.model import FeatureMatcher, build_matcher
-from matcher.storage import write_atomically
-from matcher.unpickle import MAX_TENSORS
+from matcher.weights_file import (
+    Weights,
+    read_weights,
+    require_finite,
+    sha256_of,
+    write_weights,
+)
 
-MAX_HEADER_BYTES = 10 * 2**20
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: neither saved nor expected."""
 METADATA = frozenset({"config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
-
-
-class Weights(NamedTuple):
-    """What a weights file holds."""
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str]
 
 
 def save_safetensors(
@@ -77,9 +70,9 @@ def save_safetensors(
         for name, tensor in model.state_dict().items()
         if not name.endswith(COUNTER)
     }
-    _require_finite(path, tensors)
+    require_finite(path, tensors)
     metadata = {"config": json.dumps(config_to_dict(model.config), sort_keys=True), **(extra or {})}
-    write_atomically(path, _with_sorted_header(safetensors.torch.save(tensors, metadata)))
+    write_weights(path, Weights(tensors, metadata))
 
 
 def load_safetensors(
@@ -103,12 +96,6 @@ def load_safetensors(
     if overrides:
         config = override(config, overrides)
     return _assemble(path, config, weights.tensors, "convert or train it anew")
-
-
-def sha256_of(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def convert(source: Path | str, target: Path | str, config: MatcherConfig | None = None) -> None:
@@ -137,30 +124,6 @@ def convert(source: Path | str, target: Path | str, config: MatcherConfig | None
     save_safetensors(model, target, half=False, extra={"source_sha256": sha256_of(source)})
 
 
-def read_weights(path: Path | str) -> Weights:
-    """Tensors and metadata of a safetensors file within the limits, not otherwise judged.
-
-    Raises:
-        UsageError: there is no such file (E111).
-        CheckpointError: damaged (E501) or too large (E505).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(111, path, "no such file")
-    try:
-        _require_limits(path)
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            if len(names) > MAX_TENSORS:
-                raise OverflowError(f"{len(names)} tensors are more than {MAX_TENSORS}")
-            tensors = {name: file.get_tensor(name) for name in names}
-            return Weights(tensors, dict(file.metadata() or {}))
-    except OverflowError as error:
-        raise CheckpointError(505, path, str(error)) from error
-    except Exception as error:
-        raise CheckpointError(501, path, f"not a readable safetensors file ({error})") from error
-
-
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     """`config` with the options of the dotted names in `values` replaced.
 
@@ -174,19 +137,6 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
             raise invalid(group, tree[group], "a group of options")
         tree[group][option] = value
     return config_from_dict(MatcherConfig, tree)
-
-
-def _require_limits(path: Path) -> None:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise OverflowError(f"{size} bytes are more than {MAX_FILE_BYTES}")
-    with path.open("rb") as file:
-        head = file.read(8)
-    if len(head) < 8:
-        raise ValueError(f"{size} bytes")
-    header = struct.unpack("<Q", head)[0]
-    if header > MAX_HEADER_BYTES:
-        raise OverflowError(f"a header of {header} bytes is more than {MAX_HEADER_BYTES}")
 
 
 def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
@@ -217,7 +167,7 @@ def _assemble(
     counters = {name: t for name, t in expected.items() if name.endswith(COUNTER)}
     wanted = {name: tuple(t.shape) for name, t in expected.items() if name not in counters}
     _require_fit(path, wanted, {name: tuple(t.shape) for name, t in tensors.items()}, remedy)
-    _require_finite(path, tensors)
+    require_finite(path, tensors)
     state = {name: tensor.float() for name, tensor in tensors.items()}
     state |= {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in counters.items()}
     model.load_state_dict(state, assign=True)
@@ -246,28 +196,10 @@ def _require_fit(
         raise CheckpointError(502, path, "tensors " + "; ".join(listed), remedy)
 
 
-def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(502, path, f"tensor {name} is {tensor.dtype}, not a float")
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(504, path, f"tensor {name} holds NaN or infinity")
-
-
 def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().float()
     fits = tensor.ndim > 1 and tensor.abs().amax() <= torch.finfo(torch.float16).max
     return (tensor.half() if half and fits else tensor).contiguous()
-
-
-def _with_sorted_header(data: bytes) -> bytes:
-    """The same safetensors file with its header in one order, which the library leaves open."""
-    size = struct.unpack_from("<Q", data)[0]
-    header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
 
 def _convert_command(arguments: argparse.Namespace) -> None:
@@ -289,7 +221,7 @@ def _info_command(arguments: argparse.Namespace) -> None:
     count = sum(t.numel() for t in weights.tensors.values())
     lines += [f"sha256: {sha256_of(arguments.file)}", f"numbers: {count:,}"]
     sys.stdout.write("\n".join(lines) + "\n")
-    _require_finite(arguments.file, weights.tensors)
+    require_finite(arguments.file, weights.tensors)
     sys.stdout.write("finite: yes\n")
 
 
