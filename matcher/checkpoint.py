@@ -92,19 +92,24 @@ def load_safetensors(
     """
     path = Path(path)
     weights = read_weights(path)
-    config = _stored_config(path, weights.metadata)
-    if overrides:
-        config = override(config, overrides)
+    config = override(_stored_config(path, weights.metadata), overrides or {})
     return _assemble(path, config, weights.tensors, "convert or train it anew")
 
 
-def convert(source: Path | str, target: Path | str, config: MatcherConfig | None = None) -> None:
+def convert(
+    source: Path | str,
+    target: Path | str,
+    config: MatcherConfig | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
     """Turn a published torch checkpoint into a safetensors file in fp32.
 
     Args:
         source: a checkpoint in the official layout of LoFTR or QuadTreeAttention.
         target: the ``.safetensors`` file to write.
         config: None infers the published model from the names of the tensors.
+        overrides: options to change, as in `load_safetensors`.
 
     Raises:
         UsageError: there is no such file (E111), or `target` has another suffix.
@@ -120,7 +125,8 @@ def convert(source: Path | str, target: Path | str, config: MatcherConfig | None
         raise CheckpointError(502, source, str(error)) from error
     kind = f"{found.transformer.block} layers, variant {found.transformer.variant}"
     remedy = f"its names say: {kind}" if config else "give its official configuration: --config"
-    model = _assemble(source, config or found, tensors, remedy)
+    config = override(config or found, overrides or {})
+    model = _assemble(source, config, tensors, remedy)
     save_safetensors(model, target, half=False, extra={"source_sha256": sha256_of(source)})
 
 
