@@ -54,9 +54,27 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    if (height, width) == image.shape[:2]:
+        return image.copy()
     shrinks = width < image.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(image, (width, height), interpolation=how)
+
+
+def shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+    """`image` at `scale` of its size, at least one pixel."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return resized(image, width, height)
+
+
+def frame(image: np.ndarray, scale: float) -> tuple[np.ndarray, Panel]:
+    """One image, already at `scale`, on a canvas of its own that is large enough to draw on."""
+    sides = image.shape[:2]
+    grow = max(1.0, min(MIN_PANEL / min(sides), MAX_PANEL / max(sides)))
+    canvas = shrunk(as_rgb(image), grow)
+    size = (canvas.shape[1], canvas.shape[0])
+    ratio = (scale * size[0] / image.shape[1], scale * size[1] / image.shape[0])
+    return canvas, Panel((0, 0), ratio, size)
 
 
 def arrange(image0: np.ndarray, image1: np.ndarray) -> tuple[np.ndarray, Panel, Panel]:

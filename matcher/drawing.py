@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from matcher.canvas import (
+    MAX_PANEL,
     VERMILION,
     Legend,
     arrange,
@@ -19,17 +20,19 @@ from matcher.canvas import (
     draw_dashes,
     draw_dots,
     draw_lines,
+    frame,
     palette,
     paste,
     resized,
+    shrunk,
     unit,
     with_legend,
 )
 from matcher.config import invalid
+from matcher.formats import PICTURE_SUFFIXES
 from matcher.storage import write_atomically
 from matcher.structures import Matches
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ORANGE, BLUE = (255, 150, 20), (0, 105, 235)
 
 
@@ -85,21 +88,21 @@ def draw_overlay(
     Both keep their own pixel coordinates, so a line is the displacement in pixels; a dot marks
     its end in image 1.
     """
-    first, second = as_rgb(image0), as_rgb(image1)
-    height = max(first.shape[0], second.shape[0])
-    width = max(first.shape[1], second.shape[1])
-    both = np.zeros((height, width, 3), np.float32)
-    for image in (first, second):
-        both[: image.shape[0], : image.shape[1]] += 0.5 * image
-    # Grey leaves colour to the lines.
-    grey = cv2.cvtColor(both.round().astype(np.uint8), cv2.COLOR_RGB2GRAY)
-    canvas, panel, _ = arrange(grey, grey)
-    (w, h), canvas = panel.size, canvas[: panel.size[1], : panel.size[0]].copy()
+    longest = max(*image0.shape[:2], *image1.shape[:2])
+    scale = min(1.0, MAX_PANEL / longest)
+    images = [shrunk(as_rgb(image), scale) for image in (image0, image1)]
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    both = np.zeros((height, width), np.float32)
+    for image in images:
+        # Grey leaves colour to the lines.
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        both[: grey.shape[0], : grey.shape[1]] += 0.5 * grey
+    canvas, panel = frame(both.round().astype(np.uint8), scale)
     keypoints0, keypoints1, scores = matches.numpy()
     chosen = spread(keypoints0, scores, max_lines)
     starts, ends = panel.place(keypoints0[chosen]), panel.place(keypoints1[chosen])
     level, legend = _levels(scores, None, 1.0)
-    thin = max(1.0, max(w, h) / 900)
+    thin = max(1.0, max(canvas.shape[:2]) / 900)
     draw_lines(canvas, starts, ends, palette(level[chosen]), thin)
     draw_dots(canvas, ends, palette(level[chosen]), 2.2 * thin)
     return with_legend(canvas, Legend(_count(len(matches), len(chosen), None), legend))
@@ -132,11 +135,15 @@ def draw_warp(image0: np.ndarray, image1: np.ndarray, homography: np.ndarray) ->
     blue: where they agree the mixture is grey, and an edge that is off has coloured fringes.
     """
     first, second = as_rgb(image0), as_rgb(image1)
+    scale = min(1.0, MAX_PANEL / max(first.shape[:2]))
+    full, first = first.shape, shrunk(first, scale)
     size = (first.shape[1], first.shape[0])
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(second, homography, size, flags=how)
-    ones = np.ones(second.shape[:2], np.float32)
-    inside = cv2.warpPerspective(ones, homography, size, flags=how)[..., None]
+    x, y = full[1] / size[0], full[0] / size[1]
+    to_full = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    how = {"dsize": size, "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
+    warped = cv2.warpPerspective(second, homography @ to_full, **how)
+    everywhere = np.full(second.shape[:2], 255, np.uint8)
+    inside = cv2.warpPerspective(everywhere, homography @ to_full, **how)[..., None] / 255
     grey0, grey1 = (
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
         for image in (first, warped)

@@ -19,7 +19,9 @@ import numpy as np
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_VALUES = 100_000_000
 SAFE_HDF5_FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
-ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model")
+ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model", "T_0to1")
+MODELS = ("model", "T_0to1")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 Arrays = dict[str, np.ndarray]
 Attributes = dict[str, str | int | float]
@@ -114,8 +116,7 @@ def _short(values: np.ndarray) -> list:
 def _to_csv(arrays: Arrays, attributes: Attributes) -> bytes:
     """Comment lines ``# name: JSON value``, a header, one match a line."""
     notes = {**attributes}
-    if "model" in arrays:
-        notes["model"] = json.dumps(arrays["model"].tolist())
+    notes.update({name: json.dumps(arrays[name].tolist()) for name in MODELS if name in arrays})
     out = io.StringIO()
     for name, value in notes.items():
         out.write(f"# {name}: {json.dumps(value)}\n")
@@ -145,8 +146,9 @@ def _from_csv(data: bytes) -> tuple[Arrays, Attributes]:
     }
     if "inlier" in column:
         arrays["inliers"] = column["inlier"]
-    if "model" in attributes:
-        arrays["model"] = np.array(json.loads(str(attributes.pop("model"))))
+    for name in MODELS:
+        if name in attributes:
+            arrays[name] = np.array(json.loads(str(attributes.pop(name))))
     return arrays, attributes
 
 

@@ -44,17 +44,21 @@ class MatchRecord:
     geometry: str = "none"
     """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
     model: np.ndarray | None = None
-    """(3, 3) float64; None if there is none or the estimation failed."""
+    """(3, 3) float64: a homography (x1 ~ H x0) or fundamental matrix (x1^T F x0 = 0) in pixels, or an
+    essential matrix in normalised coordinates; None if there is none or the estimation failed."""
     inliers: np.ndarray | None = None
     """(N,) bool, the matches that agree with `model`."""
+    T_0to1: np.ndarray | None = None
+    """(4, 4) float64 with a translation of length 1, for ``essential``."""
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
     """How it came about: version, weights and their sha256, EXIF policy, options."""
 
     def __post_init__(self) -> None:
         if self.inliers is not None and self.inliers.shape != (len(self.matches),):
             raise ValueError(f"inliers {self.inliers.shape} for {len(self.matches)} matches")
-        if self.model is not None and self.model.shape != (3, 3):
-            raise ValueError(f"model of shape {self.model.shape}; expected (3, 3)")
+        for name, matrix, side in (("model", self.model, 3), ("T_0to1", self.T_0to1, 4)):
+            if matrix is not None and matrix.shape != (side, side):
+                raise ValueError(f"{name} of shape {matrix.shape}; expected ({side}, {side})")
 
 
 def write_matches(path: Path | str, record: MatchRecord) -> None:
@@ -130,8 +134,9 @@ def _arrays(record: MatchRecord) -> Arrays:
     }
     if record.inliers is not None:
         arrays["inliers"] = record.inliers.astype(np.uint8)
-    if record.model is not None:
-        arrays["model"] = record.model.astype(np.float64)
+    for name, matrix in (("model", record.model), ("T_0to1", record.T_0to1)):
+        if matrix is not None:
+            arrays[name] = matrix.astype(np.float64)
     return arrays
 
 
@@ -171,6 +176,7 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
         geometry=str(rest.pop("geometry")),
         model=arrays.get("model"),
         inliers=None if inliers is None else inliers.astype(bool),
+        T_0to1=arrays.get("T_0to1"),
         provenance=rest,
     )
 

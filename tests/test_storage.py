@@ -43,7 +43,10 @@ def record(n: int = 5, **changes: object) -> MatchRecord:
 
 def with_model(n: int = 5) -> MatchRecord:
     model = np.array([[1.1, 0.02, -30.5], [0.1, 0.9, 1 / 3], [1e-5, 2e-17, 1.0]])
-    return record(n, geometry="homography", model=model, inliers=np.arange(n) % 2 == 0)
+    pose = np.eye(4) + 0.1
+    return record(
+        n, geometry="homography", model=model, inliers=np.arange(n) % 2 == 0, T_0to1=pose
+    )
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -64,6 +67,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path, suffix: str, n: in
     assert after.model is not None
     assert after.inliers is not None
     assert np.array_equal(after.model, before.model)  # pyright: ignore[reportArgumentType]
+    assert np.array_equal(after.T_0to1, before.T_0to1)  # pyright: ignore[reportArgumentType]
     assert after.inliers.dtype == bool
     assert np.array_equal(after.inliers, before.inliers)  # pyright: ignore[reportArgumentType]
 
