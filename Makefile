@@ -25,7 +25,7 @@ test-slow: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 $(VENV)/core.stamp: pyproject.toml requirements.lock
 	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 with venv is needed; set PYTHON=/path/to/python))
