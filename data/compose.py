@@ -1,0 +1,118 @@
+"""Configuration from `conf/` and the command line, as plain values.
+
+Hydra composes and does nothing else: no object is built from a configuration, no folder is made,
+no logging is set up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from matcher.errors import UsageError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+
+def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF) -> dict[str, Any]:
+    """The configuration `config_name` with `overrides` applied, resolved.
+
+    Args:
+        config_name: file in `folder`, such as ``train``.
+        overrides: ``key=value`` words in Hydra's grammar.
+        folder: of the YAML files.
+
+    Raises:
+        UsageError: an unknown key or group (with the nearest valid one), a word that cannot be
+            read, a key that would call code, or a value that cannot be resolved.
+    """
+    words = [_checked(word) for word in overrides]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            config = hydra_compose(config_name, overrides=words)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
+        # Hydra lets the last two escape on words such as ``@x=1``.
+        raise _usage_error(error, config_name, words, folder) from error
+    if not isinstance(values, dict):
+        raise UsageError(204, config_name, "is not a group of options")
+    _refuse_calls(values)
+    return {str(key): value for key, value in values.items()}
+
+
+def _checked(word: str) -> str:
+    key, equals, _ = word.partition("=")
+    if not equals and not word.startswith("~"):
+        raise UsageError(203, word, "is not an option", "write key=value")
+    if re.split(r"[.@/:]", key.lstrip("+~@/:"))[0] == "hydra":
+        raise UsageError(203, word, "Hydra's own options cannot be changed")
+    if "${" in word:
+        raise UsageError(205, key, "interpolations are refused here", "write the value itself")
+    return word
+
+
+def _usage_error(
+    error: Exception, config_name: str, words: Sequence[str], folder: Path
+) -> UsageError:
+    """A one-line error that names the offending word and the nearest valid key."""
+    what = (str(error).strip() or "cannot be composed").splitlines()[0]
+    for word in words:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+~")
+        if key not in str(error) and (not value or value not in str(error)):
+            continue
+        groups = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
+        if key in groups:
+            options = sorted(p.stem for p in (folder / key).glob("*.yaml"))
+            return UsageError(204, word, f"no such {key}", _nearest(value, options))
+        return UsageError(
+            202, word, "unknown option or value", _nearest(key, _keys(config_name, folder))
+        )
+    return UsageError(204, config_name, what)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:12])}"
+
+
+def _keys(config_name: str, folder: Path) -> list[str]:
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            values = OmegaConf.to_container(hydra_compose(config_name))
+    except (HydraException, OmegaConfBaseException):
+        return []
+    groups = [p.name for p in folder.iterdir() if p.is_dir()]
+    return [*groups, *_dotted(values)]
+
+
+def _dotted(values: Any, path: str = "") -> Iterator[str]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield f"{path}{key}"
+            yield from _dotted(value, f"{path}{key}.")
+
+
+def _refuse_calls(values: Any, path: str = "") -> None:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key in REFUSED:
+                raise UsageError(
+                    205, f"{path}{key}", "configurations cannot call code", "remove it"
+                )
+            _refuse_calls(value, f"{path}{key}.")
+    elif isinstance(values, list):
+        for i, value in enumerate(values):
+            _refuse_calls(value, f"{path}{i}.")

@@ -1,0 +1,92 @@
+"""Checkpoints that survive a kill at any moment.
+
+A checkpoint is written beside its place, flushed to the disk and renamed; its name holds the step
+and the start of its SHA-256, so that the newest intact one can be told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matcher.errors import StorageError, UsageError
+
+NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` is either as before or complete.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(401, path, f"cannot write: {error.strerror}") from error
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint of plain values and tensors and drop all but the `keep` newest."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    path = folder / f"step_{step:08d}-{_digest(data)}.ckpt"
+    write_atomic(path, data)
+    for old in checkpoints(folder)[keep:]:
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints in `folder`, newest first."""
+    found = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name)]
+    return sorted(found, key=lambda p: (p.name[:13], p.stat().st_mtime_ns), reverse=True)
+
+
+def newest_intact(folder: Path) -> Path | None:
+    """The newest checkpoint whose content matches its name."""
+    for path in checkpoints(folder):
+        match = NAME.fullmatch(path.name)
+        if match and _digest(path.read_bytes()) == match[2]:
+            return path
+    return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The values of a checkpoint; only tensors and plain types are read.
+
+    Raises:
+        UsageError: there is no such file.
+        StorageError: the content does not match the name.
+    """
+    if not path.is_file():
+        raise UsageError(111, path, "no such checkpoint")
+    data = path.read_bytes()
+    match = NAME.fullmatch(path.name)
+    if match and _digest(data) != match[2]:
+        raise StorageError(402, path, "is damaged", "resume=auto takes the newest intact one")
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""The terms of the training loss, as pure functions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from matcher.training.supervision import CoarseTargets, FineTargets
+
+
+class LossTerms(NamedTuple):
+    """Scalars of one step; `total` is what is minimised."""
+
+    total: Tensor
+    coarse: Tensor
+    fine: Tensor
+    blocks: Tensor
+
+
+def positives_loss(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
+    """Mean negative log-confidence of the true matches; 0 where there is none.
+
+    Args:
+        log_confidence: (B, L, S).
+        targets: M true matches.
+    """
+    true = log_confidence[targets.batch, targets.index0, targets.index1]
+    return -true.sum() / max(true.numel(), 1)
+
+
+def focal_loss(
+    log_confidence: Tensor, targets: CoarseTargets, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """LoFTR's dense focal loss: mean over true matches plus mean over all other valid pairs.
+
+    Args:
+        log_confidence: (B, L, S), -inf where a cell is masked.
+        targets: M true matches.
+        alpha: weight of both means.
+        gamma: how much certain decisions are discounted.
+    """
+    valid = torch.isfinite(log_confidence)
+    confidence = log_confidence.exp().clamp(1e-6, 1 - 1e-6)
+    positive = torch.zeros_like(valid)
+    positive[targets.batch, targets.index0, targets.index1] = True
+    negative = valid & ~positive
+    true = confidence[targets.batch, targets.index0, targets.index1]
+    hit = -alpha * (1 - true) ** gamma * true.log()
+    other = confidence[negative]
+    miss = -alpha * other**gamma * torch.log1p(-other)
+    return hit.sum() / max(hit.numel(), 1) + miss.sum() / max(miss.numel(), 1)
+
+
+def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor:
+    """LoFTR's refinement loss: squared error weighted by certainty, 0 where there is no target.
+
+    The weights 1 / deviation are normalised to mean 1 and carry no gradient, so that certainty
+    cannot be lowered to escape the loss.
+
+    Args:
+        offset: (M, 2) predicted, in half windows.
+        deviation: (M,) standard deviation of the prediction.
+        targets: of the same M matches.
+    """
+    certainty = 1.0 / deviation.detach().float().clamp(min=1e-3)
+    certainty = certainty * targets.valid
+    weight = certainty * targets.valid.sum() / certainty.sum().clamp(min=1e-6)
+    error = ((offset.float() - targets.offset) ** 2).sum(dim=1)
+    error = torch.where(targets.valid, error, torch.zeros_like(error))
+    return (error * weight).sum() / targets.valid.sum().clamp(min=1)
+
+
+def coarse_accuracy(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
+    """Share of the true matches whose best partner in image 1 is the true one; NaN if none."""
+    best = log_confidence[targets.batch, targets.index0].argmax(dim=1)
+    return (best == targets.index1).float().mean()

@@ -1,0 +1,263 @@
+"""The LightningModule: one training step, the optimiser, and what must survive a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from matcher.config import config_to_dict
+from matcher.model import FeatureMatcher, build_matcher
+from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
+from matcher.training import losses
+from matcher.training.blocks import BlockSupervision
+from matcher.training.config import RunConfig
+from matcher.training.ema import averaged_copy, update_average
+from matcher.training.guard import DivergedError, NonFiniteGuard
+from matcher.training.losses import LossTerms
+from matcher.training.repro import save_step
+from matcher.training.schedule import lr_factor, scaled
+from matcher.training.supervision import CoarseTargets, FineTargets, supervise
+
+
+class StepResult(NamedTuple):
+    """Losses of a batch and what they were computed from."""
+
+    terms: LossTerms
+    log_confidence: Tensor
+    coarse: CoarseTargets
+    fine: FineTargets
+    """Of the matches that were refined."""
+    offset: Tensor
+
+
+class MatcherModule(pl.LightningModule):
+    """Trains a `FeatureMatcher` on batches of `ImagePair` with geometry.
+
+    Every random draw of a step comes from a seed made of (run seed, step, rank), so that a resumed
+    run draws what an uninterrupted one would have drawn.
+
+    Args:
+        config: the run.
+        pairs_a_step: pairs of all devices in one optimiser step, for the learning rate.
+    """
+
+    def __init__(self, config: RunConfig, pairs_a_step: int) -> None:
+        super().__init__()
+        self.config = config
+        self.optim = scaled(config.optim, pairs_a_step)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = build_matcher(config.model)
+        if config.trainer.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore
+        self.model.train()
+        self.average = averaged_copy(self.model)
+        self.guard = NonFiniteGuard()
+        self.batches_seen = 0
+        self.pairs_seen = 0
+        self._finite = True
+        self._seed = 0
+        self._buffers_before: list[Tensor] = []
+        self._pair: ImagePair | None = None
+        self._last_end = time.monotonic()
+
+    def restart_average(self) -> None:
+        """Forget the average: after weights were loaded from elsewhere."""
+        self.average.load_state_dict(self.model.state_dict())
+
+    def compute(self, model: FeatureMatcher, pair: ImagePair) -> StepResult:
+        """Losses of `model` on a batch."""
+        config, loss = model.config, self.config.loss
+        stride, fine_stride = config.backbone.resolution
+        reach = model.fine.window // 2 * fine_stride
+        coarse, fine = supervise(pair, stride=stride, reach=float(reach), tolerance=loss.tolerance)
+        features0, features1 = extract_both(model, pair)
+        mask0, mask1 = model.cell_mask(pair.mask0), model.cell_mask(pair.mask1)
+        with BlockSupervision(model, coarse, loss.block_weight > 0) as blocks:
+            coarse0, coarse1 = model.attend(features0.coarse, features1.coarse, mask0, mask1)
+        log_confidence = model.coarse.log_confidence(coarse0, coarse1, mask0, mask1)
+        if loss.coarse == "focal":
+            coarse_term = losses.focal_loss(
+                log_confidence, coarse, alpha=loss.focal_alpha, gamma=loss.focal_gamma
+            )
+        else:
+            coarse_term = losses.positives_loss(log_confidence, coarse)
+        cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
+        offset, deviation = model.fine.refine(
+            features0.fine, features1.fine, coarse0, coarse1, cells
+        )
+        fine_term = losses.fine_loss(offset, deviation, chosen)
+        block_term = blocks.loss(coarse_term)
+        total = (
+            loss.coarse_weight * coarse_term
+            + loss.fine_weight * fine_term
+            + loss.block_weight * block_term
+        )
+        terms = LossTerms(total, coarse_term, fine_term, block_term)
+        return StepResult(terms, log_confidence, coarse, chosen, offset)
+
+    def step_seed(self) -> int:
+        """Seed of the draws of the present batch."""
+        key = f"{self.config.seed} {self.batches_seen} {self.global_rank}".encode()
+        return int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
+
+    def training_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
+        self._seed = self.step_seed()
+        torch.manual_seed(self._seed)
+        self._pair = batch
+        self._buffers_before = [b.clone() for b in self.model.buffers()]
+        result = self.compute(self.model, batch)
+        total = result.terms.total
+        self.batches_seen += 1
+        self.pairs_seen += batch.image0.shape[0] * self.trainer.world_size
+        self._log_training(result, batch.image0.shape[0])
+        # An infinite loss can have finite gradients: its square has not.
+        return total if torch.isfinite(total) else total * total.detach()
+
+    def on_train_batch_end(self, outputs: Any, batch: ImagePair, batch_idx: int) -> None:
+        self._pair = None
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        limit = self.optim.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self._finite = bool(torch.isfinite(norm))
+        if not self._finite:
+            # AdamW leaves parameters without gradient alone, moments and step count included.
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self._finite:
+            update_average(self.average, self.model, self.optim.ema, self.global_step)
+        else:
+            self._skip()
+
+    def _skip(self) -> None:
+        for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=True):
+            buffer.copy_(before)
+        stop = self.guard.bad(self.batches_seen)
+        path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
+        if (self.guard.total == 1 or stop) and self._pair is not None:
+            save_step(
+                path,
+                self.model.state_dict(),
+                self._pair,
+                self._seed,
+                config_to_dict(self.config),
+            )
+        if stop:
+            raise DivergedError(
+                301, "training", f"{self.guard.total} steps were not finite", f"see {path}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.optim.lr,
+            weight_decay=self.optim.weight_decay,
+            fused=True,
+        )
+        total = float(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs
+        an_epoch = self.trainer.num_training_batches / self.config.trainer.accumulate
+        if epochs is not None and epochs > 0 and total != float("inf"):
+            an_epoch = max(an_epoch, 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(self.optim, step, total, an_epoch)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def validation_step(self, batch: ImagePair, batch_idx: int) -> None:
+        torch.manual_seed(batch_idx)
+        result = self.compute(self.average, batch)  # pyright: ignore[reportArgumentType]
+        values = {
+            "val/loss": result.terms.total,
+            "val/coarse_accuracy": losses.coarse_accuracy(result.log_confidence, result.coarse),
+            "val/matches": result.coarse.batch.numel() / batch.image0.shape[0],
+        }
+        reach = self.model.fine.window // 2 * self.model.config.backbone.resolution[1]
+        error = (result.offset - result.fine.offset)[result.fine.valid].norm(dim=1) * reach
+        if error.numel():
+            values["val/pixel_error"] = error.median()
+        finite = {k: v for k, v in values.items() if torch.isfinite(torch.as_tensor(v))}
+        self.log_dict(finite, batch_size=batch.image0.shape[0], sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["matcher"] = {
+            "config": config_to_dict(self.config),
+            "batches_seen": self.batches_seen,
+            "pairs_seen": self.pairs_seen,
+            "guard": self.guard.state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["matcher"]
+        self.batches_seen = int(state["batches_seen"])
+        self.pairs_seen = int(state["pairs_seen"])
+        self.guard.restore(state["guard"])
+
+    def _log_training(self, result: StepResult, pairs: int) -> None:
+        now = time.monotonic()
+        rate, self._last_end = pairs / max(now - self._last_end, 1e-9), now
+        if (self.global_step + 1) % self.config.trainer.log_every:
+            return
+        accuracy = losses.coarse_accuracy(result.log_confidence.detach(), result.coarse)
+        values = {
+            "train/loss": result.terms.total.detach(),
+            "train/coarse": result.terms.coarse.detach(),
+            "train/fine": result.terms.fine.detach(),
+            "train/blocks": result.terms.blocks.detach(),
+            "train/accuracy": accuracy,
+            "train/matches": result.coarse.batch.numel() / pairs,
+            "train/skipped": float(self.guard.total),
+            "train/pairs": float(self.pairs_seen),
+        }
+        self.log_dict(values, batch_size=pairs)
+        self.log("pairs/s", rate * self.trainer.world_size, prog_bar=True, batch_size=pairs)
+        self.log("acc", accuracy, prog_bar=True, logger=False, batch_size=pairs)
+
+
+def extract_both(model: FeatureMatcher, pair: ImagePair) -> tuple[FeatureMaps, FeatureMaps]:
+    """Features of both images, in one pass where their sizes agree."""
+    if pair.image0.shape != pair.image1.shape:
+        return model.extract(pair.image0), model.extract(pair.image1)
+    both = model.extract(torch.cat([pair.image0, pair.image1]))
+    halves = zip(both.coarse.chunk(2), both.fine.chunk(2), strict=True)
+    features0, features1 = (FeatureMaps(*maps) for maps in halves)
+    return features0, features1
+
+
+def sample_matches(
+    coarse: CoarseTargets, fine: FineTargets, limit: int
+) -> tuple[CoarseMatches, FineTargets]:
+    """At most `limit` true matches, drawn at random; one without target where there is none."""
+    count = coarse.batch.numel()
+    device = coarse.batch.device
+    if count == 0:
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        nothing = FineTargets(torch.zeros(1, 2, device=device), zero.bool())
+        return CoarseMatches(zero, zero, zero, torch.zeros(1, device=device)), nothing
+    if count > limit:
+        index = torch.randperm(count)[:limit].sort().values.to(device)
+    else:
+        index = torch.arange(count, device=device)
+    matches = CoarseMatches(
+        coarse.batch[index],
+        coarse.index0[index],
+        coarse.index1[index],
+        torch.ones(index.numel(), device=device),
+    )
+    return matches, FineTargets(fine.offset[index], fine.valid[index])

@@ -1,0 +1,191 @@
+"""What the network should find: depth and pose to true matches of cells and their offsets.
+
+One path serves every source of pairs. Cell (r, c) of a map with stride s is centred on network
+pixel (x, y) = (s c, s r). The method is LoFTR's (Sun et al., CVPR 2021): warp every cell to the
+other image, take the nearest cell there, keep the pairs that agree both ways; here a warped cell
+must also agree with the depth that the other image sees.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from matcher.structures import ImagePair, PairGeometry
+
+
+class CoarseTargets(NamedTuple):
+    """True matches of cells."""
+
+    batch: Tensor
+    """(M,) int64"""
+    index0: Tensor
+    """(M,) int64 raster index into the L cells of image 0"""
+    index1: Tensor
+    """(M,) int64 raster index into the S cells of image 1"""
+    size0: tuple[int, int]
+    """(h, w) of the cells of image 0"""
+    size1: tuple[int, int]
+
+
+class FineTargets(NamedTuple):
+    """Where exactly each of the `CoarseTargets` lies in image 1."""
+
+    offset: Tensor
+    """(M, 2) (x, y) from the centre of cell `index1`, in half windows"""
+    valid: Tensor
+    """(M,) bool: the offset is inside the window"""
+
+
+class Warp(NamedTuple):
+    """The cells of one image seen from the other."""
+
+    point: Tensor
+    """(B, N, 2) (x, y) network pixels of the other image"""
+    index: Tensor
+    """(B, N) raster index of the nearest cell there, -1 where the cell is not seen"""
+
+
+@torch.no_grad()
+def supervise(
+    pair: ImagePair, *, stride: int, reach: float, tolerance: float = 0.2
+) -> tuple[CoarseTargets, FineTargets]:
+    """True matches of a batch of pairs with geometry.
+
+    Args:
+        pair: a batch whose `geometry` is known.
+        stride: pixels a coarse cell.
+        reach: pixels half a fine window.
+        tolerance: relative disagreement of depths above which a cell counts as hidden; 0.2 is
+            published for real depth, exact depth allows less.
+
+    Raises:
+        ValueError: the pair has no geometry.
+    """
+    if pair.geometry is None:
+        raise ValueError("supervision needs pairs with geometry (depth, K, T_0to1)")
+    with torch.autocast(pair.image0.device.type, enabled=False):
+        forward, backward = warp_both_ways(pair, pair.geometry, stride, tolerance)
+    columns1 = -(-pair.image1.shape[-1] // stride)
+    seen = forward.index.clamp(min=0)
+    back = backward.index.gather(1, seen)
+    cells = torch.arange(back.shape[1], device=back.device)
+    batch, index0 = ((forward.index >= 0) & (back == cells)).nonzero(as_tuple=True)
+    index1 = forward.index[batch, index0]
+    centre = torch.stack([index1 % columns1, index1 // columns1], dim=1) * float(stride)
+    offset = (forward.point[batch, index0] - centre) / reach
+    coarse = CoarseTargets(
+        batch, index0, index1, _cells(pair.image0, stride), _cells(pair.image1, stride)
+    )
+    return coarse, FineTargets(offset, (offset.abs() <= 1).all(dim=1))
+
+
+def warp_both_ways(
+    pair: ImagePair, geometry: PairGeometry, stride: int, tolerance: float
+) -> tuple[Warp, Warp]:
+    """The cells of image 0 in image 1, and those of image 1 in image 0."""
+    K0 = network_intrinsics(geometry.K0, pair.scale0)
+    K1 = network_intrinsics(geometry.K1, pair.scale1)
+    there = geometry.T_0to1
+    depth0, depth1 = geometry.depth0, geometry.depth1
+    mask0, mask1 = pair.mask0, pair.mask1
+    forward = warp_cells(depth0, depth1, K0, K1, there, mask0, mask1, stride, tolerance)
+    back = invert_rigid(there)
+    backward = warp_cells(depth1, depth0, K1, K0, back, mask1, mask0, stride, tolerance)
+    return forward, backward
+
+
+def warp_cells(
+    depth0: Tensor,
+    depth1: Tensor,
+    K0: Tensor,
+    K1: Tensor,
+    T_0to1: Tensor,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    stride: int,
+    tolerance: float,
+) -> Warp:
+    """Carry the cell centres of image 0 to image 1 and drop those that image 1 does not see.
+
+    Args:
+        depth0: (B, H0, W0) on the network's pixels, 0 where unknown; depth1: (B, H1, W1).
+        K0: (B, 3, 3) in network pixels; K1: (B, 3, 3).
+        T_0to1: (B, 4, 4).
+        mask0: (B, H0, W0) bool of pixels with content, None means everywhere; mask1 likewise.
+        stride: pixels a cell.
+        tolerance: largest relative difference between warped and seen depth.
+    """
+    depth = depth0[:, ::stride, ::stride]
+    rows, columns = depth.shape[1:]
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=depth.device) * float(stride),
+        torch.arange(columns, device=depth.device) * float(stride),
+        indexing="ij",
+    )
+    pixels = torch.stack([x, y], dim=-1).view(1, -1, 2)
+    depth = depth.flatten(1).float()
+    point, z = project(pixels, depth, K0, K1, T_0to1)
+    height, width = depth1.shape[1:]
+    nearest = point.nan_to_num(-1e6, -1e6, -1e6).clamp(-1e6, 1e6).round().long()
+    u, v = nearest.unbind(dim=-1)
+    seen = (depth > 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    pixel = v.clamp(0, height - 1) * width + u.clamp(0, width - 1)
+    depth_there = depth1.flatten(1).gather(1, pixel).float()
+    seen &= (depth_there > 0) & ((z - depth_there).abs() <= tolerance * depth_there)
+    cell = (point.nan_to_num(-1e6, -1e6, -1e6).clamp(-1e6, 1e6) / stride).round().long()
+    columns1, rows1 = -(-width // stride), -(-height // stride)
+    cx, cy = cell.unbind(dim=-1)
+    seen &= (cx >= 0) & (cx < columns1) & (cy >= 0) & (cy < rows1)
+    index = cy.clamp(0, rows1 - 1) * columns1 + cx.clamp(0, columns1 - 1)
+    if mask0 is not None:
+        seen &= mask0[:, ::stride, ::stride].flatten(1)
+    if mask1 is not None:
+        seen &= mask1[:, ::stride, ::stride].flatten(1).gather(1, index)
+    return Warp(point, index.masked_fill(~seen, -1))
+
+
+def project(
+    pixels: Tensor, depth: Tensor, K0: Tensor, K1: Tensor, T_0to1: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(B, N, 2) pixels of image 1 and (B, N) depths there of (1 or B, N, 2) `pixels` of image 0."""
+    ones = torch.ones_like(pixels[..., :1])
+    rays = torch.cat([pixels, ones], dim=-1) @ torch.linalg.inv(K0.float()).transpose(1, 2)
+    there = (rays * depth[..., None]) @ T_0to1[:, :3, :3].float().transpose(1, 2)
+    there = there + T_0to1[:, None, :3, 3].float()
+    homogeneous = there @ K1.float().transpose(1, 2)
+    z = there[..., 2]
+    return homogeneous[..., :2] / z.clamp(min=1e-6)[..., None], z
+
+
+def network_intrinsics(K: Tensor, scale: Tensor) -> Tensor:
+    """Intrinsics of the original image to those of the network's input.
+
+    Pixel centres are integers in both, so original = (network + 0.5) scale - 0.5.
+
+    Args:
+        K: (B, 3, 3).
+        scale: (B, 2) original / network size as (x, y).
+    """
+    out = K.clone()
+    out[:, 0] = K[:, 0] / scale[:, :1]
+    out[:, 1] = K[:, 1] / scale[:, 1:]
+    out[:, :2, 2] = (K[:, :2, 2] + 0.5) / scale - 0.5
+    return out
+
+
+def invert_rigid(T: Tensor) -> Tensor:
+    """The inverse of (B, 4, 4) rigid transforms."""
+    out = torch.zeros_like(T)
+    rotation = T[:, :3, :3].transpose(1, 2)
+    out[:, :3, :3] = rotation
+    out[:, :3, 3] = -(rotation @ T[:, :3, 3:])[..., 0]
+    out[:, 3, 3] = 1
+    return out
+
+
+def _cells(image: Tensor, stride: int) -> tuple[int, int]:
+    h, w = image.shape[-2:]
+    return -(-h // stride), -(-w // stride)

@@ -1,0 +1,273 @@
+"""Train a matcher: python train.py [experiment=NAME] [key=value ...]
+
+Examples:
+  python train.py experiment=compact                  the bundled model, on synthetic scenes
+  python train.py experiment=compact resume=auto      go on where a run was stopped
+  python train.py experiment=compact init_weights=matcher/weights/compact.safetensors
+  python train.py experiment=smoke                    a minute, to see that it works
+  python train.py debug=overfit                       one batch by heart
+
+The options are in conf/train.yaml and the groups beside it. A run keeps its checkpoints, logs and
+exported weights in its folder, runs/NAME.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from data.datamodule import build_datamodule
+from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from data.compose import compose
+from matcher.config import config_from_dict
+from matcher.errors import MatcherError
+from matcher.training import checkpointing
+from matcher.training.config import RunConfig, TrainerConfig
+from matcher.training.export import export_weights, load_weights
+from matcher.training.module import MatcherModule
+
+logger = logging.getLogger("train")
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints through `matcher.training.checkpointing`."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        step = int(checkpoint["global_step"])
+        checkpointing.save_checkpoint(Path(path), step, checkpoint, self.keep)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        return checkpointing.load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Keeper(Callback):
+    """Saves checkpoints and exports weights by the clock, and ends the run when time is up."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config.trainer
+        self.folder = Path(config.folder)
+        self.start = self.saved = self.exported = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now, config = time.monotonic(), self.config
+        due = 0 < config.checkpoint_minutes * 60 <= now - self.saved
+        if config.checkpoint_steps and trainer.global_step % config.checkpoint_steps == 0:
+            due = True
+        stop = 0 < config.max_minutes * 60 <= now - self.start
+        if trainer.world_size > 1:
+            due, stop = trainer.strategy.broadcast((due, stop))
+        if due:
+            trainer.save_checkpoint(self.folder)
+            self.saved = time.monotonic()
+        if 0 < config.export_minutes * 60 <= now - self.exported:
+            self.export(trainer, pl_module)
+        trainer.should_stop = trainer.should_stop or stop
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        trainer.save_checkpoint(self.folder)
+        self.export(trainer, pl_module)
+
+    def export(self, trainer: Trainer, module: MatcherModule) -> None:
+        if trainer.is_global_zero:
+            export_weights(module.average, self.folder / "weights.safetensors", module.pairs_seen)
+        self.exported = time.monotonic()
+
+
+class Lines(Callback):
+    """Progress as lines, for logs of runs without a terminal."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.since, self.pairs = time.monotonic(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        now = time.monotonic()
+        rate = (pl_module.pairs_seen - self.pairs) / (now - self.since)
+        values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
+        known = " ".join(
+            f"{name} {values[f'train/{name}']:.4g}"
+            for name in ("loss", "coarse", "fine", "accuracy", "skipped")
+            if f"train/{name}" in values
+        )
+        if self.pairs:
+            known += f" {rate:.1f} pairs/s"
+        print(f"step {trainer.global_step} pairs {pl_module.pairs_seen} {known}", flush=True)
+        self.since, self.pairs = now, pl_module.pairs_seen
+
+
+def train(
+    config: dict[str, Any], datamodule: LightningDataModule | None = None
+) -> dict[str, float]:
+    """Run a training and return its last metrics.
+
+    Args:
+        config: as composed from ``conf/train.yaml``.
+        datamodule: instead of the one that `config` describes.
+
+    Raises:
+        UsageError: a configuration that cannot work, or a file that is missing.
+        CheckpointError: weights that do not fit.
+        DivergedError: too many steps without a finite loss.
+    """
+    values = dict(config)
+    data = values.pop("data", {})
+    run = config_from_dict(RunConfig, values)
+    folder = Path(run.folder)
+    keep_freed_memory()
+    if run.trainer.threads:
+        torch.set_num_threads(run.trainer.threads)
+    resume = find_checkpoint(run)
+    datamodule = datamodule or build_datamodule(data, run.seed)
+    parallel = run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
+    module = MatcherModule(run, pairs_a_step=int(getattr(datamodule, "batch_size", 1)) * parallel)
+    if run.init_weights and resume is None:
+        module.pairs_seen = load_weights(module.model, Path(run.init_weights))
+        module.restart_average()
+    checkpointing.write_atomic(folder / "config.json", json.dumps(config, indent=2).encode())
+    trainer = build_trainer(run)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    return {k: float(v) for k, v in trainer.callback_metrics.items()} | {
+        "pairs_seen": float(module.pairs_seen),
+        "steps": float(trainer.global_step),
+    }
+
+
+def find_checkpoint(run: RunConfig) -> str | None:
+    """The checkpoint to resume from, or None to start afresh."""
+    if run.resume == "auto":
+        newest = checkpointing.newest_intact(Path(run.folder))
+        if newest is None:
+            logger.warning("no intact checkpoint in %s: starting afresh", run.folder)
+        return None if newest is None else str(newest)
+    if run.resume:
+        checkpointing.load_checkpoint(Path(run.resume))
+    return run.resume or None
+
+
+def build_trainer(run: RunConfig, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """Lightning's trainer as `run` describes it."""
+    config = run.trainer
+    progress: list[Callback] = []
+    bar = config.progress and sys.stderr.isatty()
+    if bar:
+        progress.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
+    elif config.progress:
+        progress.append(Lines(config.log_every))
+    limits: dict[str, Any] = (
+        {"limit_val_batches": 0}
+        if config.validate_steps == 0
+        else {
+            "val_check_interval": config.validate_steps * config.accumulate,
+            "check_val_every_n_epoch": None,
+        }
+    )
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=config.strategy,
+        precision=precision(config),  # pyright: ignore[reportArgumentType]
+        max_steps=config.max_steps,
+        max_epochs=config.max_epochs,
+        accumulate_grad_batches=config.accumulate,
+        sync_batchnorm=config.sync_batchnorm,
+        log_every_n_steps=config.log_every,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO(config.keep)],
+        callbacks=[*progress, *callbacks, Keeper(run)],
+        logger=build_loggers(Path(run.folder)),
+        default_root_dir=run.folder,
+        **limits,
+    )
+
+
+def build_loggers(folder: Path) -> list[Logger]:
+    """CSV always, TensorBoard where it is installed."""
+    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=loggers[0].version))
+    return loggers
+
+
+def precision(config: TrainerConfig) -> str:
+    """bf16 where the hardware computes in it."""
+    if config.precision != "auto":
+        return config.precision
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    fast = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks.
+
+    It returns them to the system by default, and a training step on the CPU then spends a quarter
+    of its time on the page faults of getting them back.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 256 << 20)
+
+
+def main(words: Sequence[str]) -> int:
+    """The program; returns its exit code."""
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if "--help" in words or "-h" in words:
+        print(__doc__)
+        return 0
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    try:
+        metrics = train(compose("train", words))
+    except MatcherError as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for name, value in sorted(metrics.items()):
+        print(f"{name} {value:.6g}" if math.isfinite(value) else f"{name} -")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
