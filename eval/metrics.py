@@ -1,0 +1,127 @@
+"""What is measured: NumPy in, plain numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def error_auc(errors: Sequence[float] | np.ndarray, thresholds: Sequence[float]) -> list[float]:
+    """Area under the curve of recall against error, up to each threshold, divided by it.
+
+    The curve is SuperGlue's and LoFTR's: it starts at (0, 0), joins the points (i-th smallest
+    error, i / N) by straight lines and runs level from the last error below the threshold.
+    A failure is an infinite error: it counts in N and never recalls.
+
+    Returns:
+        Values in [0, 1]; NaN for no errors at all.
+    """
+    ordered = np.sort(np.asarray(errors, dtype=np.float64))
+    if np.isnan(ordered).any() or (ordered < 0).any():
+        raise ValueError("errors must be non-negative; a failure is inf")
+    if ordered.size == 0:
+        return [float("nan")] * len(thresholds)
+    recall = np.arange(1, ordered.size + 1) / ordered.size
+    out = []
+    for threshold in thresholds:
+        below = int(np.searchsorted(ordered, threshold))
+        x = np.concatenate(([0.0], ordered[:below], [threshold]))
+        level = recall[below - 1] if below else 0.0
+        y = np.concatenate(([0.0], recall[:below], [level]))
+        out.append(float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2 / threshold))
+    return out
+
+
+def mean_average_accuracy(errors: Sequence[float] | np.ndarray, limit: int = 10) -> float:
+    """Mean over the thresholds 1, 2, ... `limit` of the share of errors below them."""
+    values = np.asarray(errors, dtype=np.float64)
+    if values.size == 0:
+        return float("nan")
+    return float(np.mean([(values < t).mean() for t in range(1, limit + 1)]))
+
+
+def rotation_error(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Degrees between two rotations; exact near 0 and near 180."""
+    relative = estimate.T @ truth
+    sine = np.linalg.norm(relative - relative.T) / (2 * np.sqrt(2))
+    cosine = (np.trace(relative) - 1) / 2
+    return float(np.degrees(np.arctan2(sine, cosine)))
+
+
+def translation_error(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Degrees between two directions whose sign is free, at most 90; 0 if `truth` has no length,
+    because no direction is then wrong."""
+    lengths = np.linalg.norm(estimate) * np.linalg.norm(truth)
+    if lengths == 0:
+        return 0.0
+    sine = np.linalg.norm(np.cross(estimate, truth))
+    return float(np.degrees(np.arctan2(sine, abs(np.dot(estimate, truth)))))
+
+
+def epipolar_errors(
+    keypoints0: np.ndarray, keypoints1: np.ndarray, *, K0: np.ndarray, K1: np.ndarray, T: np.ndarray
+) -> np.ndarray:
+    """(N,) squared symmetric epipolar distances in normalised units, as LoFTR reports them.
+
+    Args:
+        keypoints0: (N, 2) pixels; `keypoints1` likewise.
+        K0: (3, 3) intrinsics in the same pixels; `K1` likewise.
+        T: (4, 4) takes camera-0 coordinates to camera-1 coordinates.
+    """
+    rays0, rays1 = (
+        np.column_stack([(points - K[[0, 1], [2, 2]]) / K[[0, 1], [0, 1]], np.ones(len(points))])
+        for points, K in ((keypoints0, K0), (keypoints1, K1))
+    )
+    x, y, z = T[:3, 3]
+    E = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ T[:3, :3]
+    line1, line0 = rays0 @ E.T, rays1 @ E
+    residual = np.sum(rays1 * line1, axis=1) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = residual * (
+            1 / np.sum(line1[:, :2] ** 2, axis=1) + 1 / np.sum(line0[:, :2] ** 2, axis=1)
+        )
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def precision(errors: np.ndarray, threshold: float) -> float:
+    """Share of errors below `threshold`; 0 where there is no match, as published."""
+    return float((errors < threshold).mean()) if len(errors) else 0.0
+
+
+def corner_error(estimate: np.ndarray, truth: np.ndarray, *, width: int, height: int) -> float:
+    """Mean distance in pixels of the four corners of image 0 under two homographies."""
+    x, y = width - 1.0, height - 1.0
+    corners = np.array([[0.0, 0, 1], [x, 0, 1], [0, y, 1], [x, y, 1]])
+    moved0, moved1 = (corners @ H.T for H in (estimate, truth))
+    if (moved0[:, 2] * moved0[0, 2] <= 0).any():
+        return float("inf")  # A corner went through infinity.
+    distance = moved0[:, :2] / moved0[:, 2:] - moved1[:, :2] / moved1[:, 2:]
+    return float(np.linalg.norm(distance, axis=1).mean())
+
+
+def warp(points: np.ndarray, H: np.ndarray) -> np.ndarray:
+    """(N, 2) points under the homography `H`."""
+    moved = np.column_stack([points, np.ones(len(points))]) @ H.T
+    return moved[:, :2] / moved[:, 2:]
+
+
+def bootstrap_auc(
+    errors: Sequence[float] | np.ndarray,
+    thresholds: Sequence[float],
+    *,
+    samples: int,
+    seed: int,
+    level: float = 0.95,
+) -> list[tuple[float, float]]:
+    """Percentile confidence interval of each AUC, resampling pairs with replacement."""
+    values = np.asarray(errors, dtype=np.float64)
+    if values.size == 0 or samples < 1:
+        return [(float("nan"), float("nan"))] * len(thresholds)
+    rng = np.random.default_rng(seed)
+    draws = np.array(
+        [error_auc(rng.choice(values, values.size), thresholds) for _ in range(samples)]
+    )
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

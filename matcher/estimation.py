@@ -1,0 +1,272 @@
+"""Robust estimation from correspondences: relative pose, fundamental matrix, homography.
+
+Keypoints are (N, 2) pixels. The same input and seed give the same result. Too few or degenerate
+correspondences are not an error: the estimate is then None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import poselib
+
+from matcher.config import invalid, require_choice, require_positive, require_range
+
+ESTIMATORS = ("poselib", "magsac", "ransac")
+GEOMETRIES = ("homography", "fundamental", "essential")
+MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
+_MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How a model is fitted."""
+
+    name: str = "poselib"
+    """``poselib`` (LO-RANSAC), ``magsac`` (OpenCV USAC_MAGSAC) or ``ransac`` (OpenCV RANSAC)."""
+    threshold: float = 1.0
+    """Pixels: distance to the epipolar line, or for a homography the transfer error."""
+    confidence: float = 0.99999
+    iterations: int = 10_000
+    """At most."""
+    seed: int = 0
+    """Of the sampling; OpenCV's ``ransac`` always draws the same samples."""
+    published_focal: bool = False
+    """Turn pixels into normalised units as the published LoFTR evaluation does, by the mean of
+    fx0, fy1, fx0, fy1; otherwise by the mean of fx0, fy0, fx1, fy1."""
+
+    def __post_init__(self) -> None:
+        require_choice("estimator.name", self.name, ESTIMATORS)
+        require_range("estimator.threshold", self.threshold, 1e-6, 1e6)
+        require_range("estimator.confidence", self.confidence, 0.0, 1.0 - 1e-12)
+        require_positive("estimator.iterations", self.iterations)
+        if isinstance(self.seed, bool) or not 0 <= self.seed <= _MAX_SEED:
+            raise invalid("estimator.seed", self.seed, f"an integer from 0 to {_MAX_SEED}")
+
+    def focal(self, K0: np.ndarray, K1: np.ndarray) -> float:
+        """Pixels per normalised unit."""
+        first, second = (0, 0, 1, 1), (0, 1, 0, 1)
+        if self.published_focal:
+            first, second = (0, 1, 0, 1), (0, 1, 0, 1)
+        values = [(K0, K1)[k][i, i] for k, i in zip(first, second, strict=True)]
+        return float(np.mean(values))
+
+
+@dataclass(frozen=True)
+class PoseEstimate:
+    """Relative pose of two calibrated cameras: x1 ~ rotation x0 + translation."""
+
+    rotation: np.ndarray
+    """(3, 3) float64"""
+    translation: np.ndarray
+    """(3,) float64 of length 1"""
+    inliers: np.ndarray
+    """(N,) bool"""
+
+    @property
+    def essential(self) -> np.ndarray:
+        """(3, 3) E with x1^T E x0 = 0 in normalised coordinates."""
+        x, y, z = self.translation
+        return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ self.rotation
+
+
+@dataclass(frozen=True)
+class ModelEstimate:
+    """A fundamental matrix (x1^T F x0 = 0) or a homography (x1 ~ H x0), in pixels."""
+
+    matrix: np.ndarray
+    """(3, 3) float64"""
+    inliers: np.ndarray
+    """(N,) bool"""
+
+
+def estimate_pose(
+    keypoints0: np.ndarray,
+    keypoints1: np.ndarray,
+    *,
+    K0: np.ndarray,
+    K1: np.ndarray,
+    estimator: Estimator | None = None,
+) -> PoseEstimate | None:
+    """Relative pose from pixels and intrinsics; None if it cannot be had."""
+    estimator = estimator or Estimator()
+    points0, points1 = _points(keypoints0, keypoints1)
+    K0, K1 = (_intrinsics(name, K) for name, K in (("K0", K0), ("K1", K1)))
+    if len(points0) < MINIMUM["essential"]:
+        return None
+    fit = _pose_poselib if estimator.name == "poselib" else _pose_opencv
+    found = fit(points0, points1, K0, K1, estimator)
+    if found is None:
+        return None
+    rotation, translation, inliers = found
+    length = float(np.linalg.norm(translation))
+    healthy = np.isfinite(rotation).all() and np.isfinite(length) and length > 0
+    if not healthy or not _supported("essential", points0, points1, inliers):
+        return None
+    return PoseEstimate(rotation, translation / length, inliers)
+
+
+def estimate_fundamental(
+    keypoints0: np.ndarray, keypoints1: np.ndarray, *, estimator: Estimator | None = None
+) -> ModelEstimate | None:
+    """Fundamental matrix from pixels; None if it cannot be had."""
+    return _estimate_model("fundamental", keypoints0, keypoints1, estimator or Estimator())
+
+
+def estimate_homography(
+    keypoints0: np.ndarray, keypoints1: np.ndarray, *, estimator: Estimator | None = None
+) -> ModelEstimate | None:
+    """Homography from pixels; None if it cannot be had."""
+    return _estimate_model("homography", keypoints0, keypoints1, estimator or Estimator())
+
+
+def _estimate_model(
+    kind: str, keypoints0: np.ndarray, keypoints1: np.ndarray, estimator: Estimator
+) -> ModelEstimate | None:
+    points0, points1 = _points(keypoints0, keypoints1)
+    # OpenCV's robust fundamental matrix refuses fewer than eight.
+    opencv_fundamental = kind == "fundamental" and estimator.name != "poselib"
+    if len(points0) < (8 if opencv_fundamental else MINIMUM[kind]):
+        return None
+    fit = _model_poselib if estimator.name == "poselib" else _model_opencv
+    matrix, inliers = fit(kind, points0, points1, estimator)
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return None
+    if not np.any(matrix) or not _supported(kind, points0, points1, inliers):
+        return None
+    return ModelEstimate(matrix, inliers)
+
+
+def _supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.ndarray) -> bool:
+    """Whether enough inliers agree and spread over more than a line in both images."""
+    if inliers.sum() < MINIMUM[kind]:
+        return False
+    for points in (points0[inliers], points1[inliers]):
+        spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+        if spread[1] <= 1e-6 * max(spread[0], 1.0):
+            return False
+    return True
+
+
+def _points(keypoints0: np.ndarray, keypoints1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points0, points1 = (
+        np.ascontiguousarray(k, dtype=np.float64) for k in (keypoints0, keypoints1)
+    )
+    if points0.ndim != 2 or points0.shape[1] != 2 or points0.shape != points1.shape:
+        raise ValueError(f"keypoints {points0.shape} and {points1.shape}; expected (N, 2) twice")
+    if not (np.isfinite(points0).all() and np.isfinite(points1).all()):
+        raise ValueError("keypoints are not finite")
+    return points0, points1
+
+
+def _intrinsics(name: str, K: np.ndarray) -> np.ndarray:
+    K = np.asarray(K, dtype=np.float64)
+    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise invalid(name, K.tolist(), "a finite 3 x 3 matrix with positive focal lengths")
+    return K
+
+
+def _poselib_options(estimator: Estimator) -> dict[str, float | int]:
+    return {
+        "max_epipolar_error": estimator.threshold,
+        "max_reproj_error": estimator.threshold,
+        "success_prob": estimator.confidence,
+        "max_iterations": estimator.iterations,
+        "seed": estimator.seed,
+    }
+
+
+def _poselib_camera(K: np.ndarray) -> dict[str, object]:
+    # The size only matters to models with distortion.
+    size = {"width": int(2 * K[0, 2]) + 1, "height": int(2 * K[1, 2]) + 1}
+    return {"model": "PINHOLE", **size, "params": [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]}
+
+
+def _pose_poselib(
+    points0: np.ndarray, points1: np.ndarray, K0: np.ndarray, K1: np.ndarray, estimator: Estimator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    pose, info = poselib.estimate_relative_pose(
+        points0, points1, _poselib_camera(K0), _poselib_camera(K1), _poselib_options(estimator), {}
+    )
+    return np.asarray(pose.R), np.asarray(pose.t), np.asarray(info["inliers"], dtype=bool)
+
+
+def _pose_opencv(
+    points0: np.ndarray, points1: np.ndarray, K0: np.ndarray, K1: np.ndarray, estimator: Estimator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """findEssentialMat on normalised points, then the candidate most points stand in front of."""
+    rays0, rays1 = (
+        (points - K[[0, 1], [2, 2]]) / K[[0, 1], [0, 1]]
+        for points, K in ((points0, K0), (points1, K1))
+    )
+    threshold = estimator.threshold / estimator.focal(K0, K1)
+    eye = np.eye(3)
+    try:
+        if estimator.name == "magsac":
+            params = _usac(estimator, threshold)
+            stacked, mask = cv2.findEssentialMat(rays0, rays1, eye, eye, None, None, params)
+        else:
+            stacked, mask = cv2.findEssentialMat(
+                rays0, rays1, eye, cv2.RANSAC, estimator.confidence, threshold, estimator.iterations
+            )
+        if stacked is None or stacked.size == 0 or not np.isfinite(stacked).all():
+            return None
+        best: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = (0, None)
+        for E in np.split(stacked, len(stacked) // 3):
+            # 1e9: no limit on how far away a triangulated point may be.
+            count, R, t, front = cv2.recoverPose(E, rays0, rays1, eye, 1e9, mask=mask.copy())[:4]
+            if count > best[0]:
+                best = count, (R, t[:, 0], front.ravel() > 0)
+    except cv2.error:
+        return None  # OpenCV refuses some degenerate sets instead of finding nothing.
+    return best[1]
+
+
+def _model_poselib(
+    kind: str, points0: np.ndarray, points1: np.ndarray, estimator: Estimator
+) -> tuple[np.ndarray | None, np.ndarray]:
+    fit = poselib.estimate_homography if kind == "homography" else poselib.estimate_fundamental
+    matrix, info = fit(points0, points1, _poselib_options(estimator), {})
+    return np.asarray(matrix), np.asarray(info["inliers"], dtype=bool)
+
+
+def _model_opencv(
+    kind: str, points0: np.ndarray, points1: np.ndarray, estimator: Estimator
+) -> tuple[np.ndarray | None, np.ndarray]:
+    nothing = None, np.zeros(len(points0), dtype=bool)
+    limit = estimator.threshold, estimator.confidence, estimator.iterations
+    try:
+        if estimator.name == "magsac":
+            find = cv2.findHomography if kind == "homography" else cv2.findFundamentalMat
+            matrix, mask = find(points0, points1, _usac(estimator, estimator.threshold))
+        elif kind == "homography":
+            matrix, mask = cv2.findHomography(
+                points0, points1, cv2.RANSAC, limit[0], maxIters=limit[2], confidence=limit[1]
+            )
+        else:
+            matrix, mask = cv2.findFundamentalMat(points0, points1, cv2.FM_RANSAC, *limit)
+    except cv2.error:
+        return nothing
+    if matrix is None or mask is None:
+        return nothing
+    return matrix, mask.ravel().astype(bool)
+
+
+def _usac(estimator: Estimator, threshold: float) -> cv2.UsacParams:
+    """What the flag cv2.USAC_MAGSAC stands for, with our seed."""
+    params = cv2.UsacParams()
+    params.sampler = cv2.SAMPLING_UNIFORM
+    params.score = cv2.SCORE_METHOD_MAGSAC
+    params.loMethod = cv2.LOCAL_OPTIM_SIGMA
+    params.loSampleSize = 50
+    params.loIterations = 10
+    params.final_polisher = cv2.MAGSAC
+    params.final_polisher_iterations = 3
+    params.threshold = threshold
+    params.confidence = estimator.confidence
+    params.maxIterations = estimator.iterations
+    params.randomGeneratorState = estimator.seed
+    params.isParallel = False
+    return params
