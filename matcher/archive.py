@@ -53,7 +53,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     except OverflowError as error:
         raise CheckpointError(505, path, str(error)) from error
     except Exception as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        what = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
         raise CheckpointError(501, path, f"not a readable torch checkpoint ({what})") from error
 
 

@@ -151,7 +151,7 @@ def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
     except KeyError:
         raise CheckpointError(508, path, "it holds no configuration") from None
     except UsageError as error:
-        raise CheckpointError(508, path, f"configuration: {error}") from error
+        raise CheckpointError(508, path, f"option {error.subject}: {error.what}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(508, path, f"its configuration is damaged: {error}") from error
 
