@@ -33,9 +33,7 @@ def linear_attention(
     return (q @ context) * tokens / (norm + 1e-6)
 
 
-def full_attention(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None
-) -> Tensor:
+def full_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
     """Softmax attention of (B, H, L, D) queries; a query without a valid key gets 0."""
     if key_mask is None:
         return F.scaled_dot_product_attention(query, key, value)
@@ -66,8 +64,9 @@ class DenseAttention(nn.Module):
         `record` is accepted for the common interface and stays empty: there are no levels.
         """
         b, c, h, w = query.shape
-        q, k, v = (x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
-                   for x in (query, key, value))
+        q, k, v = (
+            x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for x in (query, key, value)
+        )
         q_valid = None if query_mask is None else query_mask.flatten(1)
         k_valid = None if key_mask is None else key_mask.flatten(1)
         if self.kind == "linear":

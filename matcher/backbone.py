@@ -28,9 +28,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Identity()
         if stride != 1:
-            self.shortcut = nn.Sequential(
-                conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -82,8 +80,10 @@ class Backbone(nn.Module):
         inputs = config.initial_dim
         for i, (dim, depth) in enumerate(zip(dims, config.depths, strict=True)):
             stride = 1 if i == 0 else 2
-            blocks = [ResidualBlock(inputs if j == 0 else dim, dim, stride if j == 0 else 1)
-                      for j in range(depth)]
+            blocks = [
+                ResidualBlock(inputs if j == 0 else dim, dim, stride if j == 0 else 1)
+                for j in range(depth)
+            ]
             self.stages.append(nn.Sequential(*blocks))
             inputs = dim
         self.output = conv1x1(dims[-1], dims[-1])

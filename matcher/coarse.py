@@ -104,13 +104,18 @@ class CoarseMatcher(nn.Module):
         """Best partners of one pair; features (1, C, h, w), masks (h, w)."""
         x0, x1 = self._tokens(coarse0)[0], self._tokens(coarse1)[0]
         if self.bin_score is not None:
-            return self._best_by_sinkhorn(x0, x1, mask0, mask1)
+            return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
         m0 = None if mask0 is None else mask0.flatten()
         m1 = None if mask1 is None else mask1.flatten()
         return stream_dual_softmax(x0, x1, m0, m1)
 
     def _best_by_sinkhorn(
-        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        bin_score: Tensor,
     ) -> Best:
         need = 3 * 4 * (x0.shape[0] + 1) * (x1.shape[0] + 1) / 2**30
         if need > 1:
@@ -118,9 +123,9 @@ class CoarseMatcher(nn.Module):
                 "Sinkhorn holds %d x %d scores: about %.1f GB", x0.shape[0], x1.shape[0], need
             )
         valid = _pair_mask(x0[None], x1[None], _batched(mask0), _batched(mask1))
-        scores = sinkhorn(
-            (x0 @ x1.T)[None], self.bin_score, self.config.sinkhorn_iterations, valid
-        )[0].exp()
+        scores = sinkhorn((x0 @ x1.T)[None], bin_score, self.config.sinkhorn_iterations, valid)[
+            0
+        ].exp()
         confidence = scores[:-1, :-1]
         if self.config.prefilter:
             binned0 = scores[:-1].argmax(dim=1) == x1.shape[0]
@@ -140,9 +145,7 @@ class CoarseMatcher(nn.Module):
         return index0, best.index0[index0], best.score0[index0]
 
 
-def stream_dual_softmax(
-    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
-) -> Best:
+def stream_dual_softmax(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:
     """Best partners under the dual-softmax, in two passes over blocks of rows.
 
     The first pass finds the maximum and the log of the sum of exponentials of each row and column,
@@ -154,8 +157,9 @@ def stream_dual_softmax(
         mask0: (L,) bool of valid cells or None; mask1: (S,).
     """
     x0, x1 = x0.float(), x1.float()
-    l, s = x0.shape[0], x1.shape[0]
-    blocks = [slice(i, i + r) for r in [max(1, BLOCK_ELEMENTS // s)] for i in range(0, l, r)]
+    cells0, cells1 = x0.shape[0], x1.shape[0]
+    step = max(1, BLOCK_ELEMENTS // cells1)
+    blocks = [slice(i, i + step) for i in range(0, cells0, step)]
 
     def similarity(rows: slice, masked_value: float) -> Tensor:
         block = x0[rows] @ x1.T
@@ -166,8 +170,8 @@ def stream_dual_softmax(
         return block
 
     lowest = torch.finfo(torch.float32).min
-    row_max, row_log = x0.new_empty(l), x0.new_empty(l)
-    column_max, column_sum = x0.new_full((s,), lowest), x0.new_zeros(s)
+    row_max, row_log = x0.new_empty(cells0), x0.new_empty(cells0)
+    column_max, column_sum = x0.new_full((cells1,), lowest), x0.new_zeros(cells1)
     for rows in blocks:
         block = similarity(rows, lowest)
         row_max[rows] = block.amax(dim=1)
@@ -178,8 +182,11 @@ def stream_dual_softmax(
         column_max = new_max
     column_log = column_sum.log()
 
-    score0, index0 = x0.new_empty(l), torch.zeros(l, dtype=torch.int64, device=x0.device)
-    score1, index1 = x0.new_full((s,), -math.inf), torch.zeros_like(index0[:1]).repeat(s)
+    score0, index0 = x0.new_empty(cells0), torch.zeros(cells0, dtype=torch.int64, device=x0.device)
+    score1, index1 = (
+        x0.new_full((cells1,), -math.inf),
+        torch.zeros(cells1, dtype=torch.int64, device=x0.device),
+    )
     for rows in blocks:
         block = similarity(rows, -math.inf)
         log_confidence = (block - row_max[rows, None]).sub_(row_log[rows, None])
@@ -223,17 +230,17 @@ def sinkhorn(
     Returns:
         (B, L + 1, S + 1) log-probabilities, the dustbins last.
     """
-    _, l, s = similarity.shape
+    _, rows, columns = similarity.shape
     if valid is not None:
         similarity = similarity.masked_fill(~valid, torch.finfo(similarity.dtype).min / 2)
     scores = F.pad(similarity, (0, 1, 0, 1))
     scores[:, -1, :] = bin_score
     scores[:, :, -1] = bin_score
-    norm = -math.log(l + s)
-    log_row = scores.new_full((l + 1,), norm)
-    log_row[-1] = math.log(s) + norm
-    log_column = scores.new_full((s + 1,), norm)
-    log_column[-1] = math.log(l) + norm
+    norm = -math.log(rows + columns)
+    log_row = scores.new_full((rows + 1,), norm)
+    log_row[-1] = math.log(columns) + norm
+    log_column = scores.new_full((columns + 1,), norm)
+    log_column[-1] = math.log(rows) + norm
     u, v = torch.zeros_like(scores[:, :, 0]), torch.zeros_like(scores[:, 0])
     for _ in range(iterations):
         u = log_row - torch.logsumexp(scores + v[:, None], dim=2)
@@ -245,9 +252,7 @@ def _batched(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask[None]
 
 
-def _pair_mask(
-    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
-) -> Tensor | None:
+def _pair_mask(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Tensor | None:
     """(B, L, S) bool of the pairs of valid cells, None if all are."""
     if mask0 is None and mask1 is None:
         return None

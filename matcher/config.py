@@ -137,7 +137,9 @@ class TransformerConfig:
         require_positive("transformer.topks", *self.topks)
         if self.block == "loftr" and self.attention == "quadtree":
             raise invalid(
-                "transformer.attention", self.attention, "linear or full with transformer.block=loftr"
+                "transformer.attention",
+                self.attention,
+                "linear or full with block=loftr",
             )
 
     @property

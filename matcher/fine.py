@@ -36,10 +36,7 @@ class FineMatcher(nn.Module):
             self.merge = nn.Linear(2 * fine_dim, fine_dim)
         self.transformer = Transformer(
             config.layers,
-            [
-                LoFTRBlock(fine_dim, DenseAttention(config.heads, "linear"))
-                for _ in config.layers
-            ],
+            [LoFTRBlock(fine_dim, DenseAttention(config.heads, "linear")) for _ in config.layers],
         )
 
     def refine(

@@ -125,7 +125,5 @@ def build_matcher(config: MatcherConfig | None = None) -> FeatureMatcher:
         PositionEncoding(config.position),
         build_transformer(config.transformer, channels),
         CoarseMatcher(config.coarse),
-        FineMatcher(
-            config.fine, channels, config.backbone.fine_dim, coarse_stride // fine_stride
-        ),
+        FineMatcher(config.fine, channels, config.backbone.fine_dim, coarse_stride // fine_stride),
     )

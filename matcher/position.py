@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from matcher.config import PositionConfig
 
 
-def sine_encoding(
-    rows: Tensor, columns: Tensor, channels: int, variant: str = "fixed"
-) -> Tensor:
+def sine_encoding(rows: Tensor, columns: Tensor, channels: int, variant: str = "fixed") -> Tensor:
     """Encode cell positions: channels 4i to 4i + 3 hold sin x, cos x, sin y, cos y.
 
     Args:

@@ -277,4 +277,3 @@ class QuadTreeAttention(nn.Module):
 def quad_mask(mask: Tensor, levels: int) -> Tensor:
     """(B, h, w) bool to (B, N) in quad order."""
     return to_quad(mask[:, None], levels, 1)[:, 0, :, 0]
-

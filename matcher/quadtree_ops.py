@@ -7,10 +7,14 @@ Scores are q.k / sqrt(D), softmax in fp32, whatever the dtype of the inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+CHUNK_BYTES = 2 << 20
+"""Keys and values fetched at a time where no gradient is needed."""
 
 
 @dataclass
@@ -34,6 +38,15 @@ class Step:
             b, h, n, k = self.probabilities.shape
             return torch.arange(k, device=self.probabilities.device).expand(b, h, n, k)
         return children_of(self.blocks).repeat_interleave(4, dim=2)
+
+
+class _Tables:
+    """Blocks of four siblings, one a row."""
+
+    def __init__(self, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
+        self.key = key
+        self.value = value
+        self.mask = mask
 
 
 def children_of(blocks: Tensor) -> Tensor:
@@ -79,6 +92,9 @@ def attend_blocks(
 ) -> Step:
     """The four children of each parent query score the children of its selected keys.
 
+    Without gradients, groups of four queries are worked off in chunks, so that the keys and values
+    fetched for them stay in the cache of the processor.
+
     Args:
         q: (B, H, N, D); k, v: (B, H, S, D); mask: (B, S) valid keys or None.
         blocks: (B, H, N / 4, K) selected keys of the level above.
@@ -86,37 +102,83 @@ def attend_blocks(
         topk, keep_rest_only: as in `attend_coarsest`.
     """
     b, h, n, d = q.shape
-    groups, count = blocks.shape[2], blocks.shape[3]
+    count = blocks.shape[3]
     rows = _rows(blocks, k.shape[2] // 4)
-    keys = k.reshape(-1, 4 * d).index_select(0, rows).view(-1, 4 * count, d)
-    values = v.reshape(-1, 4 * d).index_select(0, rows).view(-1, 4 * count, d)
-    queries = (q * d**-0.5).reshape(-1, 4, d)
-    scores = torch.bmm(queries, keys.transpose(1, 2)).view(b, h, groups, 4, 4 * count)
-    valid = None
+    tables = _Tables(k.reshape(-1, 4 * d), v.reshape(-1, 4 * d), None)
     if mask is not None:
-        valid = mask[:, None].expand(b, h, -1).reshape(-1, 4).index_select(0, rows)
-        valid = valid.view(b, h, groups, 1, 4 * count)
-    if parent_scores is None:
-        p = masked_softmax(scores, valid)
-    else:
-        siblings = None if valid is None else valid.unflatten(-1, (count, 4))
-        p = masked_softmax(scores.unflatten(-1, (count, 4)), siblings)
-        p = (p * parent_scores[:, :, :, None, :, None]).flatten(-2)
-    position, selected_scores, used = _select(p, topk, keep_rest_only)
-    message = torch.bmm(used.to(v.dtype).view(-1, 4, 4 * count), values).view(b, h, n, d)
+        tables.mask = mask[:, None].expand(b, h, -1).reshape(-1, 4)
+    groups = (q * d**-0.5).reshape(-1, 4, d)
+    parents = None if parent_scores is None else parent_scores.reshape(-1, 1, count, 1)
+    step = groups.shape[0]
+    if not groups.requires_grad:
+        step = max(1, CHUNK_BYTES // (8 * count * d * q.element_size()))
+    parts = [
+        _attend_chunk(
+            groups[i : i + step],
+            rows[i : i + step],
+            tables,
+            None if parents is None else parents[i : i + step],
+            topk,
+            keep_rest_only,
+        )
+        for i in range(0, groups.shape[0], step)
+    ]
+    messages, probabilities, positions, selected_scores = zip(*parts, strict=True)
+    message, p = torch.cat(messages), torch.cat(probabilities)
+    position, scores = _join(positions), _join(selected_scores)
     selected = None
     if position is not None:
-        candidates = children_of(blocks).unsqueeze(3).expand(-1, -1, -1, 4, -1)
-        selected = candidates.gather(-1, position).view(b, h, n, -1)
-    if selected_scores is not None:
-        selected_scores = selected_scores.view(b, h, n, -1)
-    return Step(message, p.view(b, h, n, -1), selected, selected_scores, blocks)
+        children = children_of(blocks.flatten(0, 2))[:, None].expand(-1, 4, -1)
+        selected = children.gather(-1, position).view(b, h, n, -1)
+    return Step(
+        message.view(b, h, n, d),
+        p.view(b, h, n, -1),
+        selected,
+        None if scores is None else scores.view(b, h, n, -1),
+        blocks,
+    )
+
+
+def _attend_chunk(
+    q: Tensor,
+    rows: Tensor,
+    tables: _Tables,
+    parents: Tensor | None,
+    topk: int,
+    keep_rest_only: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Message, probabilities, and positions and probabilities of the keys that descend.
+
+    Args:
+        q: (G, 4, D) scaled queries of G groups.
+        rows: (G, K) rows of the tables.
+        parents: (G, 1, K, 1) probabilities of the blocks, or None.
+    """
+    d = q.shape[-1]
+    keys = tables.key.index_select(0, rows.flatten()).view(len(q), -1, d)
+    scores = torch.bmm(q, keys.transpose(1, 2))
+    valid = None
+    if tables.mask is not None:
+        valid = tables.mask.index_select(0, rows.flatten()).view(len(q), 1, -1)
+    if parents is None:
+        p = masked_softmax(scores, valid)
+    else:
+        siblings = None if valid is None else valid.unflatten(-1, (-1, 4))
+        p = (masked_softmax(scores.unflatten(-1, (-1, 4)), siblings) * parents).flatten(-2)
+    position, selected_scores, used = _select(p, topk, keep_rest_only)
+    values = tables.value.index_select(0, rows.flatten()).view(len(q), -1, d)
+    return torch.bmm(used.to(values.dtype), values), p, position, selected_scores
+
+
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
+    whole = [part for part in parts if part is not None]
+    return torch.cat(whole) if whole else None
 
 
 def _select(
     p: Tensor, topk: int, keep_rest_only: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Positions of the keys that descend, their probabilities (variant A), and those left to use."""
+    """Positions and (variant A) probabilities of the keys that descend, and those left to use."""
     if topk == 0:
         return None, None, p
     position = p.detach().topk(min(topk, p.shape[-1]), dim=-1, sorted=False).indices
@@ -126,7 +188,7 @@ def _select(
 
 
 def _rows(blocks: Tensor, blocks_per_head: int) -> Tensor:
-    """Rows of a (B * H * S / 4, ...) table that hold the children of the keys `blocks`."""
+    """(B * H * N / 4, K) rows of a (B * H * S / 4, ...) table with the children of `blocks`."""
     b, h = blocks.shape[:2]
     offset = torch.arange(b * h, device=blocks.device).view(b, h, 1, 1) * blocks_per_head
-    return (blocks + offset).flatten()
+    return (blocks + offset).flatten(0, 2)

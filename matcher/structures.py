@@ -130,9 +130,7 @@ class MatcherOutput(NamedTuple):
         out = []
         for b in range(batch_size):
             of_pair = self.batch == b
-            pair = Matches(
-                self.keypoints0[of_pair], self.keypoints1[of_pair], self.score[of_pair]
-            )
+            pair = Matches(self.keypoints0[of_pair], self.keypoints1[of_pair], self.score[of_pair])
             out.append(pair.top(len(pair)))
         return out
 

@@ -179,9 +179,7 @@ def _stack_masks(
     """(2B, h, w) masks of both images, None if everything is valid."""
     if mask0 is None and mask1 is None:
         return None
-    return torch.cat(
-        [_everywhere(x) if m is None else m for x, m in ((x0, mask0), (x1, mask1))]
-    )
+    return torch.cat([_everywhere(x) if m is None else m for x, m in ((x0, mask0), (x1, mask1))])
 
 
 def _new(recording: Recording | None) -> list[Level] | None:

@@ -13,7 +13,7 @@ from matcher.coarse import CoarseMatcher, inside_border, sinkhorn, stream_dual_s
 from matcher.config import CoarseConfig
 
 
-def full_dual_softmax(x0, x1, mask0, mask1):  # noqa: ANN001, ANN201
+def full_dual_softmax(x0, x1, mask0, mask1):
     """Confidence of the fp32 similarities in fp64, without streaming."""
     s = (x0.float() @ x1.float().T).double()
     if mask0 is not None:
@@ -26,16 +26,21 @@ def full_dual_softmax(x0, x1, mask0, mask1):  # noqa: ANN001, ANN201
 @pytest.mark.parametrize("seed", range(200))
 def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(seed)
-    l, s, c = (int(torch.randint(1, n, (), generator=g)) for n in (60, 60, 9))
-    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", int(torch.randint(1, 4 * s + 1, (), generator=g)))
+    rows, columns, c = (int(torch.randint(1, n, (), generator=g)) for n in (60, 60, 9))
+    block = int(torch.randint(1, 4 * columns + 1, (), generator=g))
+    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", block)
     scale = [1.0, 5.0, 330.0][seed % 3]  # the last gives similarities of 1e5
     dtype = [torch.float32, torch.float16, torch.bfloat16][seed // 3 % 3]
-    x0 = (torch.randn(l, c, generator=g) * scale).to(dtype)
-    x1 = (torch.randn(s, c, generator=g) * scale).to(dtype)
+    x0 = (torch.randn(rows, c, generator=g) * scale).to(dtype)
+    x1 = (torch.randn(columns, c, generator=g) * scale).to(dtype)
     if seed % 4 == 0:
-        x0, x1 = x0[torch.randint(0, l, (l,), generator=g)], x1[torch.randint(0, s, (s,), generator=g)]
-    mask0 = torch.rand(l, generator=g) > 0.3 if seed % 2 else None
-    mask1 = torch.rand(s, generator=g) > (1.0 if seed % 10 == 1 else 0.3) if seed % 5 else None
+        x0, x1 = (
+            x0[torch.randint(0, rows, (rows,), generator=g)],
+            x1[torch.randint(0, columns, (columns,), generator=g)],
+        )
+    mask0 = torch.rand(rows, generator=g) > 0.3 if seed % 2 else None
+    share = 1.0 if seed % 10 == 1 else 0.3
+    mask1 = torch.rand(columns, generator=g) > share if seed % 5 else None
     best = stream_dual_softmax(x0, x1, mask0, mask1)
     full = full_dual_softmax(x0, x1, mask0, mask1)
     for score, index, matrix in (
@@ -47,7 +52,7 @@ def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(score.double(), top, atol=1e-4, rtol=1e-3)
         chosen = matrix[torch.arange(len(index)), index]
         torch.testing.assert_close(chosen, top, atol=1e-4, rtol=1e-3)
-    pairs = {(i, int(best.index0[i])) for i in range(l) if best.index1[best.index0[i]] == i}
+    pairs = {(i, int(best.index0[i])) for i in range(rows) if best.index1[best.index0[i]] == i}
     assert len({j for _, j in pairs}) == len(pairs)
 
 

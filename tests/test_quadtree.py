@@ -1,4 +1,4 @@
-"""Properties of QuadTree attention: exactness where it is dense, masks, sizes, dtypes, gradients."""
+"""Properties of QuadTree attention: exact where dense, masks, sizes, dtypes, gradients."""
 
 import pytest
 import torch

@@ -11,7 +11,9 @@ from matcher.quadtree import QuadTreeAttention
 GOLDEN = Path(__file__).parent / "golden" / "quadtree_operators.npz"
 
 
-@pytest.mark.parametrize(("name", "variant", "lepe"), [("A", "A", False), ("B", "B", False), ("B_lepe", "B", True)])
+@pytest.mark.parametrize(
+    ("name", "variant", "lepe"), [("A", "A", False), ("B", "B", False), ("B_lepe", "B", True)]
+)
 def test_message_equals_the_published_operator(name: str, variant: str, lepe: bool) -> None:
     golden = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN).items()}
     channels = golden["query"].shape[1]
