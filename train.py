@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data.datamodule import build_datamodule
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -147,7 +146,10 @@ def train(
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
     resume = find_checkpoint(run)
-    datamodule = datamodule or build_datamodule(data, run.seed)
+    if datamodule is None:
+        from data.datamodule import build_datamodule
+
+        datamodule = build_datamodule(data, run.seed)
     parallel = run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
     module = MatcherModule(run, pairs_a_step=int(getattr(datamodule, "batch_size", 1)) * parallel)
     if run.init_weights and resume is None:

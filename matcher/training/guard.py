@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped, counted, and the end of a run that has many."""
+"""Steps whose loss or gradient is not finite are skipped and counted; many of them end the run."""
 
 from __future__ import annotations
 

@@ -67,8 +67,9 @@ def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor
     certainty = 1.0 / deviation.detach().float().clamp(min=1e-3)
     certainty = certainty * targets.valid
     weight = certainty * targets.valid.sum() / certainty.sum().clamp(min=1e-6)
-    error = ((offset.float() - targets.offset) ** 2).sum(dim=1)
-    error = torch.where(targets.valid, error, torch.zeros_like(error))
+    # Chosen before the difference is taken: a target that is not finite must reach no gradient.
+    known = torch.where(targets.valid[:, None], targets.offset, offset.detach().float())
+    error = ((offset.float() - known) ** 2).sum(dim=1)
     return (error * weight).sum() / targets.valid.sum().clamp(min=1)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matcher.geometry import invert_rigid, rescale_intrinsics, warp_points
 from matcher.structures import ImagePair, PairGeometry
 
 
@@ -86,9 +87,9 @@ def warp_both_ways(
     pair: ImagePair, geometry: PairGeometry, stride: int, tolerance: float
 ) -> tuple[Warp, Warp]:
     """The cells of image 0 in image 1, and those of image 1 in image 0."""
-    K0 = network_intrinsics(geometry.K0, pair.scale0)
-    K1 = network_intrinsics(geometry.K1, pair.scale1)
-    there = geometry.T_0to1
+    K0 = rescale_intrinsics(geometry.K0.float(), pair.scale0.float())
+    K1 = rescale_intrinsics(geometry.K1.float(), pair.scale1.float())
+    there = geometry.T_0to1.float()
     depth0, depth1 = geometry.depth0, geometry.depth1
     mask0, mask1 = pair.mask0, pair.mask1
     forward = warp_cells(depth0, depth1, K0, K1, there, mask0, mask1, stride, tolerance)
@@ -125,17 +126,18 @@ def warp_cells(
         torch.arange(columns, device=depth.device) * float(stride),
         indexing="ij",
     )
-    pixels = torch.stack([x, y], dim=-1).view(1, -1, 2)
+    pixels = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(depth.shape[0], -1, 2)
     depth = depth.flatten(1).float()
-    point, z = project(pixels, depth, K0, K1, T_0to1)
+    point, z = warp_points(pixels, depth, K0, K1, T_0to1)
     height, width = depth1.shape[1:]
-    nearest = point.nan_to_num(-1e6, -1e6, -1e6).clamp(-1e6, 1e6).round().long()
+    point = point.clamp(-1e6, 1e6)
+    nearest = point.round().long()
     u, v = nearest.unbind(dim=-1)
     seen = (depth > 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
     pixel = v.clamp(0, height - 1) * width + u.clamp(0, width - 1)
     depth_there = depth1.flatten(1).gather(1, pixel).float()
     seen &= (depth_there > 0) & ((z - depth_there).abs() <= tolerance * depth_there)
-    cell = (point.nan_to_num(-1e6, -1e6, -1e6).clamp(-1e6, 1e6) / stride).round().long()
+    cell = (point / stride).round().long()
     columns1, rows1 = -(-width // stride), -(-height // stride)
     cx, cy = cell.unbind(dim=-1)
     seen &= (cx >= 0) & (cx < columns1) & (cy >= 0) & (cy < rows1)
@@ -145,45 +147,6 @@ def warp_cells(
     if mask1 is not None:
         seen &= mask1[:, ::stride, ::stride].flatten(1).gather(1, index)
     return Warp(point, index.masked_fill(~seen, -1))
-
-
-def project(
-    pixels: Tensor, depth: Tensor, K0: Tensor, K1: Tensor, T_0to1: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(B, N, 2) pixels of image 1 and (B, N) depths there of (1 or B, N, 2) `pixels` of image 0."""
-    ones = torch.ones_like(pixels[..., :1])
-    rays = torch.cat([pixels, ones], dim=-1) @ torch.linalg.inv(K0.float()).transpose(1, 2)
-    there = (rays * depth[..., None]) @ T_0to1[:, :3, :3].float().transpose(1, 2)
-    there = there + T_0to1[:, None, :3, 3].float()
-    homogeneous = there @ K1.float().transpose(1, 2)
-    z = there[..., 2]
-    return homogeneous[..., :2] / z.clamp(min=1e-6)[..., None], z
-
-
-def network_intrinsics(K: Tensor, scale: Tensor) -> Tensor:
-    """Intrinsics of the original image to those of the network's input.
-
-    Pixel centres are integers in both, so original = (network + 0.5) scale - 0.5.
-
-    Args:
-        K: (B, 3, 3).
-        scale: (B, 2) original / network size as (x, y).
-    """
-    out = K.clone()
-    out[:, 0] = K[:, 0] / scale[:, :1]
-    out[:, 1] = K[:, 1] / scale[:, 1:]
-    out[:, :2, 2] = (K[:, :2, 2] + 0.5) / scale - 0.5
-    return out
-
-
-def invert_rigid(T: Tensor) -> Tensor:
-    """The inverse of (B, 4, 4) rigid transforms."""
-    out = torch.zeros_like(T)
-    rotation = T[:, :3, :3].transpose(1, 2)
-    out[:, :3, :3] = rotation
-    out[:, :3, 3] = -(rotation @ T[:, :3, 3:])[..., 0]
-    out[:, 3, 3] = 1
-    return out
 
 
 def _cells(image: Tensor, stride: int) -> tuple[int, int]:

@@ -1,0 +1,130 @@
+"""Terms of the training loss on values that can be computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from matcher.training.blocks import block_index, block_loss, pyramid_block_loss, swap, true_blocks
+from matcher.training.losses import coarse_accuracy, fine_loss, focal_loss, positives_loss
+from matcher.training.supervision import CoarseTargets, FineTargets
+
+
+def cells(*matches: tuple[int, int, int], size: tuple[int, int] = (2, 2)) -> CoarseTargets:
+    columns = torch.tensor(matches, dtype=torch.int64).view(-1, 3)
+    return CoarseTargets(columns[:, 0], columns[:, 1], columns[:, 2], size, size)
+
+
+def test_positives_loss_is_the_mean_negative_log_confidence():
+    confidence = torch.full((1, 4, 4), 0.1)
+    confidence[0, 0, 1], confidence[0, 2, 3] = 0.5, 0.25
+    loss = positives_loss(confidence.log(), cells((0, 0, 1), (0, 2, 3)))
+    assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2)
+
+
+def test_focal_loss_equals_the_published_formula():
+    confidence = torch.full((1, 2, 2), 0.2)
+    confidence[0, 0, 0] = 0.9
+    loss = focal_loss(confidence.log(), cells((0, 0, 0)), alpha=0.25, gamma=2.0)
+    hit = -0.25 * 0.1**2 * math.log(0.9)
+    miss = -0.25 * 0.2**2 * math.log(0.8)
+    assert loss.item() == pytest.approx(hit + miss, rel=1e-4)
+
+
+def test_masked_cells_are_no_negatives():
+    confidence = torch.full((1, 2, 2), 0.2).log()
+    confidence[0, 1, 1] = -math.inf
+    loss = focal_loss(confidence.requires_grad_(), cells((0, 0, 0)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(confidence.grad).all()
+
+
+@pytest.mark.parametrize("loss", [positives_loss, focal_loss])
+def test_without_true_matches_the_coarse_loss_is_finite(loss):
+    confidence = torch.full((1, 4, 4), 0.1).log().requires_grad_()
+    value = loss(confidence, cells())
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(confidence.grad).all()
+
+
+def test_fine_loss_weights_certain_predictions_more():
+    offset = torch.tensor([[0.1, 0.0], [0.0, 0.3]])
+    deviation = torch.tensor([0.1, 0.3])
+    targets = FineTargets(torch.zeros(2, 2), torch.ones(2, dtype=torch.bool))
+    weights = torch.tensor([10.0, 10 / 3])
+    weights = weights / weights.mean()
+    expected = (weights * torch.tensor([0.01, 0.09])).mean()
+    assert fine_loss(offset, deviation, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_fine_loss_ignores_targets_outside_of_the_window():
+    offset = torch.tensor([[0.1, 0.0], [0.5, 0.5]], requires_grad=True)
+    targets = FineTargets(
+        torch.tensor([[0.0, 0.0], [7.0, 7.0]]), torch.tensor([True, False])
+    )
+    loss = fine_loss(offset, torch.tensor([0.1, 0.1]), targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.01, rel=1e-5)
+    assert offset.grad is not None
+    assert offset.grad[1].abs().sum() == 0
+
+
+def test_fine_loss_is_zero_without_targets_and_certainty_has_no_gradient():
+    offset = torch.zeros(1, 2, requires_grad=True)
+    deviation = torch.ones(1, requires_grad=True)
+    nothing = FineTargets(torch.full((1, 2), math.nan), torch.tensor([False]))
+    loss = fine_loss(offset, deviation, nothing)
+    loss.backward()
+    assert loss.item() == 0
+    assert offset.grad is not None
+    assert offset.grad.abs().sum() == 0
+    assert deviation.grad is None
+
+
+def test_cells_belong_to_the_block_that_covers_them():
+    index = torch.arange(4 * 8)
+    blocks = block_index(index, (4, 8), 2).view(4, 8)
+    assert blocks[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert blocks[2].tolist() == [4, 4, 5, 5, 6, 6, 7, 7]
+
+
+def test_true_blocks_hold_a_true_match():
+    true = true_blocks(cells((0, 0, 15), (0, 1, 10), size=(4, 4)), 1, 2)
+    assert true.nonzero().tolist() == [[0, 0, 3]]
+    assert swap(cells((0, 1, 2))).index0.item() == 2
+
+
+def test_block_loss_is_small_where_attention_goes_to_the_true_block():
+    true = torch.eye(4, dtype=torch.bool)[None]
+    one_hot = torch.eye(4).view(1, 4, 2, 2) * 8
+    assert block_loss(one_hot, one_hot, 1, true) < 1e-3
+    uniform = torch.zeros(1, 4, 2, 2)
+    assert block_loss(uniform, uniform, 2, true).item() == pytest.approx(math.log(4))
+    several = torch.ones(1, 4, 4, dtype=torch.bool)
+    assert block_loss(uniform, uniform, 2, several).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_blocks_without_a_true_match_add_nothing():
+    uniform = torch.zeros(1, 4, 2, 2)
+    true = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert block_loss(uniform, uniform, 1, true) == 0
+    true[0, 0, 0] = True
+    assert block_loss(uniform, uniform, 1, true).item() == pytest.approx(math.log(4))
+
+
+def test_pyramid_block_loss_averages_the_levels_above_the_finest():
+    zeros = torch.zeros(1, 2, 4, 4)
+    loss = pyramid_block_loss(zeros, zeros, 1, cells((0, 0, 0), size=(4, 4)), levels=3)
+    assert loss.item() == pytest.approx((math.log(4) + math.log(1)) / 2)
+
+
+def test_coarse_accuracy_counts_best_partners():
+    confidence = torch.zeros(1, 4, 4)
+    confidence[0, 0, 1] = confidence[0, 1, 0] = 1
+    accuracy = coarse_accuracy(confidence, cells((0, 0, 1), (0, 1, 3)))
+    assert accuracy.item() == 0.5
+    assert coarse_accuracy(confidence, cells()).isnan()
