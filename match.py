@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import re
 import signal
 import sys
-import time
 import tomllib
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
 from matcher.errors import MatcherError, StorageError, UsageError
 from matcher.options import PATHS, MatchOptions, options_from, require_known
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from matcher.storage import MatchRecord
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ("--help", "-h", "--version", "--debug")
@@ -90,7 +82,7 @@ def run(words: list[str]) -> int:
         print(USAGE.format(options=re.sub(r"(?m)^(\w+): ", r"  \1=", defaults).rstrip()))
         return 0 if words else 2
     if "--version" in asked:
-        print(tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["version"])
+        print(version())
         return 0
     options = read_options([word for word in rest if word not in FLAGS])
     if len(paths) < 2:
@@ -132,131 +124,51 @@ def read_options(words: Sequence[str]) -> MatchOptions:
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
     """Whether all input files are there and results can go where they shall."""
-    for path in (*images, options.mask0, options.mask1):
-        if path is not None and not Path(path).is_file():
+    inputs = [path for path in (*images, options.mask0, options.mask1) if path is not None]
+    for path in inputs:
+        if not os.path.exists(path):
             hint = "the first two arguments are the images" if "=" in path else ""
             raise UsageError(111, path, "no such file", hint)
-    targets = [Path(t) for t in (options.output, options.picture_path) if t is not None]
+    targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:
-        for path in (*images, options.mask0, options.mask1):
-            if path is not None and target.exists() and target.samefile(path):
-                raise UsageError(205, target, "would replace an input", "choose another name")
-        if target.is_dir():
+        if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
+            raise UsageError(205, target, "would replace an input", "choose another name")
+        if os.path.isdir(target):
             raise StorageError(401, target, "is a folder", "choose another name")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         except OSError as error:
-            raise StorageError(
-                401, target.parent, f"cannot make folder: {error.strerror}"
-            ) from error
-    if len(targets) == 2 and targets[0].absolute() == targets[1].absolute():
-        raise UsageError(205, targets[1], "output and picture are one file", "choose another name")
+            what = f"cannot make its folder: {error.strerror}"
+            raise StorageError(401, target, what, "choose another name") from error
 
 
 def match_pair(path0: str, path1: str, options: MatchOptions) -> None:
-    """Match, fit the model, write the results and print what was done."""
+    """Match, write the results and print what was done."""
     from matcher.drawing import write_picture
-    from matcher.storage import ImageRecord, MatchRecord, write_matches
+    from matcher.pair import draw_pair, match_files
+    from matcher.storage import write_matches
 
-    started = time.perf_counter()
-    matcher = load(options)
-    loaded = time.perf_counter()
-    matches = matcher.match(path0, path1, mask0=options.mask0, mask1=options.mask1)
-    matched = time.perf_counter()
-    images = [read_colour(path, options) for path in (path0, path1)]
-    names = [
-        ImageRecord(path, width=image.shape[1], height=image.shape[0])
-        for path, image in zip((path0, path1), images, strict=True)
-    ]
-    record = MatchRecord(matches, *names, provenance=provenance(options, matcher))
-    record = with_model(record, options)
-    print(f"weights   {options.weights} on {matcher.device}, loaded in {loaded - started:.2f} s")
-    for i, image in enumerate(names):
-        print(f"image {i}   {image.name} ({image.width}x{image.height})")
-    reason = f" ({matches.reason})" if matches.reason else ""
-    print(f"matches   {len(matches)}{reason} in {matched - loaded:.2f} s")
+    result = match_files(path0, path1, options, version=version())
+    record = result.record
+    print(f"weights   {options.weights} on {result.device}, ready in {result.load_seconds:.2f} s")
+    for image, warnings in zip((record.image0, record.image1), result.warnings, strict=True):
+        print(f"image     {image.name} ({image.width}x{image.height})")
+        for warning in warnings:
+            print(f"warning   {image.name}: {warning}", file=sys.stderr)
+    reason = f" ({record.matches.reason})" if record.matches.reason else ""
+    print(f"matches   {len(record.matches)}{reason} in {result.match_seconds:.2f} s")
     if record.inliers is not None:
         print(f"geometry  {options.geometry}: {record.inliers.sum()} inliers")
     if options.output:
         write_matches(options.output, record)
         print(f"output    {options.output}")
     if options.picture_path:
-        write_picture(options.picture_path, draw(record, images, options))
+        write_picture(options.picture_path, draw_pair(record, options))
         print(f"picture   {options.picture_path}")
 
 
-def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
-    """The record with the model that `options` asks for; no inlier if there is none."""
-    import numpy as np
-
-    from matcher.estimation import (
-        Estimator,
-        estimate_fundamental,
-        estimate_homography,
-        estimate_pose,
-    )
-
-    if options.geometry == "none":
-        return record
-    keypoints = record.matches.numpy()[:2]
-    estimator = Estimator(name=options.estimator, threshold=options.ransac_threshold)
-    nothing = replace(
-        record, geometry=options.geometry, inliers=np.zeros(len(record.matches), bool)
-    )
-    if options.geometry == "essential":
-        K0, K1 = (np.array(K) for K in options.intrinsics)
-        pose = estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
-        if pose is None:
-            return nothing
-        T_0to1 = np.eye(4)
-        T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
-        return replace(nothing, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1)
-    homography = options.geometry == "homography"
-    fit = estimate_homography if homography else estimate_fundamental
-    found = fit(*keypoints, estimator=estimator)
-    return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
-
-
-def draw(record: MatchRecord, images: list[np.ndarray], options: MatchOptions) -> np.ndarray:
-    """The picture that `options` asks for."""
-    from matcher.drawing import draw_coverage, draw_matches, draw_overlay, draw_warp
-
-    image0, image1 = images
-    if options.style == "coverage":
-        return draw_coverage(image0, image1, record.matches)
-    if options.style == "overlay":
-        return draw_overlay(image0, image1, record.matches, max_lines=options.lines)
-    if options.style == "warp" and record.model is not None:
-        return draw_warp(image0, image1, record.model)
-    errors = epipolar_errors(record, options) if options.style == "epipolar" else None
-    return draw_matches(
-        image0,
-        image1,
-        record.matches,
-        inliers=record.inliers,
-        errors=errors,
-        error_limit=3 * options.ransac_threshold,
-        max_lines=options.lines,
-    )
-
-
-def epipolar_errors(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
-    """(N,) larger distance in pixels of the two points of a match to their epipolar lines."""
-    import numpy as np
-
-    if record.model is None:
-        return None
-    F = record.model
-    if record.geometry == "essential":
-        K0, K1 = (np.linalg.inv(np.array(K)) for K in options.intrinsics)
-        F = K1.T @ F @ K0
-    points0, points1 = (
-        np.concatenate([k, np.ones((len(k), 1))], axis=1) for k in record.matches.numpy()[:2]
-    )
-    lines1, lines0 = points0 @ F.T, points1 @ F
-    residual = np.abs((points1 * lines1).sum(axis=1))
-    norms = [np.maximum(np.linalg.norm(line[:, :2], axis=1), 1e-12) for line in (lines0, lines1)]
-    return np.maximum(residual / norms[0], residual / norms[1])
+def version() -> str:
+    return tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["version"]
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -269,5 +181,6 @@ def stop(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, stop)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     sys.exit(main())

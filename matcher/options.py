@@ -94,6 +94,8 @@ class MatchOptions:
             raise invalid(
                 "picture", self.picture, f"a name ending in {', '.join(PICTURE_SUFFIXES)}"
             )
+        if path and self.output and path == Path(self.output):
+            raise invalid("picture", self.picture, "another file than output")
         if self.geometry not in MODEL_OF_STYLE.get(self.style, (self.geometry,)):
             needed = " or ".join(MODEL_OF_STYLE[self.style])
             raise invalid("style", self.style, f"geometry={needed} with it, not {self.geometry}")

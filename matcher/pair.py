@@ -1,0 +1,161 @@
+"""One pair of image files, from paths to a record and a picture, as `MatchOptions` ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matcher.config import MatcherConfig, config_to_dict
+from matcher.drawing import draw_coverage, draw_matches, draw_overlay, draw_warp
+from matcher.estimation import (
+    Estimator,
+    estimate_fundamental,
+    estimate_homography,
+    estimate_pose,
+)
+from matcher.geometry import epipolar_error
+from matcher.images import read_image, read_mask, read_rgb
+from matcher.options import MatchOptions
+from matcher.predictor import load_matcher
+from matcher.registry import resolve
+from matcher.storage import ImageRecord, MatchRecord
+from matcher.weights_file import sha256_of
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """A matched pair and how it went."""
+
+    record: MatchRecord
+    device: str
+    load_seconds: float
+    """Until images and weights were ready."""
+    match_seconds: float
+    warnings: tuple[tuple[str, ...], tuple[str, ...]]
+    """About image 0 and image 1."""
+
+
+def match_files(path0: str, path1: str, options: MatchOptions, *, version: str = "") -> PairResult:
+    """Match two image files and fit the model that `options` ask for.
+
+    Raises:
+        UsageError: a file is missing, or no weights have the name.
+        ImageError: an image or a mask cannot be read.
+        CheckpointError: the weights are refused.
+    """
+    started = time.perf_counter()
+    image0, image1 = (
+        read_image(path, apply_exif=options.apply_exif, allow_truncated=options.allow_truncated)
+        for path in (path0, path1)
+    )
+    mask0, mask1 = (
+        None if mask is None else read_mask(mask) for mask in (options.mask0, options.mask1)
+    )
+    weights = resolve(options.weights, offline=options.offline)
+    matcher = load_matcher(
+        weights,
+        device=options.device,
+        threshold=options.threshold,
+        max_side=options.max_side,
+        top_k=options.top_k,
+    )
+    loaded = time.perf_counter()
+    matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
+    matched = time.perf_counter()
+    record = MatchRecord(
+        matches,
+        ImageRecord(path0, *image0.size),
+        ImageRecord(path1, *image1.size),
+        provenance=provenance(options, weights, matcher.model.config, version),
+    )
+    return PairResult(
+        with_model(record, options),
+        str(matcher.device),
+        loaded - started,
+        matched - loaded,
+        (image0.warnings, image1.warnings),
+    )
+
+
+def provenance(
+    options: MatchOptions, weights: Path, config: MatcherConfig, version: str
+) -> dict[str, str]:
+    """How a result came about, for its file."""
+    architecture = json.dumps(config_to_dict(config), sort_keys=True)
+    return {
+        "version": version,
+        "weights": options.weights,
+        "weights_sha256": sha256_of(weights),
+        "config_sha256": hashlib.sha256(architecture.encode()).hexdigest(),
+        "exif": "applied" if options.apply_exif else "ignored",
+        "options": json.dumps(options.plain(), sort_keys=True),
+    }
+
+
+def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
+    """The record with the model that `options` asks for; no inlier if there is none."""
+    if options.geometry == "none":
+        return record
+    keypoints = record.matches.numpy()[:2]
+    estimator = Estimator(name=options.estimator, threshold=options.ransac_threshold)
+    nothing = replace(
+        record, geometry=options.geometry, inliers=np.zeros(len(record.matches), bool)
+    )
+    if options.geometry == "essential":
+        K0, K1 = (np.array(K) for K in options.intrinsics)
+        pose = estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
+        if pose is None:
+            return nothing
+        T_0to1 = np.eye(4)
+        T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
+        return replace(nothing, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1)
+    homography = options.geometry == "homography"
+    fit = estimate_homography if homography else estimate_fundamental
+    found = fit(*keypoints, estimator=estimator)
+    return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
+
+
+def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
+    """The picture of a matched pair that `options` asks for; reads its images again, in colour.
+
+    Raises:
+        UsageError, ImageError: an image cannot be read any more.
+    """
+    image0, image1 = (
+        read_rgb(image.name, allow_truncated=options.allow_truncated)
+        for image in (record.image0, record.image1)
+    )
+    if options.style == "coverage":
+        return draw_coverage(image0, image1, record.matches)
+    if options.style == "overlay":
+        return draw_overlay(image0, image1, record.matches, max_lines=options.lines)
+    if options.style == "warp" and record.model is not None:
+        return draw_warp(image0, image1, record.model)
+    errors = epipolar_errors(record, options) if options.style == "epipolar" else None
+    return draw_matches(
+        image0,
+        image1,
+        record.matches,
+        inliers=record.inliers,
+        errors=errors,
+        error_limit=3 * options.ransac_threshold,
+        max_lines=options.lines,
+    )
+
+
+def epipolar_errors(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
+    """(N,) pixels between the points of a match and their epipolar lines; None without a model."""
+    if record.model is None:
+        return None
+    F = torch.tensor(record.model)
+    if record.geometry == "essential":
+        K0, K1 = (torch.tensor(K, dtype=F.dtype).inverse() for K in options.intrinsics)
+        F = K1.mT @ F @ K0
+    points0, points1 = record.matches.keypoints0.cpu(), record.matches.keypoints1.cpu()
+    return epipolar_error(points0.to(F.dtype), points1.to(F.dtype), F).numpy()
