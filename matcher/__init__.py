@@ -1,0 +1,46 @@
+"""Detector-free image matching with QuadTree attention: two images in, correspondences out.
+
+from matcher import load_matcher
+
+matches = load_matcher("compact").match("a.jpg", "b.jpg")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matcher.config import MatcherConfig
+    from matcher.model import FeatureMatcher, build_matcher
+    from matcher.predictor import Predictor, load_matcher
+    from matcher.structures import Matches
+
+_HOMES = {
+    "FeatureMatcher": "matcher.model",
+    "MatcherConfig": "matcher.config",
+    "Matches": "matcher.structures",
+    "Predictor": "matcher.predictor",
+    "build_matcher": "matcher.model",
+    "load_matcher": "matcher.predictor",
+}
+
+__all__ = [
+    "FeatureMatcher",
+    "MatcherConfig",
+    "Matches",
+    "Predictor",
+    "build_matcher",
+    "load_matcher",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch takes seconds, and options are checked before that."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

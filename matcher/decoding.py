@@ -1,0 +1,227 @@
+"""Image files to pixels; whatever cannot be trusted is refused with a typed error.
+
+Files are recognised by their content. The header is read first, and a size above `MAX_PIXELS` is
+refused before anything is decoded. Damaged and cut files are refused, never half used.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import Base
+
+from matcher.errors import ImageError, UsageError
+from matcher.geometry import EXIF_STEPS, turn_upright
+
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30
+DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Pillow's modes whose pixels are used as they are."""
+CONVERTED_MODES = {
+    "1": "L",
+    "LA": "RGBA",
+    "P": "RGBA",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+UNDONE_BY = {6: 8, 8: 6}
+"""EXIF orientations that are not their own inverse."""
+
+
+class Decoded(NamedTuple):
+    """The pixels of a file."""
+
+    pixels: np.ndarray
+    """(H, W), (H, W, 3) or (H, W, 4): uint8, uint16 or float32"""
+    size: tuple[int, int]
+    """(width, height) as stored"""
+    orientation: int
+    """The EXIF orientation that was applied, 1 for none."""
+    warnings: list[str]
+
+
+def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) -> Decoded:
+    """Pixels as stored, or upright with `apply_exif`.
+
+    Args:
+        path: an image.
+        gray: colour is not needed; a JPEG is then decoded to gray, which is faster.
+        apply_exif: turn the image as its EXIF orientation says.
+        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+
+    Raises:
+        UsageError, ImageError: see `matcher.images.read_image`.
+    """
+    data = read_bytes(path)
+    with _damage(path):
+        image = _open(path, data)
+        notes = _notes(path, image)
+        # Pillow turns TIFF, and nothing else, by itself while it loads.
+        turns_itself = image.format == "TIFF"
+        tag = _orientation(image) if apply_exif or turns_itself else 1
+        image, warnings = _load(path, data, image, gray=gray, allow_truncated=allow_truncated)
+        pixels = _array(image)
+    if turns_itself and not apply_exif:
+        pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
+    elif apply_exif and not turns_itself:
+        pixels = turn_upright(pixels, tag)
+    applied = tag if apply_exif else 1
+    height, width = pixels.shape[:2]
+    size = (height, width) if EXIF_STEPS[applied][0] else (width, height)
+    return Decoded(pixels, size, applied, notes + warnings)
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file, of at most `MAX_BYTES`."""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
+            raise ImageError(101, path, what, "give an image")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(103, path, f"{status.st_size:,} bytes", f"limit {MAX_BYTES:,}")
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(111, path, "no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(101, path, f"cannot read: {error}") from error
+
+
+@contextmanager
+def _damage(path: str) -> Iterator[None]:
+    """Whatever a decoder stumbles over is damage of the file."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(103, path, "too many pixels", f"limit {MAX_PIXELS:,}") from error
+    except Exception as error:
+        detail = str(error) or type(error).__name__
+        raise ImageError(102, path, f"damaged or cut off ({detail})", "fetch it anew") from error
+
+
+def _open(path: str, data: bytes) -> Image.Image:
+    """The header, checked; nothing is decoded."""
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise _unidentified(path, data) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(103, path, f"{width} x {height} pixels", f"limit {MAX_PIXELS:,}")
+    if image.mode not in DIRECT_MODES and image.mode not in CONVERTED_MODES:
+        raise _unsupported(path, f"mode {image.mode}")
+    return image
+
+
+def _load(
+    path: str, data: bytes, image: Image.Image, *, gray: bool, allow_truncated: bool
+) -> tuple[Image.Image, list[str]]:
+    """`image` decoded, all of it, and warnings."""
+    if image.format == "PNG":
+        # Loading checks neither the sums nor the end of a PNG.
+        Image.open(BytesIO(data), formats=("PNG",)).verify()
+    if image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise ImageError(102, path, "cut off", "fetch it anew")
+    try:
+        return _load_pixels(image, gray), []
+    except OSError:
+        if not allow_truncated or image.format not in ("JPEG", "MPO"):
+            raise
+    # With an end marker the decoder fills what is missing.
+    image = _load_pixels(_open(path, data + b"\xff\xd9"), gray)
+    return image, ["cut off; the missing part is gray"]
+
+
+def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
+    if gray:
+        image.draft("L", image.size)
+    image.load()
+    return image
+
+
+def _unidentified(path: str, data: bytes) -> ImageError:
+    if data.startswith((b"II*\0", b"MM\0*")) and _lacks_only_its_mode(data):
+        return _unsupported(path, "this kind of TIFF")
+    if data.startswith(SIGNATURES):
+        return ImageError(102, path, "damaged or cut off in its header", "fetch it anew")
+    start = data[:512].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return ImageError(101, path, "a git-lfs pointer, not an image", "run git lfs pull")
+    what = "not an image of a known format"
+    if not data:
+        what = "an empty file"
+    elif start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        what = "an HTML page, not an image"
+    elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
+        what = "text, not an image"
+    return ImageError(101, path, what, "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM")
+
+
+def _lacks_only_its_mode(data: bytes) -> bool:
+    """Whether Pillow understands a TIFF it cannot identify, all but the kind of its pixels."""
+    try:
+        TiffImagePlugin.TiffImageFile(BytesIO(data))
+    except SyntaxError as error:
+        return any(part in str(error) for part in ("pixel mode", "samples per pixel"))
+    except (IndexError, TypeError, struct.error):
+        return False
+    return False
+
+
+def _unsupported(path: str, what: str) -> ImageError:
+    supported = "gray, RGB, CMYK, palette, with transparency, of 1, 8 or 16 bits, or float32"
+    return ImageError(105, path, f"{what} is not supported", f"supported: {supported}")
+
+
+def _notes(path: str, image: Image.Image) -> list[str]:
+    """What a user may want to know about a file that is accepted."""
+    notes = []
+    expected = SUFFIXES.get(Path(path).suffix.lower())
+    found = "JPEG" if image.format == "MPO" else image.format
+    if expected and expected != found:
+        notes.append(f"is {found}, not {expected}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        notes.append(f"has {frames} frames; the first is used")
+    return notes
+
+
+def _orientation(image: Image.Image) -> int:
+    tag = image.getexif().get(Base.Orientation, 1)
+    return tag if tag in EXIF_STEPS else 1
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """Pixels of a decoded image, of a kind that `matcher.pixels` takes."""
+    mode = CONVERTED_MODES.get(image.mode, image.mode)
+    if "transparency" in image.info and mode in ("L", "RGB"):
+        mode = "RGBA"
+    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
+    if image.mode != "I":
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    fits = pixels.min() >= 0 and pixels.max() <= 65535
+    return pixels.astype(np.uint16 if fits else np.float32)
