@@ -175,7 +175,7 @@ def _pin_file(path: Path) -> Path:
 def _pin(path: Path) -> str | None:
     try:
         return _pin_file(path).read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(402, _pin_file(path), f"cannot read: {error}", "delete it") from error

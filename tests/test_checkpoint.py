@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hostile
 import pytest
@@ -22,7 +23,7 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.conversion import config_from_official, infer_config, rename_tensors
-from matcher.errors import CheckpointError, MatcherError, UsageError
+from matcher.errors import CheckpointError, UsageError
 from matcher.model import FeatureMatcher, build_matcher
 from matcher.weights_file import read_weights, sha256_of
 
@@ -145,7 +146,7 @@ def test_misfits_are_listed(saved: Path) -> None:
 
 def test_integers_are_refused(saved: Path) -> None:
     rewrite(saved, {"backbone.stem_norm.bias": torch.ones(8, dtype=torch.int64)})
-    with pytest.raises(CheckpointError, match="E502.*not a float"):
+    with pytest.raises(CheckpointError, match=r"E502.*not a float"):
         load_safetensors(saved)
 
 
@@ -161,7 +162,7 @@ def test_options_can_be_overridden(saved: Path) -> None:
         ("coarse.treshold", 0.1, "did you mean 'threshold'"),
         ("corse.threshold", 0.1, "did you mean 'coarse'"),
         ("coarse.threshold", 2.0, "from 0.0 to 1.0"),
-        ("coarse", 0.1, "group of options"),
+        ("coarse", 0.1, "unknown option"),
         ("coarse.threshold.x", 0.1, "unknown option"),
     ],
 )
@@ -216,8 +217,7 @@ def fuzz(path: Path, count: int) -> tuple[int, int]:
         try:
             load_safetensors(path)
             loaded += 1
-        except MatcherError as error:
-            assert error.exit_code == 5, error
+        except CheckpointError:
             refused += 1
     return refused, loaded
 
@@ -327,17 +327,13 @@ def test_an_official_configuration_is_followed() -> None:
     assert config.backbone == BackboneConfig(initial_dim=32, block_dims=(32, 48, 64))
     assert config.transformer == TransformerConfig(layers=("self", "cross") * 2, heads=4)
     assert config.fine == FineConfig(heads=4)
-    shouted = json.loads(
-        OFFICIAL.read_text().upper().replace("TRUE", "true").replace("FALSE", "false")
-    )
-    shouted = json.loads(
-        json.dumps(shouted).replace('"SELF"', '"self"').replace('"CROSS"', '"cross"')
-    )
-    shouted["COARSE"] |= {"BLOCK_TYPE": "quadtree", "ATTENTION": "linear"}
-    shouted["FINE"] |= {"BLOCK_TYPE": "loftr", "ATTENTION": "linear"}
-    shouted["MATCH_COARSE"]["MATCH_TYPE"] = "dual_softmax"
-    shouted["BACKBONE_TYPE"] = "ResNetFPN"
-    assert config_from_official({"LOFTR": shouted, "TRAINER": {"SEED": 1}}) == config
+    yacs = {"LOFTR": shout(official), "TRAINER": {"SEED": 1}}
+    assert config_from_official(yacs) == config
+
+
+def shout(options: dict[str, Any]) -> dict[str, Any]:
+    """The names in capitals, as the training code of the authors has them."""
+    return {k.upper(): shout(v) if isinstance(v, dict) else v for k, v in options.items()}
 
 
 @pytest.mark.parametrize(
