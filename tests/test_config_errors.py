@@ -11,6 +11,7 @@ import pytest
 
 import match
 from data.compose import compose
+from matcher.errors import UsageError
 from matcher.options import MatchOptions, options_from
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,34 +181,54 @@ def test_there_are_at_least_60_bad_configs_and_30_gadgets() -> None:
     assert len(set(GADGETS)) >= 30
 
 
-@pytest.mark.parametrize("gadget", GADGETS)
-def test_gadgets_run_nothing(errors, gadget: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a value names, match.py neither imports, opens for writing nor starts it."""
-    watched = ("os.system", "subprocess.Popen", "os.exec", "os.mkdir", "socket.connect", "exec")
+HOOKS: list = []
+sys.addaudithook(lambda event, args: [hook(event, args) for hook in HOOKS] and None)
+
+
+@pytest.fixture
+def side_effects():
+    """Names of events that starting, writing or connecting somewhere would raise."""
     seen: list[str] = []
-    AUDIT.append(lambda event, args: seen.append(event) if event in watched else None)
-    try:
-        code, message = errors([gadget])
-    finally:
-        AUDIT.clear()
+    watched = (
+        "os.system",
+        "subprocess.Popen",
+        "os.exec",
+        "os.mkdir",
+        "socket.connect",
+        "os.remove",
+    )
+
+    def hook(event: str, args: tuple) -> None:
+        writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+        if event in watched or writes:
+            seen.append(f"{event} {args[:2]}")
+
+    HOOKS.append(hook)
+    yield seen
+    HOOKS.clear()
+
+
+@pytest.mark.parametrize("gadget", GADGETS)
+def test_gadgets_run_nothing(errors, side_effects: list[str], gadget: str) -> None:
+    code, message = errors([gadget])
+    assert side_effects == []
     assert code == 2
     assert message.startswith("E2")
-    assert [event for event in seen if event != "exec"] == []
 
 
-AUDIT: list = []
-sys.addaudithook(lambda event, args: [hook(event, args) for hook in AUDIT] and None)
+def test_the_watch_for_side_effects_works(side_effects: list[str], tmp_path: Path) -> None:
+    (tmp_path / "pwned").write_text("")
+    assert any("pwned" in event for event in side_effects)
 
 
 @pytest.mark.parametrize(
     "gadget", [g for g in GADGETS if "_target_" in g or "hydra" in g or "${" in g]
 )
-def test_the_composer_refuses_what_could_run(gadget: str) -> None:
+def test_the_composer_refuses_what_could_run(side_effects: list[str], gadget: str) -> None:
     """train.py and eval hand their overrides to `compose` as they are."""
-    from matcher.errors import UsageError
-
     with pytest.raises(UsageError):
         compose("match", [gadget])
+    assert side_effects == []
 
 
 @pytest.mark.parametrize("typed", ["treshold=0.3", "threshold=nan", "hydra/job_logging=none"])
