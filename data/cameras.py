@@ -1,0 +1,145 @@
+"""Two cameras that share a wanted part of a scene.
+
+Several second cameras are proposed, all are rendered as tiny depth maps, and the one whose overlap
+is nearest to the wanted one is taken: no scene is thrown away for bad luck with its camera.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.layouts import Draft, rotation_y
+from data.render import Views, add_sheet, nearest_plane, plane_maps, Surface
+
+PROBE = (15, 20)
+PROPOSALS = 8
+
+
+class Cameras(NamedTuple):
+    """Two views: (2, 3, 3) intrinsics, (2, 4, 4) world-to-camera poses, their overlap."""
+
+    K: np.ndarray
+    pose: np.ndarray
+    overlap: float
+
+
+def choose_cameras(
+    rng: np.random.Generator, draft: Draft, size: tuple[int, int], wanted: float
+) -> Cameras:
+    """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable."""
+    K, pose = propose(rng, draft, size)
+    depth = probe_depth(draft, K, pose, size)
+    overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
+    usable = (depth > 0).float().mean((1, 2)) > 0.8
+    usable &= depth.flatten(1).quantile(0.1, dim=1) > 0.25
+    usable &= depth.flatten(1).median(dim=1).values > 0.5
+    overlap = (overlap * (usable[1:] & usable[0])).numpy()
+    best = int(np.abs(overlap - wanted).argmin())
+    pair = [0, best + 1]
+    return Cameras(K[pair], pose[pair], float(overlap[best]))
+
+
+def propose(
+    rng: np.random.Generator, draft: Draft, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(1 + PROPOSALS) cameras: the first of the draft, the others around what it looks at."""
+    height, width = size
+    count = 1 + PROPOSALS
+    reach = draft.eye - draft.target
+    distance = np.linalg.norm(reach)
+    spread = np.linspace(0.25, 1.0, PROPOSALS)
+    eyes, targets = [draft.eye], [draft.target]
+    for strength in spread:
+        turn = rotation_y(strength * rng.normal() * 0.7)
+        ratio = 2 ** (strength * rng.uniform(-1.3, 1.3))
+        rise = np.array([0, strength * rng.normal() * 0.35 * distance, 0])
+        shift = strength * rng.normal(size=3) * 0.3 * distance
+        eyes.append(np.clip(draft.target + turn @ reach * ratio + rise, draft.low, draft.high))
+        targets.append(draft.target + shift)
+    pose = np.stack([look_at(rng, e, t) for e, t in zip(eyes, targets, strict=True)])
+    opening = np.radians(rng.uniform(45, 80)) * np.exp(rng.normal(size=count) * 0.15)
+    focal = 0.5 * width / np.tan(np.clip(opening, 0.5, 1.6) / 2)
+    K = np.zeros((count, 3, 3))
+    K[:, 0, 0] = focal
+    K[:, 1, 1] = focal * np.exp(rng.normal(size=count) * 0.01)
+    K[:, 0, 2] = (width - 1) / 2 + rng.normal(size=count) * 0.01 * width
+    K[:, 1, 2] = (height - 1) / 2 + rng.normal(size=count) * 0.01 * height
+    K[:, 2, 2] = 1
+    return K, pose
+
+
+def look_at(rng: np.random.Generator, eye: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """World-to-camera pose with a little roll, now and then a lot."""
+    ahead = target - eye
+    norm = np.linalg.norm(ahead)
+    ahead = ahead / norm if norm > 1e-6 else np.array([0, 0, 1.0])
+    right = np.cross([0, 1.0, 0], ahead)
+    norm = np.linalg.norm(right)
+    right = right / norm if norm > 1e-3 else np.array([1.0, 0, 0])
+    down = np.cross(ahead, right)
+    roll = rng.normal() * (0.1 if rng.random() < 0.8 else 0.45)
+    c, s = np.cos(roll), np.sin(roll)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([c * right + s * down, c * down - s * right, ahead])
+    pose[:3, 3] = -pose[:3, :3] @ eye
+    return pose
+
+
+def probe_depth(draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """(V, h, w) coarse depth maps of the draft."""
+    count = len(K)
+    x, y = probe_pixels(size)
+    rects = torch.from_numpy(np.stack(draft.rects)).expand(count, -1, -1, -1)
+    intrinsics, poses = torch.from_numpy(K).float(), torch.from_numpy(pose)
+    inverse_depth, _ = nearest_plane(plane_maps(rects, intrinsics, poses), x, y)
+    if draft.sheets:
+        sheets = torch.from_numpy(np.stack(draft.sheets)).expand(count, -1, -1, -1)
+        shape = torch.tensor(draft.sheet_shape, dtype=torch.float32).expand(count, -1, -1)
+        views = Views(intrinsics, poses, rects, sheets, shape)
+        seen = Surface(inverse_depth, *(inverse_depth,) * 6)
+        paint = torch.zeros(count, 7)
+        for q in range(len(draft.sheets)):
+            for side in (-1.0, 1.0):
+                seen = add_sheet(seen, views, q, paint, x, y, side)
+        inverse_depth = seen.inverse_depth
+    return inverse_depth.reciprocal().nan_to_num(0, 0, 0)
+
+
+def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    (height, width), (rows, columns) = size, PROBE
+    x = (torch.arange(columns) + 0.5) * (width / columns) - 0.5
+    y = (torch.arange(rows) + 0.5) * (height / rows) - 0.5
+    return x, y
+
+
+def overlaps(depth: Tensor, K: Tensor, pose: Tensor, size: tuple[int, int]) -> Tensor:
+    """(V - 1,) smaller of the two fractions of pixels that view 0 and another view share."""
+    others = depth.shape[0] - 1
+    first = (depth[:1].expand(others, -1, -1), K[:1].expand(others, -1, -1), pose[:1])
+    second = (depth[1:], K[1:], pose[1:])
+    there = pose[1:] @ torch.linalg.inv(pose[:1])
+    forward = visible(*first[:2], *second[:2], there, size)
+    backward = visible(*second[:2], *first[:2], torch.linalg.inv(there), size)
+    return torch.minimum(forward, backward)
+
+
+def visible(
+    depth0: Tensor, K0: Tensor, depth1: Tensor, K1: Tensor, there: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """(N,) fraction of the probed pixels of view 0 that view 1 sees."""
+    x, y = (t.double() for t in probe_pixels(size))
+    (height, width), (rows, columns) = size, PROBE
+    grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns), torch.ones(PROBE)])
+    points = torch.linalg.inv(K0) @ grid.flatten(1) * depth0.flatten(1)[:, None]
+    points = K1 @ (there[:, :3, :3] @ points + there[:, :3, 3:])
+    z = points[:, 2].clamp(min=1e-6)
+    column = ((points[:, 0] / z + 0.5) * (columns / width)).floor().clamp(-1, columns).long()
+    row = ((points[:, 1] / z + 0.5) * (rows / height)).floor().clamp(-1, rows).long()
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (points[:, 2] > 0)
+    index = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+    seen = depth1.flatten(1).gather(1, index)
+    return (inside & (depth0.flatten(1) > 0) & ((z - seen).abs() < 0.1 * seen)).double().mean(1)

@@ -1,0 +1,105 @@
+"""From radiance to a photograph: light, vignette, tone, blur, noise and compression.
+
+Every strength is drawn per view beforehand (`SceneBatch.light`, `.tone`, `.blur`), so that a pair
+depends on (seed, epoch, index) alone. Steps that no view of the batch asks for cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.scene import SceneBatch
+
+NOISE_LENGTH = 1 << 21
+JPEG_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+"""Quantisation of luminance at quality 50, ITU T.81 Annex K."""
+
+
+def develop(radiance: Tensor, scene: SceneBatch) -> Tensor:
+    """The photographs of (B, 2, H, W) `radiance`."""
+    exposure, contrast, curve, vignette, noise, noise_start, jpeg_step = (
+        scene.tone[..., None, None].unbind(2)
+    )
+    light = F.interpolate(
+        scene.light, radiance.shape[-2:], mode="bilinear", align_corners=True
+    )
+    image = radiance * light * exposure * falloff(radiance, vignette)
+    image = (image - 0.5) * contrast + 0.5
+    image = image.clamp_(0, 1)
+    image = image + curve * image * (1 - image)
+    if (scene.blur.amax((-2, -1)) < 1).any():
+        image = blurred(image, scene.blur)
+    image = image + noise * noise_field(noise_start, image)
+    if (jpeg_step > 0).any():
+        image = compressed(image.clamp_(0, 1), jpeg_step)
+    return image
+
+
+def falloff(image: Tensor, vignette: Tensor) -> Tensor:
+    """1 at the centre, 1 - `vignette` in the corners."""
+    height, width = image.shape[-2:]
+    y = torch.linspace(-1, 1, height, device=image.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=image.device)
+    return 1 - vignette * ((x * x + y * y) / 2)
+
+
+def blurred(image: Tensor, kernels: Tensor) -> Tensor:
+    """(B, 2, H, W) with a (B, 2, k, k) point spread of its own for each view."""
+    pad = kernels.shape[-1] // 2
+    flat = image.flatten(0, 1)[None]
+    flat = F.pad(flat, (pad, pad, pad, pad), mode="replicate")
+    return F.conv2d(flat, kernels.flatten(0, 1)[:, None], groups=flat.shape[1]).view_as(image)
+
+
+def noise_field(start: Tensor, image: Tensor) -> Tensor:
+    """A stretch of one fixed sequence of standard normal values for each view."""
+    height, width = image.shape[-2:]
+    source = normal_values(image.device)
+    offset = start.long() % (NOISE_LENGTH - height * width)
+    if image.device.type == "cpu":
+        parts = [source[i : i + height * width] for i in offset.flatten().tolist()]
+        return torch.stack(parts).view_as(image)
+    pixel = torch.arange(height * width, device=image.device).view(height, width)
+    return source[offset + pixel]
+
+
+@lru_cache(maxsize=4)
+def normal_values(device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(NOISE_LENGTH, generator=generator).to(device)
+
+
+def compressed(image: Tensor, step: Tensor) -> Tensor:
+    """What baseline JPEG leaves of the luminance: 8x8 DCT, quantised, inverted.
+
+    Args:
+        image: (B, 2, H, W) in [0, 1], H and W multiples of 8.
+        step: (B, 2, 1, 1) scale of the quantisation table (1 is quality 50); 0 leaves the view as
+            it is.
+    """
+    height, width = image.shape[-2:]
+    k = torch.arange(8.0, device=image.device)
+    basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
+    basis[0] /= math.sqrt(2)
+    table = torch.tensor(JPEG_LUMINANCE, device=image.device) * step[..., None, None]
+    blocks = image.unflatten(2, (height // 8, 8)).unflatten(4, (width // 8, 8)).transpose(3, 4)
+    coefficients = basis @ (blocks * 255 - 128) @ basis.t()
+    quantum = table.clamp(min=1)
+    coefficients = (coefficients / quantum).round() * quantum
+    decoded = (basis.t() @ coefficients @ basis + 128) / 255
+    decoded = decoded.transpose(3, 4).reshape(image.shape)
+    return torch.where(step > 0, decoded, image)

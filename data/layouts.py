@@ -1,0 +1,269 @@
+"""Where things stand in a synthetic scene: a plane, a furnished room, a street, loose clutter.
+
+Metres; x right, y down, z ahead. A layout draws primitives, how they are painted, and where the
+first camera stands and looks; `data.cameras` places the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Vector = np.ndarray
+X, Y, Z = np.eye(3)
+
+
+@dataclass
+class Draft:
+    """A scene in the making."""
+
+    rects: list[np.ndarray] = field(default_factory=list)
+    """(3, 3) columns half width, half height, centre; half width x half height points out."""
+    rect_paint: list[tuple[float, ...]] = field(default_factory=list)
+    """slot, scale_u, shift_u, scale_v, shift_v, contrast, bright"""
+    sheets: list[np.ndarray] = field(default_factory=list)
+    sheet_shape: list[tuple[float, float, float]] = field(default_factory=list)
+    sheet_paint: list[tuple[float, ...]] = field(default_factory=list)
+    textures: tuple[str, ...] = ("photo",)
+    """Kind of the texture in each slot: ``photo``, ``surface`` (procedural) or ``plain``."""
+    eye: Vector = field(default_factory=lambda: np.zeros(3))
+    target: Vector = field(default_factory=lambda: np.zeros(3))
+    low: Vector = field(default_factory=lambda: np.full(3, -np.inf))
+    """Corners of the box in which cameras may stand."""
+    high: Vector = field(default_factory=lambda: np.full(3, np.inf))
+
+    def rect(self, centre: Vector, u: Vector, v: Vector, paint: tuple[float, ...]) -> None:
+        self.rects.append(np.stack([u, v, centre], axis=1))
+        self.rect_paint.append(paint)
+
+    def box(self, centre: Vector, half: Vector, yaw: float, paints: list[tuple[float, ...]]) -> None:
+        """A box without its bottom; `paints` of the top and of the four sides."""
+        turn = rotation_y(yaw)
+        x, y, z = (turn @ (axis * size) for axis, size in zip((X, Y, Z), half, strict=True))
+        for normal, u, v, paint in zip(
+            (-y, -z, z, -x, x), (x, x, -x, -z, z), (z, y, y, y, y), paints, strict=True
+        ):
+            self.rect(centre + normal, u, v, paint)
+
+    def sheet(
+        self,
+        centre: Vector,
+        turn: np.ndarray,
+        shape: tuple[float, float, float],
+        paint: tuple[float, ...],
+    ) -> None:
+        self.sheets.append(np.concatenate([turn, centre[:, None]], axis=1))
+        self.sheet_shape.append(shape)
+        self.sheet_paint.append(paint)
+
+
+def rotation_y(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.linalg.det(q)
+
+
+def whole(
+    rng: np.random.Generator, slot: int, contrast: float = 1.0, bright: float | None = None
+) -> tuple[float, ...]:
+    """Paint with one copy of a texture, perhaps mirrored."""
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    shade = rng.uniform(0.6, 1.2) if bright is None else bright
+    return (slot, 0.5 * flip, 0.5, 0.5, 0.5, contrast, shade)
+
+
+def tiled(
+    rng: np.random.Generator,
+    slot: int,
+    width: float,
+    height: float,
+    pitch: float,
+    contrast: float = 1.0,
+    bright: float = 1.0,
+) -> tuple[float, ...]:
+    """Paint with a texture every `pitch` metres."""
+    u, v = width / pitch / 2, height / pitch / 2
+    return (slot, u, u + rng.uniform(0, 2), v, v + rng.uniform(0, 2), contrast, bright)
+
+
+def plane_scene(rng: np.random.Generator) -> Draft:
+    """One plane: a large photograph on a wall, perhaps with others beside or over it."""
+    draft = Draft(textures=("photo", "any"))
+    half = np.array([1.3, 1.0]) * rng.uniform(0.9, 1.1, 2)
+    draft.rect(np.zeros(3), X * half[0], Y * half[1], whole(rng, 0))
+    draft.rect(0.001 * Z, X * 8, Y * 6, tiled(rng, 1, 16, 12, rng.uniform(2, 5), rng.uniform(0.2, 1)))
+    if rng.random() < 0.3:
+        draft.textures = ("photo", "any", "photo", "any")
+        for i in range(int(rng.integers(1, 7))):
+            size = rng.uniform(0.08, 0.4, 2)
+            place = np.array([*(rng.uniform(-1, 1, 2) * half), -0.0005 * (i + 1)])
+            draft.rect(place, X * size[0], Y * size[1], whole(rng, int(rng.integers(2, 4))))
+    direction = rotation_y(rng.uniform(-0.6, 0.6)) @ np.array([0, rng.uniform(-0.5, 0.5), -1])
+    draft.target = np.array([*(rng.uniform(-0.35, 0.35, 2) * half), 0.0])
+    draft.eye = draft.target + direction * rng.uniform(1.0, 2.4)
+    draft.high = np.array([np.inf, np.inf, -0.3])
+    return draft
+
+
+def room_scene(rng: np.random.Generator) -> Draft:
+    """A room with pictures on its walls, boxes and columns on its floor."""
+    plain = rng.random() < 0.5
+    draft = Draft(textures=("plain" if plain else "any", "any", "photo", "photo", "any", "surface"))
+    half = np.array([rng.uniform(1.5, 3.5), rng.uniform(1.15, 1.6), rng.uniform(1.8, 4.5)])
+    wall_contrast = rng.uniform(0.3, 1.0) if plain else rng.uniform(0.15, 1.0)
+    enclose(rng, draft, half, wall_contrast)
+    for _ in range(int(rng.integers(2, 5))):
+        hang(rng, draft, half)
+    for _ in range(int(rng.integers(1, 5))):
+        stand(rng, draft, half)
+    if rng.random() < 0.35:
+        radius, height = rng.uniform(0.12, 0.4), half[1] * rng.uniform(0.4, 1.0)
+        foot = rng.uniform(-0.7, 0.7, 3) * half
+        place = np.array([foot[0], half[1] - height, foot[2]])
+        paint = tiled(rng, int(rng.integers(2, 6)), 6 * radius, 2 * height, rng.uniform(1, 2))
+        draft.sheet(place, rotation_y(rng.uniform(-3, 3)), (radius, 3.1415, height), paint)
+    draft.low, draft.high = -half + 0.35, half - 0.35
+    draft.eye = rng.uniform(-0.8, 0.8, 3) * half * np.array([1, 0.5, 1])
+    draft.eye = np.clip(draft.eye, draft.low, draft.high)
+    if rng.random() < 0.25:
+        draft.target = draft.rects[int(rng.integers(0, 4))][:, 2] + rng.normal(size=3) * 0.4
+    else:
+        draft.target = draft.rects[int(rng.integers(6, len(draft.rects)))][:, 2]
+    return draft
+
+
+def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: float) -> None:
+    """The six inner faces of the box of half size `half`: slot 0 on the walls, 1 on the floor."""
+    hx, hy, hz = half
+    pitch = rng.uniform(1.2, 4)
+    shade = rng.uniform(0.8, 1.6, 4)
+    for (place, u, length), bright in zip(
+        ((Z * hz, X * hx, hx), (-Z * hz, -X * hx, hx), (X * hx, -Z * hz, hz), (-X * hx, Z * hz, hz)),
+        shade,
+        strict=True,
+    ):
+        paint = tiled(rng, 0, 2 * length, 2 * hy, pitch, contrast, bright)
+        draft.rect(place, u, Y * hy, paint)
+    floor = tiled(rng, 1, 2 * hx, 2 * hz, rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
+    ceiling = tiled(rng, 0, 2 * hx, 2 * hz, pitch, 0.4 * contrast, 1.5)
+    draft.rect(Y * hy, X * hx, -Z * hz, floor)
+    draft.rect(-Y * hy, X * hx, Z * hz, ceiling)
+
+
+def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+    """A picture, or a row of equal ones, 1 cm before a wall."""
+    wall = draft.rects[int(rng.integers(0, 4))]
+    u, v, centre = wall.T
+    along, inward = u / np.linalg.norm(u), -centre / np.linalg.norm(centre)
+    size = rng.uniform(0.15, 0.8, 2)
+    reach = np.linalg.norm(u) - size[0]
+    if reach < 0.1:
+        return
+    count = 1 if rng.random() < 0.6 else int(rng.integers(2, 5))
+    start = rng.uniform(-reach, reach)
+    height = rng.uniform(-0.5, 0.3) * half[1]
+    paint = whole(rng, int(rng.integers(2, 6)))
+    for i in range(count):
+        offset = start + i * size[0] * 2.3
+        if abs(offset) <= reach:
+            place = centre + along * offset + Y * height + inward * 0.01
+            draft.rect(place, along * size[0], Y * size[1] * 0.8, paint)
+
+
+def stand(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+    """A box on the floor."""
+    size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.8), rng.uniform(0.15, 0.6)])
+    foot = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
+    place = np.array([foot[0], half[1] - size[1], foot[2]])
+    slot = int(rng.integers(1, 6))
+    contrast, pitch = rng.uniform(0.3, 1.0), rng.uniform(0.5, 2.0)
+    paints = [
+        tiled(rng, slot, 2 * w, 2 * h, pitch, contrast, rng.uniform(0.6, 1.2))
+        for w, h in ((size[0], size[2]), *((size[0], size[1]),) * 2, *((size[2], size[1]),) * 2)
+    ]
+    draft.box(place, size, rng.uniform(-1.6, 1.6), paints)
+
+
+def street_scene(rng: np.random.Generator) -> Draft:
+    """A ground, houses on both sides and at the end, a sky far behind, things in the road."""
+    draft = Draft(textures=("plain", "surface", "facade", "photo", "facade", "any"))
+    width, length = rng.uniform(3.5, 9), rng.uniform(12, 30)
+    bright = rng.uniform(0.6, 1.1, 3)
+    ground = tiled(rng, 1, 120, 120, rng.uniform(2, 6), rng.uniform(0.3, 1), bright[0])
+    draft.rect(Y * 1.6, X * 60, -Z * 60, ground)
+    draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, 2, 2, 2, 0.4, 1.7))
+    for side in (-1.0, 1.0):
+        z = rng.uniform(-8, -2)
+        while z < length:
+            depth, height = rng.uniform(2, 6), rng.uniform(2.5, 7)
+            setback = rng.uniform(0, 1.5)
+            slot = int(rng.choice([2, 2, 3, 4, 4]))
+            face = tiled(rng, slot, 2 * depth, 2 * height, rng.uniform(3, 8), 1.0, rng.uniform(0.6, 1.2))
+            x = side * (width + setback)
+            base = np.array([x, 1.6 - height, z + depth])
+            draft.rect(base, -side * Z * depth, Y * height, face)
+            end = tiled(rng, slot, 6, 2 * height, 5, 0.8, rng.uniform(0.5, 1.0))
+            draft.rect(base + side * X * 3 - Z * depth, X * 3, Y * height, end)
+            z += 2 * depth + rng.choice([0.0, rng.uniform(0.5, 3)])
+    height = rng.uniform(3, 8)
+    front = tiled(rng, int(rng.choice([2, 3, 4])), 30, 2 * height, rng.uniform(4, 9))
+    draft.rect(np.array([0, 1.6 - height, length]), X * 15, Y * height, front)
+    half = np.array([width, 1.6, 0.45 * length])
+    for _ in range(int(rng.integers(0, 4))):
+        first = len(draft.rects)
+        stand(rng, draft, half)
+        for rect in draft.rects[first:]:
+            rect[2, 2] += half[2]
+    if rng.random() < 0.4:
+        radius, height = rng.uniform(0.3, 0.7), rng.uniform(1.0, 1.6)
+        place = np.array([rng.uniform(-0.8, 0.8) * width, 1.6 - height, rng.uniform(3, length - 2)])
+        paint = tiled(rng, int(rng.choice([3, 5])), 6 * radius, 2 * height, rng.uniform(1, 3))
+        draft.sheet(place, rotation_y(rng.uniform(-3, 3)), (radius, 3.1415, height), paint)
+    draft.low = np.array([-width + 0.5, -1.5, -6.0])
+    draft.high = np.array([width - 0.5, 1.2, length - 2.5])
+    draft.eye = rng.uniform([-0.7 * width, -0.6, -3], [0.7 * width, 0.4, 0.5 * length])
+    aim = draft.rects[int(rng.integers(2, len(draft.rects)))][:, 2]
+    draft.target = aim * np.array([1, 0.4, 1]) + rng.normal(size=3) * 0.5
+    return draft
+
+
+def clutter_scene(rng: np.random.Generator) -> Draft:
+    """Sheets, boards and boxes in the air before a large backdrop."""
+    draft = Draft(textures=("photo", "any", "photo", "photo", "surface", "any"))
+    half = np.array([5.0, 4.0, 5.0])
+    enclose(rng, draft, half, rng.uniform(0.5, 1.0))
+    for _ in range(int(rng.integers(4, 11))):
+        place = rng.uniform(-1, 1, 3) * np.array([2.2, 1.5, 2.2])
+        slot = int(rng.integers(0, 6))
+        size = rng.uniform(0.25, 1.1, 3)
+        kind = rng.random()
+        if kind < 0.6:
+            turn = random_rotation(rng)
+            draft.rect(place, turn[:, 0] * size[0], turn[:, 1] * size[1], whole(rng, slot))
+        elif kind < 0.8 or len(draft.sheets) > 2:
+            paints = [whole(rng, slot) for _ in range(5)]
+            draft.box(place, size * 0.6, rng.uniform(-1.6, 1.6), paints)
+        else:
+            shape = (rng.uniform(0.4, 1.5), rng.uniform(0.5, 1.5), size[1])
+            draft.sheet(place, random_rotation(rng), shape, whole(rng, slot))
+    draft.low, draft.high = -half + 0.4, half - 0.4
+    direction = random_rotation(rng)[:, 0] * np.array([1, 0.5, 1])
+    draft.eye = direction / np.linalg.norm(direction) * rng.uniform(2.8, 4.4)
+    draft.eye = np.clip(draft.eye, draft.low, draft.high)
+    draft.target = rng.normal(size=3) * 0.4
+    return draft
+
+
+LAYOUTS: dict[str, Callable[[np.random.Generator], Draft]] = {
+    "plane": plane_scene,
+    "room": room_scene,
+    "street": street_scene,
+    "clutter": clutter_scene,
+}

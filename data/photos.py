@@ -1,0 +1,56 @@
+"""Photographs of a folder as a bank of square gray textures, decoded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from matcher.errors import UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def list_photos(folder: str | Path) -> list[Path]:
+    """Image files below `folder`, sorted.
+
+    Raises:
+        UsageError: the folder is missing or holds no image.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(111, root, "no such folder of photographs", "set data.photos")
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise UsageError(111, root, "holds no photograph", f"expected {', '.join(SUFFIXES)}")
+    return files
+
+
+def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.ndarray:
+    """(N, side, side) uint8 textures: the short side of each photograph scaled to `side`, its
+    centre kept. Files that do not decode are left out.
+
+    Raises:
+        UsageError: nothing in the folder decodes.
+    """
+    textures = [t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None]
+    if not textures:
+        raise UsageError(111, folder, "no photograph decodes", "set data.photos")
+    return np.stack(textures)
+
+
+def read_texture(path: Path, side: int) -> np.ndarray | None:
+    """(side, side) uint8, or None where the file does not decode."""
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (side, side))
+            gray = image.convert("L")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+    scale = side / min(gray.size)
+    width, height = (max(side, round(n * scale)) for n in gray.size)
+    if scale != 1:
+        gray = gray.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(gray.crop((left, top, left + side, top + side)))

@@ -1,0 +1,245 @@
+"""Synthetic scenes: the default training data, without any download.
+
+A scene depends on (seed, epoch, index) and the texture bank alone, whatever the batch, the number
+of workers or the order. Scenes are drawn on the CPU as small tensors; `render` turns a batch of
+them into an `ImagePair` on the training device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.cameras import Cameras, choose_cameras
+from data.layouts import LAYOUTS, Draft
+from data.photos import load_photos
+from data.render import render
+from data.scene import SceneBatch
+from data.textures import KINDS, procedural_textures
+from matcher.config import invalid, require_positive, require_range
+
+__all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
+
+FACADE, PLAIN = (2, 3, 4), (8,)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What is drawn."""
+
+    size: tuple[int, int] = (192, 256)
+    """(H, W) of both images."""
+    pairs: int = 10_000
+    """Pairs an epoch."""
+    mix: dict[str, float] = field(
+        default_factory=lambda: {"plane": 0.45, "room": 0.25, "street": 0.2, "clutter": 0.1}
+    )
+    """Relative frequency of the kinds of scene."""
+    overlap: tuple[float, float] = (0.1, 0.9)
+    """Range of the shared part of the images (the smaller of both ways)."""
+    photos: str | None = None
+    """Folder of photographs for texture; None paints with procedural textures alone."""
+    photo_limit: int | None = None
+    texture_side: int = 384
+    procedural: int = 270
+    """Number of procedural textures."""
+    strength: float = 1.0
+    """Of the photometric differences; 0 turns them off."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", tuple(self.size))
+        object.__setattr__(self, "overlap", tuple(self.overlap))
+        require_positive("data.size", *self.size)
+        require_positive("data.pairs", self.pairs)
+        require_positive("data.procedural", self.procedural)
+        require_positive("data.texture_side", self.texture_side)
+        require_range("data.strength", self.strength, 0, 2)
+        if len(self.size) != 2 or any(n % 8 for n in self.size):
+            raise invalid("data.size", self.size, "(height, width), multiples of 8")
+        if self.texture_side % 32:
+            raise invalid("data.texture_side", self.texture_side, "a multiple of 32")
+        if len(self.overlap) != 2 or not 0 <= self.overlap[0] < self.overlap[1] <= 1:
+            raise invalid("data.overlap", self.overlap, "(low, high) in 0..1")
+        unknown = set(self.mix) - set(LAYOUTS)
+        if unknown or not sum(self.mix.values()) > 0 or min(self.mix.values()) < 0:
+            raise invalid("data.mix", dict(self.mix), f"weights of {', '.join(LAYOUTS)}")
+
+
+class SyntheticScenes(Dataset[SceneBatch]):
+    """`config.pairs` scenes an epoch, drawn anew each epoch."""
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        self.config = config
+        self.bank = texture_bank(
+            config.photos, config.photo_limit, config.texture_side, config.procedural
+        )
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.config.pairs
+
+    def __getitem__(self, key: int | tuple[int, int]) -> SceneBatch:
+        """The scene `index` of the current epoch, or of the epoch in `key` = (epoch, index)."""
+        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        rng = np.random.default_rng((self.config.seed, epoch, index))
+        return draw_scene(rng, self.config, self.bank, f"{epoch}/{index}")
+
+
+@dataclass(frozen=True)
+class TextureBank:
+    """(N, S, S) uint8 textures to draw from; either may be all there is."""
+
+    photos: np.ndarray
+    procedural: np.ndarray
+
+    def draw(self, rng: np.random.Generator, kind: str) -> np.ndarray:
+        """(S, S) of the kind ``photo``, ``surface``, ``facade``, ``plain`` or ``any``."""
+        photo = kind == "photo" or (kind in ("any", "facade") and rng.random() < 0.4)
+        if photo and len(self.photos):
+            texture = self.photos[rng.integers(len(self.photos))]
+        else:
+            turn = {"facade": FACADE, "plain": PLAIN}.get(kind, tuple(range(8)))
+            rounds = max(1, len(self.procedural) // len(KINDS))
+            chosen = int(rng.integers(rounds)) * len(KINDS) + int(rng.choice(turn))
+            texture = self.procedural[chosen % len(self.procedural)]
+        if rng.random() < 0.5:
+            texture = texture[:, ::-1]
+        return 255 - texture if rng.random() < 0.1 else texture
+
+
+@lru_cache(maxsize=2)
+def texture_bank(
+    photos: str | None, limit: int | None, side: int, procedural: int
+) -> TextureBank:
+    empty = np.zeros((0, side, side), np.uint8)
+    pictures = load_photos(photos, side, limit) if photos else empty
+    return TextureBank(pictures, procedural_textures(procedural, side, seed=0))
+
+
+def draw_scene(
+    rng: np.random.Generator, config: SyntheticConfig, bank: TextureBank, name: str
+) -> SceneBatch:
+    """One scene, a batch of 1."""
+    kinds = list(config.mix)
+    weights = np.array([config.mix[kind] for kind in kinds], float)
+    kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+    low, high = config.overlap
+    wanted = rng.uniform(low, high)
+    best: tuple[Draft, Cameras] | None = None
+    for _ in range(10):
+        draft = LAYOUTS[kind](rng)
+        cameras = choose_cameras(rng, draft, config.size, wanted)
+        if best is None or abs(cameras.overlap - wanted) < abs(best[1].overlap - wanted):
+            best = draft, cameras
+        if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
+            break
+    if best is None:
+        raise RuntimeError("no scene drawn")
+    return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
+
+
+def assemble(
+    rng: np.random.Generator,
+    config: SyntheticConfig,
+    bank: TextureBank,
+    draft: Draft,
+    cameras: Cameras,
+    name: tuple[str, str],
+) -> SceneBatch:
+    """Tensors of what the two cameras can see of the draft."""
+    rects, paint = np.stack(draft.rects), np.array(draft.rect_paint)
+    kept = np.flatnonzero(in_view(rects, cameras, config.size))
+    rects, paint = rects[kept], paint[kept]
+    sheets = np.stack(draft.sheets) if draft.sheets else np.zeros((0, 3, 4))
+    shapes = np.array(draft.sheet_shape).reshape(-1, 3)
+    textures = np.stack([bank.draw(rng, kind) for kind in draft.textures])
+    light = (4, 5)
+    s = config.strength
+    return SceneBatch(
+        rects=_batch(rects),
+        rect_look=_batch(lit(rng, paint, np.cross(rects[..., 0], rects[..., 1]), s)),
+        sheets=_batch(sheets),
+        sheet_shape=_batch(shapes),
+        sheet_look=_batch(lit(rng, np.array(draft.sheet_paint).reshape(-1, 7), None, s)),
+        textures=torch.from_numpy(textures)[None],
+        K=_batch(cameras.K),
+        pose=torch.from_numpy(cameras.pose)[None],
+        light=_batch(np.exp(0.25 * s * rng.normal(size=(2, *light)))),
+        tone=_batch(np.stack([draw_tone(rng, s) for _ in range(2)])),
+        blur=_batch(np.stack([draw_blur(rng, config.size[1] / 256, s) for _ in range(2)])),
+        counts=torch.tensor([[len(rects), len(sheets), len(textures)]]),
+        size=config.size,
+        names=(name,),
+    )
+
+
+def _batch(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32))[None]
+
+
+def in_view(rects: np.ndarray, cameras: Cameras, size: tuple[int, int]) -> np.ndarray:
+    """(P,) bool: rectangles that are not wholly outside one side of both pictures."""
+    u, v, c = np.moveaxis(rects, -1, 0)
+    corners = np.stack([c + i * u + j * v for i in (-1, 1) for j in (-1, 1)])
+    seen = np.zeros(len(rects), bool)
+    for K, pose in zip(cameras.K, cameras.pose, strict=True):
+        x, y, z = np.moveaxis((corners @ pose[:3, :3].T + pose[:3, 3]) @ K.T, -1, 0)
+        height, width = size
+        beyond = (z <= 0, x < -z, y < -z, x > width * z, y > height * z)
+        seen |= ~np.any([side.all(axis=0) for side in beyond], axis=0)
+    return seen
+
+
+def lit(
+    rng: np.random.Generator, paint: np.ndarray, normals: np.ndarray | None, strength: float
+) -> np.ndarray:
+    """(2, N, 7) paint in the light of each view, from a lamp far away in its own direction."""
+    look = np.stack([paint, paint])
+    if normals is not None and strength > 0:
+        lamp = rng.normal(size=(2, 3))
+        if rng.random() < 0.5:
+            lamp[1] = lamp[0]
+        lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
+        normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        ambient = rng.uniform(0.5, 1.0)
+        look[:, :, 6] *= ambient + (1 - ambient) * np.abs(lamp @ normals.T)
+    return look
+
+
+def draw_tone(rng: np.random.Generator, strength: float) -> list[float]:
+    """As named in `data.scene.TONE`."""
+    exposure = np.exp(strength * rng.normal(0.05, 0.25))
+    contrast = 1 + strength * rng.uniform(-0.3, 0.3)
+    curve = strength * rng.uniform(-0.45, 0.45)
+    vignette = strength * (rng.uniform(0, 0.4) if rng.random() < 0.3 else 0.0)
+    noise = strength * rng.exponential(0.015)
+    start = float(rng.integers(0, 1 << 21))
+    step = rng.uniform(0.2, 2.0) if strength > 0 and rng.random() < 0.2 else 0.0
+    return [exposure, contrast, curve, vignette, noise, start, step]
+
+
+def draw_blur(rng: np.random.Generator, scale: float, strength: float) -> np.ndarray:
+    """(9, 9) point spread: sharp, out of focus, or moved along a line."""
+    y, x = np.mgrid[-4:5, -4:5].astype(float)
+    kind = rng.random()
+    angle, along, across = rng.uniform(0, np.pi), 0.0, 0.0
+    if strength > 0 and kind < 0.2:
+        along = across = scale * rng.uniform(0.3, 1.2)
+    elif strength > 0 and kind < 0.28:
+        along, across = scale * rng.uniform(0.8, 2.0), 0.3
+    if along == 0:
+        return ((x == 0) & (y == 0)).astype(float)
+    p, q = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    kernel = np.exp(-((p / along) ** 2 + (q / across) ** 2) / 2)
+    return kernel / kernel.sum()
