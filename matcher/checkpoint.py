@@ -32,7 +32,7 @@ from matcher.weights_file import (
 )
 
 COUNTER = ".num_batches_tracked"
-"""Counts of training batches, which nothing here reads: neither saved nor expected."""
+"""Counts of training batches, which nothing here reads: not saved, and ignored where given."""
 METADATA = frozenset({"config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
 
@@ -160,6 +160,7 @@ def _assemble(
     path: Path, config: MatcherConfig, tensors: Mapping[str, Tensor], remedy: str
 ) -> FeatureMatcher:
     """A matcher that holds exactly `tensors`; its own are never allocated."""
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
     parts = sum(config.backbone.depths) + len(config.transformer.layers)
     parts += len(config.transformer.topks) + len(config.fine.layers)
     if parts > len(tensors):

@@ -144,6 +144,15 @@ def test_misfits_are_listed(saved: Path) -> None:
     assert "1 of another shape: backbone.output.weight (3, 3) for (16, 16, 1, 1)" in message
 
 
+def test_counters_of_batch_norms_are_ignored(model: FeatureMatcher, saved: Path) -> None:
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counters
+    assert not set(counters) & set(read_weights(saved).tensors)
+    rewrite(saved, {name: value + 3 for name, value in counters.items()})
+    found = load_safetensors(saved).state_dict()
+    assert all(found[name] == 0 for name in counters)
+
+
 def test_integers_are_refused(saved: Path) -> None:
     rewrite(saved, {"backbone.stem_norm.bias": torch.ones(8, dtype=torch.int64)})
     with pytest.raises(CheckpointError, match=r"E502.*not a float"):
@@ -247,6 +256,37 @@ def test_damaged_torch_checkpoints_are_refused(tmp_path: Path) -> None:
         path.write_bytes(changed)
         with pytest.raises(CheckpointError):
             convert(path, tmp_path / "x.safetensors", config)
+
+
+def full_size(variant: str) -> dict[str, torch.Tensor]:
+    """Zeros in the official layout of the published QuadTree models: the names of a small one,
+    with its last two layers repeated."""
+    path = GOLDEN / f"loftr_quadtree_{variant}_small.ckpt"
+    names = list(torch.load(path, weights_only=True)["state_dict"])
+    for i in range(4, 8):
+        pattern = f"loftr_coarse.layers.{i - 2}."
+        names += [n.replace(pattern, f"loftr_coarse.layers.{i}.") for n in names if pattern in n]
+    config = MatcherConfig(transformer=TransformerConfig(variant=variant.upper()))
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in build_matcher(config).state_dict().items()}
+    tensors = {}
+    for name in names:
+        ours = next(iter(rename_tensors({name: torch.zeros(1)})), None)
+        shape = () if ours is None else shapes[ours]
+        tensors[name] = torch.zeros(*shape, 1, 1) if ".attn.q_proj." in name else torch.zeros(shape)
+    return tensors
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_the_published_sizes_need_no_configuration(tmp_path: Path, variant: str) -> None:
+    torch.save({"state_dict": full_size(variant)}, tmp_path / "full.ckpt")
+    convert(tmp_path / "full.ckpt", tmp_path / "full.safetensors")
+    expected = MatcherConfig(transformer=TransformerConfig(variant=variant.upper()))
+    assert load_safetensors(tmp_path / "full.safetensors").config == expected
+    options = {"transformer.topks": (32, 16, 16)}
+    convert(tmp_path / "full.ckpt", tmp_path / "indoor.safetensors", overrides=options)
+    found = load_safetensors(tmp_path / "indoor.safetensors").config
+    assert found == override(expected, options)
 
 
 def test_tensors_of_another_model_ask_for_the_configuration(tmp_path: Path) -> None:
