@@ -31,12 +31,10 @@ JPEG_LUMINANCE = (
 
 def develop(radiance: Tensor, scene: SceneBatch) -> Tensor:
     """The photographs of (B, 2, H, W) `radiance`."""
-    exposure, contrast, curve, vignette, noise, noise_start, jpeg_step = (
-        scene.tone[..., None, None].unbind(2)
-    )
-    light = F.interpolate(
-        scene.light, radiance.shape[-2:], mode="bilinear", align_corners=True
-    )
+    exposure, contrast, curve, vignette, noise, noise_start, jpeg_step = scene.tone[
+        ..., None, None
+    ].unbind(2)
+    light = F.interpolate(scene.light, radiance.shape[-2:], mode="bilinear", align_corners=True)
     image = radiance * light * exposure * falloff(radiance, vignette)
     image = (image - 0.5) * contrast + 0.5
     image = image.clamp_(0, 1)

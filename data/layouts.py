@@ -38,7 +38,9 @@ class Draft:
         self.rects.append(np.stack([u, v, centre], axis=1))
         self.rect_paint.append(paint)
 
-    def box(self, centre: Vector, half: Vector, yaw: float, paints: list[tuple[float, ...]]) -> None:
+    def box(
+        self, centre: Vector, half: Vector, yaw: float, paints: list[tuple[float, ...]]
+    ) -> None:
         """A box without its bottom; `paints` of the top and of the four sides."""
         turn = rotation_y(yaw)
         x, y, z = (turn @ (axis * size) for axis, size in zip((X, Y, Z), half, strict=True))
@@ -98,7 +100,9 @@ def plane_scene(rng: np.random.Generator) -> Draft:
     draft = Draft(textures=("photo", "any"))
     half = np.array([1.3, 1.0]) * rng.uniform(0.9, 1.1, 2)
     draft.rect(np.zeros(3), X * half[0], Y * half[1], whole(rng, 0))
-    draft.rect(0.001 * Z, X * 8, Y * 6, tiled(rng, 1, 16, 12, rng.uniform(2, 5), rng.uniform(0.2, 1)))
+    draft.rect(
+        0.001 * Z, X * 8, Y * 6, tiled(rng, 1, 16, 12, rng.uniform(2, 5), rng.uniform(0.2, 1))
+    )
     if rng.random() < 0.3:
         draft.textures = ("photo", "any", "photo", "any")
         for i in range(int(rng.integers(1, 7))):
@@ -145,7 +149,12 @@ def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: floa
     pitch = rng.uniform(1.2, 4)
     shade = rng.uniform(0.8, 1.6, 4)
     for (place, u, length), bright in zip(
-        ((Z * hz, X * hx, hx), (-Z * hz, -X * hx, hx), (X * hx, -Z * hz, hz), (-X * hx, Z * hz, hz)),
+        (
+            (Z * hz, X * hx, hx),
+            (-Z * hz, -X * hx, hx),
+            (X * hx, -Z * hz, hz),
+            (-X * hx, Z * hz, hz),
+        ),
         shade,
         strict=True,
     ):
@@ -205,7 +214,9 @@ def street_scene(rng: np.random.Generator) -> Draft:
             depth, height = rng.uniform(2, 6), rng.uniform(2.5, 7)
             setback = rng.uniform(0, 1.5)
             slot = int(rng.choice([2, 2, 3, 4, 4]))
-            face = tiled(rng, slot, 2 * depth, 2 * height, rng.uniform(3, 8), 1.0, rng.uniform(0.6, 1.2))
+            face = tiled(
+                rng, slot, 2 * depth, 2 * height, rng.uniform(3, 8), 1.0, rng.uniform(0.6, 1.2)
+            )
             x = side * (width + setback)
             base = np.array([x, 1.6 - height, z + depth])
             draft.rect(base, -side * Z * depth, Y * height, face)

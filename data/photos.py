@@ -34,7 +34,9 @@ def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.n
     Raises:
         UsageError: nothing in the folder decodes.
     """
-    textures = [t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None]
+    textures = [
+        t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None
+    ]
     if not textures:
         raise UsageError(111, folder, "no photograph decodes", "set data.photos")
     return np.stack(textures)

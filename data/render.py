@@ -106,9 +106,7 @@ def flatten_views(scene: SceneBatch) -> Views:
     )
 
 
-def trace(
-    views: Views, rect_look: Tensor, sheet_look: Tensor, x: Tensor, y: Tensor
-) -> Surface:
+def trace(views: Views, rect_look: Tensor, sheet_look: Tensor, x: Tensor, y: Tensor) -> Surface:
     """The nearest surface behind each pixel of columns `x` and rows `y`.
 
     Args:

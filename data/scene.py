@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from matcher.geometry import rescale_intrinsics
 from matcher.structures import _TensorFields
 
 LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "contrast", "bright")
@@ -78,6 +79,15 @@ class SceneBatch(_TensorFields):
 
     def __len__(self) -> int:
         return self.rects.shape[0]
+
+    def resized(self, size: tuple[int, int]) -> SceneBatch:
+        """The same scenes seen through pictures of another size (H, W)."""
+        (height, width), (h, w) = self.size, size
+        if size == self.size:
+            return self
+        scale = torch.tensor([width / w, height / h], device=self.K.device).expand(len(self), -1)
+        K = torch.stack([rescale_intrinsics(self.K[:, i], scale) for i in (0, 1)], dim=1)
+        return replace(self, K=K, size=size)
 
     def single(self, index: int) -> SceneBatch:
         """One scene, without its unused primitives and textures."""

@@ -119,9 +119,7 @@ class TextureBank:
 
 
 @lru_cache(maxsize=2)
-def texture_bank(
-    photos: str | None, limit: int | None, side: int, procedural: int
-) -> TextureBank:
+def texture_bank(photos: str | None, limit: int | None, side: int, procedural: int) -> TextureBank:
     empty = np.zeros((0, side, side), np.uint8)
     pictures = load_photos(photos, side, limit) if photos else empty
     return TextureBank(pictures, procedural_textures(procedural, side, seed=0))

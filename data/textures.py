@@ -42,7 +42,9 @@ def speckle(rng: np.random.Generator, side: int) -> np.ndarray:
     for _ in range(int(rng.integers(60, 400))):
         centre = rng.integers(0, side, 2).tolist()
         axes = rng.integers(2, max(3, side // 24), 2).tolist()
-        cv2.ellipse(gray, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0, 1), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            gray, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0, 1), -1, cv2.LINE_AA
+        )
     return gray + 0.1 * (octaves(rng, side) - 0.5)
 
 
@@ -61,7 +63,11 @@ def checkers(rng: np.random.Generator, side: int) -> np.ndarray:
     n = int(rng.integers(2, 10)) * 2
     board = np.indices((n, n)).sum(0) % 2
     low, high = np.sort(rng.uniform(0, 1, 2))
-    gray = cv2.resize((low + (high - low) * board).astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+    gray = cv2.resize(
+        (low + (high - low) * board).astype(np.float32),
+        (side, side),
+        interpolation=cv2.INTER_NEAREST,
+    )
     return gray + 0.2 * (octaves(rng, side) - 0.5)
 
 
@@ -104,7 +110,9 @@ def windows(rng: np.random.Generator, side: int) -> np.ndarray:
             cv2.rectangle(gray, (left - 2, top - 2), (right + 2, bottom + 2), frame, -1)
             cv2.rectangle(gray, (left, top), (right, bottom), float(rng.uniform(0, 0.45)), -1)
             cv2.line(gray, ((left + right) // 2, top), ((left + right) // 2, bottom), frame, 2)
-            cv2.line(gray, (left, (2 * top + bottom) // 3), (right, (2 * top + bottom) // 3), frame, 2)
+            cv2.line(
+                gray, (left, (2 * top + bottom) // 3), (right, (2 * top + bottom) // 3), frame, 2
+            )
     return gray
 
 
@@ -127,9 +135,19 @@ def signs(rng: np.random.Generator, side: int) -> np.ndarray:
 def plain(rng: np.random.Generator, side: int) -> np.ndarray:
     """A painted wall: a gradient, faint marks, nothing else."""
     slope = rng.normal(size=2) * 0.15
-    y, x = np.mgrid[-1:1:side * 1j, -1:1:side * 1j]
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     gray = rng.uniform(0.4, 0.8) + slope[0] * x + slope[1] * y
     return gray + rng.uniform(0.01, 0.08) * (octaves(rng, side, 0.8) - 0.5)
 
 
-KINDS: tuple[Drawing, ...] = (rough, speckle, tiles, windows, bricks, stripes, signs, checkers, plain)
+KINDS: tuple[Drawing, ...] = (
+    rough,
+    speckle,
+    tiles,
+    windows,
+    bricks,
+    stripes,
+    signs,
+    checkers,
+    plain,
+)

@@ -1,0 +1,141 @@
+"""The training data of a run: loaders over one source, resumable at any pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from data.scene import SceneBatch
+from data.stream import PairStream
+from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from matcher.config import config_from_dict, invalid, require_choice, require_positive
+from matcher.structures import ImagePair
+
+SOURCES = ("synthetic",)
+VALIDATION_SEED = 1_000_003
+"""Added to the seed of validation scenes, so that they are never trained on."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a run trains on."""
+
+    source: str = "synthetic"
+    batch_size: int = 8
+    """Pairs of one process in a batch."""
+    workers: int = 0
+    """Loader processes; 0 loads in the training process. Samples do not depend on it."""
+    val_pairs: int = 64
+    """Pairs of a validation."""
+    ramp: tuple[tuple[int, int, int], ...] = ()
+    """Synthetic scenes: (pairs seen, height, width) from which on images have that size."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        require_choice("data.source", self.source, SOURCES)
+        require_positive("data.batch_size", self.batch_size)
+        object.__setattr__(self, "ramp", tuple(tuple(stage) for stage in self.ramp))
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise invalid("data.workers", self.workers, "an integer of at least 0")
+        for stage in self.ramp:
+            if len(stage) != 3 or stage[0] < 0 or any(n < 8 or n % 8 for n in stage[1:]):
+                raise invalid(
+                    "data.ramp", stage, "(pairs seen, height, width), sizes multiples of 8"
+                )
+        if list(self.ramp) != sorted(self.ramp):
+            raise invalid("data.ramp", self.ramp, "stages in the order of pairs seen")
+
+
+class PairData(LightningDataModule):
+    """Endless batches of `ImagePair`, drawn as a function of (seed, pairs seen).
+
+    Args:
+        config: the source and the loaders.
+        seed: of the run.
+    """
+
+    def __init__(self, config: DataConfig, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        dataset, order = self._training()
+        stream = PairStream(
+            order,
+            self.batch_size,
+            start=self._pairs_seen(),
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world=self.trainer.world_size if self.trainer else 1,
+        )
+        return self._loader(dataset, batch_sampler=stream)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._validation(), batch_size=self.batch_size)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> ImagePair:
+        """Render scenes where the training happens."""
+        if not isinstance(batch, SceneBatch):
+            return batch
+        training = self.trainer is not None and self.trainer.training
+        return render(batch.resized(self.size_at(self._pairs_seen())) if training else batch)
+
+    def size_at(self, pairs_seen: int) -> tuple[int, int]:
+        """(H, W) of rendered images after so many pairs."""
+        size = self.config.synthetic.size
+        for start, height, width in self.config.ramp:
+            if pairs_seen >= start:
+                size = (height, width)
+        return size
+
+    def _pairs_seen(self) -> int:
+        module = self.trainer.lightning_module if self.trainer else None
+        return int(getattr(module, "pairs_seen", 0))
+
+    def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
+        scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
+        return scenes, lambda epoch: range(len(scenes))
+
+    def _validation(self) -> Dataset[Any]:
+        return SyntheticScenes(
+            replace(
+                self.config.synthetic,
+                seed=self.seed + VALIDATION_SEED,
+                pairs=max(1, self.config.val_pairs),
+            )
+        )
+
+    def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        workers = self.config.workers
+        return DataLoader(
+            dataset,
+            num_workers=workers,
+            collate_fn=collate,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+            timeout=120 if workers else 0,
+            **options,
+        )
+
+
+def collate(items: Sequence[Any]) -> Any:
+    """A batch of pairs or scenes."""
+    return type(items[0]).collate(items)
+
+
+def build_datamodule(values: Mapping[str, Any], seed: int) -> PairData:
+    """The data of a composed configuration.
+
+    Raises:
+        UsageError: an unknown option or a value that cannot work.
+    """
+    return PairData(config_from_dict(DataConfig, values), seed)
