@@ -63,9 +63,7 @@ def test_fine_loss_weights_certain_predictions_more():
 
 def test_fine_loss_ignores_targets_outside_of_the_window():
     offset = torch.tensor([[0.1, 0.0], [0.5, 0.5]], requires_grad=True)
-    targets = FineTargets(
-        torch.tensor([[0.0, 0.0], [7.0, 7.0]]), torch.tensor([True, False])
-    )
+    targets = FineTargets(torch.tensor([[0.0, 0.0], [7.0, 7.0]]), torch.tensor([True, False]))
     loss = fine_loss(offset, torch.tensor([0.1, 0.1]), targets)
     loss.backward()
     assert loss.item() == pytest.approx(0.01, rel=1e-5)

@@ -1,0 +1,92 @@
+"""Runs that are killed with SIGKILL and resumed end as runs that were left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from matcher.errors import StorageError, UsageError
+from matcher.training import checkpointing
+
+DRIVER = Path(__file__).parent / "training_driver.py"
+
+
+def drive(*words: object) -> Any:
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def check_kills(folder: Path, kills: int, workers: int) -> None:
+    result = drive("kills", folder, kills, workers)
+    assert result["codes"] == [0, 0]
+    assert result["digests"][0] == result["digests"][1] != "none"
+
+
+@pytest.mark.parametrize(("kills", "workers"), [(3, 0), (2, 2)])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, kills: int, workers: int) -> None:
+    check_kills(tmp_path, kills, workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("part", range(5))
+def test_twenty_kills_a_worker_count(tmp_path: Path, workers: int, part: int) -> None:
+    check_kills(tmp_path / str(part), 4, workers)
+
+
+def test_a_kill_during_a_save_loses_no_checkpoint(tmp_path: Path) -> None:
+    result = drive("saves", tmp_path, 15)
+    assert result["lost"] == 0
+    assert result["steps"][-1] > 0
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_during_saves(tmp_path: Path) -> None:
+    assert drive("saves", tmp_path, 100)["lost"] == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        state = {"global_step": step, "state_dict": {"w": torch.ones(3) * step}}
+        newest = checkpointing.save_checkpoint(tmp_path, step, state, keep=2)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    intact = checkpointing.newest_intact(tmp_path)
+    assert intact is not None
+    assert checkpointing.load_checkpoint(intact)["global_step"] == 1
+    with pytest.raises(StorageError, match="damaged"):
+        checkpointing.load_checkpoint(newest)
+    with pytest.raises(UsageError, match="no such"):
+        checkpointing.load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in range(5):
+        checkpointing.save_checkpoint(tmp_path, step, {"global_step": step}, keep=2)
+    assert [p.name[:13] for p in checkpointing.checkpoints(tmp_path)] == [
+        "step_00000004",
+        "step_00000003",
+    ]
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        checkpointing.save_checkpoint(tmp_path / "file", 1, {}, keep=1)

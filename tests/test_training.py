@@ -1,0 +1,315 @@
+"""The training step, its optimiser, what is skipped, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planes import PlaneData, plane_pair
+from pytorch_lightning import Callback
+
+import train as program
+from data.compose import compose
+from data.stream import PairStream, shuffled
+from matcher.config import COMPACT, MatcherConfig, config_from_dict
+from matcher.errors import CheckpointError, UsageError
+from matcher.structures import ImagePair
+from matcher.training import checkpointing
+from matcher.training.config import OptimConfig, RunConfig
+from matcher.training.ema import averaged_copy, update_average
+from matcher.training.export import export_weights, load_weights
+from matcher.training.guard import DivergedError, NonFiniteGuard
+from matcher.training.module import MatcherModule, sample_matches
+from matcher.training.repro import load_step
+from matcher.training.schedule import lr_factor, scaled
+from matcher.training.supervision import supervise
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [
+        "model=tiny",
+        f"folder={folder}",
+        "trainer.accelerator=cpu",
+        "trainer.threads=1",
+        "trainer.progress=false",
+        "trainer.log_every=1",
+        "optim.warmup=5",
+        *more,
+    ]
+
+
+def run(folder: Path, *more: str, data: PlaneData | None = None) -> dict[str, float]:
+    return program.train(compose("train", words(folder, *more)), data or PlaneData())
+
+
+def run_config(folder: Path, *more: str) -> RunConfig:
+    values = compose("train", words(folder, *more))
+    values.pop("data", None)
+    return config_from_dict(RunConfig, values)
+
+
+class Disturb(Callback):
+    """Spoils the gradient of one parameter, or the batch, at some steps."""
+
+    def __init__(self, steps: range, what: str) -> None:
+        self.steps, self.what = steps, what
+        self.before: dict[str, Any] = {}
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        if trainer.global_step in self.steps:
+            self.before = {k: v.clone() for k, v in module.state_dict().items()}
+            if self.what == "batch":
+                batch.image0[:, :, 0, 0] = math.nan
+
+    def on_after_backward(self, trainer: Any, module: Any) -> None:
+        if trainer.global_step in self.steps and self.what == "gradient":
+            next(module.model.parameters()).grad.view(-1)[0] = math.inf
+
+
+def fit(config: RunConfig, *callbacks: Callback) -> MatcherModule:
+    module = MatcherModule(config, pairs_a_step=2)
+    program.build_trainer(config, callbacks).fit(module, datamodule=PlaneData())
+    return module
+
+
+def test_a_batch_is_learned_by_heart(tmp_path: Path) -> None:
+    data = PlaneData(batch_size=4, pairs=4)
+    metrics = run(
+        tmp_path, "debug=overfit", "trainer.max_steps=80", "trainer.log_every=80", data=data
+    )
+    assert metrics["train/accuracy"] > 0.95
+    assert metrics["pairs_seen"] == 320
+
+
+def test_a_run_leaves_config_logs_checkpoint_and_weights(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=3")
+    assert json.loads((tmp_path / "config.json").read_text())["name"] == "compact"
+    log = next(tmp_path.glob("logs/*/metrics.csv")).read_text()
+    assert "train/accuracy" in log.splitlines()[0]
+    assert len(checkpointing.checkpoints(tmp_path)) == 1
+    assert (tmp_path / "weights.safetensors").stat().st_size > 10_000
+
+
+def test_a_resumed_run_continues_the_count_of_pairs(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=3")
+    metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto")
+    assert (metrics["steps"], metrics["pairs_seen"]) == (5, 10)
+
+
+def test_exported_weights_start_another_run(tmp_path: Path) -> None:
+    run(tmp_path / "a", "trainer.max_steps=3")
+    weights = tmp_path / "a" / "weights.safetensors"
+    metrics = run(tmp_path / "b", "trainer.max_steps=1", f"init_weights={weights}")
+    assert metrics["pairs_seen"] == 8
+    config = run_config(tmp_path)
+    model = MatcherModule(config, 2).model
+    assert load_weights(model, weights) == 6
+    export_weights(model, tmp_path / "again.safetensors", 6)
+    other = MatcherModule(replace(config, seed=1), 2).model
+    load_weights(other, tmp_path / "again.safetensors")
+    for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    export_weights(MatcherModule(config, 2).model, tmp_path / "w.safetensors", 0)
+    transformer = replace(config.model.transformer, heads=4)
+    other = replace(config, model=replace(config.model, transformer=transformer))
+    with pytest.raises(CheckpointError, match="architecture"):
+        load_weights(MatcherModule(other, 2).model, tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match="no such"):
+        load_weights(MatcherModule(other, 2).model, tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_weights(MatcherModule(other, 2).model, tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("what", ["batch", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, what: str) -> None:
+    config = run_config(tmp_path, "trainer.max_steps=4")
+    disturb = Disturb(range(2, 3), what)
+    at_end: dict[str, Any] = {}
+
+    class Compare(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                at_end.update({k: v.clone() for k, v in module.state_dict().items()})
+
+    module = fit(config, disturb, Compare())
+    assert module.guard.total == 1
+    assert disturb.before
+    for key, before in disturb.before.items():
+        assert torch.equal(at_end[key], before), key
+    assert all(torch.isfinite(v.float()).all() for v in module.state_dict().values())
+    assert next(tmp_path.glob("nonfinite_*.pt"))
+
+
+def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_path: Path) -> None:
+    config = run_config(tmp_path, "trainer.max_steps=40")
+    with pytest.raises(DivergedError) as caught:
+        fit(config, Disturb(range(3, 40), "batch"))
+    assert caught.value.exit_code == 1
+    files = sorted(tmp_path.glob("nonfinite_*.pt"), key=lambda p: int(p.stem.split("_")[1]))
+    assert len(files) == 2
+    weights, pair, seed, saved = load_step(files[-1])
+    again = MatcherModule(config_from_dict(RunConfig, saved), 2)
+    again.model.load_state_dict(weights)
+    torch.manual_seed(seed)
+    assert not torch.isfinite(again.compute(again.model, pair).terms.total)
+
+
+def test_the_guard_allows_one_percent_and_forgets() -> None:
+    guard = NonFiniteGuard()
+    assert not any(guard.bad(step) for step in range(10))
+    assert guard.bad(10)
+    spread = NonFiniteGuard()
+    assert not any(spread.bad(step * 100) for step in range(50))
+    assert spread.total == 50
+    copy = NonFiniteGuard()
+    copy.restore(json.loads(json.dumps(guard.state())))
+    assert copy.bad(11)
+
+
+def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
+    module = MatcherModule(run_config(tmp_path), 2)
+    pair = plane_pair(0)
+    assert pair.geometry is not None
+    nothing = replace(pair, geometry=replace(pair.geometry, depth0=torch.zeros(1, 64, 96)))
+    terms = module.compute(module.model, nothing).terms
+    terms.total.backward()
+    assert terms.total.item() == 0
+    gradients = [p.grad for p in module.model.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("options", [("loss=focal",), ("loss.block_weight=0.1",)])
+def test_every_loss_trains_every_parameter(tmp_path: Path, options: tuple[str, ...]) -> None:
+    module = MatcherModule(run_config(tmp_path, *options), 2)
+    pair = ImagePair.collate([plane_pair(0), plane_pair(1, shift=8)])
+    terms = module.compute(module.model, pair).terms
+    terms.total.backward()
+    unused = [n for n, p in module.model.named_parameters() if p.grad is None]
+    assert unused == []
+    assert (terms.blocks > 0) == ("loss.block_weight=0.1" in options)
+
+
+def test_images_of_different_sizes_train(tmp_path: Path) -> None:
+    pair = plane_pair(0, shift=0)
+    assert pair.geometry is not None
+    geometry = replace(pair.geometry, depth1=pair.geometry.depth1[:, :32])
+    pair = replace(pair, image1=pair.image1[:, :, :32], geometry=geometry)
+    module = MatcherModule(run_config(tmp_path, "loss.block_weight=0.1"), 2)
+    terms = module.compute(module.model, pair).terms
+    assert torch.isfinite(terms.total)
+    assert terms.blocks > 0
+
+
+def test_refined_matches_are_capped_and_drawn_from_the_true_ones() -> None:
+    coarse, fine = supervise(plane_pair(0), stride=8, reach=6.0)
+    matches, chosen = sample_matches(coarse, fine, 7)
+    assert matches.index0.numel() == chosen.valid.numel() == 7
+    true = set(zip(coarse.index0.tolist(), coarse.index1.tolist(), strict=True))
+    assert set(zip(matches.index0.tolist(), matches.index1.tolist(), strict=True)) <= true
+
+
+def test_the_average_follows_weights_and_statistics() -> None:
+    model = torch.nn.BatchNorm1d(1)
+    average = averaged_copy(model)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.running_mean.fill_(1.0)  # pyright: ignore
+        model.num_batches_tracked.fill_(7)  # pyright: ignore
+    update_average(average, model, decay=0.5, updates=1000)
+    assert average.weight.item() == 2.0  # pyright: ignore
+    assert average.running_mean.item() == 0.5  # pyright: ignore
+    assert average.num_batches_tracked.item() == 7  # pyright: ignore
+    update_average(average, model, decay=0.999, updates=0)
+    assert average.weight.item() == pytest.approx(2.9)  # pyright: ignore
+
+
+def test_published_scaling_of_the_learning_rate() -> None:
+    config = scaled(OptimConfig(), pairs_a_step=4)
+    assert config.lr == pytest.approx(8e-3 * 4 / 64)
+    assert config.warmup == 1875 * 16
+    assert scaled(replace(OptimConfig(), canonical_batch=0), 4).lr == 8e-3
+
+
+def test_schedules() -> None:
+    steps = OptimConfig(warmup=10, warmup_start=0.1, milestones=(2, 3))
+    assert [lr_factor(steps, s, 100, 20) for s in (0, 5, 10, 39, 40, 60)] == pytest.approx(
+        [0.1, 0.55, 1, 1, 0.5, 0.25]
+    )
+    cosine = replace(steps, schedule="cosine")
+    assert [lr_factor(cosine, s, 110, 20) for s in (10, 60, 110)] == pytest.approx([1, 0.5, 0])
+    trapezoid = replace(steps, schedule="trapezoid", cooldown=0.2)
+    assert [lr_factor(trapezoid, s, 100, 20) for s in (79, 90, 100)] == pytest.approx([1, 0.5, 0])
+    assert lr_factor(trapezoid, 10**6, math.inf, 20) == 1
+
+
+def test_the_order_of_pairs_depends_on_seed_and_position_alone() -> None:
+    def take(count: int, **options: int) -> list[Any]:
+        stream = iter(PairStream(shuffled(5, seed=3), options.pop("batch_size", 2), **options))
+        return [key for _ in range(count) for key in next(stream)]
+
+    whole = take(10)
+    assert sorted(index for epoch, index in whole if epoch == 0) == [0, 1, 2, 3, 4]
+    assert [index for _, index in whole[:5]] != [index for _, index in whole[5:10]]
+    assert take(6, start=8) == whole[8:20]
+    ranks = [take(5, rank=r, world=2, batch_size=1) for r in (0, 1)]
+    assert [k for pair in zip(*ranks, strict=True) for k in pair] == whole[:10]
+
+
+def test_the_presets_equal_the_dataclasses() -> None:
+    for name, expected in (("outdoor", MatcherConfig()), ("compact", COMPACT)):
+        values = compose("train", [f"model={name}"])["model"]
+        assert config_from_dict(MatcherConfig, values) == expected
+    indoor = config_from_dict(MatcherConfig, compose("train", ["model=indoor"])["model"])
+    assert indoor.transformer.topks == (32, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trainer.max_step=3", "trainer.max_steps"),
+        ("model=compakt", "compact"),
+        ("optim.lr=-1", "optim.lr"),
+        ("optim.lr=nan", "optim.lr"),
+        ("loss.coarse=foccal", "focal"),
+        ("+model.transformer.head=3", "heads"),
+        ("+x._target_=os.system", "call code"),
+        ("hydra.run.dir=/tmp", "Hydra"),
+        ("optim.schedule=cosin", "cosine"),
+        ("resume=/nowhere/x.ckpt", "no such checkpoint"),
+        ("init_weights=/nowhere/x.safetensors", "no such weights"),
+        ("trainer.threads=${oc.env:HOME}", "environment"),
+        ("justaword", "key=value"),
+    ],
+)
+def test_a_bad_option_is_named_in_one_line(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(words(tmp_path, word)) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.startswith("E")
+    assert len(error.splitlines()) == 1
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--help"]) == 0
+    assert "experiment=compact" in capsys.readouterr().out
+
+
+def test_every_experiment_composes() -> None:
+    folder = Path(program.__file__).parent / "conf"
+    for group in ("experiment", "debug"):
+        for path in sorted((folder / group).glob("*.yaml")):
+            values = compose("train", [f"{group}={path.stem}"])
+            values.pop("data", None)
+            assert config_from_dict(RunConfig, values).name
