@@ -151,9 +151,7 @@ def _supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.
 
 
 def _points(keypoints0: np.ndarray, keypoints1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points0, points1 = (
-        np.ascontiguousarray(k, dtype=np.float64) for k in (keypoints0, keypoints1)
-    )
+    points0, points1 = (np.ascontiguousarray(k, dtype=np.float64) for k in (keypoints0, keypoints1))
     if points0.ndim != 2 or points0.shape[1] != 2 or points0.shape != points1.shape:
         raise ValueError(f"keypoints {points0.shape} and {points1.shape}; expected (N, 2) twice")
     if not (np.isfinite(points0).all() and np.isfinite(points1).all()):

@@ -1,0 +1,94 @@
+"""Evaluate matchers: `python -m eval benchmark=NAME [key=value ...]`; see `--help`."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.compose import CONF, compose
+from eval.options import EvalOptions, eval_options, split_names
+from matcher.errors import MatcherError, UsageError
+
+PATHS = {"root": "benchmark", "output": ""}
+"""Options whose value is a path, taken as it is, and the group that they belong to."""
+NAMES = ("method", "protocol")
+USAGE = """\
+usage: python -m eval benchmark=NAME[,NAME...] [key=value ...] [--debug]
+
+benchmarks: {benchmarks}
+
+examples:
+  python -m eval benchmark=synthetic method=compact,rootsift
+  python -m eval benchmark=pairs root=../shared/eval/strecha method=all protocol=poselib,loftr
+  python -m eval benchmark=megadepth1500 root=/data/megadepth method=outdoor protocol=loftr
+  python -m eval benchmark=warps root=photos method=runs/best.ckpt
+
+options:
+{options}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return run([word for word in words if word != "--debug"])
+    except MatcherError as error:
+        if debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(words: Sequence[str]) -> int:
+    """The program proper; raises MatcherError where it cannot go on."""
+    if {"--help", "-h"} & set(words):
+        print(usage())
+        return 0
+    plans = read_options(words)
+    from eval.report import write_reports
+    from eval.runner import evaluate
+
+    evaluations = [e for plan in plans for e in evaluate(plan)]
+    for line in write_reports(Path(plans[0].output), evaluations, plans[0], list(words)):
+        print(line)
+    return 0
+
+
+def read_options(words: Sequence[str]) -> list[EvalOptions]:
+    """One set of options for each benchmark that is named."""
+    benchmarks: tuple[str, ...] = ()
+    given, direct = [], {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name == "benchmark":
+            benchmarks = split_names(value)
+        elif equals and (name in PATHS or name in NAMES):
+            direct[name] = value
+        else:
+            given.append(word)
+    out = []
+    for benchmark in benchmarks or ("synthetic",):
+        values = compose("eval", [f"benchmark={benchmark}", *given])
+        for name, value in direct.items():
+            target = values[PATHS[name]] if PATHS.get(name) else values
+            target[name] = value
+        out.append(eval_options(values))
+    if len(out) > 1 and "root" in direct:
+        raise UsageError(201, "root", "belongs to one benchmark", "name a single benchmark")
+    return out
+
+
+def usage() -> str:
+    names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
+    text = (CONF / "eval.yaml").read_text(encoding="utf-8").split("_self_\n\n")[1]
+    return USAGE.format(benchmarks=", ".join(names), options=text.rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Benchmarks by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.options import BenchmarkOptions
+from eval.pairs import Benchmark, EvalPair, read_pairs_with_gt
+from matcher.errors import UsageError
+
+
+def load_benchmark(
+    options: BenchmarkOptions, *, cache: Path, limit: int | None = None, published: bool = False
+) -> Benchmark:
+    """The pairs of a benchmark and the size at which they are matched.
+
+    Args:
+        options: a file of ``conf/benchmark``.
+        cache: folder for benchmarks that are rendered.
+        limit: only the first this many pairs.
+        published: resize as the published LoFTR evaluation.
+
+    Raises:
+        UsageError: a folder or file is missing (E111) or cannot be understood (E112).
+    """
+    pairs = READERS[options.kind](options, cache)
+    if not pairs:
+        raise UsageError(112, options.root or options.name, "holds no pair")
+    dataset = Path(options.root).resolve().name if options.kind == "pairs" and options.root else ""
+    return Benchmark(
+        options.name,
+        dataset or options.name,
+        pairs[:limit],
+        options.sizing(published),
+        {"note": options.note} if options.note else {},
+    )
+
+
+def _pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
+    return read_pairs_with_gt(options.folder())
+
+
+READERS = {"pairs": _pairs}

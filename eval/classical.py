@@ -1,0 +1,82 @@
+"""Keypoints with descriptors, matched by mutual nearest neighbours and the ratio test."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from matcher.structures import Matches
+
+
+class RootSift:
+    """OpenCV's SIFT with square-rooted descriptors (Arandjelovic and Zisserman, 2012)."""
+
+    CONTRAST = 0.02
+    """Half of OpenCV's default, so that rooms with little texture yield keypoints too."""
+
+    def __init__(self, keypoints: int, ratio: float) -> None:
+        self.keypoints, self.ratio = keypoints, ratio
+
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        points0, descriptors0 = self._describe(image0)
+        points1, descriptors1 = self._describe(image1)
+        # The distance of unit vectors, from their products.
+        squared = np.maximum(2.0 - 2.0 * (descriptors0 @ descriptors1.T), 0.0)
+        return mutual_matches(points0, points1, np.sqrt(squared), self.ratio)
+
+    def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sift = cv2.SIFT_create(self.keypoints, contrastThreshold=self.CONTRAST)
+        found, descriptors = sift.detectAndCompute(as_gray(image), None)
+        if descriptors is None:
+            return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+        total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-8)
+        return cv2.KeyPoint.convert(found), np.sqrt(descriptors / total).astype(np.float32)
+
+
+class Orb:
+    """OpenCV's ORB with Hamming distances."""
+
+    def __init__(self, keypoints: int, ratio: float) -> None:
+        self.keypoints, self.ratio = keypoints, ratio
+
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        points0, bits0 = self._describe(image0)
+        points1, bits1 = self._describe(image1)
+        differing = bits0 @ (1 - bits1).T + (1 - bits0) @ bits1.T
+        return mutual_matches(points0, points1, differing, self.ratio)
+
+    def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        orb = cv2.ORB_create(self.keypoints)
+        found, descriptors = orb.detectAndCompute(as_gray(image), None)
+        if descriptors is None:
+            return np.zeros((0, 2), np.float32), np.zeros((0, 256), np.float32)
+        return cv2.KeyPoint.convert(found), np.unpackbits(descriptors, axis=1).astype(np.float32)
+
+
+def as_gray(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def mutual_matches(
+    points0: np.ndarray, points1: np.ndarray, distance: np.ndarray, ratio: float
+) -> Matches:
+    """Mutual nearest neighbours whose nearest distance is below `ratio` times the second nearest.
+
+    Args:
+        points0: (N, 2) pixels; `points1` (M, 2).
+        distance: (N, M) between descriptors.
+        ratio: of the test, applied from image 0 to image 1. The score is 1 - ratio found.
+    """
+    if min(distance.shape) < 2:
+        return Matches.empty("too_few_keypoints")
+    rows = np.arange(len(points0))
+    nearest, second = np.argpartition(distance, 1, axis=1)[:, :2].T
+    best, other = distance[rows, nearest], distance[rows, second]
+    found = best / np.maximum(other, 1e-12)
+    keep = (distance.argmin(axis=0)[nearest] == rows) & (found < ratio)
+    return Matches(
+        torch.from_numpy(points0[keep].astype(np.float32)),
+        torch.from_numpy(points1[nearest[keep]].astype(np.float32)),
+        torch.from_numpy((1.0 - found[keep]).astype(np.float32)),
+    )

@@ -1,0 +1,88 @@
+"""Sizes at which pairs are matched, and points carried between sizes of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from matcher.config import invalid, require_positive
+
+PUBLISHED_STEP = 8
+"""The published evaluation cuts sides to multiples of this."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How an image is resized before it is matched."""
+
+    max_side: int | None = None
+    """Shrink so that the longer side is at most this."""
+    min_side: int | None = None
+    """Resize so that the shorter side is this."""
+    size: tuple[int, int] | None = None
+    """Resize to exactly (width, height)."""
+    published: bool = False
+    """As the published LoFTR evaluation: the longer side is exactly `max_side`, sides are cut to
+    multiples of 8, and points scale as x s instead of (x + 0.5) s - 0.5."""
+
+    def __post_init__(self) -> None:
+        given = {k: getattr(self, k) for k in ("max_side", "min_side") if getattr(self, k)}
+        require_positive("benchmark.size", *given.values(), *(self.size or ()))
+        if len(given) + (self.size is not None) > 1:
+            raise invalid("benchmark.size", self.size, "one of size, max_side and min_side")
+
+    def target(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (width, height) at which an image of `size` is matched."""
+        if self.size is not None:
+            return self.size
+        factor = 1.0
+        if self.min_side is not None:
+            factor = self.min_side / min(size)
+        elif self.max_side is not None:
+            factor = self.max_side / max(size)
+            factor = factor if self.published else min(1.0, factor)
+        width, height = (max(1, round(side * factor)) for side in size)
+        if self.published:
+            width, height = (
+                max(PUBLISHED_STEP, side // PUBLISHED_STEP * PUBLISHED_STEP)
+                for side in (width, height)
+            )
+        return width, height
+
+    def describe(self) -> str:
+        if self.size is not None:
+            text = f"{self.size[0]}x{self.size[1]}"
+        elif self.min_side is not None:
+            text = f"short side {self.min_side}"
+        elif self.max_side is not None:
+            text = f"long side {'' if self.published else 'at most '}{self.max_side}"
+        else:
+            text = "as stored"
+        return f"{text}, multiples of {PUBLISHED_STEP}, padded" if self.published else text
+
+
+def convert(
+    points: np.ndarray, source: tuple[int, int], target: tuple[int, int], published: bool
+) -> np.ndarray:
+    """(N, 2) pixels of an image of size `source` as pixels of the same image at size `target`."""
+    scale = np.array(target, dtype=np.float64) / np.array(source, dtype=np.float64)
+    points = np.asarray(points, dtype=np.float64)
+    return points * scale if published else (points + 0.5) * scale - 0.5
+
+
+def conversion(source: tuple[int, int], target: tuple[int, int], published: bool) -> np.ndarray:
+    """(3, 3) affine matrix of `convert`; it turns intrinsics and homographies too."""
+    x, y = (np.array(target) / np.array(source)).tolist()
+    shift = (0.0, 0.0) if published else (0.5 * x - 0.5, 0.5 * y - 0.5)
+    return np.array([[x, 0.0, shift[0]], [0.0, y, shift[1]], [0.0, 0.0, 1.0]])
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A uint8 image at `size` (width, height); shrinking averages."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    shrinks = size[0] <= width and size[1] <= height
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,0 +1,102 @@
+"""kornia's LoFTR and DISK, with weights that lie in torch's cache already; nothing is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from kornia.feature import DISK, LoFTR, match_smnn
+from torch import Tensor
+
+from eval.classical import as_gray
+from matcher.structures import Matches
+
+
+class KorniaMethod:
+    """What the methods below share: a checkpoint from torch's cache.
+
+    Raises:
+        FileNotFoundError: the checkpoint is not there.
+    """
+
+    def __init__(self, file: str, device: str | None) -> None:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / file
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights at {path}")
+        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.settings: dict[str, str | int | float | bool | None] = {
+            "weights_sha256": self.weights_sha256
+        }
+        self.device = torch.device(device or "cpu")
+        self.state: dict[str, dict[str, Tensor]] = torch.load(
+            path, map_location="cpu", weights_only=True
+        )
+
+
+class KorniaLoftr(KorniaMethod):
+    """Detector-free; images are cut at the right and bottom to multiples of 8."""
+
+    def __init__(self, file: str, device: str | None) -> None:
+        super().__init__(file, device)
+        self.model = LoFTR(pretrained=None)
+        self.model.load_state_dict(self.state["state_dict"])
+        self.model.eval().to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        tensors = (self._tensor(image) for image in (image0, image1))
+        found = self.model(dict(zip(("image0", "image1"), tensors, strict=True)))
+        return Matches(
+            found["keypoints0"].cpu(), found["keypoints1"].cpu(), found["confidence"].cpu()
+        )
+
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        gray = as_gray(image)
+        height, width = (side // 8 * 8 for side in gray.shape)
+        tensor = torch.from_numpy(gray[:height, :width].copy()).float() / 255
+        return tensor[None, None].to(self.device)
+
+
+class LoftrOutdoor(KorniaLoftr):
+    def __init__(self, device: str | None, keypoints: int) -> None:
+        super().__init__("loftr_outdoor.ckpt", device)
+
+
+class LoftrIndoor(KorniaLoftr):
+    def __init__(self, device: str | None, keypoints: int) -> None:
+        super().__init__("loftr_indoor.ckpt", device)
+
+
+class Disk(KorniaMethod):
+    """DISK keypoints with mutual nearest neighbours and a ratio of 0.95 in both directions."""
+
+    RATIO = 0.95
+
+    def __init__(self, device: str | None, keypoints: int) -> None:
+        super().__init__("depth-save.pth", device)
+        self.settings |= {"keypoints": keypoints, "ratio": self.RATIO}
+        self.keypoints = keypoints
+        self.model = DISK()
+        self.model.load_state_dict(self.state["extractor"])
+        self.model.eval().to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        features = [
+            self.model(self._tensor(image), self.keypoints, pad_if_not_divisible=True)[0]
+            for image in (image0, image1)
+        ]
+        if min(len(f.keypoints) for f in features) < 2:
+            return Matches.empty("too_few_keypoints")
+        ratio, index = match_smnn(features[0].descriptors, features[1].descriptors, self.RATIO)
+        return Matches(
+            features[0].keypoints[index[:, 0]].cpu(),
+            features[1].keypoints[index[:, 1]].cpu(),
+            (1 - ratio[:, 0]).clamp(0, 1).cpu(),
+        )
+
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+        return tensor[None].to(self.device)

@@ -1,0 +1,112 @@
+"""What an evaluation is asked to do: plain values checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from eval.frames import Sizing
+from matcher.config import invalid, require_choice, require_positive, require_range
+from matcher.errors import UsageError
+
+KINDS = ("pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """A file of ``conf/benchmark``."""
+
+    name: str
+    kind: str
+    """Which reader."""
+    root: str | None = None
+    max_side: int | None = None
+    min_side: int | None = None
+    size: tuple[int, int] | None = None
+    pose_source: str = "auto"
+    """``scannet`` only: ``files``, ``npz``, or ``auto`` (files where they are)."""
+    count: int = 0
+    """Pairs to render, of benchmarks that are rendered."""
+    note: str = ""
+    """Shown with every result."""
+
+    def __post_init__(self) -> None:
+        require_choice("benchmark.kind", self.kind, KINDS)
+        require_choice("benchmark.pose_source", self.pose_source, ("auto", "files", "npz"))
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+        self.sizing()
+
+    def sizing(self, published: bool = False) -> Sizing:
+        return Sizing(self.max_side, self.min_side, self.size, published)
+
+    def folder(self) -> Path:
+        if self.root is None:
+            raise UsageError(201, "root", f"benchmark {self.name} needs one", "write root=DIR")
+        if not Path(self.root).is_dir():
+            raise UsageError(111, self.root, "no such folder", "check root=")
+        return Path(self.root)
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """``conf/eval.yaml`` with its benchmark."""
+
+    benchmark: BenchmarkOptions
+    method: tuple[str, ...] = ("compact",)
+    protocol: tuple[str, ...] = ("poselib",)
+    output: str = "outputs/eval"
+    limit: int | None = None
+    workers: int = 1
+    threads: int = 1
+    seed: int = 0
+    bootstrap: int = 1000
+    ransac_threshold: float | None = None
+    keypoints: int = 4096
+    ratio: float = 0.85
+    threshold: float | None = None
+    device: str | None = None
+    offline: bool = True
+    overwrite: bool = False
+    report: bool = True
+    drawn: int = 6
+
+    def __post_init__(self) -> None:
+        require_positive("workers", self.workers)
+        require_positive("threads", self.threads)
+        require_positive("keypoints", self.keypoints)
+        if self.limit is not None:
+            require_positive("limit", self.limit)
+        require_range("bootstrap", self.bootstrap, 0, 1_000_000)
+        require_range("drawn", self.drawn, 0, 1000)
+        require_range("ratio", self.ratio, 1e-6, 1.0)
+        if not self.method or not self.protocol:
+            raise invalid("method", self.method, "at least one method and one protocol")
+
+
+def eval_options(values: Mapping[str, Any]) -> EvalOptions:
+    """Options from composed plain values.
+
+    Raises:
+        UsageError: an unknown key (with the nearest valid one) or a value that cannot work.
+    """
+    known = {f.name for f in fields(EvalOptions)}
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            raise UsageError(
+                202, key, "unknown option", f"did you mean {near[0]!r}?" if near else ""
+            )
+    plain = dict(values)
+    for name in ("method", "protocol"):
+        plain[name] = split_names(plain.get(name, ()))
+    return EvalOptions(**plain | {"benchmark": BenchmarkOptions(**values["benchmark"])})
+
+
+def split_names(value: Any) -> tuple[str, ...]:
+    """``a,b`` or a list as names, each once."""
+    words = value.split(",") if isinstance(value, str) else [str(word) for word in value]
+    return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))

@@ -1,0 +1,104 @@
+"""What a benchmark is: pairs of image files with ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from eval.frames import Sizing
+from matcher.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EvalPair:
+    """Two images and what is known of them. Matrices are in pixels of the stored images."""
+
+    name: str
+    """Unique in its benchmark."""
+    image0: Path
+    image1: Path
+    K0: np.ndarray | None = None
+    """(3, 3)"""
+    K1: np.ndarray | None = None
+    T_0to1: np.ndarray | None = None
+    """(4, 4) takes camera-0 coordinates to camera-1 coordinates."""
+    K_size: tuple[int, int] | None = None
+    """Size (width, height) of the images that `K0` and `K1` belong to; None: as stored."""
+    homography: np.ndarray | None = None
+    """(3, 3) from image 0 to image 1."""
+    depth0: Path | None = None
+    """``.npy`` file of exact z-depth at the stored size; 0 where unknown."""
+    depth1: Path | None = None
+    overlap: float | None = None
+    """Share of image 0 that image 1 sees, where the benchmark says so."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Pairs, and the size at which they are matched."""
+
+    name: str
+    dataset: str
+    """Which data: the name of their folder."""
+    pairs: tuple[EvalPair, ...]
+    sizing: Sizing
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else a reader of the results must know."""
+
+    def digest(self) -> str:
+        """Changes with the list of pairs and with the size in bytes of any image."""
+        lines = []
+        for pair in self.pairs:
+            sizes = [p.stat().st_size if p.is_file() else 0 for p in (pair.image0, pair.image1)]
+            lines.append(f"{pair.name} {sizes}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:
+    """A folder in SuperGlue's format: ``pairs_with_gt.txt`` beside ``images/``.
+
+    A line holds ``name0 name1 rot0 rot1 K0(9) K1(9) T_0to1(16)``. The rot columns say how
+    SuperGlue's program would turn the images first; here they are matched as stored, for which K
+    and T hold. A pair that is listed twice counts once.
+    """
+    table = root / "pairs_with_gt.txt"
+    pairs = {}
+    for number, line in enumerate(lines_of(table), start=1):
+        words = line.split()
+        values = numbers(words[4:], 34, table, number)
+        name = f"{words[0]} {words[1]}"
+        pairs[name] = EvalPair(
+            name,
+            root / "images" / words[0],
+            root / "images" / words[1],
+            K0=values[:9].reshape(3, 3),
+            K1=values[9:18].reshape(3, 3),
+            T_0to1=values[18:].reshape(4, 4),
+        )
+    return tuple(pairs.values())
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(111, path, "no such file", "check root=") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(112, path, f"cannot be read as text: {error}") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def numbers(words: Iterable[str], count: int, path: Path, line: int) -> np.ndarray:
+    """`count` finite numbers of a line."""
+    try:
+        values = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise UsageError(112, f"{path}:{line}", str(error)) from None
+    if values.size != count or not np.isfinite(values).all():
+        raise UsageError(112, f"{path}:{line}", f"{values.size} numbers, expected {count} finite")
+    return values

@@ -1,0 +1,52 @@
+"""Evaluation protocols by name: which estimator, in whose pixels, after which resizing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from matcher.config import require_choice
+from matcher.estimation import Estimator
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How matches become a pose or a homography."""
+
+    name: str
+    pose: Estimator
+    homography: Estimator
+    published: bool = False
+    """Resize, pad and scale points as the published LoFTR evaluation, whose threshold counts
+    pixels of the image that K belongs to; otherwise those of the image that was matched."""
+
+    @property
+    def threshold_unit(self) -> str:
+        return "px of the image of K" if self.published else "px of the matched image"
+
+    def with_options(self, *, threshold: float | None, seed: int) -> Protocol:
+        pose, homography = (
+            replace(e, seed=seed, threshold=e.threshold if threshold is None else threshold)
+            for e in (self.pose, self.homography)
+        )
+        return replace(self, pose=pose, homography=homography)
+
+
+_PUBLISHED = Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True)
+
+PROTOCOLS = {
+    "loftr": Protocol(
+        "loftr",
+        pose=_PUBLISHED,
+        homography=Estimator("ransac", 3.0, confidence=0.995, iterations=2000),
+        published=True,
+    ),
+    "poselib": Protocol("poselib", Estimator("poselib", 1.0), Estimator("poselib", 3.0)),
+    "magsac": Protocol("magsac", Estimator("magsac", 1.0), Estimator("magsac", 3.0)),
+}
+"""``loftr`` is the published evaluation of LoFTR and QuadTree: OpenCV RANSAC at 0.5 px divided by
+the published mean of focal lengths. A pose that cannot be estimated is an infinite error."""
+
+
+def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:
+    require_choice("protocol", name, tuple(PROTOCOLS))
+    return PROTOCOLS[name].with_options(threshold=threshold, seed=seed)

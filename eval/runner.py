@@ -1,0 +1,163 @@
+"""One evaluation from options to records: predict what is missing, then measure the cache."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import poselib
+import torch
+
+from eval.benchmarks import load_benchmark
+from eval.measure import Row, measure
+from eval.methods import OFFLINE, Method, MethodOptions, MethodUnavailableError, build_method
+from eval.options import EvalOptions
+from eval.pairs import Benchmark
+from eval.predictions import Prediction, predict, prepare, read_predictions
+from eval.protocols import Protocol, protocol_named
+from eval.summary import summarize
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A method on a benchmark under a protocol, with all that the reports draw from."""
+
+    record: dict[str, Any]
+    """What ``results.json`` holds of it."""
+    timing: dict[str, Any]
+    """What differs from run to run."""
+    benchmark: Benchmark
+    rows: Sequence[Row] = ()
+    predictions: Sequence[Prediction] = ()
+
+
+def evaluate(options: EvalOptions) -> list[Evaluation]:
+    """Every method under every protocol on the benchmark of `options`.
+
+    A method that cannot run here is reported by name with the reason. A pair that fails counts as
+    an infinite error and is listed.
+    """
+    protocols = [
+        protocol_named(name, threshold=options.ransac_threshold, seed=options.seed)
+        for name in options.protocol
+    ]
+    names = [name for m in options.method for name in (OFFLINE if m == "all" else (m,))]
+    benchmarks = {
+        published: load_benchmark(
+            options.benchmark,
+            cache=Path(options.output) / "rendered",
+            limit=options.limit,
+            published=published,
+        )
+        for published in {p.published for p in protocols}
+    }
+    out = []
+    for name in dict.fromkeys(names):
+        for published, benchmark in sorted(benchmarks.items()):
+            chosen = [p for p in protocols if p.published == published]
+            out += _evaluate_method(options, name, benchmark, chosen)
+    return out
+
+
+def _evaluate_method(
+    options: EvalOptions, name: str, benchmark: Benchmark, protocols: Sequence[Protocol]
+) -> list[Evaluation]:
+    settings = MethodOptions(
+        keypoints=options.keypoints,
+        ratio=options.ratio,
+        threshold=options.threshold,
+        device=options.device,
+        offline=options.offline,
+        published=benchmark.sizing.published,
+    )
+    try:
+        method = build_method(name, settings)
+    except MethodUnavailableError as error:
+        return [
+            Evaluation(
+                {**_identity(name, benchmark, p), "status": "unavailable", "reason": error.why},
+                {},
+                benchmark,
+            )
+            for p in protocols
+        ]
+    job = prepare(
+        Path(options.output) / "predictions",
+        benchmark,
+        method,
+        settings,
+        threads=options.threads,
+        overwrite=options.overwrite,
+    )
+    predict(job, method, name, options.workers)
+    predictions = read_predictions(job)
+    return [_measured(options, method, benchmark, p, predictions) for p in protocols]
+
+
+def _measured(
+    options: EvalOptions,
+    method: Method,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    predictions: Sequence[Prediction],
+) -> Evaluation:
+    rows = measure(benchmark, predictions, protocol)
+    identity = _identity(method.name, benchmark, protocol)
+    record = {
+        **identity,
+        "status": "ok",
+        **summarize(rows, bootstrap=options.bootstrap, seed=options.seed),
+        **_circumstances(method, benchmark, protocol),
+        "bootstrap": options.bootstrap,
+    }
+    seconds = np.array([p.seconds for p in predictions])
+    timing = {
+        **identity,
+        "seconds_mean": float(seconds.mean()),
+        "seconds_median": float(np.median(seconds)),
+        "peak_mb": max(p.peak_mb for p in predictions),
+        "threads": options.threads,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+    }
+    return Evaluation(record, timing, benchmark, rows, predictions)
+
+
+def _identity(name: str, benchmark: Benchmark, protocol: Protocol) -> dict[str, Any]:
+    return {
+        "method": name,
+        "benchmark": benchmark.name,
+        "dataset": benchmark.dataset,
+        "protocol": protocol.name,
+    }
+
+
+def _circumstances(method: Method, benchmark: Benchmark, protocol: Protocol) -> dict[str, Any]:
+    """Everything a reader needs to repeat the numbers."""
+    homography = benchmark.pairs[0].homography is not None
+    estimator = protocol.homography if homography else protocol.pose
+    return {
+        "estimator": {
+            "poselib": "PoseLib LO-RANSAC",
+            "magsac": "OpenCV USAC_MAGSAC",
+            "ransac": "OpenCV RANSAC",
+        }[estimator.name],
+        "model": "homography" if homography else "essential",
+        "threshold": estimator.threshold,
+        "threshold_unit": protocol.threshold_unit,
+        "confidence": estimator.confidence,
+        "iterations": estimator.iterations,
+        "seed": estimator.seed,
+        "image_size": benchmark.sizing.describe(),
+        "opencv": cv2.__version__,
+        "poselib": poselib.__version__,
+        "weights_sha256": method.weights_sha256,
+        "settings": method.settings,
+        **benchmark.facts,
+    }
