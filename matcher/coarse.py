@@ -76,8 +76,13 @@ class CoarseMatcher(nn.Module):
         coarse1: Tensor,
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
+        threshold: float | None = None,
     ) -> CoarseMatches:
-        """Mutual best cells above the threshold, inside the border; arguments as above."""
+        """Mutual best cells above the threshold, inside the border; arguments as above.
+
+        `threshold` replaces the configured one.
+        """
+        threshold = self.config.threshold if threshold is None else threshold
         size0, size1 = coarse0.shape[-2:], coarse1.shape[-2:]
         parts = []
         for b in range(coarse0.shape[0]):
@@ -86,7 +91,7 @@ class CoarseMatcher(nn.Module):
             best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
-            parts.append(self._mutual(best, allowed0, allowed1))
+            parts.append(mutual_best(best, allowed0, allowed1, threshold))
         batch = torch.cat([torch.full_like(p[0], b) for b, p in enumerate(parts)])
         index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
         return CoarseMatches(batch, index0, index1, score)
@@ -135,14 +140,16 @@ class CoarseMatcher(nn.Module):
         score1, index1 = confidence.max(dim=0)
         return Best(score0, index0, score1, index1)
 
-    def _mutual(
-        self, best: Best, allowed0: Tensor, allowed1: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows = torch.arange(best.index0.shape[0], device=best.index0.device)
-        keep = (best.index1[best.index0] == rows) & (best.score0 > self.config.threshold)
-        keep &= allowed0 & allowed1[best.index0]
-        index0 = keep.nonzero()[:, 0]
-        return index0, best.index0[index0], best.score0[index0]
+
+def mutual_best(
+    best: Best, allowed0: Tensor, allowed1: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(index0, index1, score) of the allowed cells that are each other's best."""
+    rows = torch.arange(best.index0.shape[0], device=best.index0.device)
+    keep = (best.index1[best.index0] == rows) & (best.score0 > threshold)
+    keep &= allowed0 & allowed1[best.index0]
+    index0 = keep.nonzero()[:, 0]
+    return index0, best.index0[index0], best.score0[index0]
 
 
 def stream_dual_softmax(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:

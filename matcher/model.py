@@ -84,10 +84,18 @@ class FeatureMatcher(nn.Module):
         features1: FeatureMaps,
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
+        *,
+        threshold: float | None = None,
     ) -> MatcherOutput:
-        """Match extracted features; masks (B, h, w) bool of valid coarse cells."""
+        """Match extracted features.
+
+        Args:
+            features0: of image 0; `features1` of image 1.
+            mask0: (B, h0, w0) bool of valid coarse cells, None means everywhere; `mask1` likewise.
+            threshold: replaces the configured one.
+        """
         coarse0, coarse1 = self.attend(features0.coarse, features1.coarse, mask0, mask1)
-        matches = self.coarse.match(coarse0, coarse1, mask0, mask1)
+        matches = self.coarse.match(coarse0, coarse1, mask0, mask1, threshold)
         offset, deviation = self.fine.refine(
             features0.fine, features1.fine, coarse0, coarse1, matches
         )

@@ -1,0 +1,167 @@
+"""Images and region masks from the user, as the network takes them.
+
+Each image lies at the top left of its own canvas, black beyond. A coarse cell is valid if its
+centre pixel lies inside the image and the region mask allows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from matcher.config import MatcherConfig, invalid, require_positive
+from matcher.geometry import network_to_original, resize_scale, turn_upright
+from matcher.images import ImageSource, LoadedImage, load_image, read_mask
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 32
+"""Images with a shorter side give no match."""
+
+MaskSource = str | os.PathLike[str] | np.ndarray | Tensor
+
+
+class NetworkInput(NamedTuple):
+    """One image, resized, on its canvas."""
+
+    image: LoadedImage
+    canvas: Tensor
+    """(1, H, W) gray in [0, 1], H and W divisible by the canvas of the network"""
+    cells: Tensor
+    """(H/8, W/8) bool of valid cells"""
+    scale: Tensor
+    """(2,) original size / network size as (x, y)"""
+
+    def to_original(self, points: Tensor) -> Tensor:
+        """(N, 2) network pixels to pixels of the original image as it is stored."""
+        return self.image.to_stored(network_to_original(points, self.scale))
+
+
+class PreparedPair(NamedTuple):
+    """Two images as the network takes them."""
+
+    input0: NetworkInput
+    input1: NetworkInput
+
+    @property
+    def reason(self) -> str:
+        """Why there can be no match; empty where there can."""
+        if any(min(each.image.size) < MIN_SIDE for each in self):
+            return "too_small"
+        return "" if all(each.cells.any() for each in self) else "masked"
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Reads pairs for a model of `config`.
+
+    Raises:
+        UsageError: a value that cannot work.
+    """
+
+    config: MatcherConfig
+    max_side: int | None = 1024
+    """Longer images are shrunk to it, shorter ones stay as they are."""
+    apply_exif: bool = False
+    allow_truncated: bool = False
+    _warned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None:
+            require_positive("max_side", self.max_side)
+
+    def read(
+        self,
+        image0: ImageSource,
+        image1: ImageSource,
+        mask0: MaskSource | None = None,
+        mask1: MaskSource | None = None,
+    ) -> PreparedPair:
+        """Read both images and their region masks; `Predictor.match` explains them.
+
+        Raises:
+            UsageError: a missing file (E111), or a mask that is not of the size of its image.
+            ImageError: an image that cannot be used.
+        """
+        return PreparedPair(self._read(image0, mask0, "0"), self._read(image1, mask1, "1"))
+
+    def _read(self, source: ImageSource, mask: MaskSource | None, number: str) -> NetworkInput:
+        image = load_image(
+            source,
+            name=f"image{number}",
+            apply_exif=self.apply_exif,
+            allow_truncated=self.allow_truncated,
+        )
+        if not isinstance(source, LoadedImage):
+            is_path = isinstance(source, (str, os.PathLike))
+            self._warn(os.fspath(source) if is_path else f"image{number}", image)
+        allowed = None if mask is None else load_mask(mask, image.size, f"mask{number}")
+        return prepare(image, allowed, self.config, self.max_side)
+
+    def _warn(self, subject: str, image: LoadedImage) -> None:
+        """Each warning once."""
+        for warning in image.warnings:
+            text = f"{subject}: {warning}"
+            if text not in self._warned:
+                self._warned.add(text)
+                logger.warning(text)
+
+
+def load_mask(mask: MaskSource, size: tuple[int, int], name: str) -> np.ndarray:
+    """(H, W) bool of a region mask for an image of `size` (width, height).
+
+    Raises:
+        UsageError: not of the size of the image (E201) or no such file (E111).
+        ImageError: a mask image that cannot be read.
+    """
+    if isinstance(mask, (str, os.PathLike)):
+        mask = read_mask(mask)
+    elif isinstance(mask, Tensor):
+        mask = mask.detach().cpu().numpy()
+    if mask.shape != (size[1], size[0]):
+        raise invalid(name, mask.shape, f"(H, W) = ({size[1]}, {size[0]}), that of the image")
+    return mask.astype(bool)
+
+
+def prepare(
+    image: LoadedImage, allowed: np.ndarray | None, config: MatcherConfig, max_side: int | None
+) -> NetworkInput:
+    """Resize an image, put it on its canvas and find its valid cells.
+
+    Args:
+        image: of any size.
+        allowed: (H, W) bool in pixels of the image as stored, or None for everywhere.
+        config: of the model.
+        max_side: see `PairReader`.
+    """
+    height, width = image.gray.shape
+    ratio = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    gray = image.gray
+    if ratio < 1:
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    scale = resize_scale((width, height), size)
+    rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
+    canvas = torch.zeros(1, rows, columns)
+    canvas[0, : size[1], : size[0]] = torch.from_numpy(np.ascontiguousarray(gray))
+    stride = config.backbone.resolution[0]
+    cells = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
+    x, y = (np.arange(0, side, stride) for side in size)
+    inside = np.ones((len(y), len(x)), dtype=bool)
+    if allowed is not None:
+        upright = turn_upright(allowed, image.orientation)
+        inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
+    cells[: len(y), : len(x)] = torch.from_numpy(inside)
+    return NetworkInput(image, canvas, cells, torch.tensor(scale))
+
+
+def _nearest(pixels: np.ndarray, scale: float, side: int) -> np.ndarray:
+    """Original pixels that hold the centres of network pixels along one axis."""
+    return np.minimum((pixels + 0.5) * scale, side - 1).astype(np.int64)

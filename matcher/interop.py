@@ -1,0 +1,69 @@
+"""The matcher behind the interface of ``kornia.feature.LoFTR``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matcher.config import invalid
+from matcher.model import FeatureMatcher
+
+
+class KorniaMatcher(nn.Module):
+    """Takes and returns what ``kornia.feature.LoFTR`` does, so that it drops in there.
+
+    Args:
+        model: any matcher, such as ``load_matcher("outdoor").model``.
+    """
+
+    def __init__(self, model: FeatureMatcher) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Match a batch of pairs.
+
+        Args:
+            data: ``image0`` (B, 1, H0, W0) and ``image1`` (B, 1, H1, W1), gray in [0, 1], of any
+                size; optionally ``mask0`` (B, H0, W0) and ``mask1``, zero where nothing may match.
+
+        Returns:
+            ``keypoints0`` (M, 2) and ``keypoints1`` (M, 2) in pixels of the given images, (x, y);
+            ``confidence`` (M,); ``batch_indexes`` (M,) int64, in order. M is 0 where nothing
+            matches.
+
+        Raises:
+            UsageError: a missing image, or another shape.
+        """
+        image0, mask0 = self._on_canvas(data, "0")
+        image1, mask1 = self._on_canvas(data, "1")
+        if image0.shape[0] != image1.shape[0]:
+            expected = f"a batch of {image0.shape[0]}, that of image0"
+            raise invalid("image1", tuple(data["image1"].shape), expected)
+        found = self.model(image0, image1, mask0, mask1)
+        return {
+            "keypoints0": found.keypoints0,
+            "keypoints1": found.keypoints1,
+            "confidence": found.score,
+            "batch_indexes": found.batch,
+        }
+
+    def _on_canvas(self, data: Mapping[str, Tensor], number: str) -> tuple[Tensor, Tensor | None]:
+        """The image padded to the canvas, and its mask of pixels; None where all are valid."""
+        image, mask = data.get(f"image{number}"), data.get(f"mask{number}")
+        shape = None if image is None else tuple(image.shape)
+        if image is None or image.ndim != 4 or image.shape[1] != 1 or 0 in image.shape:
+            raise invalid(f"image{number}", shape, "(B, 1, H, W)")
+        expected = (image.shape[0], *image.shape[2:])
+        if mask is not None and tuple(mask.shape) != expected:
+            raise invalid(f"mask{number}", tuple(mask.shape), f"{expected}, that of the image")
+        canvas = self.model.config.canvas
+        pad = (0, -image.shape[3] % canvas, 0, -image.shape[2] % canvas)
+        if mask is None and pad == (0, 0, 0, 0):
+            return image, None
+        if mask is None:
+            mask = torch.ones(expected, dtype=torch.bool, device=image.device)
+        return F.pad(image, pad), F.pad(mask.bool(), pad)

@@ -1,0 +1,284 @@
+"""The main way in: two images of any kind and size to matches in their original pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from matcher.checkpoint import load_safetensors
+from matcher.config import invalid, require_positive, require_range
+from matcher.errors import MatcherError
+from matcher.images import ImageSource
+from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
+from matcher.model import FeatureMatcher
+from matcher.registry import resolve
+from matcher.structures import FeatureMaps, Matches
+
+Pair = (
+    tuple[ImageSource, ImageSource]
+    | tuple[ImageSource, ImageSource, MaskSource | None, MaskSource | None]
+)
+
+
+class Predictor:
+    """Matches images with a model.
+
+    Args:
+        model: is moved to `device` and set to evaluation mode.
+        device: such as ``cpu`` or ``cuda:0``; None takes a CUDA device where there is one.
+        threshold: confidence, from 0 to 1, that a match exceeds; None takes the model's.
+        max_side: longer images are shrunk to it; shorter ones are never enlarged. None: no limit.
+        top_k: keep at most so many matches, the best. None: all.
+        apply_exif: turn image files as their EXIF orientation says. Results are in pixels of the
+            image as stored either way.
+        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere.
+
+    Raises:
+        UsageError: a value that cannot work, or a device that is not there.
+    """
+
+    def __init__(
+        self,
+        model: FeatureMatcher,
+        *,
+        device: str | torch.device | None = None,
+        threshold: float | None = None,
+        max_side: int | None = 1024,
+        top_k: int | None = None,
+        apply_exif: bool = False,
+        allow_truncated: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _require_options(threshold, top_k)
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
+        self.reader = PairReader(model.config, max_side, apply_exif, allow_truncated)
+        self.device = find_device(device)
+        self.model = model.to(self.device).eval()
+        self.threshold = threshold
+        self.top_k = top_k
+        self.dtype = dtype
+
+    def match(
+        self,
+        image0: ImageSource,
+        image1: ImageSource,
+        *,
+        mask0: MaskSource | None = None,
+        mask1: MaskSource | None = None,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Matches:
+        """Match two images.
+
+        Args:
+            image0: a path, an array, a tensor or a loaded image (see `matcher.images.load_image`);
+                the sizes of the two images may differ.
+            mask0: (H, W) in pixels of image 0 as stored, or a mask image: False (black) where
+                nothing may match; `mask1` likewise.
+            threshold: for this call; so is `top_k`.
+
+        Returns:
+            Matches on the CPU, best first, in pixels of the original images. A match that was
+            refined to outside of image 1 is dropped. No match is a result, not an error; its
+            reason is ``too_small`` for an image below 32 pixels and ``masked`` for one that is
+            all masked.
+
+        Raises:
+            UsageError: a missing file (E111), or an option or a mask that cannot work (E201).
+            ImageError: an image that cannot be used (E101 to E105).
+        """
+        _require_options(threshold, top_k)
+        pair = self.reader.read(image0, image1, mask0, mask1)
+        return self._match([pair], threshold, top_k)[0]
+
+    def match_many(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        batch_size: int = 4,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Iterator[Matches]:
+        """Match pairs, several at a time; results come in order and equal those of `match`.
+
+        The next batch is read while the network is busy.
+
+        Args:
+            pairs: (image0, image1) or (image0, image1, mask0, mask1), as `match` takes them.
+            batch_size: pairs at a time; they need not be of one size.
+            threshold: for this call; so is `top_k`.
+
+        Raises:
+            UsageError, ImageError: as `match`, when the pair at fault comes up; nothing follows.
+        """
+        _require_options(threshold, top_k)
+        require_positive("batch_size", batch_size)
+        return self._match_batches(iter(pairs), batch_size, threshold, top_k)
+
+    def _match_batches(
+        self, pairs: Iterator[Pair], batch_size: int, threshold: float | None, top_k: int | None
+    ) -> Iterator[Matches]:
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead: list[Future[PreparedPair]] = []
+            while batch := list(islice(pairs, batch_size)):
+                reading = [reader.submit(self._read, pair) for pair in batch]
+                yield from self._match_read(ahead, threshold, top_k)
+                ahead = reading
+            yield from self._match_read(ahead, threshold, top_k)
+
+    def _read(self, pair: Pair) -> PreparedPair:
+        return self.reader.read(*pair) if len(pair) == 4 else self.reader.read(*pair)
+
+    def _match_read(
+        self, reading: Sequence[Future[PreparedPair]], threshold: float | None, top_k: int | None
+    ) -> Iterator[Matches]:
+        """Match what could be read before the first fault, then raise that."""
+        read: list[PreparedPair] = []
+        fault: MatcherError | None = None
+        for future in reading:
+            try:
+                read.append(future.result())
+            except MatcherError as error:
+                fault = error
+                break
+        yield from self._match(read, threshold, top_k)
+        if fault is not None:
+            raise fault
+
+    @torch.inference_mode()
+    def _match(
+        self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
+    ) -> list[Matches]:
+        threshold = self.threshold if threshold is None else threshold
+        top_k = self.top_k if top_k is None else top_k
+        out = [Matches.empty(pair.reason) for pair in pairs]
+        able = [i for i, pair in enumerate(pairs) if not pair.reason]
+        if not able:
+            return out
+        with self._arithmetic():
+            features0, mask0 = self._extract([pairs[i].input0 for i in able])
+            features1, mask1 = self._extract([pairs[i].input1 for i in able])
+            output = self.model.match(features0, features1, mask0, mask1, threshold=threshold)
+        for i, found in zip(able, output.split(len(able)), strict=True):
+            out[i] = in_original(found.to("cpu"), pairs[i])
+            out[i] = out[i] if top_k is None else out[i].top(top_k)
+        return out
+
+    def _extract(self, inputs: Sequence[NetworkInput]) -> tuple[FeatureMaps, Tensor | None]:
+        """Features of several images, each from its own canvas, and the mask of valid cells."""
+        maps = [self.model.extract(each.canvas[None].to(self.device)) for each in inputs]
+        return pad_feature_maps(maps, [each.cells.to(self.device) for each in inputs])
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Mixed precision where asked for, and the same result every time."""
+        mixed = self.dtype not in (None, torch.float32)
+        with (
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        ):
+            yield
+
+
+def load_matcher(
+    name_or_path: str | os.PathLike[str] = "compact",
+    *,
+    device: str | torch.device | None = None,
+    threshold: float | None = None,
+    max_side: int | None = 1024,
+    top_k: int | None = None,
+    apply_exif: bool = False,
+    allow_truncated: bool = False,
+    dtype: torch.dtype | None = None,
+    offline: bool = False,
+) -> Predictor:
+    """A predictor with weights by name or path.
+
+    Args:
+        name_or_path: ``compact``, which is bundled; the name of published weights, which are
+            fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
+        offline: fail at once where weights would have to be fetched.
+        device, threshold, max_side, top_k, apply_exif, allow_truncated, dtype: see `Predictor`.
+
+    Raises:
+        UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
+        CheckpointError: weights that are refused or cannot be fetched (E501 to E508).
+    """
+    _require_options(threshold, top_k)
+    device = find_device(device)
+    return Predictor(
+        load_safetensors(resolve(os.fspath(name_or_path), offline=offline)),
+        device=device,
+        threshold=threshold,
+        max_side=max_side,
+        top_k=top_k,
+        apply_exif=apply_exif,
+        allow_truncated=allow_truncated,
+        dtype=dtype,
+    )
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; None takes a CUDA device where there is one.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise invalid("device", str(device), f"a device of this machine ({reason})") from error
+
+
+def pad_feature_maps(
+    maps: Sequence[FeatureMaps], cells: Sequence[Tensor]
+) -> tuple[FeatureMaps, Tensor | None]:
+    """Feature maps of several sizes as one batch, padded at the bottom and the right.
+
+    Batches pad feature maps and never images: an image must not feel its batch mates.
+
+    Args:
+        maps: of one image each, (1, C, h, w) and (1, D, H, W).
+        cells: (h, w) bool of the valid cells of each.
+
+    Returns:
+        (B, C, h, w) and (B, D, H, W) maps and the (B, h, w) mask of valid cells, None where all
+        are.
+    """
+    mask = _stack([each[None] for each in cells])
+    features = FeatureMaps(_stack([m.coarse for m in maps]), _stack([m.fine for m in maps]))
+    return features, None if mask.all() else mask
+
+
+def _stack(maps: Sequence[Tensor]) -> Tensor:
+    height, width = (max(m.shape[side] for m in maps) for side in (-2, -1))
+    return torch.cat([F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in maps])
+
+
+def in_original(found: Matches, pair: PreparedPair) -> Matches:
+    """Matches of the network in pixels of the original images, those outside of them dropped."""
+    points0 = pair.input0.to_original(found.keypoints0)
+    points1 = pair.input1.to_original(found.keypoints1)
+    inside = torch.ones(len(found), dtype=torch.bool)
+    for each, points in ((pair.input0, points0), (pair.input1, points1)):
+        inside &= ((points >= 0) & (points < torch.tensor(each.image.size))).all(dim=1)
+    return Matches(points0, points1, found.scores)[inside]
+
+
+def _require_options(threshold: float | None, top_k: int | None) -> None:
+    if threshold is not None:
+        require_range("threshold", threshold, 0.0, 1.0)
+    if top_k is not None:
+        require_positive("top_k", top_k)
