@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.layouts import Draft, rotation_y
-from data.render import Views, add_sheet, nearest_plane, plane_maps, Surface
+from data.render import Surface, Views, add_sheet, nearest_plane, plane_maps
 
 PROBE = (15, 20)
 PROPOSALS = 8
@@ -32,11 +32,12 @@ def choose_cameras(
 ) -> Cameras:
     """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable."""
     K, pose = propose(rng, draft, size)
-    depth = probe_depth(draft, K, pose, size)
+    depth, empty = probe(draft, K, pose, size)
     overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
     usable = (depth > 0).float().mean((1, 2)) > 0.8
     usable &= depth.flatten(1).quantile(0.1, dim=1) > 0.25
     usable &= depth.flatten(1).median(dim=1).values > 0.5
+    usable &= empty.float().mean((1, 2)) < 0.7
     overlap = (overlap * (usable[1:] & usable[0])).numpy()
     best = int(np.abs(overlap - wanted).argmin())
     pair = [0, best + 1]
@@ -51,16 +52,14 @@ def propose(
     count = 1 + PROPOSALS
     reach = draft.eye - draft.target
     distance = np.linalg.norm(reach)
-    spread = np.linspace(0.25, 1.0, PROPOSALS)
-    eyes, targets = [draft.eye], [draft.target]
-    for strength in spread:
-        turn = rotation_y(strength * rng.normal() * 0.7)
-        ratio = 2 ** (strength * rng.uniform(-1.3, 1.3))
-        rise = np.array([0, strength * rng.normal() * 0.35 * distance, 0])
-        shift = strength * rng.normal(size=3) * 0.3 * distance
-        eyes.append(np.clip(draft.target + turn @ reach * ratio + rise, draft.low, draft.high))
-        targets.append(draft.target + shift)
-    pose = np.stack([look_at(rng, e, t) for e, t in zip(eyes, targets, strict=True)])
+    strength = np.linspace(0.25, 1.0, PROPOSALS)
+    turns = np.stack([rotation_y(angle) for angle in strength * rng.normal(size=PROPOSALS) * 0.7])
+    ratio = 2 ** (strength * rng.uniform(-1.3, 1.3, PROPOSALS))
+    shift = strength[:, None] * rng.normal(size=(2, PROPOSALS, 3)) * 0.3 * distance
+    eyes = draft.target + (turns @ reach) * ratio[:, None] + shift[0] * (0, 1, 0)
+    eyes = np.concatenate([draft.eye[None], np.clip(eyes, draft.low, draft.high)])
+    targets = np.concatenate([draft.target[None], draft.target + shift[1]])
+    pose = look_at(rng, eyes, targets)
     opening = np.radians(rng.uniform(45, 80)) * np.exp(rng.normal(size=count) * 0.15)
     focal = 0.5 * width / np.tan(np.clip(opening, 0.5, 1.6) / 2)
     K = np.zeros((count, 3, 3))
@@ -73,29 +72,32 @@ def propose(
 
 
 def look_at(rng: np.random.Generator, eye: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """World-to-camera pose with a little roll, now and then a lot."""
-    ahead = target - eye
-    norm = np.linalg.norm(ahead)
-    ahead = ahead / norm if norm > 1e-6 else np.array([0, 0, 1.0])
-    right = np.cross([0, 1.0, 0], ahead)
-    norm = np.linalg.norm(right)
-    right = right / norm if norm > 1e-3 else np.array([1.0, 0, 0])
+    """(N, 4, 4) world-to-camera poses with a little roll, now and then a lot; (N, 3) points."""
+    ahead = target - eye + 1e-6
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    right = np.stack([ahead[:, 2] + 1e-6, np.zeros(len(eye)), -ahead[:, 0]], axis=1)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
     down = np.cross(ahead, right)
-    roll = rng.normal() * (0.1 if rng.random() < 0.8 else 0.45)
-    c, s = np.cos(roll), np.sin(roll)
-    pose = np.eye(4)
-    pose[:3, :3] = np.stack([c * right + s * down, c * down - s * right, ahead])
-    pose[:3, 3] = -pose[:3, :3] @ eye
+    roll = rng.normal(size=len(eye)) * np.where(rng.random(len(eye)) < 0.8, 0.1, 0.45)
+    c, s = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    pose = np.zeros((len(eye), 4, 4))
+    pose[:, :3, :3] = np.stack([c * right + s * down, c * down - s * right, ahead], axis=1)
+    pose[:, :3, 3] = -np.einsum("nij,nj->ni", pose[:, :3, :3], eye)
+    pose[:, 3, 3] = 1
     return pose
 
 
-def probe_depth(draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """(V, h, w) coarse depth maps of the draft."""
+def probe(
+    draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(V, h, w) coarse depth maps, and where they show nothing but a plain wall."""
     count = len(K)
     x, y = probe_pixels(size)
     rects = torch.from_numpy(np.stack(draft.rects)).expand(count, -1, -1, -1)
     intrinsics, poses = torch.from_numpy(K).float(), torch.from_numpy(pose)
-    inverse_depth, _ = nearest_plane(plane_maps(rects, intrinsics, poses), x, y)
+    inverse_depth, winner = nearest_plane(plane_maps(rects, intrinsics, poses), x, y)
+    plain = [draft.textures[int(paint[0])] == "plain" for paint in draft.rect_paint]
+    empty = torch.tensor(plain)[winner]
     if draft.sheets:
         sheets = torch.from_numpy(np.stack(draft.sheets)).expand(count, -1, -1, -1)
         shape = torch.tensor(draft.sheet_shape, dtype=torch.float32).expand(count, -1, -1)
@@ -105,8 +107,9 @@ def probe_depth(draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, 
         for q in range(len(draft.sheets)):
             for side in (-1.0, 1.0):
                 seen = add_sheet(seen, views, q, paint, x, y, side)
+        empty &= seen.inverse_depth == inverse_depth
         inverse_depth = seen.inverse_depth
-    return inverse_depth.reciprocal().nan_to_num(0, 0, 0)
+    return inverse_depth.reciprocal().nan_to_num(0, 0, 0), empty
 
 
 def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -35,13 +35,12 @@ def develop(radiance: Tensor, scene: SceneBatch) -> Tensor:
         ..., None, None
     ].unbind(2)
     light = F.interpolate(scene.light, radiance.shape[-2:], mode="bilinear", align_corners=True)
-    image = radiance * light * exposure * falloff(radiance, vignette)
-    image = (image - 0.5) * contrast + 0.5
-    image = image.clamp_(0, 1)
-    image = image + curve * image * (1 - image)
+    light = light.mul_(exposure * contrast).mul_(falloff(radiance, vignette))
+    image = torch.addcmul(0.5 - 0.5 * contrast, radiance, light).clamp_(0, 1)
+    image = torch.addcmul(image, curve * image, 1 - image)
     if (scene.blur.amax((-2, -1)) < 1).any():
         image = blurred(image, scene.blur)
-    image = image + noise * noise_field(noise_start, image)
+    image = torch.addcmul(image, noise, noise_field(noise_start, image))
     if (jpeg_step > 0).any():
         image = compressed(image.clamp_(0, 1), jpeg_step)
     return image
@@ -56,11 +55,16 @@ def falloff(image: Tensor, vignette: Tensor) -> Tensor:
 
 
 def blurred(image: Tensor, kernels: Tensor) -> Tensor:
-    """(B, 2, H, W) with a (B, 2, k, k) point spread of its own for each view."""
+    """(B, 2, H, W) with a (B, 2, k, k) point spread of its own for each view.
+
+    By the Fourier transform: a different kernel for each channel is what convolution routines for
+    the CPU are slowest at.
+    """
     pad = kernels.shape[-1] // 2
-    flat = image.flatten(0, 1)[None]
-    flat = F.pad(flat, (pad, pad, pad, pad), mode="replicate")
-    return F.conv2d(flat, kernels.flatten(0, 1)[:, None], groups=flat.shape[1]).view_as(image)
+    framed = F.pad(image, (pad, pad, pad, pad), mode="replicate")
+    size = framed.shape[-2:]
+    spectrum = torch.fft.rfft2(framed) * torch.fft.rfft2(kernels, s=size)
+    return torch.fft.irfft2(spectrum, s=size)[..., 2 * pad :, 2 * pad :]
 
 
 def noise_field(start: Tensor, image: Tensor) -> Tensor:

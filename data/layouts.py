@@ -169,7 +169,7 @@ def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: floa
 def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
     """A picture, or a row of equal ones, 1 cm before a wall."""
     wall = draft.rects[int(rng.integers(0, 4))]
-    u, v, centre = wall.T
+    u, _, centre = wall.T
     along, inward = u / np.linalg.norm(u), -centre / np.linalg.norm(centre)
     size = rng.uniform(0.15, 0.8, 2)
     reach = np.linalg.norm(u) - size[0]

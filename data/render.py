@@ -16,9 +16,10 @@ from torch import Tensor
 
 from data.develop import develop
 from data.scene import SceneBatch
+from data.textures import MIP_LEVELS
 from matcher.structures import ImagePair, PairGeometry
 
-MIP_LEVELS = 6
+Window = tuple[slice, slice]
 
 
 class Views(NamedTuple):
@@ -42,8 +43,10 @@ class Surface(NamedTuple):
     area: Tensor
     """log2 of the texture area (1 = the whole texture) under a pixel"""
     slot: Tensor
-    contrast: Tensor
-    bright: Tensor
+    """texture of the scene"""
+    gain: Tensor
+    """gray = gain * texture + offset"""
+    offset: Tensor
 
 
 @torch.no_grad()
@@ -67,7 +70,7 @@ def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     y, x = (torch.arange(n, device=device, dtype=torch.float32) for n in scene.size)
     seen = trace(flatten_views(scene), scene.rect_look, scene.sheet_look, x, y)
     gray = fetch(scene.textures, seen.u, seen.v, seen.area, seen.slot)
-    gray = ((gray - 0.5) * seen.contrast + 0.5) * seen.bright
+    gray = torch.addcmul(seen.offset, gray, seen.gain)
     nothing = seen.inverse_depth <= 0
     shape = (len(scene), 2, *scene.size)
     depth = seen.inverse_depth.reciprocal().masked_fill(nothing, 0).view(shape)
@@ -117,7 +120,8 @@ def trace(views: Views, rect_look: Tensor, sheet_look: Tensor, x: Tensor, y: Ten
         y: (H,) pixel rows.
     """
     maps = plane_maps(views.rects, views.K, views.pose)
-    inverse_depth, winner = nearest_plane(maps, x, y)
+    windows = pixel_windows(views, x, y) if x.device.type == "cpu" else None
+    inverse_depth, winner = nearest_plane(maps, x, y, windows)
     seen = paint_planes(maps, rect_look.flatten(0, 1), inverse_depth, winner, x, y)
     for q in range(views.sheets.shape[1]):
         look = sheet_look.flatten(0, 1)[:, q]
@@ -141,46 +145,79 @@ def plane_maps(rects: Tensor, K: Tensor, pose: Tensor) -> Tensor:
     return (torch.stack([vc, cu, uv], dim=-2) / determinant).float()
 
 
-def nearest_plane(maps: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(V, H, W) inverse depth, 0 where nothing is hit, and index of the rectangle in front."""
-    best = x.new_zeros(maps.shape[0], y.numel(), x.numel())
-    winner = torch.zeros_like(best, dtype=torch.int64)
+def pixel_windows(views: Views, x: Tensor, y: Tensor) -> list[Window]:
+    """For each rectangle the rows and columns outside which no view sees it."""
+    u, v, c = views.rects.double().unbind(-1)
+    corners = torch.stack([c - u - v, c - u + v, c + u - v, c + u + v], dim=2)
+    pose = views.pose[:, None]
+    points = (corners @ pose[..., :3, :3].mT + pose[..., None, :3, 3]) @ views.K[
+        :, None
+    ].mT.double()
+    depth = points[..., 2]
+    pixels = points[..., :2] / depth[..., None].clamp(min=1e-3)
+    ahead = (depth > 1e-3).all(dim=2)[..., None]
+    low = pixels.amin(2).where(ahead, -1e9).amin(0).ceil().clamp(min=0)
+    high = pixels.amax(2).where(ahead, 1e9).amax(0).floor() + 1
+    bound = torch.tensor([x.numel(), y.numel()])
+    spans = torch.stack([torch.minimum(low, bound), high.clamp(min=0).minimum(bound)], dim=-1)
+    return [(slice(*rows), slice(*columns)) for columns, rows in spans.long().tolist()]
+
+
+def nearest_plane(
+    maps: Tensor, x: Tensor, y: Tensor, windows: list[Window] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The front of the rectangles.
+
+    Args:
+        maps: (V, P, 3, 3) as of `plane_maps`.
+        x: (W,) pixel columns.
+        y: (H,) pixel rows.
+        windows: rows and columns to which each rectangle is confined.
+
+    Returns:
+        (V, H, W) inverse depth, 0 where nothing is hit, and index of the rectangle.
+    """
+    inverse_depth = x.new_zeros(maps.shape[0], y.numel(), x.numel())
+    winner = torch.zeros_like(inverse_depth, dtype=torch.int64)
     for p in range(maps.shape[1]):
-        a, b, w = affine(maps[:, p], x, y).unbind(1)
+        rows, columns = windows[p] if windows else (slice(None), slice(None))
+        a, b, w = affine(maps[:, p], x[columns], y[rows])
+        best = inverse_depth[:, rows, columns]
         hit = (torch.maximum(a.abs_(), b.abs_()) <= w).logical_and_(w > best)
-        best = torch.where(hit, w, best)
-        winner.masked_fill_(hit, p)
-    return best, winner
+        torch.where(hit, w, best, out=best)
+        winner[:, rows, columns].masked_fill_(hit, p)
+    return inverse_depth, winner
 
 
-def affine(rows: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(V, N, H, W) values of the (V, N, 3) functions of (x, y, 1)."""
-    along_x = rows[..., :1] * x
-    along_y = rows[..., 1:2] * y + rows[..., 2:]
-    return along_y[..., :, None] + along_x[..., None, :]
+def affine(rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """(V, H, W) values of each of the (V, N, 3) functions of (x, y, 1)."""
+    along_x = (rows[..., :1] * x)[..., None, :]
+    along_y = (rows[..., 1:2] * y + rows[..., 2:])[..., None]
+    return tuple(along_y[:, n] + along_x[:, n] for n in range(rows.shape[1]))
 
 
 def paint_planes(
     maps: Tensor, look: Tensor, inverse_depth: Tensor, winner: Tensor, x: Tensor, y: Tensor
 ) -> Surface:
     """Look the winning rectangles up; (V, P, 7) `look`."""
-    slot, su, tu, sv, tv, contrast, bright = look.unbind(-1)
+    slot, su, tu, sv, tv, gain, offset = look.unbind(-1)
     w = maps[:, :, 2]
     to_u = su[..., None] * maps[:, :, 0] + tu[..., None] * w
     to_v = sv[..., None] * maps[:, :, 1] + tv[..., None] * w
-    area = torch.log2((torch.linalg.det(maps.double()).float() * su * sv).abs())
-    painted = torch.stack([area, slot, contrast, bright], dim=-1)
+    stretch = (maps[:, :, 0] * torch.linalg.cross(maps[:, :, 1], w)).sum(-1)
+    area = torch.log2((stretch * su * sv).abs())
+    painted = torch.stack([area, slot, gain, offset], dim=-1)
     table = torch.cat([to_u, to_v, painted], dim=-1)
     views, count = table.shape[:2]
-    offset = torch.arange(views, device=table.device)[:, None, None] * count
-    index = (winner + offset).flatten()
+    first = torch.arange(views, device=table.device)[:, None, None] * count
+    index = (winner + first).flatten()
     columns = table.view(-1, 10).t().contiguous().index_select(1, index)
-    ux, uy, u1, vx, vy, v1, area, slot, contrast, bright = columns.view(10, *winner.shape)
-    z = inverse_depth.reciprocal()
+    ux, uy, u1, vx, vy, v1, area, slot, gain, offset = columns.view(10, *winner.shape)
+    z = inverse_depth.clamp(min=1e-9).reciprocal()
     y = y[:, None]
-    u = (ux * x + uy * y + u1) * z
-    v = (vx * x + vy * y + v1) * z
-    return Surface(inverse_depth, u, v, area - 3 * inverse_depth.log2(), slot, contrast, bright)
+    u = u1.addcmul_(ux, x).addcmul_(uy, y).mul_(z)
+    v = v1.addcmul_(vx, x).addcmul_(vy, y).mul_(z)
+    return Surface(inverse_depth, u, v, area.add_(z.log2_(), alpha=3), slot, gain, offset)
 
 
 def add_sheet(
@@ -194,20 +231,22 @@ def add_sheet(
     eye = -to_local @ views.pose[:, :3, 3:].double()
     eye = eye - frame[:, :, :3].transpose(1, 2) @ frame[:, :, 3:]
     ox, oy, oz = eye.float()[..., None].unbind(1)
-    dx, dy, dz = affine(rays.float(), x, y).unbind(1)
+    dx, dy, dz = affine(rays.float(), x, y)
     a = dx * dx + dz * dz
     b = ox * dx + oz * dz
-    root = (b * b - a * (ox * ox + oz * oz - radius * radius)).sqrt()
+    squared = b * b - a * (ox * ox + oz * oz - radius * radius)
+    root = squared.clamp(min=1e-12).sqrt()
     z = (side * root - b) / a
     angle = torch.atan2(ox + z * dx, oz + z * dz) / opening
     height = (oy + z * dy) / half_height
-    inside = (z > 0) & (torch.maximum(angle.abs(), height.abs()) <= 1)
+    inside = (squared > 0) & (z > 0) & (torch.maximum(angle.abs(), height.abs()) <= 1)
     front = inside & (z * seen.inverse_depth < 1)
-    slot, su, tu, sv, tv, contrast, bright = look[:, :, None, None].unbind(1)
+    slot, su, tu, sv, tv, gain, offset = look[:, :, None, None].unbind(1)
     focal = (views.K[:, 0, 0] * views.K[:, 1, 1])[:, None, None]
     unit = (su * sv).abs() / (focal * opening * half_height)
     area = torch.log2(unit * z * z / root)
-    values = (z.reciprocal(), angle * su + tu, height * sv + tv, area, slot, contrast, bright)
+    u, v = angle * su + tu, height * sv + tv
+    values = (z.reciprocal(), u, v, area, slot, gain, offset)
     return Surface(*(torch.where(front, new, old) for new, old in zip(values, seen, strict=True)))
 
 
@@ -215,39 +254,22 @@ def fetch(textures: Tensor, u: Tensor, v: Tensor, area: Tensor, slot: Tensor) ->
     """(V, H, W) gray in [0, 1] at texture coordinates, from the mip level that fits the pixel.
 
     Args:
-        textures: (B, T, S, S) uint8.
+        textures: (B, T, S, 3/2 S) uint8 as of `data.textures.with_mips`.
         u: (V, H, W) with V a multiple of B; likewise `v`, `area` (see `Surface`) and `slot`.
     """
-    batch, _, side, _ = textures.shape
-    atlas = mip_atlas(textures)
-    level = (0.5 * area + math.log2(side)).round_().clamp_(0, MIP_LEVELS - 1).nan_to_num_(0)
-    shrink = torch.exp2(-level)
+    batch, count, side, width = textures.shape
+    shrink = torch.exp2(-(0.5 * area + math.log2(side)).round_().clamp_(0, MIP_LEVELS - 1))
     extent = side * shrink
-    left = (level > 0) * float(side)
-    top = (side - 2 * extent).clamp_(min=0) + slot * side
-    px = left + (mirrored(u) * extent).clamp(min=0.5).minimum(extent - 0.5)
-    py = top + (mirrored(v) * extent).clamp(min=0.5).minimum(extent - 0.5)
-    rows, columns = atlas.shape[-2:]
-    grid = torch.stack([px * (2 / columns) - 1, py * (2 / rows) - 1], dim=-1)
+    limit = extent - 0.5
+    px = (mirrored(u) * extent).clamp_(min=0.5).minimum(limit).add_((shrink < 1) * float(side))
+    py = (mirrored(v) * extent).clamp_(min=0.5).minimum(limit).add_(slot, alpha=side)
+    py += extent.mul_(-2).add_(side).clamp_(min=0)
+    grid = torch.stack([px * (2 / width) - 1, py * (2 / (count * side)) - 1], dim=-1)
     grid = grid.view(batch, -1, grid.shape[-2], 2)
-    return F.grid_sample(atlas, grid, align_corners=False).view(u.shape)
+    atlas = textures.float().view(batch, 1, count * side, width)
+    return F.grid_sample(atlas, grid, align_corners=False).view(u.shape).div_(255)
 
 
 def mirrored(t: Tensor) -> Tensor:
     """Fold the line onto [0, 1]."""
-    return (t - 2 * (t * 0.5).round()).abs()
-
-
-def mip_atlas(textures: Tensor) -> Tensor:
-    """(B, 1, T S, 3/2 S) in [0, 1]: the textures in a column, their halves and so on at the right."""
-    batch, count, side, _ = textures.shape
-    level = textures.float() / 255
-    atlas = level.new_zeros(batch, count, side, side * 3 // 2)
-    atlas[..., :side] = level
-    top = 0
-    for _ in range(MIP_LEVELS - 1):
-        level = F.avg_pool2d(level, 2)
-        n = level.shape[-1]
-        atlas[..., top : top + n, side : side + n] = level
-        top += n
-    return atlas.flatten(1, 2)[:, None]
+    return torch.add(t, (t * 0.5).round_(), alpha=-2).abs_()

@@ -1,6 +1,6 @@
 """A synthetic scene as tensors: textured rectangles and curved sheets seen by two cameras.
 
-Drawn on the CPU by `data.synthetic.SyntheticScenes`, rendered on any device by `data.render.render`.
+Drawn on the CPU by `data.synthetic.SyntheticScenes`, rendered on any device by `render`.
 World and cameras have x right, y down, z ahead. Letters: B batch, P rectangles, Q sheets,
 T textures, S side of a texture.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 from matcher.geometry import rescale_intrinsics
 from matcher.structures import _TensorFields
 
-LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "contrast", "bright")
+LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "gain", "offset")
 """How a primitive is painted. Texture coordinate = scale * position + shift, where the position
 runs from -1 to 1 and the texture from 0 to 1, mirrored beyond. Its gray is
-bright * (contrast * (texture - 0.5) + 0.5); brightness differs between the views."""
+gain * texture + offset; the views differ in both."""
 
 TONE = ("exposure", "contrast", "curve", "vignette", "noise", "noise_start", "jpeg_step")
 """How a view is developed, see `data.develop`."""
@@ -40,7 +40,7 @@ class SceneBatch(_TensorFields):
     sheet_look: Tensor
     """(B, 2, Q, 7)"""
     textures: Tensor
-    """(B, T, S, S) uint8"""
+    """(B, T, S, 3/2 S) uint8 with their mip levels, see `data.textures.with_mips`"""
     K: Tensor
     """(B, 2, 3, 3)"""
     pose: Tensor

@@ -20,12 +20,13 @@ from data.layouts import LAYOUTS, Draft
 from data.photos import load_photos
 from data.render import render
 from data.scene import SceneBatch
-from data.textures import KINDS, procedural_textures
+from data.textures import KINDS, procedural_textures, with_mips
 from matcher.config import invalid, require_positive, require_range
 
 __all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
 
 FACADE, PLAIN = (2, 3, 4), (8,)
+LIGHT_GRID = (4, 5)
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,13 @@ class SyntheticScenes(Dataset[SceneBatch]):
 
 @dataclass(frozen=True)
 class TextureBank:
-    """(N, S, S) uint8 textures to draw from; either may be all there is."""
+    """(N, S, 3/2 S) uint8 textures to draw from, with mip levels; there may be no photographs."""
 
     photos: np.ndarray
     procedural: np.ndarray
 
     def draw(self, rng: np.random.Generator, kind: str) -> np.ndarray:
-        """(S, S) of the kind ``photo``, ``surface``, ``facade``, ``plain`` or ``any``."""
+        """(S, 3/2 S) of the kind ``photo``, ``surface``, ``facade``, ``plain`` or ``any``."""
         photo = kind == "photo" or (kind in ("any", "facade") and rng.random() < 0.4)
         if photo and len(self.photos):
             texture = self.photos[rng.integers(len(self.photos))]
@@ -113,8 +114,6 @@ class TextureBank:
             rounds = max(1, len(self.procedural) // len(KINDS))
             chosen = int(rng.integers(rounds)) * len(KINDS) + int(rng.choice(turn))
             texture = self.procedural[chosen % len(self.procedural)]
-        if rng.random() < 0.5:
-            texture = texture[:, ::-1]
         return 255 - texture if rng.random() < 0.1 else texture
 
 
@@ -122,7 +121,9 @@ class TextureBank:
 def texture_bank(photos: str | None, limit: int | None, side: int, procedural: int) -> TextureBank:
     empty = np.zeros((0, side, side), np.uint8)
     pictures = load_photos(photos, side, limit) if photos else empty
-    return TextureBank(pictures, procedural_textures(procedural, side, seed=0))
+    return TextureBank(
+        with_mips(pictures), with_mips(procedural_textures(procedural, side, seed=0))
+    )
 
 
 def draw_scene(
@@ -161,19 +162,22 @@ def assemble(
     rects, paint = rects[kept], paint[kept]
     sheets = np.stack(draft.sheets) if draft.sheets else np.zeros((0, 3, 4))
     shapes = np.array(draft.sheet_shape).reshape(-1, 3)
-    textures = np.stack([bank.draw(rng, kind) for kind in draft.textures])
-    light = (4, 5)
+    sheet_paint = np.array(draft.sheet_paint).reshape(-1, 7)
+    slots = np.unique(np.concatenate([paint[:, 0], sheet_paint[:, 0]]).astype(int))
+    textures = np.stack([bank.draw(rng, draft.textures[slot]) for slot in slots])
+    for look in (paint, sheet_paint):
+        look[:, 0] = np.searchsorted(slots, look[:, 0])
     s = config.strength
     return SceneBatch(
         rects=_batch(rects),
         rect_look=_batch(lit(rng, paint, np.cross(rects[..., 0], rects[..., 1]), s)),
         sheets=_batch(sheets),
         sheet_shape=_batch(shapes),
-        sheet_look=_batch(lit(rng, np.array(draft.sheet_paint).reshape(-1, 7), None, s)),
+        sheet_look=_batch(lit(rng, sheet_paint, None, s)),
         textures=torch.from_numpy(textures)[None],
         K=_batch(cameras.K),
         pose=torch.from_numpy(cameras.pose)[None],
-        light=_batch(np.exp(0.25 * s * rng.normal(size=(2, *light)))),
+        light=_batch(np.exp(0.25 * s * rng.normal(size=(2, *LIGHT_GRID)))),
         tone=_batch(np.stack([draw_tone(rng, s) for _ in range(2)])),
         blur=_batch(np.stack([draw_blur(rng, config.size[1] / 256, s) for _ in range(2)])),
         counts=torch.tensor([[len(rects), len(sheets), len(textures)]]),
@@ -202,7 +206,7 @@ def in_view(rects: np.ndarray, cameras: Cameras, size: tuple[int, int]) -> np.nd
 def lit(
     rng: np.random.Generator, paint: np.ndarray, normals: np.ndarray | None, strength: float
 ) -> np.ndarray:
-    """(2, N, 7) paint in the light of each view, from a lamp far away in its own direction."""
+    """(2, N, 7) look of `Draft` paint under a far lamp that may stand elsewhere in each view."""
     look = np.stack([paint, paint])
     if normals is not None and strength > 0:
         lamp = rng.normal(size=(2, 3))
@@ -212,6 +216,8 @@ def lit(
         normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
         ambient = rng.uniform(0.5, 1.0)
         look[:, :, 6] *= ambient + (1 - ambient) * np.abs(lamp @ normals.T)
+    contrast, bright = look[..., 5].copy(), look[..., 6].copy()
+    look[..., 5], look[..., 6] = contrast * bright, 0.5 * bright * (1 - contrast)
     return look
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+MIP_LEVELS = 6
 Drawing = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -18,6 +19,23 @@ def procedural_textures(count: int, side: int, seed: int) -> np.ndarray:
         gray = KINDS[i % len(KINDS)](rng, side)
         textures[i] = (gray.clip(0, 1) * 255).round()
     return textures
+
+
+def with_mips(textures: np.ndarray) -> np.ndarray:
+    """(N, S, 3/2 S) uint8: (N, S, S) textures, and at their right, one below the other, the
+    halves, quarters and so on of each."""
+    count, side, _ = textures.shape
+    sheet = np.zeros((count, side, side * 3 // 2), np.uint8)
+    for texture, out in zip(textures, sheet, strict=True):
+        out[:, :side] = texture
+        level, top = texture.astype(np.uint16), 0
+        for _ in range(MIP_LEVELS - 1):
+            rows = level[::2] + level[1::2]
+            level = (rows[:, ::2] + rows[:, 1::2] + 2) // 4
+            n = len(level)
+            out[top : top + n, side : side + n] = level
+            top += n
+    return sheet
 
 
 def octaves(rng: np.random.Generator, side: int, roughness: float = 0.6) -> np.ndarray:
