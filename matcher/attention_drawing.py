@@ -1,0 +1,237 @@
+"""Pictures of what a matcher looks at: images and an `AttentionTrace` in, RGB arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from matcher.attention_map import AttentionTrace, Blocks
+from matcher.canvas import (
+    BACKGROUND,
+    VERMILION,
+    Legend,
+    as_rgb,
+    draw_dots,
+    palette,
+    resized,
+    unit,
+    with_legend,
+)
+from matcher.config import invalid
+from matcher.storage import write_atomically
+
+GAP = 8
+POINT = np.array([(255, 255, 255)])
+KEY = ("weight", "none", "most")
+
+
+def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.ndarray:
+    """Blocks over their image: the yellower, the heavier; vermilion outlines for opened ones.
+
+    Args:
+        image: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB.
+        blocks: in pixels of `image`; the heaviest takes the last colour.
+        width: of the picture in pixels.
+
+    Returns:
+        (height, `width`, 3) uint8 RGB of the shape of the image.
+    """
+    canvas, scale = _sheet(image, width)
+    grey = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    height = canvas.shape[0]
+    level = np.zeros((height, width), np.float32)
+    corners = np.rint((blocks.boxes + 0.5) * np.tile(scale, 2)).astype(int)
+    peak = max(float(blocks.scores.max(initial=0.0)), 1e-12)
+    # The root lets the weak blocks be seen beside a very strong one.
+    for (x0, y0, x1, y1), score in zip(corners, np.sqrt(blocks.scores / peak), strict=True):
+        level[y0:y1, x0:x1] = score
+    weight = (0.85 * np.sqrt(level))[..., None]
+    mixed = weight * palette(level.ravel()).reshape(height, width, 3)
+    mixed += (1 - weight) * 0.6 * grey[..., None]
+    picture = mixed.round().astype(np.uint8)
+    thick = max(1, round(unit(picture)))
+    for x0, y0, x1, y1 in corners[blocks.opened].tolist():
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), VERMILION, thick, cv2.LINE_AA)
+    return picture
+
+
+def draw_point(image: np.ndarray, point: Sequence[float], *, width: int = 720) -> np.ndarray:
+    """A ring around (x, y) on an image, `width` pixels wide."""
+    canvas, scale = _sheet(image, width)
+    place = (np.array([point], float) + 0.5) * scale - 0.5
+    x, y = np.rint(place[0]).astype(int).tolist()
+    reach = max(8, width // 40)
+    for colour, thick in (((0, 0, 0), 5), (VERMILION, 3)):
+        cv2.circle(canvas, (x, y), reach, colour, thick, cv2.LINE_AA)
+    draw_dots(canvas, place, POINT, max(2.0, width / 300))
+    return canvas
+
+
+def draw_attention(
+    image0: np.ndarray,
+    image1: np.ndarray,
+    trace: AttentionTrace,
+    point: Sequence[float],
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    width: int = 480,
+) -> np.ndarray:
+    """One point in one layer: the levels of the QuadTree above, whole attentions below.
+
+    The first row holds image 0 with the point and the blocks of each level; the second the
+    QuadTree message of all levels together, full and linear attention on the same features, and
+    the confidence of the match.
+
+    Args:
+        image0, image1: uint8 RGB, as `trace_attention` got them.
+        trace: of the two images.
+        point: (x, y) in pixels of image 0.
+        layer: its number; the last by default.
+        head: None unites the heads.
+        width: of one panel in pixels.
+
+    Raises:
+        UsageError: no such layer or head, or attention without levels.
+    """
+    over = (image0, image1)[trace.target(layer)]
+    levels = trace.quadtree(point, layer, head)
+    first = [(draw_point(image0, point, width=width), "image 0 and the point")]
+    first += [
+        (draw_blocks(over, blocks, width=width), f"level {i + 1} of {len(levels)}{_opened(blocks)}")
+        for i, blocks in enumerate(levels)
+    ]
+    second = [
+        (draw_blocks(over, blocks, width=width), f"{name}, peak {blocks.scores.max():.2g}")
+        for name, blocks in (
+            ("QuadTree", trace.merged(point, layer, head)),
+            ("full", trace.full(point, layer, head)),
+            ("linear", trace.linear(point, layer, head)),
+        )
+    ]
+    confidence = trace.confidence(point)
+    peak = f"confidence, peak {confidence.scores.max():.2g}"
+    second.append((draw_blocks(image1, confidence, width=width), peak))
+    who = "all heads" if head is None else f"head {head}"
+    text = f"{trace.layer(layer).name} layer {layer % len(trace.layers)}, {who}"
+    return with_legend(_grid([first, second]), Legend(text, KEY))
+
+
+def draw_heads(
+    image0: np.ndarray,
+    image1: np.ndarray,
+    trace: AttentionTrace,
+    point: Sequence[float],
+    *,
+    width: int = 300,
+) -> np.ndarray:
+    """QuadTree attention of one point, all levels together: a row a layer, a column a head.
+
+    Arguments and errors as `draw_attention`.
+    """
+    rows = []
+    for number, layer in enumerate(trace.layers):
+        over = (image0, image1)[trace.target(number)]
+        rows.append(
+            [
+                (
+                    draw_blocks(over, trace.merged(point, number, head), width=width),
+                    f"{layer.name} layer {number}, head {head}",
+                )
+                for head in range(layer.query.shape[0])
+            ]
+        )
+    return with_legend(_grid(rows), Legend("QuadTree attention of one point", KEY))
+
+
+def animate_descent(
+    image0: np.ndarray,
+    image1: np.ndarray,
+    trace: AttentionTrace,
+    point: Sequence[float],
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    width: int = 560,
+) -> list[np.ndarray]:
+    """Frames that go down the pyramid: the point, each level, and the levels together.
+
+    Arguments and errors as `draw_attention`.
+    """
+    over = (image0, image1)[trace.target(layer)]
+    levels = trace.quadtree(point, layer, head)
+    whole = trace.merged(point, layer, head)
+    pictures = [(_fit(draw_point(image0, point, width=width), over), "the point in image 0")]
+    for number, blocks in enumerate(levels):
+        name = f"level {number + 1} of {len(levels)}"
+        plain = Blocks(blocks.boxes, blocks.scores, np.zeros_like(blocks.opened))
+        pictures.append((draw_blocks(over, plain, width=width), f"{name}: {len(blocks)} scored"))
+        if blocks.opened.any():
+            pictures.append((draw_blocks(over, blocks, width=width), f"{name}{_opened(blocks)}"))
+    pictures.append((draw_blocks(over, whole, width=width), "the levels together"))
+    frames = [with_legend(picture, Legend(text)) for picture, text in pictures]
+    height = max(frame.shape[0] for frame in frames)
+    return [_padded(frame, height, width) for frame in frames]
+
+
+def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: float = 1.2) -> None:
+    """Write (H, W, 3) uint8 frames of one size as a GIF that repeats.
+
+    Raises:
+        UsageError: another suffix.
+        StorageError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise invalid("animation", str(path), "a name ending in .gif")
+    images = [Image.fromarray(frame).quantize(128) for frame in frames]
+    out = BytesIO()
+    images[0].save(
+        out, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * seconds), loop=0
+    )
+    write_atomically(path, out.getvalue())
+
+
+def _sheet(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image at `width`, and its (x, y) scale."""
+    rgb = as_rgb(image)
+    height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
+    scale = np.array([width / rgb.shape[1], height / rgb.shape[0]])
+    return resized(rgb, width, height), scale
+
+
+def _opened(blocks: Blocks) -> str:
+    return f", {int(blocks.opened.sum())} of {len(blocks)} opened" if blocks.opened.any() else ""
+
+
+def _fit(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`picture` without what makes it higher than `other` at the same width."""
+    height = round(other.shape[0] * picture.shape[1] / other.shape[1])
+    if picture.shape[0] <= height:
+        return picture
+    width = round(picture.shape[1] * height / picture.shape[0])
+    return _padded(resized(picture, width, height), height, picture.shape[1])
+
+
+def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    h, w = picture.shape[:2]
+    out = np.full((height, width, 3), BACKGROUND, np.uint8)
+    out[:h, :w] = picture
+    return out
+
+
+def _grid(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
+    """Panels with captions on one sheet; the panels of a row share the height of the highest."""
+    lines = []
+    for row in rows:
+        panels = [with_legend(picture, Legend(text)) for picture, text in row]
+        height = max(panel.shape[0] for panel in panels) + GAP
+        panels = [_padded(p, height, p.shape[1] + GAP) for p in panels]
+        lines.append(np.concatenate(panels, axis=1))
+    width = max(line.shape[1] for line in lines)
+    return np.concatenate([_padded(line, line.shape[0], width) for line in lines])

@@ -1,0 +1,263 @@
+"""What a matcher looks at: the blocks that attention weighs for one point of image 0.
+
+`trace_attention` runs the transformer once and keeps what its layers saw. The trace then answers
+for any point: the blocks of each QuadTree level, full and linear attention on the same features,
+and the confidence of every cell of image 1. All answers are `Blocks` in original pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from matcher.attention_record import LayerTrace, record_layers
+from matcher.confidence_map import confidence_row
+from matcher.config import invalid
+from matcher.images import ImageSource
+from matcher.inputs import NetworkInput, PreparedPair
+from matcher.model import FeatureMatcher
+from matcher.predictor import Predictor
+from matcher.quadtree import MapSize, to_quad
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Weighted rectangles of an image, the heaviest first."""
+
+    boxes: np.ndarray
+    """(K, 4) left, top, right, bottom edges in pixels of the original image."""
+    scores: np.ndarray
+    """(K,) float32"""
+    opened: np.ndarray
+    """(K,) bool: its four children are scored at the next level, by any of the heads asked for."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class AttentionTrace:
+    """What the layers of a matcher saw of one pair."""
+
+    model: FeatureMatcher
+    pair: PreparedPair
+    layers: tuple[LayerTrace, ...]
+    coarse0: Tensor
+    """(1, C, h0, w0) after the last layer; coarse1 (1, C, h1, w1) likewise"""
+    coarse1: Tensor
+
+    def target(self, layer: int) -> int:
+        """The image that image 0 looks at in a layer: 0 or 1."""
+        return 0 if self.layer(layer).name == "self" else 1
+
+    def layer(self, layer: int) -> LayerTrace:
+        """A layer by number; negative numbers count from the last."""
+        if not -len(self.layers) <= layer < len(self.layers):
+            raise invalid("layer", layer, f"a layer of 0 to {len(self.layers) - 1}")
+        return self.layers[layer]
+
+    def cell(self, point: Sequence[float]) -> int:
+        """Raster index of the valid coarse cell of image 0 that is nearest to (x, y)."""
+        seen = self.pair.input0
+        stride, columns = self._stride, seen.cells.shape[1]
+        cells = seen.cells.flatten().nonzero()[:, 0]
+        centres = torch.stack([cells % columns, cells // columns], dim=1) * float(stride)
+        away = seen.to_original(centres) - torch.tensor([float(v) for v in point])
+        return int(cells[away.square().sum(dim=1).argmin()])
+
+    def quadtree(self, point: Sequence[float], layer: int, head: int | None = None) -> list[Blocks]:
+        """The blocks that each level scored for a point, coarsest first.
+
+        Args:
+            point: (x, y) in pixels of the original image 0.
+            layer: its number.
+            head: None unites the heads: scores are their mean, and a head that did not score a
+                block counts as 0.
+
+        Raises:
+            UsageError: no such layer or head, or attention without levels.
+        """
+        trace = self._with_levels(layer)
+        heads = self._heads(trace, head)
+        query = self._quad_queries(len(trace.levels), self.cell(point))
+        out = []
+        for number, level in enumerate(trace.levels):
+            keys, scores = (x[heads, query[number]].flatten() for x in level)
+            found, place = keys.unique(return_inverse=True)
+            mean = scores.new_zeros(len(found)).index_add_(0, place, scores) / len(heads)
+            opened = torch.isin(found, self._opened(trace, number, query, heads))
+            out.append(self._blocks(layer, number, found, mean, opened))
+        return out
+
+    def merged(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
+        """How the message of QuadTree attention weighs the finest cells, all levels together.
+
+        A block shares its score evenly among its cells. Arguments and errors as `quadtree`.
+        """
+        trace = self._with_levels(layer)
+        heads = self._heads(trace, head)
+        query = self._quad_queries(len(trace.levels), self.cell(point))
+        h, w = self._size(layer)
+        total = torch.zeros(h, w)
+        for number, level in enumerate(trace.levels):
+            side = 2 ** (len(trace.levels) - 1 - number)
+            for one in heads:
+                keys, scores = (x[one, query[number]] for x in level)
+                if trace.rest_only:
+                    own = torch.isin(keys, self._opened(trace, number, query, [one]))
+                    scores = scores.masked_fill(own, 0.0)
+                spread = torch.zeros(h * w // side**2)
+                spread[raster_of_quad((h // side, w // side), number + 1)[keys]] = scores
+                grid = spread.reshape(h // side, w // side) / side**2
+                total += trace.weights[number] * grid.repeat_interleave(side, 0).repeat_interleave(
+                    side, 1
+                )
+        return self._cells(layer, total.flatten() / len(heads))
+
+    def full(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
+        """Softmax attention over all cells on the queries and keys of a layer."""
+        query, key = self._query_and_keys(point, layer, head)
+        scores = (key @ query[:, :, None])[..., 0] * query.shape[-1] ** -0.5
+        scores = scores.masked_fill(~self._valid(layer), -torch.inf).softmax(dim=-1)
+        return self._cells(layer, scores.mean(dim=0))
+
+    def linear(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
+        """LoFTR's linear attention, with elu(x) + 1, on the queries and keys of a layer."""
+        query, key = self._query_and_keys(point, layer, head)
+        scores = ((F.elu(key) + 1) @ (F.elu(query) + 1)[:, :, None])[..., 0]
+        scores = scores.masked_fill(~self._valid(layer), 0.0)
+        return self._cells(layer, (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=0))
+
+    def confidence(self, point: Sequence[float]) -> Blocks:
+        """The confidence that the cell at a point matches each cell of image 1."""
+        cells0, cells1 = (each.cells[None].to(self.coarse0.device) for each in self.pair)
+        row = confidence_row(
+            self.model.coarse, self.coarse0, self.coarse1, self.cell(point), cells0, cells1
+        )
+        return self._over(self.pair.input1, 1, torch.arange(row.numel()), row.flatten().cpu())
+
+    @property
+    def _stride(self) -> int:
+        return self.model.config.backbone.resolution[0]
+
+    def _size(self, layer: int) -> MapSize:
+        h, w = self.pair[self.target(layer)].cells.shape
+        return h, w
+
+    def _valid(self, layer: int) -> Tensor:
+        return self.pair[self.target(layer)].cells.flatten()
+
+    def _with_levels(self, layer: int) -> LayerTrace:
+        trace = self.layer(layer)
+        if not trace.levels:
+            kind = self.model.config.transformer.attention
+            raise invalid("layer", layer, f"QuadTree attention; this model has {kind} attention")
+        return trace
+
+    def _heads(self, trace: LayerTrace, head: int | None) -> list[int]:
+        count = trace.query.shape[0]
+        if head is not None and not 0 <= head < count:
+            raise invalid("head", head, f"a head of 0 to {count - 1}")
+        return list(range(count)) if head is None else [head]
+
+    def _quad_queries(self, levels: int, cell: int) -> list[int]:
+        """Quad-order index of the query that covers a cell of image 0 at each level."""
+        h, w = self.pair.input0.cells.shape
+        finest = int((raster_of_quad((h, w), levels) == cell).nonzero())
+        return [finest // 4 ** (levels - 1 - level) for level in range(levels)]
+
+    def _opened(
+        self, trace: LayerTrace, number: int, query: Sequence[int], heads: Sequence[int]
+    ) -> Tensor:
+        """Quad-order indices of the blocks of a level whose children were scored."""
+        if number + 1 == len(trace.levels):
+            return torch.zeros(0, dtype=torch.int64)
+        return trace.levels[number + 1].keys[heads, query[number + 1]].flatten() // 4
+
+    def _query_and_keys(
+        self, point: Sequence[float], layer: int, head: int | None
+    ) -> tuple[Tensor, Tensor]:
+        trace = self.layer(layer)
+        heads = self._heads(trace, head)
+        return trace.query[heads, self.cell(point)], trace.key[heads]
+
+    def _cells(self, layer: int, scores: Tensor) -> Blocks:
+        """Blocks of the finest cells, in raster order, of the image that a layer looks at."""
+        return self._over(
+            self.pair[self.target(layer)], 1, torch.arange(scores.numel()), scores, None
+        )
+
+    def _blocks(
+        self, layer: int, number: int, keys: Tensor, scores: Tensor, opened: Tensor
+    ) -> Blocks:
+        side = 2 ** (len(self.layer(layer).levels) - 1 - number)
+        h, w = self._size(layer)
+        raster = raster_of_quad((h // side, w // side), number + 1)[keys]
+        return self._over(self.pair[self.target(layer)], side, raster, scores, opened)
+
+    def _over(
+        self,
+        seen: NetworkInput,
+        side: int,
+        raster: Tensor,
+        scores: Tensor,
+        opened: Tensor | None = None,
+    ) -> Blocks:
+        boxes = block_boxes(seen, side, self._stride, raster)
+        opened = torch.zeros(len(scores), dtype=torch.bool) if opened is None else opened
+        order = scores.argsort(descending=True, stable=True)
+        order = order[torch.from_numpy((boxes[:, 2:] > boxes[:, :2]).all(axis=1))[order]]
+        return Blocks(boxes[order.numpy()], scores[order].float().numpy(), opened[order].numpy())
+
+
+def raster_of_quad(size: MapSize, levels: int) -> Tensor:
+    """(N,) raster index of each quad-order index of a map of `size` (h, w) with `levels` levels."""
+    h, w = size
+    return to_quad(torch.arange(h * w).reshape(1, 1, h, w), levels, heads=1)[0, 0, :, 0]
+
+
+def block_boxes(seen: NetworkInput, side: int, stride: int, raster: Tensor) -> np.ndarray:
+    """(K, 4) left, top, right, bottom edges, in original pixels, of blocks of cells.
+
+    A cell is centred on its pixel and reaches half a stride to each side. Blocks are cut off at
+    the edges of the image; one beyond them has no extent.
+
+    Args:
+        seen: the image.
+        side: cells along the side of a block.
+        stride: pixels of the network from cell to cell.
+        raster: (K,) index of each block in the map of blocks.
+    """
+    columns = seen.cells.shape[1] // side
+    corner = torch.stack([raster % columns, raster // columns], dim=1).float() * (side * stride)
+    corner -= stride / 2
+    ends = torch.stack([seen.to_original(corner), seen.to_original(corner + side * stride)])
+    size = torch.tensor(seen.image.size, dtype=torch.float32)
+    ends = ends.clamp(min=-0.5).minimum(size - 0.5)
+    return torch.cat([ends.amin(dim=0), ends.amax(dim=0)], dim=1).numpy()
+
+
+@torch.inference_mode()
+def trace_attention(
+    predictor: Predictor, image0: ImageSource, image1: ImageSource
+) -> AttentionTrace:
+    """Run the transformer of `predictor` on a pair and keep what its layers saw.
+
+    Raises:
+        UsageError: an image without a valid cell, or below 32 pixels.
+        UsageError, ImageError: as `Predictor.match`.
+    """
+    model, pair = predictor.model, predictor.reader.read(image0, image1)
+    if pair.reason:
+        raise invalid("images", pair.reason, "images of at least 32 pixels a side")
+    coarse0, coarse1 = (
+        model.extract(each.canvas[None].to(predictor.device)).coarse for each in pair
+    )
+    mask0, mask1 = (each.cells[None].to(predictor.device) for each in pair)
+    layers, coarse0, coarse1 = record_layers(model, (coarse0, coarse1), (mask0, mask1))
+    return AttentionTrace(model, pair, layers, coarse0, coarse1)
