@@ -21,7 +21,7 @@ from PIL.ExifTags import Base
 from matcher.errors import ImageError, UsageError
 from matcher.geometry import EXIF_STEPS, turn_upright
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 2**30
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -46,6 +46,7 @@ SUFFIXES = {
     ".gif": "GIF",
 }
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+PNG_END = b"IEND\xaeB`\x82"
 UNDONE_BY = {6: 8, 8: 6}
 """EXIF orientations that are not their own inverse."""
 
@@ -144,7 +145,9 @@ def _load(
     if image.format == "PNG":
         # Loading checks neither the sums nor the end of a PNG.
         Image.open(BytesIO(data), formats=("PNG",)).verify()
-    if image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+    cut_png = image.format == "PNG" and PNG_END not in data
+    cut_webp = image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if cut_png or cut_webp:
         raise ImageError(102, path, "cut off", "fetch it anew")
     try:
         return _load_pixels(image, gray), []
