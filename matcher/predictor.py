@@ -136,7 +136,8 @@ class Predictor:
             yield from self._match_read(ahead, threshold, top_k)
 
     def _read(self, pair: Pair) -> PreparedPair:
-        return self.reader.read(*pair) if len(pair) == 4 else self.reader.read(*pair)
+        image0, image1, mask0, mask1 = pair if len(pair) == 4 else (*pair, None, None)
+        return self.reader.read(image0, image1, mask0, mask1)
 
     def _match_read(
         self, reading: Sequence[Future[PreparedPair]], threshold: float | None, top_k: int | None
