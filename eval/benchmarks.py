@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.layouts import hpatches_pairs, scannet_pairs
 from eval.options import BenchmarkOptions
-from eval.pairs import Benchmark, EvalPair, read_pairs_with_gt
+from eval.pairs import Benchmark, EvalPair, digest_of, read_pairs_with_gt
+from eval.rendered import synthetic_pairs, warp_pairs
 from matcher.errors import UsageError
 
 
@@ -32,12 +34,28 @@ def load_benchmark(
         dataset or options.name,
         pairs[:limit],
         options.sizing(published),
-        {"note": options.note} if options.note else {},
+        digest_of(pairs),
+        {"note": options.note, "textures": textures(options)},
     )
+
+
+def textures(options: BenchmarkOptions) -> str:
+    """Where the texture of rendered images is from."""
+    if options.kind == "synthetic":
+        return f"procedural and {Path(options.root).name}" if options.root else "procedural"
+    if options.kind == "warps":
+        return Path(options.root).name if options.root else "matplotlib and scikit-learn samples"
+    return ""
 
 
 def _pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
     return read_pairs_with_gt(options.folder())
 
 
-READERS = {"pairs": _pairs}
+READERS = {
+    "pairs": _pairs,
+    "scannet": scannet_pairs,
+    "hpatches": hpatches_pairs,
+    "synthetic": synthetic_pairs,
+    "warps": warp_pairs,
+}

@@ -13,6 +13,7 @@ import numpy as np
 import matcher
 from eval import kornia_methods
 from eval.classical import Orb, RootSift
+from eval.learned import QuadMatch
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import Matches
 
@@ -27,6 +28,8 @@ KORNIA: Mapping[str, Callable[..., kornia_methods.KorniaMethod]] = {
 }
 OFFLINE = ("compact", *CLASSICAL, *KORNIA)
 """What ``method=all`` stands for."""
+NOT_HERE = (506, 507)
+"""Errors of weights that could not be fetched."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class MethodOptions:
     """Confidence of this project's matcher; None: the weights' own."""
     device: str | None = None
     offline: bool = True
-    published: bool = False
-    """Pad images to squares, as the published evaluation does."""
+    padded: bool = False
+    """Pad images to squares, as the published evaluation of MegaDepth does."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +93,23 @@ def build_method(name: str, options: MethodOptions) -> Method:
         return Method(name, method, {"method": name, **method.settings}, method.weights_sha256)
     if ":" in name and not Path(name).exists():
         return _imported(name)
-    from eval.learned import QuadMatch
-
     try:
         learned = QuadMatch(
             name,
             device=options.device,
             threshold=options.threshold,
             offline=options.offline,
-            published=options.published,
+            padded=options.padded,
         )
     except MatcherError as error:
-        if error.code == 203:
+        if error.code not in NOT_HERE:
             raise
         raise MethodUnavailableError(name, str(error)) from error
     settings = {
         "method": "quadmatch",
         "weights_sha256": learned.weights_sha256,
         "threshold": learned.threshold,
-        "published": options.published,
+        "padded": options.padded,
         "source": source_digest(),
     }
     return Method(Path(name).stem, learned, settings, learned.weights_sha256)

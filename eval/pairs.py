@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,16 +46,19 @@ class Benchmark:
     """Which data: the name of their folder."""
     pairs: tuple[EvalPair, ...]
     sizing: Sizing
+    digest: str = ""
+    """Of all its pairs, also of those that `limit` leaves out."""
     facts: dict[str, str] = field(default_factory=dict)
     """What else a reader of the results must know."""
 
-    def digest(self) -> str:
-        """Changes with the list of pairs and with the size in bytes of any image."""
-        lines = []
-        for pair in self.pairs:
-            sizes = [p.stat().st_size if p.is_file() else 0 for p in (pair.image0, pair.image1)]
-            lines.append(f"{pair.name} {sizes}")
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+def digest_of(pairs: Sequence[EvalPair]) -> str:
+    """Changes with the list of pairs and with the size in bytes of any image."""
+    lines = []
+    for pair in pairs:
+        sizes = [p.stat().st_size if p.is_file() else 0 for p in (pair.image0, pair.image1)]
+        lines.append(f"{pair.name} {sizes}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -63,7 +63,6 @@ class Job:
     folder: Path
     threads: int = 1
     overwrite: bool = False
-    done: set[int] = field(default_factory=set)
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.h5"
@@ -83,7 +82,7 @@ def prepare(
         "format": FORMAT,
         "benchmark": benchmark.name,
         "dataset": benchmark.dataset,
-        "pairs": benchmark.digest(),
+        "pairs": benchmark.digest,
         "size": benchmark.sizing.describe(),
         **method.settings,
     }

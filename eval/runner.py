@@ -74,7 +74,7 @@ def _evaluate_method(
         threshold=options.threshold,
         device=options.device,
         offline=options.offline,
-        published=benchmark.sizing.published,
+        padded=benchmark.sizing.published and benchmark.sizing.size is None,
     )
     try:
         method = build_method(name, settings)

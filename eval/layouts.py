@@ -1,0 +1,161 @@
+"""Readers of published benchmarks on disk: ScanNet-1500, MegaDepth-1500 and HPatches."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval.options import BenchmarkOptions
+from eval.pairs import EvalPair, lines_of, numbers
+from matcher.errors import UsageError
+
+SCANNET_K_SIZE = (640, 480)
+"""The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""
+COLMAP_ORIGIN = np.array([[0.0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+"""Cameras of COLMAP count from the corner of the first pixel, here from its centre."""
+
+
+def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
+    """ScanNet-1500: LoFTR's ``test.npz`` and ``intrinsics.npz``, or glue-factory's folder."""
+    root = options.folder()
+    glue = find(root, ("pairs_calibrated.txt", "scannet1500/pairs_calibrated.txt"))
+    if glue is not None:
+        return calibrated_pairs(glue, glue.parent, SCANNET_K_SIZE)
+    folders = ("", "index/", "assets/scannet_test_1500/", "scannet_test_1500/")
+    table = find(root, [f"{folder}test.npz" for folder in folders])
+    if table is None:
+        raise UsageError(
+            111, root / "test.npz", "no such file", "give the folder of LoFTR or of glue-factory"
+        )
+    entries = load_arrays(table, ("name", "rel_pose"))
+    intrinsics = load_arrays(table.parent / "intrinsics.npz", ())
+    scenes = next((f for f in (root / "test", root / "scannet_test_1500") if f.is_dir()), root)
+    return tuple(
+        _scannet_pair(row, pose, scenes, intrinsics, options.pose_source)
+        for row, pose in zip(entries["name"].tolist(), entries["rel_pose"], strict=True)
+    )
+
+
+def _scannet_pair(
+    row: Sequence[int],
+    relative: np.ndarray,
+    scenes: Path,
+    intrinsics: dict[str, np.ndarray],
+    source: str,
+) -> EvalPair:
+    scene, sub, frame0, frame1 = row
+    name = f"scene{scene:04d}_{sub:02d}"
+    folder = scenes / name
+    if name not in intrinsics:
+        raise UsageError(112, "intrinsics.npz", f"has no {name}")
+    K = intrinsics[name].astype(np.float64).reshape(3, 3)
+    files = [folder / "pose" / f"{frame}.txt" for frame in (frame0, frame1)]
+    if source == "files" or (source == "auto" and all(file.is_file() for file in files)):
+        # Camera-to-world on disk.
+        world0, world1 = (
+            numbers(" ".join(lines_of(file)).split(), 16, file, 1).reshape(4, 4) for file in files
+        )
+        T = np.linalg.inv(world1) @ world0
+    else:
+        T = np.vstack([relative.astype(np.float64).reshape(3, 4), [0, 0, 0, 1]])
+    image0, image1 = (folder / "color" / f"{frame}.jpg" for frame in (frame0, frame1))
+    return EvalPair(
+        f"{name} {frame0} {frame1}", image0, image1, K0=K, K1=K, T_0to1=T, K_size=SCANNET_K_SIZE
+    )
+
+
+def calibrated_pairs(
+    table: Path, images: Path, K_size: tuple[int, int] | None, origin: np.ndarray | None = None
+) -> tuple[EvalPair, ...]:
+    """glue-factory's ``pairs_calibrated.txt``: ``name0 name1 K0(9) K1(9) T_0to1(12 or 16)``,
+    twelve being the nine of the rotation and the three of the translation."""
+    shift = np.zeros((3, 3)) if origin is None else origin
+    pairs = {}
+    for number, line in enumerate(lines_of(table), start=1):
+        words = line.split()
+        count = 34 if len(words) == 36 else 30
+        values = numbers(words[2:], count, table, number)
+        T = np.eye(4)
+        if count == 34:
+            T = values[18:].reshape(4, 4)
+        else:
+            T[:3, :3], T[:3, 3] = values[18:27].reshape(3, 3), values[27:]
+        name = f"{words[0]} {words[1]}"
+        pairs[name] = EvalPair(
+            name,
+            images / words[0],
+            images / words[1],
+            K0=values[:9].reshape(3, 3) - shift,
+            K1=values[9:18].reshape(3, 3) - shift,
+            T_0to1=T,
+            K_size=K_size,
+        )
+    return tuple(pairs.values())
+
+
+def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
+    """MegaDepth-1500 as glue-factory keeps it: ``views.txt``, ``pairs.txt``, ``images/``; in its
+    older form ``pairs_calibrated.txt``. None if `root` is neither."""
+    older = find(root, ("pairs_calibrated.txt", "megadepth1500/pairs_calibrated.txt"))
+    if older is not None:
+        return calibrated_pairs(older, older.parent / "images", None, COLMAP_ORIGIN)
+    views = find(root, ("views.txt", "megadepth1500/views.txt"))
+    if views is None:
+        return None
+    cameras = {}
+    for number, line in enumerate(lines_of(views), start=1):
+        name, *words = line.split()
+        if len(words) < 15 or words[12] not in ("PINHOLE", "SIMPLE_PINHOLE"):
+            raise UsageError(112, f"{views}:{number}", "not a pinhole view", "see its format")
+        count = 16 if words[12] == "PINHOLE" else 15
+        values = numbers([*words[:12], *words[15:]], count, views, number)
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = values[:9].reshape(3, 3), values[9:12]
+        fx, fy, cx, cy = values[12:] if len(values) == 16 else values[[12, 12, 13, 14]]
+        cameras[name] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) - COLMAP_ORIGIN, T
+    pairs = []
+    for number, line in enumerate(lines_of(views.parent / "pairs.txt"), start=1):
+        words = line.split()
+        if len(words) != 2 or not cameras.keys() >= set(words):
+            raise UsageError(112, f"{views.parent / 'pairs.txt'}:{number}", "not two known views")
+        (K0, T0), (K1, T1) = (cameras[word] for word in words)
+        image0, image1 = (views.parent / "images" / word for word in words)
+        T = T1 @ np.linalg.inv(T0)
+        pairs.append(EvalPair(" ".join(words), image0, image1, K0=K0, K1=K1, T_0to1=T))
+    return tuple(pairs)
+
+
+def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
+    """HPatches sequences: the first image against the five others, with ``H_1_2`` to ``H_1_6``."""
+    root = options.folder()
+    pairs = []
+    for folder in sorted(f for f in root.iterdir() if f.is_dir() and f.name[:2] in ("i_", "v_")):
+        for k in range(2, 7):
+            file = folder / f"H_1_{k}"
+            H = numbers(" ".join(lines_of(file)).split(), 9, file, 1).reshape(3, 3)
+            images = folder / "1.ppm", folder / f"{k}.ppm"
+            pairs.append(EvalPair(f"{folder.name} 1 {k}", *images, homography=H))
+    return tuple(pairs)
+
+
+def find(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the files that is there."""
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def load_arrays(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file, without unpickling anything."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise UsageError(111, path, "no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(112, path, f"not an index: {error}") from error
+    for name in required:
+        if name not in arrays:
+            raise UsageError(112, path, f"has no {name!r}")
+    return arrays
