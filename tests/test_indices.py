@@ -1,0 +1,261 @@
+"""MegaDepth and ScanNet in LoFTR's layout, on miniature trees of rendered pairs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from miniature import megadepth_tree, objects, scannet_tree
+
+from data.convert_index import convert, main
+from data.index import read_arrays, read_scannet_index, read_scene_index
+from data.megadepth import MegaDepthPairs, listed_indices
+from data.quarantine import Quarantined
+from data.readers import Framing, make_view, read_depth, resample_depth
+from data.sampler import SceneBalanced
+from data.scannet import ScanNetPairs
+from data.stream import PairStream
+from matcher.errors import ImageError, StorageError, UsageError
+from matcher.geometry import rescale_intrinsics, warp_points
+from matcher.structures import ImagePair
+from matcher.training.supervision import supervise
+
+FRAMING = Framing((96, 128), multiple=8)
+
+
+@pytest.fixture(scope="module")
+def mega(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return megadepth_tree(tmp_path_factory.mktemp("trees") / "mega")
+
+
+@pytest.fixture(scope="module")
+def scannet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scannet_tree(tmp_path_factory.mktemp("trees") / "scannet")
+
+
+def indices(root: Path) -> list[Path]:
+    return listed_indices(root / "index", root / "index" / "list.txt")
+
+
+def gray_error(pair: ImagePair) -> float:
+    """Median difference of the pixels of image 0 to where depth and pose carry them."""
+    g = pair.geometry
+    assert g is not None
+    height, width = pair.image0.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    points = torch.stack([x, y], dim=-1).view(1, -1, 2).float()
+    K0, K1 = rescale_intrinsics(g.K0, pair.scale0), rescale_intrinsics(g.K1, pair.scale1)
+    there, z = warp_points(points, g.depth0.flatten(1), K0, K1, g.T_0to1)
+    size = torch.tensor([g.depth1.shape[2], g.depth1.shape[1]])
+    grid = ((there + 0.5) * 2 / size - 1)[:, None]
+    look = torch.nn.functional.grid_sample
+    gray = look(pair.image1, grid, align_corners=False)[0, 0, 0]
+    depth = look(g.depth1[:, None], grid, mode="nearest", align_corners=False)[0, 0, 0]
+    seen = (g.depth0.flatten() > 0) & ((depth - z[0]).abs() < 0.03 * z[0])
+    assert seen.sum() > 200
+    return float((gray - pair.image0.flatten())[seen].abs().median())
+
+
+@pytest.mark.parametrize("own_images", [False, True])
+def test_megadepth_pairs_carry_pixels_to_the_same_gray(tmp_path: Path, own_images: bool) -> None:
+    root = megadepth_tree(tmp_path / "mega", own_images=own_images)
+    pairs = MegaDepthPairs(root / "test", indices(root), framing=FRAMING)
+    assert len(pairs) == 2
+    for i in range(2):
+        assert gray_error(pairs[i]) < 0.03
+
+
+def test_megadepth_overlap_is_filtered(mega: Path) -> None:
+    pairs = MegaDepthPairs(mega / "test", indices(mega), overlap=(0.4, 1.0), framing=FRAMING)
+    assert pairs.counts == (0, 1)
+    assert pairs[0].names[0][0].startswith("Undistorted_SfM/0001")
+
+
+def test_padded_pictures_say_where_they_end(mega: Path) -> None:
+    pair = MegaDepthPairs(mega / "test", indices(mega), framing=Framing((160, 160)))[0]
+    assert pair.image0.shape == (1, 1, 160, 160)
+    assert pair.mask0 is not None
+    assert pair.mask0[0, :96, :160].all()
+    assert not pair.mask0[0, 128:].any()
+    assert pair.image0[0, 0][~pair.mask0[0]].abs().max() == 0
+    rows = int(pair.mask0[0, :, 0].sum())
+    torch.testing.assert_close(pair.scale0, torch.tensor([[128 / 160, 96 / rows]]))
+    coarse, _ = supervise(pair, stride=8, reach=6.0)
+    assert len(coarse.batch) > 20
+
+
+def test_every_form_of_a_scene_index_reads_the_same(mega: Path, tmp_path: Path) -> None:
+    path = indices(mega)[0]
+    values = pickle.loads(path.read_bytes())
+    values["pair_infos"] = objects(values["pair_infos"])
+    np.savez(tmp_path / "saved.npz", **values)
+    bare = read_scene_index(path)
+    for other in (
+        read_scene_index(tmp_path / "saved.npz"),
+        read_scene_index(convert(path, tmp_path)),
+    ):
+        assert other.image_paths == bare.image_paths
+        assert other.depth_paths == bare.depth_paths
+        for name in ("intrinsics", "poses", "pairs", "overlap"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(bare, name))
+    assert bare.image_paths[0] == ""
+    assert b"numpy" not in (tmp_path / f"{path.stem}.h5").read_bytes()
+
+
+def test_old_numpy_names_are_read(mega: Path, tmp_path: Path) -> None:
+    path = indices(mega)[0]
+    old = tmp_path / "old.npz"
+    values = pickle.loads(path.read_bytes())
+    data = pickle.dumps(values, protocol=3).replace(b"numpy._core.multi", b"numpy.core.multi")
+    old.write_bytes(data)
+    assert b"numpy.core.multiarray" in data
+    np.testing.assert_array_equal(read_scene_index(old).pairs, read_scene_index(path).pairs)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("/tmp/quadmatch_hostile_index",)
+
+
+def test_a_hostile_index_runs_nothing(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.npz"
+    bare.write_bytes(pickle.dumps({"image_paths": Hostile()}))
+    saved = tmp_path / "saved.npz"
+    np.savez(saved, image_paths=objects([Hostile()]))
+    for path in (bare, saved):
+        with pytest.raises(StorageError, match="mkdir"):
+            read_scene_index(path)
+    assert not Path("/tmp/quadmatch_hostile_index").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04junk", b"\x80\x04N.", b"\x89HDF\r\n\x1a\njunk"])
+def test_a_damaged_index_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=r"damaged\.npz"):
+        read_scene_index(path)
+
+
+def test_the_converter_is_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = megadepth_tree(tmp_path / "mega")
+    assert main([str(path) for path in indices(root)]) == 0
+    assert [path.suffix for path in indices(root)] == [".h5", ".h5"]
+    assert len(MegaDepthPairs(root / "test", indices(root), framing=FRAMING)) == 2
+    assert main([str(tmp_path / "nowhere.npz")]) == 2
+    assert "nowhere.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_scannet_pairs_carry_pixels_to_the_same_gray(tmp_path: Path, flat: bool) -> None:
+    root = scannet_tree(tmp_path / "scannet", flat_intrinsics=flat)
+    files = sorted((root / "index").glob("scene*.npz"))
+    pairs = ScanNetPairs(root, files, root / "index" / "intrinsics.npz")
+    assert pairs.counts == (1, 1)
+    for i in range(2):
+        assert pairs[i].image0.shape == (1, 1, 480, 640)
+        assert gray_error(pairs[i]) < 0.03
+
+
+def test_scannet_pose_equals_the_published_relative_pose(tmp_path: Path) -> None:
+    root = scannet_tree(tmp_path / "scannet", score=False)
+    path = root / "index" / "scene0000_00.npz"
+    pairs = ScanNetPairs(root, [path], root / "index" / "intrinsics.npz")
+    relative = read_arrays(path)["rel_pose"][0].reshape(3, 4)
+    np.testing.assert_allclose(pairs.files(0).T_0to1[:3], relative, atol=1e-5)
+
+
+def test_scannet_intrinsics_follow_the_stored_size(tmp_path: Path) -> None:
+    root = scannet_tree(tmp_path / "scannet")
+    files = sorted((root / "index").glob("scene*.npz"))
+    pairs = ScanNetPairs(root, files, root / "index" / "intrinsics.npz")
+    before = pairs[0]
+    picture = root / "scene0000_00" / "color" / "0.jpg"
+    large = cv2.resize(cv2.imdecode(np.fromfile(picture, np.uint8), 0), (1280, 960))
+    cv2.imwrite(str(picture), large)
+    after = pairs[0]
+    assert before.geometry is not None
+    assert after.geometry is not None
+    assert after.scale0.tolist() == [[2.0, 2.0]]
+    torch.testing.assert_close(after.geometry.K0[0, 0, 0], 2 * before.geometry.K0[0, 0, 0])
+
+
+def test_a_converted_scannet_table_reads_the_same(scannet: Path, tmp_path: Path) -> None:
+    path = scannet / "index" / "scene0000_00.npz"
+    for one, other in zip(
+        read_scannet_index(path), read_scannet_index(convert(path, tmp_path)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_depth_is_taken_from_the_nearest_pixel() -> None:
+    depth = np.array([[1.0, 9.0], [2.0, 8.0]], np.float32)
+    assert resample_depth(depth, (4, 4))[0].tolist() == [1.0, 1.0, 9.0, 9.0]
+    assert resample_depth(depth, (1, 1)).tolist() == [[8.0]]
+
+
+def test_a_stretched_picture_has_no_mask() -> None:
+    view = make_view(
+        np.ones((60, 100), np.float32), np.ones((30, 50)), np.eye(3), Framing((64, 96), False)
+    )
+    assert view.mask is None
+    torch.testing.assert_close(view.scale, torch.tensor([[100 / 96, 60 / 64]]))
+    assert view.depth.min() == 1
+
+
+def test_unknown_depth_is_zero(tmp_path: Path) -> None:
+    path = tmp_path / "depth.png"
+    cv2.imwrite(str(path), np.array([[0, 1500, 65535]], np.uint16))
+    np.testing.assert_allclose(read_depth(path), [[0.0, 1.5, 0.0]])
+    path.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"depth\.png"):
+        read_depth(path)
+    with pytest.raises(UsageError, match=r"none\.h5"):
+        read_depth(tmp_path / "none.h5")
+
+
+def test_every_scene_is_drawn_equally_often_and_ranks_share_nothing() -> None:
+    order = SceneBalanced((5, 0, 1000, 2), per_scene=10, seed=1)
+    first, second = order(0), order(1)
+    assert order(0) == first != second
+    assert SceneBalanced((5, 0, 1000, 2), 10, seed=2)(0) != first
+    scene = np.searchsorted([5, 1005, 1007], first, side="right")
+    assert np.bincount(scene).tolist() == [10, 10, 10]
+    assert sorted(i for i in first if i < 5) == sorted([0, 1, 2, 3, 4] * 2)
+    ranks = [next(iter(PairStream(order, 15, rank=r, world=2))) for r in (0, 1)]
+    assert sorted(i for keys in ranks for _, i in keys) == sorted(first)
+
+
+class Spoiled(torch.utils.data.Dataset):
+    """10,000 samples, some of which cannot be read."""
+
+    def __init__(self, bad: set[int]) -> None:
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, key: tuple[int, int]) -> int:
+        if key[1] in self.bad:
+            raise ImageError(102, f"{key[1]}.jpg", "is damaged")
+        return key[1]
+
+
+def test_a_corrupt_sample_is_noted_and_replaced_by_the_same_one(tmp_path: Path) -> None:
+    data = Quarantined(Spoiled({7, 7926}), tmp_path / "notes.txt")
+    assert data[0, 7] == data[1, 7] == 7 + 2 * 7919 - 10_000
+    assert data[0, 8] == 8
+    assert data.bad() == {7, 7926}
+    assert "7.jpg" in (tmp_path / "notes.txt").read_text()
+
+
+def test_too_many_corrupt_samples_stop_the_run(tmp_path: Path) -> None:
+    data = Quarantined(Spoiled(set(range(11))), tmp_path / "notes.txt")
+    for i in range(10):
+        data[0, i]
+    with pytest.raises(ImageError, match="11 of 10000"):
+        data[0, 10]
