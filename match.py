@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
 from matcher.errors import MatcherError, StorageError, UsageError
 from matcher.options import PATHS, MatchOptions, options_from, require_known
 
 HERE = Path(__file__).resolve().parent
+COMMANDS = ("pairs=", "pack=", "verify=")
+"""How the words of a program for collections begin; see `matcher.batch.program`."""
 FLAGS = ("--help", "-h", "--version", "--debug")
 USAGE = """\
 usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
@@ -30,6 +33,7 @@ examples:
   python match.py a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
   python match.py a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
   python match.py a.jpg b.jpg weights=outdoor device=cuda max_side=1600
+  python match.py pairs=list.txt output=run export=colmap   (more: match.py pairs= --help)
 
 options and their defaults:
 {options}
@@ -75,11 +79,16 @@ def run(words: list[str]) -> int:
     """The program proper; raises MatcherError where it cannot go on."""
     while words and words[0] == "--debug":
         words = words[1:]
+    if words and words[0].startswith(COMMANDS):
+        from matcher.batch.program import run_collection
+
+        return run_collection(
+            [w for w in words if w != "--debug"], read_values, describe, version()
+        )
     paths, rest = words[:2], words[2:]
     asked = {word for word in (*words[:1], *rest) if word in FLAGS}
     if asked & {"--help", "-h"} or not words:
-        defaults = (HERE / "conf" / "match.yaml").read_text().split("\n\n", 1)[1]
-        print(USAGE.format(options=re.sub(r"(?m)^(\w+): ", r"  \1=", defaults).rstrip()))
+        print(USAGE.format(options=describe("match")))
         return 0 if words else 2
     if "--version" in asked:
         print(version())
@@ -93,22 +102,30 @@ def run(words: list[str]) -> int:
 
 
 def read_options(words: Sequence[str]) -> MatchOptions:
-    """Options from ``key=value`` words.
+    """Options of one pair from ``key=value`` words."""
+    return options_from(read_values(words, "match", MatchOptions, PATHS))
 
+
+def read_values(
+    words: Sequence[str], config: str, kind: type, paths: Sequence[str]
+) -> dict[str, Any]:
+    """Values of options of a `kind` from ``key=value`` words over ``conf/<config>.yaml``.
+
+    The values of `paths` are taken as they are.
     The names are checked here, so that nothing but values of known options reaches Hydra.
     """
     from data.compose import compose
 
-    overrides, paths = [], {}
+    overrides, verbatim = [], {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(204, word, "is not an option", "write key=value after the two images")
+            raise UsageError(204, word, "is not an option", "write key=value after the images")
         if name.lstrip("+~").startswith("hydra"):
             raise UsageError(203, name, "settings of Hydra cannot be changed", "remove it")
-        require_known(name)
-        if name in PATHS:
-            paths[name] = None if value == "null" else value
+        require_known(name, kind)
+        if name in paths:
+            verbatim[name] = None if value == "null" else value
         elif "${" in value or "_target_" in value:
             raise UsageError(203, name, f"{value!r} is refused", "write a plain value")
         else:
@@ -116,10 +133,16 @@ def read_options(words: Sequence[str]) -> MatchOptions:
     for word in overrides:
         name, _, value = word.partition("=")
         try:
-            compose("match", [word])
+            compose(config, [word])
         except UsageError as error:
             raise UsageError(204, name, f"cannot read {value!r}", "write a plain value") from error
-    return options_from({**compose("match", overrides), **paths})
+    return {**compose(config, overrides), **verbatim}
+
+
+def describe(config: str) -> str:
+    """The options in ``conf/<config>.yaml`` and their defaults, as the usage shows them."""
+    defaults = (HERE / "conf" / f"{config}.yaml").read_text().split("\n\n", 1)[1]
+    return re.sub(r"(?m)^(\w+): ", r"  \1=", defaults).rstrip()
 
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:

@@ -46,7 +46,7 @@ def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
 
 def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
     with h5py.File(io.BytesIO(data), "r") as file:
-        arrays = {name: _hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
+        arrays = {name: hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
         attributes = {
             name: value if isinstance(value, str) else value.item()
             for name, value in file.attrs.items()
@@ -54,8 +54,9 @@ def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
     return arrays, attributes
 
 
-def _hdf5_array(file: h5py.File, name: str) -> np.ndarray:
-    """A dataset that lies in the file itself; links and storage elsewhere are refused."""
+def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarray:
+    """A dataset that lies in the file itself; links and storage elsewhere are refused, as are
+    more values than `limit`."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link")
     dataset = file[name]
@@ -63,7 +64,7 @@ def _hdf5_array(file: h5py.File, name: str) -> np.ndarray:
         raise ValueError(f"{name} is not an array of numbers")
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} is stored in another file")
-    if dataset.size is None or dataset.size > MAX_VALUES:
+    if dataset.size is None or dataset.size > limit:
         raise ValueError(f"{name} declares {dataset.size} values")
     filters = dataset.id.get_create_plist()
     if any(

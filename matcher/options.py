@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matcher.config import invalid, require_choice, require_positive, require_range
 from matcher.errors import UsageError
 from matcher.formats import FORMATS, PICTURE_SUFFIXES
 
+T = TypeVar("T")
 GEOMETRIES = ("none", "homography", "fundamental", "essential")
 STYLES = ("matches", "overlay", "coverage", "warp", "epipolar")
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
@@ -124,16 +125,21 @@ def options_from(values: Mapping[str, Any]) -> MatchOptions:
     Raises:
         UsageError: an unknown name (with the nearest valid one) or a value that cannot work.
     """
+    return build_options(MatchOptions, values)
+
+
+def build_options(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Options of a dataclass from composed values; errors as `options_from`."""
     for name in values:
-        require_known(name)
+        require_known(name, kind)
     plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return MatchOptions(**plain)
+    return kind(**plain)
 
 
-def require_known(name: str) -> None:
-    known = [f.name for f in fields(MatchOptions)]
+def require_known(name: str, kind: type = MatchOptions) -> None:
+    known = [f.name for f in fields(kind)]
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

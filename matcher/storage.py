@@ -107,7 +107,7 @@ def write_atomically(path: Path | str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
         raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
@@ -115,7 +115,7 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,0 +1,1 @@
+"""Whole collections of image pairs: lists, crash-safe results, exports."""

@@ -1,0 +1,194 @@
+"""A collection from its options to results: what `match.py pairs=...` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matcher.batch.engine import ShardMatcher, run_local
+from matcher.batch.images import ImageFeatures
+from matcher.batch.manifest import ImageFiles, Manifest, shortened
+from matcher.batch.names import Root, encode_name
+from matcher.batch.options import CollectionOptions
+from matcher.batch.pack import outcome, pack, verify
+from matcher.batch.pairlist import PairList
+from matcher.batch.progress import Progress
+from matcher.batch.run import Run, locked, open_run, start_run
+from matcher.batch.shards import DUPLICATE, Shard, status_text
+from matcher.batch.sources import find_pairs
+from matcher.errors import UsageError
+from matcher.predictor import load_matcher
+from matcher.registry import resolve
+from matcher.storage import write_atomically
+from matcher.weights_file import sha256_of
+
+Tell = Callable[[str], None]
+PACKED, FAILURES, LOG = "packed.h5", "failures.tsv", "run.log"
+SHOWN_FAILURES = 10
+
+
+def match_collection(options: CollectionOptions, *, version: str, tell: Tell, warn: Tell) -> int:
+    """Match a collection, or go on with it, and export the results.
+
+    Args:
+        options: what to match and how.
+        version: of the program.
+        tell: takes lines about what was done; `warn` those about what is odd.
+
+    Returns:
+        The exit code: 3 if pairs failed, else 0.
+
+    Raises:
+        MatcherError: it cannot go on.
+    """
+    pairs, folder = find_pairs(
+        options.pairs,
+        against=options.against,
+        select=options.select,
+        window=options.window,
+        root=options.root,
+    )
+    root = Root(folder, allow_outside=options.allow_outside_root)
+    images = ImageFiles.of(pairs.names, root)
+    require_images(pairs, images, options, warn)
+    duplicates = int((pairs.first < np.arange(len(pairs))).sum())
+    tell(f"pairs     {len(pairs)} of {len(pairs.names)} images, {duplicates} duplicates")
+    weights = resolve(options.weights, offline=options.offline)
+    settings = {"version": version, "weights_sha256": sha256_of(weights), **options.settings}
+    manifest = Manifest(len(pairs), pairs.sha256, images.sha256, options.shard_size, settings)
+    output = Path(options.output)
+    with locked(output):
+        run = start_run(output, manifest, pairs, images)
+        if run.missing():
+            match_missing(run, root, weights, options)
+        failed = report(run, tell)
+        export(run, root, options, tell)
+    return 3 if failed else 0
+
+
+def require_images(
+    pairs: PairList, images: ImageFiles, options: CollectionOptions, warn: Tell
+) -> None:
+    """Whether the images are there, before anything is loaded.
+
+    Raises:
+        UsageError: some are missing (E111), unless `skip_missing` allows it.
+    """
+    alone = int((pairs.index[:, 0] == pairs.index[:, 1]).sum())
+    if alone:
+        warn(f"warning   {alone} pairs of an image with itself")
+    missing = [pairs.names[i] for i in np.flatnonzero(images.missing)]
+    for name in missing:
+        warn(f"missing   {encode_name(name)}")
+    if missing and not options.skip_missing:
+        what = f"{len(missing)} of {len(pairs.names)} images are missing: {shortened(missing)}"
+        raise UsageError(111, options.pairs, what, "skip_missing=true goes on without them")
+
+
+def match_missing(run: Run, root: Root, weights: Path, options: CollectionOptions) -> None:
+    """Match the shards that are not done."""
+    left = sum(run.range(n).stop - run.range(n).start for n in run.missing())
+    progress = Progress(len(run.pairs), len(run.pairs) - left, run.folder / LOG)
+
+    def published(shard: Shard) -> None:
+        progress.advance(len(shard))
+
+    try:
+        if options.engine == "ray":
+            from matcher.batch.cluster import run_ray
+
+            run_ray(run, options, root.folder, weights, published)
+            return
+        matcher = build_shard_matcher(options, weights, lambda i: root.path(run.pairs.names[i]))
+        try:
+            run_local(run, matcher, published)
+        finally:
+            matcher.features.close()
+    except BaseException as error:
+        progress.note(f"stopped by {type(error).__name__} {error}".rstrip())
+        raise
+    finally:
+        progress.close()
+
+
+def build_shard_matcher(
+    options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
+) -> ShardMatcher:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    predictor = load_matcher(
+        weights,
+        device=options.device,
+        threshold=options.threshold,
+        max_side=options.max_side,
+        top_k=options.top_k,
+        apply_exif=options.apply_exif,
+        allow_truncated=options.allow_truncated,
+    )
+    features = ImageFeatures(
+        predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
+    )
+    return ShardMatcher(predictor, features, options.batch_size)
+
+
+def report(run: Run, tell: Tell) -> int:
+    """Tell how many pairs came out how, list those that failed; returns their number."""
+    status = outcome(run)
+    kinds, counts = np.unique(status, return_counts=True)
+    tell(
+        "results   "
+        + ", ".join(f"{n} {status_text(k)}" for k, n in zip(kinds, counts, strict=True))
+    )
+    failed = np.flatnonzero(status > DUPLICATE)
+    lines = []
+    for i in failed:
+        names = [encode_name(run.pairs.names[image]) for image in run.pairs.index[i]]
+        lines.append("\t".join((*names, status_text(status[i]))))
+    for line in lines[:SHOWN_FAILURES]:
+        tell(f"failed    {line}")
+    if lines:
+        write_atomically(run.folder / FAILURES, ("\n".join(lines) + "\n").encode())
+        tell(f"failures  {run.folder / FAILURES}")
+    return len(failed)
+
+
+def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None:
+    """Write the results of a finished run in the format asked for."""
+    if options.export == "pack":
+        pack(run, run.folder / PACKED)
+        tell(f"packed    {run.folder / PACKED}")
+    elif options.export == "hloc":
+        from matcher.batch.hloc import export_hloc
+
+        for path in export_hloc(run, root, options.merge):
+            tell(f"hloc      {path}")
+    elif options.export == "colmap":
+        from matcher.batch.colmap import export_colmap
+
+        tell(f"colmap    {export_colmap(run, root, options.merge, options.camera)}")
+
+
+def pack_folder(folder: Path, tell: Tell) -> int:
+    """Pack a finished run.
+
+    Raises:
+        MatcherError: there is none, it is not finished or damaged, or another process writes.
+    """
+    open_run(folder)
+    with locked(folder):
+        pack(open_run(folder), folder / PACKED)
+    tell(f"packed    {folder / PACKED}")
+    return 0
+
+
+def verify_folder(folder: Path, tell: Tell, warn: Tell) -> int:
+    """Check every shard of a run; returns the exit code, 4 if one is damaged."""
+    run = open_run(folder)
+    damaged = verify(run)
+    for error in damaged:
+        warn(str(error))
+    tell(f"shards    {len(run.done())} of {run.shards} done, {len(damaged)} damaged")
+    return 4 if damaged else 0

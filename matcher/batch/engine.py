@@ -1,0 +1,127 @@
+"""Matching shard after shard on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from matcher.batch.images import ImageFeatures
+from matcher.batch.run import Run
+from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
+from matcher.errors import ImageError, UsageError
+from matcher.inputs import PreparedPair
+from matcher.predictor import Predictor, in_original, pad_feature_maps
+from matcher.structures import Matches
+
+Task = tuple[np.ndarray, np.ndarray]
+"""(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
+
+
+class Matcher(Protocol):
+    """Whatever turns the pairs of a shard into results."""
+
+    def match(self, task: Task, upcoming: Task | None = None) -> Shard:
+        """Match the pairs of `task`; those of `upcoming` come next."""
+        ...
+
+
+class ShardMatcher:
+    """Matches the pairs of a shard with a model.
+
+    Batches form inside the shard alone, of pairs of the same size, so that a shard that is done
+    again comes out the same.
+
+    Args:
+        predictor: the model and its options.
+        features: of the images, by number.
+        batch_size: pairs at a time.
+    """
+
+    def __init__(self, predictor: Predictor, features: ImageFeatures, batch_size: int) -> None:
+        self.predictor = predictor
+        self.features = features
+        self.batch_size = batch_size
+
+    @torch.inference_mode()
+    def match(self, task: Task, upcoming: Task | None = None) -> Shard:
+        """The results of a shard; the images of `upcoming` are read meanwhile."""
+        pairs, duplicate = task
+        results: list[Matches | int] = [DUPLICATE] * len(pairs)
+        able: dict[int, PreparedPair] = {}
+        self.features.read_ahead(_images(task))
+        for i in np.flatnonzero(~duplicate).tolist():
+            ready = self._read(pairs[i].tolist())
+            if isinstance(ready, int):
+                results[i] = ready
+            else:
+                able[i] = ready
+        if upcoming is not None:
+            self.features.read_ahead(_images(upcoming))
+        for batch in batches(able, self.batch_size):
+            found = self._match([pairs[i].tolist() for i in batch], [able[i] for i in batch])
+            for i, matches in zip(batch, found, strict=True):
+                results[i] = matches
+        self.features.forget_reads(but=() if upcoming is None else _images(upcoming))
+        return Shard.of(results)
+
+    def _read(self, images: Sequence[int]) -> PreparedPair | int:
+        """Both images, or the status of a pair that cannot be matched."""
+        try:
+            pair = PreparedPair(*(self.features.input(image) for image in images))
+        except (ImageError, UsageError) as error:
+            return error.code
+        return NO_MATCH if pair.reason else pair
+
+    def _match(
+        self, images: Sequence[Sequence[int]], pairs: Sequence[PreparedPair]
+    ) -> list[Matches]:
+        predictor = self.predictor
+        sides = []
+        with predictor._arithmetic():
+            for side in (0, 1):
+                maps = [self.features.features(pair[side]) for pair in images]
+                cells = [pair[side].cells.to(predictor.device) for pair in pairs]
+                sides.append(pad_feature_maps(maps, cells))
+            (features0, mask0), (features1, mask1) = sides
+            output = predictor.model.match(
+                features0, features1, mask0, mask1, threshold=predictor.threshold
+            )
+        found = output.split(len(pairs))
+        out = [in_original(f.to("cpu"), pair) for f, pair in zip(found, pairs, strict=True)]
+        return out if predictor.top_k is None else [each.top(predictor.top_k) for each in out]
+
+
+def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
+    """The keys of `pairs` in batches of one size of feature maps, in order within a size."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for i, pair in pairs.items():
+        groups.setdefault(tuple(each.cells.shape for each in pair), []).append(i)
+    return [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
+
+
+def run_local(run: Run, matcher: Matcher, published: Callable[[Shard], None]) -> None:
+    """Match what is missing; `published` hears of each shard once it is on the disk.
+
+    Raises:
+        StorageError: results cannot be written (E401).
+    """
+    numbers = [*run.missing(), None]
+    for number, following in pairwise(numbers):
+        if number is not None:
+            upcoming = None if following is None else task_of(run, following)
+            shard = matcher.match(task_of(run, number), upcoming)
+            run.write(number, shard)
+            published(shard)
+
+
+def task_of(run: Run, number: int) -> Task:
+    return run.pairs.index[run.range(number)], run.duplicates(number)
+
+
+def _images(task: Task) -> list[int]:
+    pairs, duplicate = task
+    return list(dict.fromkeys(pairs[~duplicate].ravel().tolist()))

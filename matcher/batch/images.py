@@ -1,0 +1,119 @@
+"""Images of a collection: read ahead of the network, their features kept while there is room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from matcher.images import read_image
+from matcher.inputs import NetworkInput, prepare
+from matcher.predictor import Predictor
+from matcher.structures import FeatureMaps
+
+
+class Extracted(NamedTuple):
+    """An image that went through the backbone; the pixels are gone."""
+
+    input: NetworkInput
+    features: FeatureMaps
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in self.features)
+
+
+class ImageFeatures:
+    """Features of images by number.
+
+    The backbone sees one image at a time, on its own canvas, so features do not depend on what
+    else is asked for or still kept.
+
+    Args:
+        predictor: its model and its way of reading images.
+        path_of: the path of an image.
+        cache_bytes: features kept, least recently used go first.
+        readers: threads that read and decode ahead.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        path_of: Callable[[int], str],
+        *,
+        cache_bytes: int,
+        readers: int = 2,
+    ) -> None:
+        self.predictor = predictor
+        self.path_of = path_of
+        self.cache_bytes = cache_bytes
+        self.extractions = 0
+        self._kept: OrderedDict[int, Extracted] = OrderedDict()
+        self._kept_bytes = 0
+        self._reading: dict[int, Future[NetworkInput]] = {}
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+
+    def read_ahead(self, images: Iterable[int]) -> None:
+        """Begin to read those that are neither kept nor read already."""
+        for image in images:
+            if image not in self._kept and image not in self._reading:
+                self._reading[image] = self._readers.submit(self._read, image)
+
+    def input(self, image: int) -> NetworkInput:
+        """An image as the network takes it; without pixels if its features are kept.
+
+        Raises:
+            UsageError, ImageError: as `matcher.images.read_image`.
+        """
+        if image in self._kept:
+            return self._kept[image].input
+        self.read_ahead([image])
+        return self._reading[image].result()
+
+    def features(self, image: int) -> FeatureMaps:
+        """Features of an image, from the cache if they are kept.
+
+        Raises:
+            UsageError, ImageError: as `input`.
+        """
+        if image in self._kept:
+            self._kept.move_to_end(image)
+            return self._kept[image].features
+        read = self.input(image)
+        device = self.predictor.device
+        features = self.predictor.model.extract(read.canvas[None].to(device))
+        self.extractions += 1
+        self._keep(image, Extracted(read._replace(canvas=torch.empty(1, 0, 0)), features))
+        return features
+
+    def forget_reads(self, but: Iterable[int] = ()) -> None:
+        """Let go of pixels that were read, but for some images."""
+        wanted = set(but)
+        for image in [i for i in self._reading if i not in wanted]:
+            self._reading.pop(image).cancel()
+
+    def close(self) -> None:
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+    def _keep(self, image: int, extracted: Extracted) -> None:
+        self._kept[image] = extracted
+        self._kept_bytes += extracted.nbytes
+        self._reading.pop(image, None)
+        while self._kept_bytes > self.cache_bytes and self._kept:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _read(self, image: int) -> NetworkInput:
+        reader = self.predictor.reader
+        loaded = read_image(
+            self.path_of(image),
+            apply_exif=reader.apply_exif,
+            allow_truncated=reader.allow_truncated,
+        )
+        ready = prepare(loaded, None, reader.config, reader.max_side)
+        # The original in full size is not needed any more.
+        return ready._replace(image=replace(loaded, gray=np.empty((0, 0), np.float32)))

@@ -1,0 +1,152 @@
+"""What a run was started with, so that it is only ever continued with the same."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from matcher.batch.names import Root, decode_name, encode_name
+from matcher.batch.pairlist import PairList
+from matcher.errors import StorageError, UsageError
+from matcher.formats import hdf5_array
+
+SCHEMA = "quadmatch-run/1"
+SHOWN = 10
+LISTED = ("names", "index", "size", "changed")
+MAX_LIST = 2**32
+Settings = Mapping[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Fingerprints of the image files: (n,) int64 bytes and time of change; -1 if missing."""
+
+    size: np.ndarray
+    changed: np.ndarray
+    """nanoseconds"""
+
+    @staticmethod
+    def of(names: list[str], root: Root) -> ImageFiles:
+        """Look at all files.
+
+        Raises:
+            UsageError: a name leads out of the root (E114).
+        """
+        found = [root.status(name) for name in names]
+        size = [-1 if each is None else each.st_size for each in found]
+        changed = [-1 if each is None else each.st_mtime_ns for each in found]
+        return ImageFiles(np.array(size, np.int64), np.array(changed, np.int64))
+
+    @property
+    def missing(self) -> np.ndarray:
+        """(n,) bool"""
+        return self.size < 0
+
+    @property
+    def sha256(self) -> str:
+        parts = (self.size.astype("<i8").tobytes(), self.changed.astype("<i8").tobytes())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def differs(self, other: ImageFiles) -> np.ndarray:
+        return (self.size != other.size) | (self.changed != other.changed)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Fingerprints of all that results depend on."""
+
+    pairs: int
+    pairs_sha256: str
+    images_sha256: str
+    shard_size: int
+    settings: Settings
+    """Version, fingerprints of weights and model, options that change results."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    def encode(self) -> bytes:
+        return (json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, indent=1)).encode()
+
+    @staticmethod
+    def read(path: Path) -> Manifest:
+        """Read what `encode` gave.
+
+        Raises:
+            StorageError: damaged (E402).
+        """
+        try:
+            values = json.loads(path.read_bytes())
+            if values.pop("schema") != SCHEMA:
+                raise ValueError("another schema")
+            return Manifest(**values)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StorageError(402, path, f"not a readable manifest: {error}") from error
+
+    def require_same(self, now: Manifest, folder: Path, changed_images: list[str]) -> None:
+        """Refuse to go on with other settings.
+
+        Raises:
+            UsageError: names what differs (E206).
+        """
+        before, after = asdict(self), asdict(now)
+        flat0 = {**before.pop("settings"), **before}
+        flat1 = {**after.pop("settings"), **after}
+        differences = [
+            f"{name} was {flat0.get(name)!r} and is {flat1.get(name)!r}"
+            for name in sorted({*flat0, *flat1})
+            if flat0.get(name) != flat1.get(name) and name != "images_sha256"
+        ]
+        if changed_images:
+            differences.append(f"{len(changed_images)} images changed: {shortened(changed_images)}")
+        if differences:
+            what = f"holds a run with other settings: {'; '.join(differences)}"
+            raise UsageError(206, folder, what, "use the same ones or another output")
+
+
+def shortened(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def encode_list(pairs: PairList, images: ImageFiles) -> bytes:
+    """Names, pairs and image fingerprints as HDF5 bytes."""
+    names = "\n".join(map(encode_name, pairs.names)).encode()
+    arrays = {
+        "names": np.frombuffer(names, np.uint8),
+        "index": pairs.index.astype(np.uint32),
+        "size": images.size.astype(np.float64),
+        "changed": images.changed.view(np.uint64),
+    }
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
+    return buffer.getvalue()
+
+
+def read_list(path: Path) -> tuple[PairList, ImageFiles]:
+    """Read what `encode_list` gave.
+
+    Raises:
+        StorageError: damaged (E402).
+    """
+    try:
+        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
+            arrays = {name: hdf5_array(file, name, MAX_LIST) for name in LISTED}
+        names = [decode_name(text) for text in arrays["names"].tobytes().decode().split("\n")]
+        pairs = PairList(names, arrays["index"].astype(np.int32))
+        if pairs.index.min() < 0 or pairs.index.max() >= len(names):
+            raise ValueError("pairs of images that are not in the list")
+        size, changed = arrays["size"].astype(np.int64), arrays["changed"].view(np.int64)
+        return pairs, ImageFiles(size, changed)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StorageError(402, path, f"not a readable list: {error}") from error

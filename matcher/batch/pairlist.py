@@ -1,0 +1,140 @@
+"""Lists of image pairs: two columns or JSON lines, read as a stream.
+
+| file | a line |
+|---|---|
+| ``.jsonl`` | ``["a b.jpg", "c.jpg"]`` or ``{"name0": ..., "name1": ...}`` |
+| other, with a tab | the two names as they are, a tab between them |
+| other | two names with spaces between them, quoted as in a shell where they hold any |
+
+The last is also the format of hloc's lists. Empty lines and lines that begin with ``#`` are
+skipped. Files are UTF-8, with or without a byte-order mark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from matcher.batch.names import encode_name
+from matcher.errors import UsageError
+
+COLUMNS = ("name0", "name1")
+
+
+@dataclass(frozen=True)
+class PairList:
+    """Pairs of images by number."""
+
+    names: list[str]
+    """Each image once, in order of appearance."""
+    index: np.ndarray
+    """(N, 2) int32 into `names`"""
+    first: np.ndarray = field(init=False)
+    """(N,) int64 the first pair of the same two images, whichever comes first in it; a pair with
+    ``first[i] < i`` is a duplicate."""
+
+    def __post_init__(self) -> None:
+        low, high = self.index.min(axis=1), self.index.max(axis=1)
+        keys = low.astype(np.int64) * max(1, len(self.names)) + high
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        object.__setattr__(self, "first", first[inverse])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of names and pairs, in order."""
+        digest = hashlib.sha256("\n".join(map(encode_name, self.names)).encode())
+        digest.update(self.index.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    @staticmethod
+    def of(pairs: Iterable[tuple[str, str]]) -> PairList:
+        """Number the names of `pairs`."""
+        numbers: dict[str, int] = {}
+        index = array("i")
+        for name0, name1 in pairs:
+            index.append(numbers.setdefault(name0, len(numbers)))
+            index.append(numbers.setdefault(name1, len(numbers)))
+        return PairList(list(numbers), np.array(index, dtype=np.int32).reshape(-1, 2))
+
+
+def read_pairs(path: str) -> Iterator[tuple[str, str]]:
+    """The pairs of a list, in order.
+
+    Raises:
+        UsageError: no such file (E111), not UTF-8 (E112) or not two columns (E113), with the line.
+    """
+    parse = _parse_json if path.lower().endswith((".jsonl", ".ndjson")) else _parse_text
+    try:
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                names = parse(_decoded(raw, path, number), path, number)
+                if names:
+                    yield _checked(names, path, number)
+    except OSError as error:
+        raise UsageError(111, path, f"cannot read the list: {error.strerror}") from error
+
+
+def _decoded(raw: bytes, path: str, number: int) -> str:
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        what = f"line {number} is not UTF-8 at byte {error.start}"
+        raise UsageError(112, path, what, "save the list as UTF-8") from error
+
+
+def _parse_text(line: str, path: str, number: int) -> list[str]:
+    start = line.lstrip(" ")
+    if not start or start[0] == "#":
+        return []
+    if "\t" in line:
+        return line.split("\t")
+    if not any(quote in line for quote in "'\"\\"):
+        return [name for name in line.split(" ") if name]
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        what = f"line {number}: {str(error).lower()}"
+        raise UsageError(113, path, what, "quote names as in a shell, or use tabs") from error
+
+
+def _parse_json(line: str, path: str, number: int) -> list[str]:
+    if not line.strip() or line.lstrip()[0] == "#":
+        return []
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(113, path, f"line {number} is not JSON: {error}") from error
+    if isinstance(value, dict):
+        value = [value.get(key) for key in COLUMNS]
+    names = value if isinstance(value, list) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        what = f"line {number} does not hold two names"
+        raise UsageError(113, path, what, 'write ["a.jpg", "b.jpg"]')
+    return [str(name) for name in names]
+
+
+def _checked(names: list[str], path: str, number: int) -> tuple[str, str]:
+    if len(names) != 2 or not all(names):
+        what = f"line {number} has {len([n for n in names if n])} columns instead of 2"
+        raise UsageError(113, path, what, "quote names with spaces, or use tabs")
+    for name in names:
+        if "\0" in name:
+            raise UsageError(114, path, f"line {number}: a name holds a NUL")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError as error:
+            raise UsageError(112, path, f"line {number}: {name!r} is no text") from error
+    return names[0], names[1]

@@ -1,0 +1,81 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere, and a log in its folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from matcher.errors import StorageError
+
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows pairs per second and the time left.
+
+    Args:
+        total: pairs in the list; `done` of them were matched in an earlier attempt.
+        log: file that lines with dates are appended to.
+        stream: what a bar (on a terminal) or plain lines (elsewhere) are written to.
+
+    Raises:
+        StorageError: the log cannot be written (E401).
+    """
+
+    def __init__(self, total: int, done: int, log: Path, stream: TextIO | None = None) -> None:
+        self.total = total
+        self.done = self.before = done
+        self.stream = sys.stderr if stream is None else stream
+        self._started = self._shown = time.monotonic()
+        self._log = log
+        terminal = self.stream.isatty()
+        self._bar = (
+            tqdm(total=total, initial=done, unit="pair", file=self.stream, smoothing=0.1)
+            if terminal
+            else None
+        )
+        self.note(f"started with {done} of {total} pairs on {socket.gethostname()}")
+
+    def advance(self, pairs: int) -> None:
+        """So many more pairs are on the disk."""
+        self.done += pairs
+        if self._bar is not None:
+            self._bar.update(pairs)
+        now = time.monotonic()
+        if now - self._shown >= LINE_SECONDS or self.done == self.total:
+            self._shown = now
+            self.note(self.line(now))
+            if self._bar is None:
+                self.stream.write(f"{self.line(now)}\n")
+                self.stream.flush()
+
+    def line(self, now: float) -> str:
+        rate = (self.done - self.before) / max(now - self._started, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        return f"{self.done} of {self.total} pairs, {rate:.2f} pairs/s, {_span(left)} left"
+
+    def note(self, text: str) -> None:
+        """A line in the log."""
+        try:
+            with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                date = datetime.now().astimezone().isoformat(timespec="seconds")
+                file.write(f"{date} {os.getpid()} {text}\n")
+        except OSError as error:
+            raise StorageError(401, self._log, f"cannot write: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(round(min(seconds, 1e9)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,152 @@
+"""A shard: the results of a fixed range of the list, in one file that is complete or absent.
+
+| dataset | shape | what |
+|---|---|---|
+| ``status`` | (n,) uint16 | 0 ok, 1 no_match, 2 duplicate, else the number of the error |
+| ``count`` | (n,) uint32 | matches of each pair |
+| ``keypoints0``, ``keypoints1`` | (M, 2) float32 | pixels of the original images, pair by pair |
+| ``scores`` | (M,) float32 | |
+
+The file name holds the range's number and the first half of the SHA-256 of its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from matcher.errors import StorageError
+from matcher.formats import MAX_FILE_BYTES, hdf5_array
+from matcher.storage import write_atomically
+from matcher.structures import Matches
+
+SCHEMA = "quadmatch-shard/1"
+OK, NO_MATCH, DUPLICATE = 0, 1, 2
+MATCHES = ("keypoints0", "keypoints1", "scores")
+_FILE = re.compile(r"(\d{9})-([0-9a-f]{32})\.h5")
+
+
+def status_text(status: int) -> str:
+    """ok, no_match, duplicate or failed:E<code>."""
+    known = {OK: "ok", NO_MATCH: "no_match", DUPLICATE: "duplicate"}
+    return known.get(int(status), f"failed:E{status}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Results of consecutive pairs."""
+
+    status: np.ndarray
+    """(n,) uint16"""
+    count: np.ndarray
+    """(n,) uint32"""
+    keypoints0: np.ndarray
+    """(M, 2) float32"""
+    keypoints1: np.ndarray
+    scores: np.ndarray
+    """(M,) float32"""
+
+    def __post_init__(self) -> None:
+        n, m = len(self.status), len(self.scores)
+        shapes = [getattr(self, name).shape for name in ("count", *MATCHES)]
+        if shapes != [(n,), (m, 2), (m, 2), (m,)] or int(self.count.sum()) != m:
+            raise ValueError(f"{n} pairs and {m} matches do not fit {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def failed(self) -> np.ndarray:
+        """(n,) bool"""
+        return self.status > DUPLICATE
+
+    @staticmethod
+    def of(results: Sequence[Matches | int]) -> Shard:
+        """Of the matches of each pair, or the status of one that has none."""
+        found = [Matches.empty() if isinstance(r, int) else r for r in results]
+        status = [r if isinstance(r, int) else (OK if len(r) else NO_MATCH) for r in results]
+        arrays = [m.numpy() for m in found]
+        keypoints0, keypoints1, scores = (
+            np.concatenate([np.zeros(shape, np.float32), *parts])
+            for shape, parts in zip(((0, 2), (0, 2), 0), zip(*arrays, strict=True), strict=True)
+        )
+        count = np.array([len(m) for m in found], np.uint32)
+        return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores)
+
+
+def encode_shard(shard: Shard, number: int, run: str) -> bytes:
+    """The bytes of a shard file; `run` is the fingerprint of the run it belongs to."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["schema"], file.attrs["number"], file.attrs["run"] = SCHEMA, number, run
+        for name in ("status", "count", *MATCHES):
+            values = getattr(shard, name)
+            file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
+    return buffer.getvalue()
+
+
+def decode_shard(data: bytes, number: int, run: str, pairs: int) -> Shard:
+    """The shard in `data`, checked.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError or RuntimeError: damaged, or of another run.
+    """
+    with h5py.File(io.BytesIO(data), "r") as file:
+        found = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "run"))
+        if found != (SCHEMA, number, run):
+            raise ValueError(f"is {found}, not {(SCHEMA, number, run)}")
+        shard = Shard(*(hdf5_array(file, name) for name in ("status", "count", *MATCHES)))
+    if len(shard) != pairs:
+        raise ValueError(f"holds {len(shard)} pairs instead of {pairs}")
+    return shard
+
+
+def write_shard(folder: Path, shard: Shard, number: int, run: str) -> Path:
+    """Publish a shard: on return it is on the disk.
+
+    Raises:
+        StorageError: it cannot be written (E401).
+    """
+    data = encode_shard(shard, number, run)
+    path = folder / f"{number:09d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+    write_atomically(path, data)
+    return path
+
+
+def read_shard(path: Path, run: str, pairs: int) -> Shard:
+    """Read what `write_shard` wrote.
+
+    Raises:
+        StorageError: damaged or of another run (E402).
+    """
+    try:
+        number, digest = _parts(path)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest()[:32] != digest:
+            raise ValueError("its bytes do not have the SHA-256 of its name")
+        return decode_shard(data, number, run, pairs)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        what, remedy = f"not a readable shard: {error}", "delete it and run again"
+        raise StorageError(402, path, what, remedy) from error
+
+
+def find_shards(folder: Path) -> dict[int, Path]:
+    """The shard files of a folder by number; parts of a killed run do not count."""
+    found = (path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name))
+    return {_parts(path)[0]: path for path in found}
+
+
+def _parts(path: Path) -> tuple[int, str]:
+    name = _FILE.fullmatch(path.name)
+    if name is None:
+        raise ValueError("not the name of a shard")
+    return int(name[1]), name[2]

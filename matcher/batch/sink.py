@@ -1,0 +1,104 @@
+"""Large HDF5 files without the danger of HDF5 meeting a full disk, which can crash the process."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from matcher.errors import StorageError
+from matcher.storage import sync_directory
+
+
+class Sink(io.RawIOBase):
+    """A file that takes everything. After an error of the disk, which is kept, nothing is written
+    and what cannot be read is zero."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self._file = path.open("xb+", buffering=0)
+
+    def check(self) -> None:
+        """Raise the error that was kept."""
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: memoryview | bytes) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += self._file.write(view[done:]) or 0
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count = self._file.readinto(buffer) or 0
+        buffer[count:] = bytes(len(buffer) - count)
+        return len(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+@contextmanager
+def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new HDF5 file that appears as `path` when all of it is on the disk, and else not at all.
+
+    Call `Sink.check` now and then to stop early.
+
+    Raises:
+        StorageError: it cannot be written (E401).
+    """
+    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Sink(part) as sink:
+            with h5py.File(sink, "w") as file:
+                yield file, sink
+            sink.check()
+            sink.sync()
+        os.replace(part, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        remedy = "free some space, or choose another place"
+        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""Small runs without a network: a stub whose matches follow from the numbers of the images."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matcher.batch.engine import Task
+from matcher.batch.manifest import ImageFiles, Manifest
+from matcher.batch.pairlist import PairList
+from matcher.batch.run import Run, start_run
+from matcher.batch.shards import DUPLICATE, Shard
+from matcher.structures import Matches
+
+
+class Stub:
+    """Matches of images a and b: (a + b) % 4 of them; (a + b) % 7 == 3 fails with E102."""
+
+    def match(self, task: Task, upcoming: Task | None = None) -> Shard:
+        pairs, duplicate = task
+        return Shard.of(
+            [DUPLICATE if same else stub_result(*pair) for pair, same in zip(pairs, duplicate)]
+        )
+
+
+def stub_result(a: int, b: int) -> Matches | int:
+    if (a + b) % 7 == 3:
+        return 102
+    points = torch.arange(2 * ((a + b) % 4)).reshape(-1, 2) + float(a)
+    return Matches(points, points + float(b), torch.full((len(points),), 0.5))
+
+
+def stub_pairs(count: int) -> PairList:
+    """`count` pairs, each tenth a reversed copy of the one before."""
+    pairs = [(f"{i}.jpg", f"{i * 3 % 50}-{i}.jpg") for i in range(count)]
+    pairs[9::10] = [pair[::-1] for pair in pairs[8::10]][: len(pairs[9::10])]
+    return PairList.of(pairs)
+
+
+def stub_run(folder: Path, count: int = 100, shard_size: int = 8) -> Run:
+    pairs = stub_pairs(count)
+    images = ImageFiles(np.ones(len(pairs.names), np.int64), np.ones(len(pairs.names), np.int64))
+    manifest = Manifest(count, pairs.sha256, images.sha256, shard_size, {"threshold": 0.2})
+    return start_run(folder, manifest, pairs, images)
+
+
+def run_of(folder: Path, results: dict[tuple[str, str], Sequence[Sequence[float]]]) -> Run:
+    """A finished run with rows (x0, y0, x1, y1, score) for each pair."""
+    pairs = PairList.of(results)
+    images = ImageFiles(np.ones(len(pairs.names), np.int64), np.ones(len(pairs.names), np.int64))
+    manifest = Manifest(len(pairs), pairs.sha256, images.sha256, 2, {})
+    run = start_run(folder, manifest, pairs, images)
+    found = [matches_of(rows) for rows in results.values()]
+    for number in range(run.shards):
+        run.write(number, Shard.of(found[run.range(number)]))
+    return run
+
+
+def matches_of(rows: Iterable[Sequence[float]]) -> Matches:
+    table = torch.tensor(list(rows), dtype=torch.float32).reshape(-1, 5)
+    return Matches(table[:, :2].clone(), table[:, 2:4].clone(), table[:, 4].clone())
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())

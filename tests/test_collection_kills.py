@@ -1,0 +1,303 @@
+"""A run that is killed, meets a full disk, a second writer or a signal loses nothing.
+
+The writer is a forked child with a stub for the network, so that a trial takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from collections_of_pairs import Stub, stub_result, stub_run
+
+import match
+from matcher.batch import run as run_module
+from matcher.batch.engine import run_local
+from matcher.batch.pack import pack, verify
+from matcher.batch.run import locked, open_run
+from matcher.batch.shards import DUPLICATE, NO_MATCH, OK, Shard
+from matcher.errors import MatcherError, StorageError, UsageError
+
+KILLED = 128 + signal.SIGKILL
+
+
+def forked(work: Callable[[], object]) -> int:
+    """The process id of a child that does `work` and leaves with its exit code."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    except MatcherError as error:
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except match.Terminated:
+        code = 143
+    finally:
+        os._exit(code)
+
+
+def left(pid: int) -> int:
+    status = os.waitpid(pid, 0)[1]
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def write_run(folder: Path, acknowledged: Path, pause: float = 0.0) -> None:
+    """Start or continue; a byte is appended to `acknowledged` for every shard on the disk."""
+    acks = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def published(shard: Shard) -> None:
+        os.write(acks, b".")
+        time.sleep(pause)
+
+    with locked(folder):
+        run_local(stub_run(folder), Stub(), published)
+
+
+def die_at(call: int) -> None:
+    """Die in this process at a certain call of fsync, replace or unlink, before or after it."""
+    count = 0
+
+    def mortal(function: Callable[..., Any], after: bool) -> Callable[..., Any]:
+        def called(*words: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            result = function(*words, **more) if after or count != call else None
+            if count == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return called
+
+    for name in ("fsync", "replace"):
+        setattr(os, name, mortal(getattr(os, name), after=call % 2 == 0))
+
+
+def check_complete(folder: Path) -> None:
+    """Every pair of a finished run has the result that follows from its images."""
+    run = open_run(folder)
+    for number, shard in run.read_all():
+        where, start = run.range(number), 0
+        for i, pair in enumerate(run.pairs.index[where]):
+            expected = stub_result(*pair)
+            count = 0 if isinstance(expected, int) else len(expected)
+            status = expected if isinstance(expected, int) else (OK if count else NO_MATCH)
+            if run.pairs.first[where.start + i] < where.start + i:
+                status, count = DUPLICATE, 0
+            assert (shard.status[i], shard.count[i]) == (status, count)
+            if count and not isinstance(expected, int):
+                assert (shard.keypoints1[start : start + count] == expected.numpy()[1]).all()
+            start += count
+
+
+def packed_sha(folder: Path) -> str:
+    pack(open_run(folder), folder / "packed.h5")
+    return hashlib.sha256((folder / "packed.h5").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The fingerprint of the packed file of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_run(folder, folder / "acks")
+    check_complete(folder)
+    return packed_sha(folder)
+
+
+def attempt(folder: Path, chance: random.Random) -> int:
+    """One attempt that is killed at random, by the clock or at a call of the system."""
+    acks = folder.parent / "acks"
+    if chance.random() < 0.5:
+        call = chance.randint(1, 60)
+        return left(forked(lambda: (die_at(call), write_run(folder, acks))))
+    pid = forked(lambda: write_run(folder, acks, pause=0.001))
+    time.sleep(chance.uniform(0, 0.06))
+    os.kill(pid, signal.SIGKILL)
+    return left(pid)
+
+
+def kill_trials(tmp_path: Path, trials: int) -> int:
+    chance, killed = random.Random(trials), 0
+    for trial in range(trials):
+        place = tmp_path / str(trial)
+        (place / "run").mkdir(parents=True)
+        killed += attempt(place / "run", chance) == KILLED
+        acknowledged = (place / "acks").stat().st_size if (place / "acks").exists() else 0
+        if acknowledged:
+            run = open_run(place / "run")
+            assert len(run.done()) >= acknowledged
+            assert verify(run) == []
+        write_run(place / "run", place / "acks")
+        check_complete(place / "run")
+    return killed
+
+
+def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    assert kill_trials(tmp_path, 60) >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_500_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    assert kill_trials(tmp_path, 500) >= 250
+
+
+def schedules(tmp_path: Path, whole: str, count: int) -> None:
+    chance = random.Random(count)
+    for trial in range(count):
+        place = tmp_path / str(trial)
+        (place / "run").mkdir(parents=True)
+        for _ in range(chance.randint(1, 5)):
+            attempt(place / "run", chance)
+        write_run(place / "run", place / "acks")
+        assert packed_sha(place / "run") == whole
+
+
+def test_a_resumed_run_packs_to_the_same_bytes(tmp_path: Path, whole: str) -> None:
+    schedules(tmp_path, whole, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_50_resumed_runs_pack_to_the_same_bytes(tmp_path: Path, whole: str) -> None:
+    schedules(tmp_path, whole, 50)
+
+
+class Budget:
+    """A disk that takes so many bytes; stands in for `Path.open`."""
+
+    def __init__(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = size
+        opened = Path.open
+        budget = self
+
+        def limited(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
+            if "x" not in mode:
+                return opened(path, mode, *words, **more)
+            file = opened(path, mode, buffering=0)
+            write = file.write
+
+            class Limited:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(file, name)
+
+                def __enter__(self) -> Any:
+                    return self
+
+                def __exit__(self, *error: object) -> None:
+                    file.close()
+
+                def write(self, data: bytes) -> int:
+                    fits = memoryview(data)[: budget.left]
+                    budget.left -= len(fits)
+                    write(fits)
+                    if len(fits) < len(memoryview(data)):
+                        raise OSError(errno.ENOSPC, "No space left on device")
+                    return len(fits)
+
+            return Limited()
+
+        monkeypatch.setattr(Path, "open", limited)
+
+
+@pytest.mark.parametrize("trials", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_full_disk_is_a_storage_error_and_nothing_tears(
+    tmp_path: Path, whole: str, trials: int
+) -> None:
+    write_run(tmp_path / "sizes", tmp_path / "acks")
+    packed_sha(tmp_path / "sizes")
+    needed = sum(p.stat().st_size for p in (tmp_path / "sizes").rglob("*") if p.is_file())
+    failed = 0
+    for trial in range(trials):
+        folder, acks = tmp_path / str(trial), tmp_path / f"acks{trial}"
+        with pytest.MonkeyPatch.context() as patch:
+            Budget(needed * trial // trials, patch)
+            try:
+                write_run(folder, acks)
+                packed_sha(folder)
+            except StorageError as error:
+                failed += 1
+                assert error.exit_code == 4
+        assert not list(folder.rglob("*.part"))
+        acknowledged = acks.stat().st_size if acks.exists() else 0
+        if acknowledged:
+            run = open_run(folder)
+            assert len(run.done()) >= acknowledged
+            assert verify(run) == []
+        if trial % 10 == 0:
+            write_run(folder, acks)
+            assert packed_sha(folder) == whole
+    assert failed > trials // 2
+
+
+def race(folder: Path) -> None:
+    """Two writers at once: one gets the lock and is killed, the other is refused with its name."""
+    ready, told = os.pipe(), os.pipe()
+
+    def contend() -> None:
+        os.read(ready[0], 1)
+        with locked(folder):
+            os.write(told[1], b"w")
+            time.sleep(20)
+
+    writers = [forked(contend) for _ in range(2)]
+    os.write(ready[1], b"..")
+    started = time.monotonic()
+    loser, status = os.wait()
+    assert time.monotonic() - started < 2
+    assert os.WEXITSTATUS(status) == 2
+    assert os.read(told[0], 1) == b"w"
+    winner = next(pid for pid in writers if pid != loser)
+    with pytest.raises(UsageError, match=f"E207 .*process {winner}"), locked(folder):
+        pass
+    os.kill(winner, signal.SIGKILL)
+    assert left(winner) == KILLED
+    with locked(folder):
+        pass
+    for end in (*ready, *told):
+        os.close(end)
+
+
+@pytest.mark.parametrize("races", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_of_two_writers_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, races: int
+) -> None:
+    monkeypatch.setattr(run_module, "LOCK_SECONDS", 0.1)
+    for trial in range(races):
+        race(tmp_path / str(trial))
+
+
+@pytest.mark.parametrize("trials", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_signals_end_a_run_in_order(tmp_path: Path, whole: str, trials: int) -> None:
+    chance, interrupted = random.Random(trials), 0
+    for trial in range(trials):
+        folder, number = tmp_path / str(trial), chance.choice([signal.SIGINT, signal.SIGTERM])
+
+        def work(folder: Path = folder) -> None:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(each, match.stop)
+            write_run(folder, tmp_path / "acks", pause=0.005)
+
+        pid = forked(work)
+        time.sleep(chance.uniform(0.02, 0.08))
+        started = time.monotonic()
+        os.kill(pid, number)
+        code = left(pid)
+        assert time.monotonic() - started < 10
+        interrupted += code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+        assert code in (0, 130, 143, 128 + number)
+        assert not list(folder.rglob("*.part")) or code == 128 + number
+        write_run(folder, tmp_path / "acks")
+        assert packed_sha(folder) == whole
+    assert interrupted >= trials // 2
