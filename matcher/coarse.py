@@ -108,11 +108,13 @@ class CoarseMatcher(nn.Module):
     ) -> Best:
         """Best partners of one pair; features (1, C, h, w), masks (h, w)."""
         x0, x1 = self._tokens(coarse0)[0], self._tokens(coarse1)[0]
-        if self.bin_score is not None:
-            return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
-        m0 = None if mask0 is None else mask0.flatten()
-        m1 = None if mask1 is None else mask1.flatten()
-        return stream_dual_softmax(x0, x1, m0, m1)
+        # Similarities are fp32 under mixed precision too.
+        with torch.autocast(x0.device.type, enabled=False):
+            if self.bin_score is not None:
+                return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
+            m0 = None if mask0 is None else mask0.flatten()
+            m1 = None if mask1 is None else mask1.flatten()
+            return stream_dual_softmax(x0, x1, m0, m1)
 
     def _best_by_sinkhorn(
         self,
