@@ -1,7 +1,8 @@
 """Images and region masks from the user, as the network takes them.
 
-Each image lies at the top left of its own canvas, black beyond. A coarse cell is valid if its
-centre pixel lies inside the image and the region mask allows it.
+Each image lies at the top left of its own canvas; its last column and row are repeated beyond,
+which disturbs matches near them less than black does. A coarse cell is valid if its centre pixel
+lies inside the image and the region mask allows it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.config import MatcherConfig, invalid, require_positive
@@ -149,8 +151,9 @@ def prepare(
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
     scale = resize_scale((width, height), size)
     rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
-    canvas = torch.zeros(1, rows, columns)
-    canvas[0, : size[1], : size[0]] = torch.from_numpy(np.ascontiguousarray(gray))
+    network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
+    beyond = (0, columns - size[0], 0, rows - size[1])
+    canvas = F.pad(network_image, beyond, mode="replicate")[0]
     stride = config.backbone.resolution[0]
     cells = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)

@@ -66,4 +66,4 @@ class KorniaMatcher(nn.Module):
             return image, None
         if mask is None:
             mask = torch.ones(expected, dtype=torch.bool, device=image.device)
-        return F.pad(image, pad), F.pad(mask.bool(), pad)
+        return F.pad(image, pad, mode="replicate"), F.pad(mask.bool(), pad)

@@ -148,7 +148,7 @@ def test_cells_are_valid_where_their_centre_is_inside() -> None:
     assert each.cells.sum(dim=1).tolist() == [8] * 6 + [0, 0]
     narrow = prepare(type(image)(gray[:, :56], (56, 41)), None, TINY, None)
     assert narrow.cells.any(dim=0).tolist() == [True] * 7 + [False]
-    assert (each.canvas[0, 41:] == 0).all()
+    assert (each.canvas[0, 40:, :57] == torch.from_numpy(gray[40])).all()
 
 
 def test_batches_of_any_sizes_give_what_each_pair_gives_alone(predictor: Predictor) -> None:
@@ -174,8 +174,8 @@ def test_batches_of_any_sizes_give_what_each_pair_gives_alone(predictor: Predict
 
 def test_padding_that_is_masked_is_not_felt(predictor: Predictor) -> None:
     image0, image1 = noise(75, 101), noise(88, 90, 1)
-    padded0, mask0 = np.zeros((96, 128), np.float32), np.zeros((96, 128), bool)
-    padded0[:75, :101], mask0[:75, :101] = image0, True
+    beyond = ((0, 21), (0, 27))
+    padded0, mask0 = np.pad(image0, beyond, "edge"), np.pad(np.ones((75, 101), bool), beyond)
     require_same(predictor.match(padded0, image1, mask0=mask0), predictor.match(image0, image1))
 
 
@@ -315,6 +315,19 @@ def test_repeats_are_equal_to_the_last_bit(predictor: Predictor) -> None:
 
 def digest(matches: Matches) -> str:
     return hashlib.sha256(b"".join(a.tobytes() for a in matches.numpy())).hexdigest()
+
+
+def test_importing_the_package_alone_loads_no_torch() -> None:
+    program = "import sys, matcher; dir(matcher); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "False\n"
+    import matcher
+
+    assert all(getattr(matcher, name) for name in matcher.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = matcher.nothing
 
 
 PROCESS = """
