@@ -20,8 +20,8 @@ from matcher.batch.sources import find_pairs, image_names, neighbours
 from matcher.errors import UsageError
 
 NAMES = st.one_of(
-    st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=60),
-    st.sampled_from([".", "..", "../x", "a/b-c", "a-b/c", "./d", "a//b", "-", "x" * 255, "%41", "%"]),
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=60),
+    st.sampled_from([".", "..", "../x", "a/b-c", "a-b/c", "./d", "a//b", "-", "x" * 255, "%41"]),
     st.binary(min_size=1, max_size=30).filter(lambda b: b"\0" not in b).map(os.fsdecode),
 )  # fmt: skip
 
@@ -156,8 +156,8 @@ def test_two_folders_are_matched_with_each_other(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../out.jpg", "/etc/passwd", "sub/../../out.jpg", "link.jpg", "linked/out.jpg", "..", "sub/..//../out.jpg",
-     "./../out.jpg", "linked/../out.jpg", "sub/./../../out.jpg"],
+    ["../out.jpg", "/etc/passwd", "sub/../../out.jpg", "link.jpg", "linked/out.jpg", "..",
+     "sub/..//../out.jpg", "./../out.jpg", "linked/../out.jpg", "sub/./../../out.jpg"],
 )  # fmt: skip
 def test_names_that_lead_out_of_the_root_are_refused(tmp_path: Path, name: str) -> None:
     inside, outside = tmp_path / "in", tmp_path / "outside"
@@ -178,12 +178,14 @@ def test_names_that_lead_out_of_the_root_are_refused(tmp_path: Path, name: str) 
 
 
 MILLION = """
-import sys, time, resource
+import sys, time
+from resource import RUSAGE_SELF, getrusage
 from matcher.batch.pairlist import PairList, read_pairs
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = getrusage(RUSAGE_SELF).ru_maxrss
 started = time.process_time()
 pairs = PairList.of(read_pairs(sys.argv[1]))
-print(len(pairs), time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+seconds = time.process_time() - started
+print(len(pairs), seconds, getrusage(RUSAGE_SELF).ru_maxrss - before)
 """
 
 

@@ -1,0 +1,107 @@
+"""Results as a COLMAP database, through pycolmap (extra ``sfm``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matcher.batch.merge import merge_keypoints, pair_matches
+from matcher.batch.names import Root
+from matcher.batch.run import Run, make_folder
+from matcher.errors import StorageError, UsageError
+from matcher.storage import write_atomically
+
+DATABASE, PAIRS = "database.db", "pairs.txt"
+MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1
+
+
+def export_colmap(
+    run: Run, root: Root, side: float, camera: tuple[float, float, float, float] | None = None
+) -> Path:
+    """Write cameras, keypoints, matches and verified geometries into ``colmap/database.db``.
+
+    Incremental mapping can start from it at once. COLMAP counts pixels from the corner of the
+    top-left one, so keypoints are shifted by half a pixel.
+
+    Args:
+        run: a finished run.
+        root: of the images.
+        side: points of an image in a cell of so many pixels become one keypoint.
+        camera: (fx, fy, cx, cy) in pixels, the same for all images, the centre of the top-left
+            pixel at (0, 0); by default each image has a camera of its own, guessed by COLMAP.
+
+    Raises:
+        UsageError: pycolmap is not installed (E210), or COLMAP cannot hold a name (E209).
+        StorageError: a shard is damaged (E402), or COLMAP cannot write (E401).
+    """
+    pycolmap = _pycolmap()
+    folder = run.folder / "colmap"
+    make_folder(folder)
+    database, part = folder / DATABASE, folder / f"{DATABASE}.part"
+    _remove(part)
+    try:
+        _write(pycolmap, part, run, root, side, camera)
+        part.replace(database)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StorageError(401, database, f"COLMAP cannot write it: {error}") from error
+    finally:
+        _remove(part)
+    return database
+
+
+def _write(
+    pycolmap: Any,
+    database: Path,
+    run: Run,
+    root: Root,
+    side: float,
+    camera: tuple[float, float, float, float] | None,
+) -> None:
+    names = run.pairs.names
+    merged = merge_keypoints(list(pair_matches(run)), len(names), side)
+    used = sorted({image for pair in merged.pairs for image in pair})
+    _require_names([names[image] for image in used])
+    with pycolmap.Database.open(database):
+        pass
+    mode, options = pycolmap.CameraMode.PER_IMAGE, {}
+    if camera is not None:
+        fx, fy, cx, cy = camera
+        mode = pycolmap.CameraMode.SINGLE
+        parameters = ",".join(f"{value:.17g}" for value in (fx, fy, cx + 0.5, cy + 0.5))
+        options = {"camera_model": "PINHOLE", "camera_params": parameters}
+    pycolmap.import_images(
+        database, root.folder, mode, image_names=[names[i] for i in used], options=options
+    )
+    with pycolmap.Database.open(database) as file:
+        number = {image.name: image.image_id for image in file.read_all_images()}
+        for image in used:
+            file.write_keypoints(number[names[image]], merged.keypoints[image] + 0.5)
+        for (image0, image1), matches in zip(merged.pairs, merged.matches, strict=True):
+            file.write_matches(number[names[image0]], number[names[image1]], matches)
+    pairs = database.parent / PAIRS
+    lines = (f"{names[a]} {names[b]}\n" for a, b in merged.pairs)
+    write_atomically(pairs, "".join(lines).encode())
+    ransac = {"max_num_trials": MAX_TRIALS, "min_inlier_ratio": MIN_INLIER_RATIO}
+    pycolmap.verify_matches(database, pairs, options={"ransac": ransac})
+
+
+def _require_names(names: list[str]) -> None:
+    for name in names:
+        if not name.isprintable() or " " in name:
+            what = "COLMAP's lists cannot hold this name"
+            raise UsageError(209, name, what, "rename the image without spaces")
+
+
+def _remove(path: Path) -> None:
+    """A database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _pycolmap() -> Any:
+    try:
+        import pycolmap
+    except ImportError as error:
+        remedy = 'pip install "quadmatch[sfm]"'
+        raise UsageError(210, "export=colmap", "needs pycolmap", remedy) from error
+    return pycolmap
