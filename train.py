@@ -213,6 +213,7 @@ def build_trainer(run: RunConfig, callbacks: Sequence[Callback] = ()) -> Trainer
         callbacks=[*progress, *callbacks, Keeper(run)],
         logger=build_loggers(Path(run.folder)),
         default_root_dir=run.folder,
+        overfit_batches=1 if config.overfit else 0.0,
         **limits,
     )
 

@@ -68,18 +68,18 @@ def _usage_error(
 ) -> UsageError:
     """A one-line error that names the offending word and the nearest valid key."""
     what = (str(error).strip() or "cannot be composed").splitlines()[0]
+    groups = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
     for word in words:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        if key not in str(error) and (not value or value not in str(error)):
-            continue
-        groups = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
         if key in groups:
             options = sorted(p.stem for p in (folder / key).glob("*.yaml"))
-            return UsageError(204, word, f"no such {key}", _nearest(value, options))
-        return UsageError(
-            202, word, "unknown option or value", _nearest(key, _keys(config_name, folder))
-        )
+            if value not in options:
+                return UsageError(204, word, f"no such {key}", _nearest(value, options))
+        elif key in what or (value and value in what):
+            return UsageError(
+                202, word, "unknown option or value", _nearest(key, _keys(config_name, folder))
+            )
     return UsageError(204, config_name, what)
 
 

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
+from matcher.coarse import CoarseMatcher
+from matcher.config import CoarseConfig
 from matcher.training.blocks import block_index, block_loss, pyramid_block_loss, swap, true_blocks
-from matcher.training.losses import coarse_accuracy, fine_loss, focal_loss, positives_loss
+from matcher.training.likelihood import true_log_confidence
+from matcher.training.losses import fine_loss, focal_loss, found, positives_loss
 from matcher.training.supervision import CoarseTargets, FineTargets
 
 
@@ -120,9 +123,35 @@ def test_pyramid_block_loss_averages_the_levels_above_the_finest():
     assert loss.item() == pytest.approx((math.log(4) + math.log(1)) / 2)
 
 
-def test_coarse_accuracy_counts_best_partners():
+def test_found_matches_are_those_whose_best_partner_is_true():
     confidence = torch.zeros(1, 4, 4)
     confidence[0, 0, 1] = confidence[0, 1, 0] = 1
-    accuracy = coarse_accuracy(confidence, cells((0, 0, 1), (0, 1, 3)))
-    assert accuracy.item() == 0.5
-    assert coarse_accuracy(confidence, cells()).isnan()
+    assert found(confidence, cells((0, 0, 1), (0, 1, 3))).tolist() == [True, False]
+    assert found(confidence, cells()).numel() == 0
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_likelihood_equals_that_of_the_whole_matrix(masked: bool):
+    """Values and gradients, with a pair of images that has no true match."""
+    torch.manual_seed(0)
+    head = CoarseMatcher(CoarseConfig())
+    features = [torch.randn(3, 8, 4, h, requires_grad=True) for h in (6, 5)]
+    masks: list[torch.Tensor | None] = [None, None]
+    if masked:
+        masks = [torch.ones(3, 4, h, dtype=torch.bool) for h in (6, 5)]
+        masks[0][1, 3:] = False  # pyright: ignore
+        masks[1][:, :, 4:] = False  # pyright: ignore
+    index = torch.tensor([[0, 0, 0, 2, 2], [1, 5, 9, 0, 17], [3, 3, 8, 11, 0]])
+    targets = CoarseTargets(index[0], index[1], index[2], (4, 6), (4, 5))
+    weights = torch.rand(5)
+    whole = head.log_confidence(features[0], features[1], masks[0], masks[1])
+    expected = whole[targets.batch, targets.index0, targets.index1]
+    value, partner = true_log_confidence(features[0], features[1], masks[0], masks[1], 0.1, targets)
+    assert torch.allclose(value, expected, atol=1e-4)
+    assert torch.equal(partner == targets.index1, found(whole, targets))
+    for got, want in zip(
+        torch.autograd.grad((value * weights).sum(), features),
+        torch.autograd.grad((expected * weights).sum(), features),
+        strict=True,
+    ):
+        assert torch.allclose(got, want, atol=1e-4)

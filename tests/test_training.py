@@ -78,12 +78,12 @@ def fit(config: RunConfig, *callbacks: Callback) -> MatcherModule:
 
 
 def test_a_batch_is_learned_by_heart(tmp_path: Path) -> None:
-    data = PlaneData(batch_size=4, pairs=4)
+    data = PlaneData(batch_size=4)
     metrics = run(
-        tmp_path, "debug=overfit", "trainer.max_steps=80", "trainer.log_every=80", data=data
+        tmp_path, "debug=overfit", "trainer.max_steps=100", "trainer.log_every=100", data=data
     )
     assert metrics["train/accuracy"] > 0.95
-    assert metrics["pairs_seen"] == 320
+    assert metrics["pairs_seen"] == 400
 
 
 def test_a_run_leaves_config_logs_checkpoint_and_weights(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_the_presets_equal_the_dataclasses() -> None:
         ("optim.schedule=cosin", "cosine"),
         ("resume=/nowhere/x.ckpt", "no such checkpoint"),
         ("init_weights=/nowhere/x.safetensors", "no such weights"),
-        ("trainer.threads=${oc.env:HOME}", "environment"),
+        ("trainer.threads=${oc.env:HOME}", "interpolations"),
         ("justaword", "key=value"),
     ],
 )

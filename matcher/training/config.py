@@ -108,6 +108,8 @@ class TrainerConfig:
     """Export of the averaged weights as safetensors; 0 exports at the end only."""
     validate_steps: int = 0
     """Steps between validations; 0 turns validation off."""
+    overfit: bool = False
+    """Train on the first batch alone."""
     progress: bool = True
     figures: bool = False
     """Log pictures of matches at every validation."""

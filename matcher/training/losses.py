@@ -73,7 +73,7 @@ def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor
     return (error * weight).sum() / targets.valid.sum().clamp(min=1)
 
 
-def coarse_accuracy(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
-    """Share of the true matches whose best partner in image 1 is the true one; NaN if none."""
+def found(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
+    """(M,) bool: the best partner in image 1 of each matched cell is the true one."""
     best = log_confidence[targets.batch, targets.index0].argmax(dim=1)
-    return (best == targets.index1).float().mean()
+    return best == targets.index1

@@ -19,6 +19,7 @@ from matcher.training.blocks import BlockSupervision
 from matcher.training.config import RunConfig
 from matcher.training.ema import averaged_copy, update_average
 from matcher.training.guard import DivergedError, NonFiniteGuard
+from matcher.training.likelihood import true_log_confidence
 from matcher.training.losses import LossTerms
 from matcher.training.repro import save_step
 from matcher.training.schedule import lr_factor, scaled
@@ -29,7 +30,8 @@ class StepResult(NamedTuple):
     """Losses of a batch and what they were computed from."""
 
     terms: LossTerms
-    log_confidence: Tensor
+    correct: Tensor
+    """(M,) bool: the best partner of a matched cell is the true one"""
     coarse: CoarseTargets
     fine: FineTargets
     """Of the matches that were refined."""
@@ -81,13 +83,7 @@ class MatcherModule(pl.LightningModule):
         mask0, mask1 = model.cell_mask(pair.mask0), model.cell_mask(pair.mask1)
         with BlockSupervision(model, coarse, loss.block_weight > 0) as blocks:
             coarse0, coarse1 = model.attend(features0.coarse, features1.coarse, mask0, mask1)
-        log_confidence = model.coarse.log_confidence(coarse0, coarse1, mask0, mask1)
-        if loss.coarse == "focal":
-            coarse_term = losses.focal_loss(
-                log_confidence, coarse, alpha=loss.focal_alpha, gamma=loss.focal_gamma
-            )
-        else:
-            coarse_term = losses.positives_loss(log_confidence, coarse)
+        coarse_term, correct = self._coarse_loss(model, coarse0, coarse1, mask0, mask1, coarse)
         cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
         offset, deviation = model.fine.refine(
             features0.fine, features1.fine, coarse0, coarse1, cells
@@ -100,7 +96,31 @@ class MatcherModule(pl.LightningModule):
             + loss.block_weight * block_term
         )
         terms = LossTerms(total, coarse_term, fine_term, block_term)
-        return StepResult(terms, log_confidence, coarse, chosen, offset)
+        return StepResult(terms, correct, coarse, chosen, offset)
+
+    def _coarse_loss(
+        self,
+        model: FeatureMatcher,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        targets: CoarseTargets,
+    ) -> tuple[Tensor, Tensor]:
+        """The coarse loss and which of the true matches are found."""
+        loss, config = self.config.loss, model.config.coarse
+        if loss.coarse == "positives" and config.match_type == "dual_softmax":
+            true, partner = true_log_confidence(
+                coarse0, coarse1, mask0, mask1, config.temperature, targets
+            )
+            return -true.sum() / max(true.numel(), 1), partner == targets.index1
+        log_confidence = model.coarse.log_confidence(coarse0, coarse1, mask0, mask1)
+        correct = losses.found(log_confidence.detach(), targets)
+        if loss.coarse == "positives":
+            return losses.positives_loss(log_confidence, targets), correct
+        return losses.focal_loss(
+            log_confidence, targets, alpha=loss.focal_alpha, gamma=loss.focal_gamma
+        ), correct
 
     def step_seed(self) -> int:
         """Seed of the draws of the present batch."""
@@ -185,7 +205,7 @@ class MatcherModule(pl.LightningModule):
         result = self.compute(self.average, batch)  # pyright: ignore[reportArgumentType]
         values = {
             "val/loss": result.terms.total,
-            "val/coarse_accuracy": losses.coarse_accuracy(result.log_confidence, result.coarse),
+            "val/coarse_accuracy": result.correct.float().mean(),
             "val/matches": result.coarse.batch.numel() / batch.image0.shape[0],
         }
         reach = self.model.fine.window // 2 * self.model.config.backbone.resolution[1]
@@ -214,7 +234,7 @@ class MatcherModule(pl.LightningModule):
         rate, self._last_end = pairs / max(now - self._last_end, 1e-9), now
         if (self.global_step + 1) % self.config.trainer.log_every:
             return
-        accuracy = losses.coarse_accuracy(result.log_confidence.detach(), result.coarse)
+        accuracy = result.correct.float().mean()
         values = {
             "train/loss": result.terms.total.detach(),
             "train/coarse": result.terms.coarse.detach(),
