@@ -1,0 +1,381 @@
+"""match.py on collections, with a small random model: results, statuses, caching, exit codes."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from collections_of_pairs import Stub, stub_run
+from PIL import Image
+from test_model import TINY
+
+import match
+from data.compose import compose
+from matcher.batch.engine import ShardMatcher, run_local, task_of
+from matcher.batch.images import ImageFeatures
+from matcher.batch.options import EXPORTS, CollectionOptions
+from matcher.batch.pack import verify
+from matcher.batch.progress import Progress
+from matcher.batch.run import locked, open_run
+from matcher.batch.shards import Shard, find_shards, read_shard
+from matcher.batch.sink import Sink, hdf5_published
+from matcher.checkpoint import save_safetensors
+from matcher.errors import StorageError, UsageError
+from matcher.model import build_matcher
+from matcher.options import build_options
+from matcher.predictor import load_matcher
+
+ROOT = Path(__file__).resolve().parents[1]
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_safetensors(build_matcher(replace(TINY, coarse=replace(TINY.coarse, threshold=0.0))), path)
+    return str(path)
+
+
+def write_images(folder: Path, count: int = 5) -> list[str]:
+    """Textures of two sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(7)
+    names = []
+    for i in range(count):
+        size = (96, 64) if i % 2 else (64, 96)
+        small = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))
+        names.append(f"im {i}.png")
+        small.resize(size, Image.Resampling.BICUBIC).save(folder / names[-1])
+    return names
+
+
+@pytest.fixture
+def program(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., Outcome]:
+    """match.py in this process, in a folder with five images in ``img``."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "img")
+
+    def run(*words: str) -> Outcome:
+        chosen = [f"weights={weights}"] if words[0].startswith("pairs=") else []
+        code = match.main([*words, *chosen])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def packed(folder: Path) -> dict[str, np.ndarray]:
+    with h5py.File(folder / "packed.h5") as file:
+        return {name: file[name][()] for name in file}  # pyright: ignore
+
+
+def test_a_folder_is_matched_like_its_pairs_one_by_one(
+    program: Callable[..., Outcome], tmp_path: Path, weights: str
+) -> None:
+    code, out, err = program("pairs=img", "output=run", "export=pack", "shard_size=3")
+    assert (code, out.splitlines()[0]) == (0, "pairs     10 of 5 images, 0 duplicates")
+    assert "10 of 10 pairs" in err
+    found = packed(tmp_path / "run")
+    names = found["names"].tobytes().decode().split("\n")
+    predictor = load_matcher(weights, device="cpu")
+    assert len(find_shards(tmp_path / "run" / "shards")) == 4
+    for i, (a, b) in enumerate(found["pairs"]):
+        expected = predictor.match(f"img/{names[a]}", f"img/{names[b]}").numpy()
+        part = slice(*found["start"][i : i + 2].astype(int))
+        assert len(expected[0]) > 5
+        np.testing.assert_allclose(found["keypoints0"][part], expected[0], atol=1e-3)
+        np.testing.assert_allclose(found["keypoints1"][part], expected[1], atol=1e-3)
+        np.testing.assert_allclose(found["scores"][part], expected[2], atol=1e-5)
+
+
+def test_every_pair_has_a_status(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "img" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    Image.new("L", (20, 90)).save(tmp_path / "img" / "small.png")
+    lines = ["'im 0.png' 'im 1.png'", "'im 1.png' 'im 0.png'", "bad.png 'im 0.png'",
+             "small.png 'im 0.png'", "'im 2.png' 'im 2.png'", "'im 0.png' gone.png"]  # fmt: skip
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    code, out, err = program("pairs=list.txt", "root=img", "output=run")
+    assert (code, err.splitlines()[:2]) == (
+        2,
+        ["warning   1 pairs of an image with itself", "missing   gone.png"],
+    )
+    assert "E111" in err
+    assert not (tmp_path / "run").exists()
+    words = ("pairs=list.txt", "root=img", "output=run", "export=pack", "skip_missing=true")
+    code, out, err = program(*words)
+    assert code == 3, err
+    assert "1 no_match, 1 duplicate, 1 failed:E102, 1 failed:E111" in out
+    assert packed(tmp_path / "run")["status"].tolist() == [0, 2, 102, 1, 0, 111]
+    assert packed(tmp_path / "run")["first"].tolist() == [0, 0, 2, 3, 4, 5]
+    failures = (tmp_path / "run" / "failures.tsv").read_text()
+    assert failures == "bad.png\tim 0.png\tfailed:E102\nim 0.png\tgone.png\tfailed:E111\n"
+    assert program(*words)[0] == 3
+
+
+def test_a_run_goes_on_only_with_the_same_settings(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    assert program("pairs=img", "output=run")[0] == 0
+    for word, expected in (
+        ("threshold=0.5", "threshold was None and is 0.5"),
+        ("max_side=80", "max_side was 1024 and is 80"),
+        ("shard_size=4", "shard_size was 32 and is 4"),
+        ("select=sequential", "pairs_sha256"),
+    ):
+        code, _, err = program("pairs=img", "output=run", word, "window=1")
+        assert code == 2
+        assert expected in err
+        assert "E206 run" in err
+    os.utime(tmp_path / "img" / "im 3.png", (1, 1))
+    code, _, err = program("pairs=img", "output=run")
+    assert code == 2
+    assert "1 images changed: 'im 3.png'" in err
+
+
+def test_commands_on_a_run(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert program("verify=gone")[0] == 2
+    assert program("pairs=img", "output=run", "shard_size=4")[0] == 0
+    assert program("verify=run")[:2] == (0, "shards    3 of 3 done, 0 damaged\n")
+    assert program("pack=run")[:2] == (0, "packed    run/packed.h5\n")
+    assert program("pack=run", "x=1")[0] == 2
+    shard = find_shards(tmp_path / "run" / "shards")[1]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    code, out, err = program("verify=run")
+    assert (code, out) == (4, "shards    3 of 3 done, 1 damaged\n")
+    assert "E402" in err
+    assert program("pack=run")[0] == 4
+    before = (tmp_path / "run" / "packed.h5").read_bytes()
+    shard.unlink()
+    assert program("pack=run")[0] == 2
+    assert program("pairs=img", "output=run", "shard_size=4", "export=pack")[0] == 0
+    assert (tmp_path / "run" / "packed.h5").read_bytes() == before
+
+
+def test_wrong_words_exit_2_before_anything_is_made(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for word in ("thresold=1", "threshold=2", "window=0", "export=colmat", "engine=cloud",
+                 "batch_size=0", "merge=0", "shard_size=2000", "against=", "K=[1,2]", "hydra.x=1",
+                 "skip_missing=3", "nonsense", "top_k=${x}", "device=tpu"):  # fmt: skip
+        code, _, err = program("pairs=img", word, "output=run")
+        assert (code, err.count("\n")) == (2, 1), (word, err)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["img"]
+    assert match.main(["pairs=", "--help"]) == 0
+
+
+def test_defaults_are_those_of_the_configuration() -> None:
+    values = {**compose("pairs"), "pairs": "x"}
+    assert build_options(CollectionOptions, values) == CollectionOptions(pairs="x")
+    assert set(EXPORTS) == {"none", "pack", "hloc", "colmap"}
+
+
+def shard_matcher(weights: str, folder: Path, names: list[str], cache: int) -> ShardMatcher:
+    predictor = load_matcher(weights, device="cpu")
+    features = ImageFeatures(predictor, lambda i: str(folder / names[i]), cache_bytes=cache)
+    return ShardMatcher(predictor, features, batch_size=3)
+
+
+def test_the_backbone_runs_once_per_image(weights: str, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 8)
+    pairs = np.array([(i, j) for i in range(8) for j in range(i + 1, 8)], np.int32)
+    shards = {}
+    for cache in (10**9, 0):
+        matcher = shard_matcher(weights, tmp_path, names, cache)
+        shards[cache] = matcher.match((pairs, np.zeros(len(pairs), bool)))
+        assert matcher.features.extractions == (8 if cache else 2 * len(pairs))
+        matcher.features.close()
+    for name in ("status", "count", "keypoints0", "keypoints1", "scores"):
+        assert (getattr(shards[0], name) == getattr(shards[10**9], name)).all()
+    assert shards[0].count.min() > 0
+
+
+def test_the_feature_cache_is_bounded(weights: str, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 6)
+    matcher = shard_matcher(weights, tmp_path, names, 10**9)
+    features = matcher.features
+    with torch.inference_mode():
+        for i in range(6):
+            features.features(i)
+        everything = features._kept_bytes
+        assert everything == sum(kept.nbytes for kept in features._kept.values()) > 0
+        features.cache_bytes = everything // 2
+        features._kept.clear()
+        features._kept_bytes = 0
+        for i in range(6):
+            features.features(i)
+            assert features._kept_bytes <= everything // 2
+    assert 5 in features._kept
+    assert 0 not in features._kept
+    features.close()
+
+
+def test_a_lock_is_told_apart_from_other_refusals(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="E401"), locked(tmp_path / "file" / "run"):
+        pass
+    with pytest.raises(UsageError, match="E111"):
+        open_run(tmp_path)
+
+
+def hostile(kind: str, folder: Path) -> bytes:
+    """A shard whose scores lie elsewhere or are not what they seem."""
+    (folder / "secret").write_bytes(b"s" * 4096)
+    path = folder / "hostile.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["schema"], file.attrs["number"], file.attrs["run"] = "quadmatch-shard/1", 0, ""
+        file["status"], file["count"] = np.zeros(1, np.uint16), np.ones(1, np.uint32)
+        for name in ("keypoints0", "keypoints1"):
+            file[name] = np.zeros((1, 2), np.float32)
+        if kind == "link":
+            file["scores"] = h5py.ExternalLink(str(folder / "secret"), "x")
+        elif kind == "soft loop":
+            file["scores"] = h5py.SoftLink("/scores")
+        elif kind == "external":
+            file.create_dataset("scores", (1,), "f4", external=[(str(folder / "secret"), 0, 4)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((1,), "f4")
+            layout[:] = h5py.VirtualSource(str(folder / "secret"), "x", (1,))
+            file.create_virtual_dataset("scores", layout)
+        elif kind == "huge":
+            file.create_dataset("scores", (20 * 10**9,), "f4", chunks=(1024,))
+        elif kind == "kind":
+            file["scores"] = np.array([b"x"])
+        else:
+            file["scores"] = np.zeros(2, np.float32)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "soft loop", "external", "virtual", "huge", "kind", "count"]
+)
+def test_hostile_shards_are_refused(tmp_path: Path, kind: str) -> None:
+    data = hostile(kind, tmp_path)
+    path = tmp_path / f"000000000-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="E402"):
+        read_shard(path, "", 1)
+
+
+def test_no_damaged_byte_goes_unnoticed(tmp_path: Path) -> None:
+    run = stub_run(tmp_path, count=20, shard_size=20)
+    run_local(run, Stub(), lambda shard: None)
+    path = run.done()[0]
+    data = path.read_bytes()
+    rng = np.random.default_rng(1)
+    for at in rng.integers(0, len(data), 200):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        assert len(verify(run)) == 1
+    path.write_bytes(data[: len(data) // 2])
+    assert len(verify(run)) == 1
+    path.write_bytes(data)
+    assert verify(run) == []
+
+
+def test_a_sink_tells_of_its_error_at_the_end(tmp_path: Path) -> None:
+    old = tmp_path / "x.h5"
+    old.write_bytes(b"old")
+
+    def full(sink: Sink) -> None:
+        sink.error = OSError(28, "No space left on device")
+
+    with pytest.raises(StorageError, match="E401 .*No space"), hdf5_published(old) as (file, sink):
+        file["a"] = np.arange(10**5)
+        full(sink)
+        file["b"] = np.arange(10**6)
+    assert old.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -> None:
+    screen, plain = Terminal(), StringIO()
+    for stream in (screen, plain):
+        progress = Progress(100, 40, tmp_path / "log", stream)
+        progress.advance(30)
+        progress.advance(30)
+        progress.close()
+    assert "100/100" in screen.getvalue()
+    assert "pair/s" in screen.getvalue()
+    assert "40/100" in screen.getvalue()
+    assert plain.getvalue().startswith("100 of 100 pairs, ")
+    assert plain.getvalue().endswith(" pairs/s, 0:00:00 left\n")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 4
+    assert "started with 40 of 100 pairs" in lines[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_the_program_and_it_goes_on_later(
+    tmp_path: Path, weights: str, number: signal.Signals, code: int
+) -> None:
+    write_images(tmp_path / "img", 24)
+    words = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "shard_size=2",
+             "batch_size=1", f"weights={weights}", "threads=1"]  # fmt: skip
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    shards = tmp_path / "run" / "shards"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (shards.is_dir() and find_shards(shards)):
+        time.sleep(0.02)
+    started = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert time.monotonic() - started < 10
+    assert "Traceback" not in err
+    run = open_run(tmp_path / "run")
+    assert 0 < len(run.done()) < run.shards
+    assert verify(run) == []
+    assert "stopped by" in (tmp_path / "run" / "run.log").read_text()
+    shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_2000_pairs_keep_memory_and_files_flat(weights: str, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 64)
+    index = np.array([(i, j) for i in range(64) for j in range(i + 1, 64)], np.int32)[:2000]
+    matcher = shard_matcher(weights, tmp_path, names, 3_000_000)
+    memory, files = [], []
+    for start in range(0, 2000, 20):
+        task = index[start : start + 20], np.zeros(20, bool)
+        assert isinstance(matcher.match(task), Shard)
+        gc.collect()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        memory.append(resident)
+        files.append(len(os.listdir("/proc/self/fd")))
+    pairs = np.arange(len(memory[10:])) * 20
+    assert np.polyfit(pairs, memory[10:], 1)[0] < 5000
+    assert len(set(files[10:])) == 1
+    matcher.features.close()
+
+
+def test_tasks_follow_the_list(tmp_path: Path) -> None:
+    run = stub_run(tmp_path, count=20, shard_size=8)
+    pairs, duplicate = task_of(run, 1)
+    assert (pairs == run.pairs.index[8:16]).all()
+    assert duplicate.tolist() == [False, True, *[False] * 6]
+    assert len(task_of(run, 2)[0]) == 4
