@@ -11,7 +11,7 @@ from data.compose import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import MatcherError, UsageError
 
-PATHS = {"root": "benchmark", "output": ""}
+PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
 NAMES = ("method", "protocol")
 USAGE = """\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -26,12 +28,12 @@ class RootSift:
         return mutual_matches(points0, points1, np.sqrt(squared), self.ratio)
 
     def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sift = cv2.SIFT_create(self.keypoints, contrastThreshold=self.CONTRAST)
+        sift = cv2.SIFT.create(self.keypoints, contrastThreshold=self.CONTRAST)
         found, descriptors = sift.detectAndCompute(as_gray(image), None)
         if descriptors is None:
             return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
         total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-8)
-        return cv2.KeyPoint.convert(found), np.sqrt(descriptors / total).astype(np.float32)
+        return points_of(found), np.sqrt(descriptors / total).astype(np.float32)
 
 
 class Orb:
@@ -47,11 +49,17 @@ class Orb:
         return mutual_matches(points0, points1, differing, self.ratio)
 
     def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        orb = cv2.ORB_create(self.keypoints)
+        orb = cv2.ORB.create(self.keypoints)
         found, descriptors = orb.detectAndCompute(as_gray(image), None)
         if descriptors is None:
             return np.zeros((0, 2), np.float32), np.zeros((0, 256), np.float32)
-        return cv2.KeyPoint.convert(found), np.unpackbits(descriptors, axis=1).astype(np.float32)
+        bits = np.unpackbits(np.asarray(descriptors, np.uint8), axis=1)
+        return points_of(found), bits.astype(np.float32)
+
+
+def points_of(keypoints: Sequence[cv2.KeyPoint]) -> np.ndarray:
+    """(N, 2) pixels of keypoints."""
+    return np.array([keypoint.pt for keypoint in keypoints], dtype=np.float32).reshape(-1, 2)
 
 
 def as_gray(image: np.ndarray) -> np.ndarray:
@@ -76,7 +84,7 @@ def mutual_matches(
     found = best / np.maximum(other, 1e-12)
     keep = (distance.argmin(axis=0)[nearest] == rows) & (found < ratio)
     return Matches(
-        torch.from_numpy(points0[keep].astype(np.float32)),
-        torch.from_numpy(points1[nearest[keep]].astype(np.float32)),
+        torch.from_numpy(points0[keep]),
+        torch.from_numpy(points1[nearest[keep]]),
         torch.from_numpy((1.0 - found[keep]).astype(np.float32)),
     )

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from eval.frames import Sizing, conversion, convert
-from eval.metrics import corner_error, epipolar_errors, precision, rotation_error, translation_error
+from eval.metrics import (
+    corner_error,
+    epipolar_errors,
+    precision,
+    rotation_error,
+    translation_error,
+    warp,
+)
 from eval.pairs import Benchmark, EvalPair
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from eval.scene_truth import match_scene
-from matcher.estimation import estimate_homography, estimate_pose
+from matcher.estimation import Estimator, PoseEstimate, estimate_homography, estimate_pose
 
 Row = dict[str, str | int | float | None]
 """Measures of one pair: names to plain values; an error is inf where there is no estimate."""
@@ -50,64 +58,129 @@ def measure_pair(pair: EvalPair, prediction: Prediction, sizing: Sizing, protoco
     return row
 
 
+class View(NamedTuple):
+    """Matched points of one image, in the pixels in which thresholds count."""
+
+    points: np.ndarray
+    """(N, 2)"""
+    K: np.ndarray
+    """(3, 3)"""
+
+
+def views(
+    pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool
+) -> tuple[View, View]:
+    """Both images: in pixels of the image of K as published, else of the image that was matched."""
+    out = []
+    for keypoints, stored, K in (
+        (prediction.matches.keypoints0, prediction.size0, pair.K0),
+        (prediction.matches.keypoints1, prediction.size1, pair.K1),
+    ):
+        if K is None:
+            raise ValueError(f"{pair.name}: a pose without intrinsics")
+        K_size = pair.K_size or stored
+        space = K_size if published else sizing.target(stored)
+        points = convert(keypoints.numpy(), stored, space, published)
+        out.append(View(points, conversion(K_size, space, published) @ K))
+    return out[0], out[1]
+
+
+def right_matches(
+    pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool
+) -> np.ndarray:
+    """(N,) bool: epipolar distance below 5e-4, or within 3 px of where a homography leads."""
+    if pair.homography is not None:
+        return _transfer(pair, prediction, sizing, published).distance < 3
+    if pair.T_0to1 is None:
+        raise ValueError(f"{pair.name}: no ground truth")
+    view0, view1 = views(pair, prediction, sizing, published)
+    errors = epipolar_errors(view0.points, view1.points, K0=view0.K, K1=view1.K, T=pair.T_0to1)
+    return errors < PRECISION["precision_5e4"]
+
+
 def _pose_measures(
     pair: EvalPair, prediction: Prediction, sizing: Sizing, protocol: Protocol, readable: bool
 ) -> Row:
-    if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
-        raise ValueError(f"{pair.name}: a pose without intrinsics")
+    if pair.T_0to1 is None:
+        raise ValueError(f"{pair.name}: no pose")
     T = pair.T_0to1
     row: Row = {"rotation": rotation_error(np.eye(3), T[:3, :3])}
     row |= {"rotation_error": np.inf, "translation_error": np.inf, "error": np.inf}
     row |= dict.fromkeys(PRECISION, 0.0)
     if not readable:
         return row
-    sides = []
-    for keypoints, stored, K in (
-        (prediction.matches.keypoints0, prediction.size0, pair.K0),
-        (prediction.matches.keypoints1, prediction.size1, pair.K1),
-    ):
-        K_size = pair.K_size or stored
-        # Where thresholds count: the image of K as published, else the image that was matched.
-        space = K_size if protocol.published else sizing.target(stored)
-        turned = conversion(K_size, space, protocol.published) @ K
-        sides.append((convert(keypoints.numpy(), stored, space, protocol.published), turned))
-    (points0, K0), (points1, K1) = sides
+    (points0, K0), (points1, K1) = views(pair, prediction, sizing, protocol.published)
     errors = epipolar_errors(points0, points1, K0=K0, K1=K1, T=T)
     row |= {name: precision(errors, limit) for name, limit in PRECISION.items()}
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=protocol.pose)
     if pose is not None:
-        rotation = rotation_error(pose.rotation, T[:3, :3])
-        translation = translation_error(pose.translation, T[:3, 3])
+        rotation, translation = pose_errors(pose, T)
         row |= {"rotation_error": rotation, "translation_error": translation}
         row |= {"error": max(rotation, translation), "inliers": int(pose.inliers.sum())}
     return row
 
 
+def pose_errors(pose: PoseEstimate, T: np.ndarray) -> tuple[float, float]:
+    """Degrees between a pose and the true (4, 4) `T`: of the rotation and of the translation."""
+    rotation = rotation_error(pose.rotation, T[:3, :3])
+    return rotation, translation_error(pose.translation, T[:3, 3])
+
+
+def pose_error(
+    keypoints0: np.ndarray,
+    keypoints1: np.ndarray,
+    *,
+    K0: np.ndarray,
+    K1: np.ndarray,
+    T: np.ndarray,
+    estimator: Estimator,
+) -> float:
+    """The larger of both errors of the pose that pixels give; inf without an estimate."""
+    pose = estimate_pose(keypoints0, keypoints1, K0=K0, K1=K1, estimator=estimator)
+    return float("inf") if pose is None else max(pose_errors(pose, T))
+
+
+class Transfer(NamedTuple):
+    """Matches of a pair with a known homography, in pixels of the images that were matched."""
+
+    points0: np.ndarray
+    points1: np.ndarray
+    truth: np.ndarray
+    """(3, 3)"""
+    size0: tuple[int, int]
+    distance: np.ndarray
+    """(N,) from where `truth` leads"""
+
+
+def _transfer(pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool) -> Transfer:
+    if pair.homography is None:
+        raise ValueError(f"{pair.name}: no homography")
+    stored = prediction.size0, prediction.size1
+    sizes = [sizing.target(size) for size in stored]
+    change0, change1 = (conversion(a, b, published) for a, b in zip(stored, sizes, strict=True))
+    truth = change1 @ pair.homography @ np.linalg.inv(change0)
+    found = prediction.matches.keypoints0, prediction.matches.keypoints1
+    points0, points1 = (
+        convert(keypoints.numpy(), a, b, published)
+        for keypoints, a, b in zip(found, stored, sizes, strict=True)
+    )
+    distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
+    return Transfer(points0, points1, truth, sizes[0], distance)
+
+
 def _homography_measures(
     pair: EvalPair, prediction: Prediction, sizing: Sizing, protocol: Protocol, readable: bool
 ) -> Row:
-    row: Row = {"corner_error": np.inf} | {f"accuracy_{t}px": 0.0 for t in PIXELS}
-    if pair.homography is None or not readable:
+    row: Row = {"corner_error": np.inf, **{f"accuracy_{t}px": 0.0 for t in PIXELS}}
+    if not readable:
         return row
-    sizes = [sizing.target(size) for size in (prediction.size0, prediction.size1)]
-    changes = [
-        conversion(stored, size, protocol.published)
-        for stored, size in zip((prediction.size0, prediction.size1), sizes, strict=True)
-    ]
-    truth = changes[1] @ pair.homography @ np.linalg.inv(changes[0])
-    points0, points1 = (
-        convert(keypoints.numpy(), stored, size, protocol.published)
-        for keypoints, stored, size in (
-            (prediction.matches.keypoints0, prediction.size0, sizes[0]),
-            (prediction.matches.keypoints1, prediction.size1, sizes[1]),
-        )
+    points0, points1, truth, size0, distance = _transfer(
+        pair, prediction, sizing, protocol.published
     )
-    homogeneous = np.column_stack([points0, np.ones(len(points0))]) @ truth.T
-    distance = np.linalg.norm(homogeneous[:, :2] / homogeneous[:, 2:] - points1, axis=1)
     row |= {f"accuracy_{t}px": precision(distance, t) for t in PIXELS}
     found = estimate_homography(points0, points1, estimator=protocol.homography)
     if found is not None:
-        width, height = sizes[0]
+        width, height = size0
         row["corner_error"] = corner_error(found.matrix, truth, width=width, height=height)
         row["inliers"] = int(found.inliers.sum())
     return row

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ Function = Callable[[np.ndarray, np.ndarray], Matches]
 """(H, W, 3) uint8 RGB images to matches in pixels of these images, centre of the first (0, 0)."""
 
 CLASSICAL: Mapping[str, type] = {"rootsift": RootSift, "orb": Orb}
-KORNIA: Mapping[str, Callable[..., kornia_methods.KorniaMethod]] = {
+KORNIA: Mapping[str, Callable[..., kornia_methods.KorniaLoftr | kornia_methods.Disk]] = {
     "kornia_loftr_outdoor": kornia_methods.LoftrOutdoor,
     "kornia_loftr_indoor": kornia_methods.LoftrIndoor,
     "kornia_disk": kornia_methods.Disk,
@@ -118,14 +119,15 @@ def build_method(name: str, options: MethodOptions) -> Method:
 def _imported(name: str) -> Method:
     module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(211, name, f"cannot import: {error}", "write module:function") from error
     if not callable(function):
         raise UsageError(211, name, "is not callable", "write module:function")
     source = Path(getattr(importlib.import_module(module), "__file__", None) or "")
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
-    return Method(name, function, {"method": name, "source": digest})
+    match: Function = function  # pyright: ignore[reportAssignmentType]
+    return Method(name, match, {"method": name, "source": digest})
 
 
 def source_digest() -> str:

@@ -73,6 +73,7 @@ class EvalOptions:
     overwrite: bool = False
     report: bool = True
     drawn: int = 6
+    document: str | None = None
 
     def __post_init__(self) -> None:
         require_positive("workers", self.workers)
@@ -100,10 +101,11 @@ def eval_options(values: Mapping[str, Any]) -> EvalOptions:
             raise UsageError(
                 202, key, "unknown option", f"did you mean {near[0]!r}?" if near else ""
             )
-    plain = dict(values)
+    plain: dict[str, Any] = dict(values)
     for name in ("method", "protocol"):
         plain[name] = split_names(plain.get(name, ()))
-    return EvalOptions(**plain | {"benchmark": BenchmarkOptions(**values["benchmark"])})
+    plain["benchmark"] = BenchmarkOptions(**values["benchmark"])
+    return EvalOptions(**plain)
 
 
 def split_names(value: Any) -> tuple[str, ...]:

@@ -152,19 +152,19 @@ def predict_pair(job: Job, index: int, method: Method) -> None:
         start = time.perf_counter()
         found = method.match(*images)
         seconds, peak_mb = time.perf_counter() - start, memory.megabytes()
-        points = [
+        points0, points1 = (
             torch.from_numpy(
                 convert(keypoints, (image.shape[1], image.shape[0]), size, sizing.published)
             ).float()
             for keypoints, image, size in zip(found.numpy()[:2], images, sizes, strict=True)
-        ]
-        matches = Matches(*points, found.scores.cpu().float(), found.reason)
-    records = [
+        )
+        matches = Matches(points0, points1, found.scores.cpu().float(), found.reason)
+    image0, image1 = (
         ImageRecord(path.name, *size)
         for path, size in zip((pair.image0, pair.image1), sizes, strict=True)
-    ]
+    )
     facts = {"pair": pair.name, "seconds": seconds, "peak_mb": peak_mb, "failure": failure}
-    write_matches(job.path(index), MatchRecord(matches, *records, provenance=facts))
+    write_matches(job.path(index), MatchRecord(matches, image0, image1, provenance=facts))
 
 
 def _cached(path: Path, pair: EvalPair) -> Prediction | None:

@@ -2,18 +2,155 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval import tables
+from eval.figures import error_curves, precision_recall, time_against_auc
+from eval.gallery import Drawn, draw_extremes
 from eval.options import EvalOptions
 from eval.runner import Evaluation
 from matcher.storage import write_atomically
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child, td:first-child { text-align: left }
+img { max-width: 100% }
+figure { margin: 1em 0 }
+figcaption, .facts { color: #555 }
+.pair { display: flex; flex-wrap: wrap; gap: 1em }
+.pair figure { flex: 1 1 30em }
+"""
 
 
 def write_reports(
     folder: Path, evaluations: Sequence[Evaluation], options: EvalOptions, words: Sequence[str]
 ) -> list[str]:
-    results = json.dumps([e.record for e in evaluations], indent=1, allow_nan=False)
-    write_atomically(folder / "results.json", results.encode())
-    return [results]
+    """Write results, tables, figures and the HTML report; returns lines to print.
+
+    ``results.json``, ``table.md``, ``table.csv`` and ``pairs.csv`` and the report are the same in
+    every run of the same evaluation; what differs is in ``timing.json`` and ``timing-*.png``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [evaluation.record for evaluation in evaluations]
+    timings = [evaluation.timing for evaluation in evaluations if evaluation.timing]
+    table = tables.markdown(records)
+    texts = {
+        "results.json": json.dumps(records, indent=1, allow_nan=False) + "\n",
+        "timing.json": json.dumps(timings, indent=1, allow_nan=False) + "\n",
+        "table.md": table,
+        "table.csv": tables.comma_separated(records),
+        "pairs.csv": pair_table(evaluations),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    if options.report:
+        write_atomically(folder / "report.html", _page(folder, evaluations, options.drawn).encode())
+    if options.document:
+        body = tables.markdown(records, timings)
+        write_atomically(Path(options.document), _document(body, words, timings).encode())
+    names = [*texts, *(["report.html"] if options.report else [])]
+    return [tables.markdown(records, timings), f"in {folder}: {', '.join(names)}"]
+
+
+def pair_table(evaluations: Sequence[Evaluation]) -> str:
+    """CSV with a line for every pair of every method and protocol."""
+    rows = [
+        {k: e.record[k] for k in ("method", "dataset", "protocol")} | row
+        for e in evaluations
+        for row in e.rows
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record]) -> str:
+    machine = timings[0] if timings else {"machine": "-", "threads": "-"}
+    return (
+        "# Results\n\n"
+        "Written by the evaluation itself; do not edit. To make it anew, on one line:\n\n"
+        f"```\n{tables.command(words)}\n```\n\n"
+        "AUC and shares in percent. P 5e-4: share of matches whose squared symmetric epipolar "
+        "distance in normalised units is below 5e-4. Seconds are the median a pair without "
+        f"reading images, on {machine['machine']}, {machine['threads']} thread(s) a process, "
+        "while other work ran; peak memory is that of the whole process.\n\n"
+        f"{body}"
+    )
+
+
+def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
+    parts = ["<h1>Evaluation</h1>"]
+    groups = dict.fromkeys(tables.group_of(e.record) for e in evaluations)
+    for group in groups:
+        inside = [e for e in evaluations if tables.group_of(e.record) == group]
+        parts += _section(folder, "-".join(group), inside, drawn)
+    head = f"<!doctype html><meta charset='utf-8'><title>Evaluation</title><style>{STYLE}</style>"
+    return f"{head}\n{chr(10).join(parts)}\n"
+
+
+def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: int) -> list[str]:
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "pictures").mkdir(exist_ok=True)
+    measured = [e for e in evaluations if e.record["status"] == "ok"]
+    parts = [_html_of(tables.markdown([e.record for e in evaluations]))]
+    if not measured:
+        return parts
+    curves = folder / "figures" / f"{name}-errors.png"
+    points = folder / "figures" / f"{name}-precision-recall.png"
+    error_curves(curves, measured)
+    precision_recall(points, measured)
+    time_against_auc(folder / f"timing-{name}.png", measured)
+    figures = [
+        Drawn(curves, "Errors"),
+        Drawn(points, "Precision"),
+        Drawn(folder / f"timing-{name}.png", "Time"),
+    ]
+    parts.append(_gallery(folder, figures))
+    for evaluation in measured:
+        worst, best = draw_extremes(evaluation, folder / "pictures", drawn)
+        method = html.escape(evaluation.record["method"])
+        for title, pairs in (("Worst", worst), ("Best", best)):
+            if pairs:
+                parts += [f"<h3>{title} pairs of {method}</h3>", _gallery(folder, pairs)]
+    return parts
+
+
+def _gallery(folder: Path, pictures: Sequence[Drawn]) -> str:
+    figures = [
+        f"<figure><img loading='lazy' src='{html.escape(str(p.path.relative_to(folder)))}'>"
+        f"<figcaption>{html.escape(p.caption)}</figcaption></figure>"
+        for p in pictures
+    ]
+    return f"<div class='pair'>{''.join(figures)}</div>"
+
+
+def _html_of(markdown: str) -> str:
+    """HTML of the few constructs that `tables.markdown` writes."""
+    out = []
+    for block in markdown.strip().split("\n\n"):
+        lines = [html.escape(line) for line in block.splitlines()]
+        if lines[0].startswith("## "):
+            out.append(f"<h2>{lines[0][3:].replace('`', '')}</h2>")
+        elif lines[0].startswith("|"):
+            rows = [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
+            tags = ["th"] + ["td"] * len(rows)
+            body = "".join(
+                f"<tr>{''.join(f'<{tag}>{c}</{tag}>' for c in row)}</tr>"
+                for tag, row in zip(tags, [rows[0], *rows[2:]], strict=False)
+            )
+            out.append(f"<table>{body}</table>")
+        elif lines[0].startswith("- "):
+            out.append(f"<ul>{''.join(f'<li>{line[2:]}</li>' for line in lines)}</ul>")
+        else:
+            out.append(f"<p class='facts'>{' '.join(lines)}</p>")
+    return "\n".join(out)

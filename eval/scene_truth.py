@@ -41,7 +41,7 @@ def match_scene(
     centres = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * CELL
     _, seen = _project(convert(centres, size0, stored0, False), depth0, depth1, pair)
     cell = np.rint(convert(found0, stored0, size0, False) / CELL).astype(np.int64)
-    cell = cell.clip(0, [columns - 1, rows - 1]) @ [1, columns]
+    cell = cell.clip(0, [columns - 1, rows - 1]) @ np.array([1, columns])
     out: dict[str, str | int | float | None] = {
         "overlap": float(seen.mean()),
         "epe": float(np.median(distance[visible])) if visible.any() else np.inf,

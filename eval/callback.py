@@ -1,0 +1,151 @@
+"""Pose AUC during training, as an observer: the training module knows nothing of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from eval.frames import Sizing
+from eval.measure import pose_error
+from eval.metrics import error_auc
+from eval.pairs import Benchmark, read_pairs_with_gt
+from eval.summary import POSE_LIMITS
+from matcher.estimation import Estimator
+from matcher.geometry import network_to_original
+from matcher.images import read_rgb
+from matcher.model import FeatureMatcher
+from matcher.predictor import Predictor
+from matcher.structures import ImagePair
+
+
+class PoseAUC(pl.Callback):
+    """Logs ``val/auc@5``, ``val/auc@10`` and ``val/auc@20`` in percent.
+
+    They come from the batches of the validation loader. With `pairs`, a folder in the format of
+    the ``pairs`` benchmark, real pairs are matched as well and logged as
+    ``val/<folder>_auc@5`` and so on. The averaged weights are used where the module has them.
+
+    Args:
+        pairs: folder with ``pairs_with_gt.txt``; None: the validation batches alone.
+        limit: pairs of that folder, taken evenly from the list.
+        max_side: of their images.
+        estimator: None for PoseLib at 1 px.
+    """
+
+    def __init__(
+        self,
+        pairs: str | Path | None = None,
+        *,
+        limit: int = 40,
+        max_side: int = 640,
+        estimator: Estimator | None = None,
+    ) -> None:
+        super().__init__()
+        self.estimator = estimator or Estimator()
+        self.errors: list[float] = []
+        self.benchmark: Benchmark | None = None
+        if pairs is not None:
+            listed = read_pairs_with_gt(Path(pairs))
+            chosen = np.linspace(0, len(listed) - 1, min(limit, len(listed))).round().astype(int)
+            name = Path(pairs).resolve().name
+            kept = tuple(listed[i] for i in chosen)
+            self.benchmark = Benchmark(name, name, kept, Sizing(max_side=max_side))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.errors = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if isinstance(batch, ImagePair) and batch.geometry is not None:
+            self.errors += batch_errors(model_of(pl_module), batch, self.estimator)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _log(pl_module, "val/auc", _gathered(self.errors))
+        if self.benchmark is not None:
+            errors = []
+            if trainer.is_global_zero and not trainer.sanity_checking:
+                errors = folder_errors(model_of(pl_module), self.benchmark, self.estimator)
+            _log(pl_module, f"val/{self.benchmark.name}_auc", _gathered(errors))
+
+
+def model_of(module: nn.Module) -> FeatureMatcher:
+    """The averaged model of a training module, or its model."""
+    for name in ("average", "model"):
+        model = getattr(module, name, None)
+        model = getattr(model, "module", model)
+        if isinstance(model, FeatureMatcher):
+            return model
+    raise TypeError(f"{type(module).__name__} holds no FeatureMatcher as `average` or `model`")
+
+
+@torch.inference_mode()
+def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) -> list[float]:
+    """Pose error of each pair of a batch in degrees; inf without an estimate."""
+    geometry = batch.geometry
+    if geometry is None:
+        raise ValueError("the batch has no geometry")
+    training = model.training
+    model.eval()
+    output = model(batch.image0, batch.image1, batch.mask0, batch.mask1)
+    model.train(training)
+    out = []
+    for i, found in enumerate(output.split(batch.image0.shape[0])):
+        points = (
+            _numpy(network_to_original(keypoints, scale[i]))
+            for keypoints, scale in (
+                (found.keypoints0, batch.scale0),
+                (found.keypoints1, batch.scale1),
+            )
+        )
+        K0, K1, T = (_numpy(m[i]) for m in (geometry.K0, geometry.K1, geometry.T_0to1))
+        out.append(pose_error(*points, K0=K0, K1=K1, T=T, estimator=estimator))
+    return out
+
+
+def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estimator) -> list[float]:
+    """Pose error of each pair of a benchmark in degrees; inf without an estimate."""
+    training, device = model.training, next(model.parameters()).device
+    predictor = Predictor(model, device=device, max_side=benchmark.sizing.max_side)
+    out = []
+    for pair in benchmark.pairs:
+        if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
+            raise ValueError(f"{pair.name}: no pose")
+        images = read_rgb(pair.image0), read_rgb(pair.image1)
+        points0, points1, _ = predictor.match(*images).numpy()
+        out.append(
+            pose_error(points0, points1, K0=pair.K0, K1=pair.K1, T=pair.T_0to1, estimator=estimator)
+        )
+    model.train(training)
+    return out
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().double().cpu().numpy()
+
+
+def _gathered(errors: list[float]) -> list[float]:
+    """The errors of all processes."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return errors
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, errors)
+    return [error for part in parts for error in part]
+
+
+def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
+    if errors:
+        areas = error_auc(errors, POSE_LIMITS)
+        module.log_dict({f"{prefix}@{t}": 100 * a for t, a in zip(POSE_LIMITS, areas, strict=True)})

@@ -1,0 +1,98 @@
+"""Figures of an evaluation, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from eval.measure import right_matches
+from eval.runner import Evaluation
+from matcher.storage import write_atomically
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Distinct to colour-blind readers (Okabe and Ito)."""
+
+
+@contextmanager
+def picture(path: Path) -> Iterator[Axes]:
+    """Axes whose figure is written to `path`. No global state: nothing stays open."""
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    yield axes
+    data = BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    write_atomically(path, data.getvalue())
+
+
+def error_curves(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Share of pairs below an error; the areas under these curves are the AUCs."""
+    pose = "auc5" in evaluations[0].record
+    name, limit, unit = ("error", 20, "deg") if pose else ("corner_error", 10, "px")
+    with picture(path) as axes:
+        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+            errors = np.sort(np.array([row[name] for row in evaluation.rows], dtype=float))
+            share = 100 * np.arange(1, len(errors) + 1) / len(errors)
+            inside = errors < limit
+            level = share[inside][-1:] if inside.any() else [0.0]
+            x = np.concatenate([[0.0], errors[inside], [limit]])
+            y = np.concatenate([[0.0], share[inside], level])
+            axes.plot(x, y, color=colour, label=evaluation.record["method"])
+        title = "larger of rotation and translation error" if pose else "mean corner error"
+        axes.set(xlabel=f"{title} ({unit})", ylabel="pairs below (%)", xlim=(0, limit))
+        axes.set(ylim=(0, 100), title=evaluations[0].record["dataset"])
+        axes.legend()
+
+
+def precision_recall(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Precision of the most confident matches against how many of them are right."""
+    with picture(path) as axes:
+        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+            scores, right = scored_matches(evaluation)
+            order = np.argsort(-scores, kind="stable")
+            hits = np.cumsum(right[order])
+            share = hits / np.arange(1, len(order) + 1)
+            label = evaluation.record["method"]
+            step = max(1, len(order) // 2000)
+            x = hits[::step] / len(evaluation.rows)
+            axes.plot(x, 100 * share[::step], color=colour, label=label)
+        axes.set(xlabel="right matches a pair", ylabel="precision (%)", ylim=(0, 101))
+        axes.set(title=f"{evaluations[0].record['dataset']}: matches by falling confidence")
+        axes.legend()
+
+
+def scored_matches(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence of every match of every pair, and whether it is right."""
+    scores, right = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    benchmark = evaluation.benchmark
+    for pair, prediction in zip(benchmark.pairs, evaluation.predictions, strict=True):
+        if len(prediction.matches):
+            sizing = benchmark.sizing
+            scores.append(prediction.matches.scores.numpy())
+            right.append(right_matches(pair, prediction, sizing, sizing.published))
+    return np.concatenate(scores), np.concatenate(right)
+
+
+def time_against_auc(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Accuracy against seconds a pair."""
+    pose = "auc10" in evaluations[0].record
+    with picture(path) as axes:
+        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+            record, seconds = evaluation.record, evaluation.timing["seconds_median"]
+            area = record["auc10" if pose else "corner_auc5"]
+            axes.plot(max(seconds, 1e-4), area, "o", color=colour)
+            axes.annotate(
+                record["method"], (max(seconds, 1e-4), area), (5, 5), textcoords="offset points"
+            )
+        axes.set(xscale="log", xlabel="median seconds a pair", ylim=(0, 100))
+        axes.set(ylabel="pose AUC@10" if pose else "corner AUC@5")
+        axes.set(title=evaluations[0].record["dataset"])
+        axes.margins(x=0.3)

@@ -1,0 +1,86 @@
+"""Pictures of the worst and the best pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eval.frames import conversion
+from eval.metrics import warp
+from eval.pairs import EvalPair
+from eval.predictions import Prediction
+from eval.runner import Evaluation
+from matcher.drawing import draw_matches, write_picture
+from matcher.errors import MatcherError
+from matcher.geometry import epipolar_error, fundamental_from_pose
+from matcher.images import read_rgb
+
+ERROR_LIMIT = 5.0
+"""Pixels of the stored image from where on a line has the last colour."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of a pair and what to say about it."""
+
+    path: Path
+    caption: str
+
+
+def draw_extremes(
+    evaluation: Evaluation, folder: Path, count: int
+) -> tuple[list[Drawn], list[Drawn]]:
+    """The `count` / 2 worst and as many best pairs, drawn with their errors."""
+    name = "error" if "auc5" in evaluation.record else "corner_error"
+    errors = np.array([row[name] for row in evaluation.rows], dtype=float)
+    order = np.argsort(-errors, kind="stable").tolist()
+    half = min(count // 2, len(order) // 2)
+    worst = [_draw(evaluation, i, folder, name) for i in order[:half]]
+    best = [_draw(evaluation, i, folder, name) for i in order[::-1][:half]]
+    return [d for d in worst if d], [d for d in best if d]
+
+
+def _draw(evaluation: Evaluation, index: int, folder: Path, name: str) -> Drawn | None:
+    pair, prediction = evaluation.benchmark.pairs[index], evaluation.predictions[index]
+    row, record = evaluation.rows[index], evaluation.record
+    try:
+        images = [read_rgb(path) for path in (pair.image0, pair.image1)]
+    except MatcherError:
+        return None  # Listed among the failures.
+    picture = draw_matches(
+        images[0],
+        images[1],
+        prediction.matches,
+        errors=pixel_errors(pair, prediction),
+        error_limit=ERROR_LIMIT,
+    )
+    label = f"{record['dataset']}-{record['protocol']}-{record['method']}-{index:06d}"
+    path = folder / ("".join(c if c.isalnum() or c == "-" else "_" for c in label) + ".jpg")
+    write_picture(path, picture)
+    unit = "deg" if name == "error" else "px"
+    value = float(row[name] or 0.0)
+    error = f"{value:.2f} {unit}" if np.isfinite(value) else f"failed ({row['failure']})"
+    return Drawn(path, f"{pair.name}: {error}, {row['matches']} matches, {row['inliers']} inliers")
+
+
+def pixel_errors(pair: EvalPair, prediction: Prediction) -> np.ndarray:
+    """(N,) distance to the truth in pixels of the stored images: from the true point if a
+    homography is known, else from the epipolar line."""
+    points0, points1, _ = prediction.matches.numpy()
+    if pair.homography is not None:
+        return np.linalg.norm(warp(points0, pair.homography) - points1, axis=1)
+    if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
+        raise ValueError(f"{pair.name}: no ground truth")
+    Ks = [
+        K if pair.K_size is None else conversion(pair.K_size, size, False) @ K
+        for K, size in ((pair.K0, prediction.size0), (pair.K1, prediction.size1))
+    ]
+    K0, K1, T = (torch.from_numpy(m).double() for m in (*Ks, pair.T_0to1))
+    F = fundamental_from_pose(K0, K1, T)
+    errors = epipolar_error(
+        torch.from_numpy(points0).double(), torch.from_numpy(points1).double(), F
+    )
+    return errors.numpy()
