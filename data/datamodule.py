@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from data.quarantine import Quarantined
+from data.sampler import SceneBalanced
 from data.scene import SceneBatch
+from data.sources import SOURCES, FilesConfig, RealPairs, training_pairs, validation_pairs
 from data.stream import PairStream
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import config_from_dict, invalid, require_choice, require_positive
 from matcher.structures import ImagePair
 
-SOURCES = ("synthetic",)
 VALIDATION_SEED = 1_000_003
 """Added to the seed of validation scenes, so that they are never trained on."""
 
@@ -35,9 +39,11 @@ class DataConfig:
     ramp: tuple[tuple[int, int, int], ...] = ()
     """Synthetic scenes: (pairs seen, height, width) from which on images have that size."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    files: FilesConfig = field(default_factory=FilesConfig)
+    """Where the pairs of the other sources are."""
 
     def __post_init__(self) -> None:
-        require_choice("data.source", self.source, SOURCES)
+        require_choice("data.source", self.source, ("synthetic", *SOURCES))
         require_positive("data.batch_size", self.batch_size)
         object.__setattr__(self, "ramp", tuple(tuple(stage) for stage in self.ramp))
         if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
@@ -67,6 +73,19 @@ class PairData(LightningDataModule):
     @property
     def batch_size(self) -> int:
         return self.config.batch_size
+
+    @property
+    def pairs_an_epoch(self) -> int:
+        if self.config.source not in SOURCES:
+            return self.config.synthetic.pairs
+        return len(self._order(self._files)(0))
+
+    @cached_property
+    def _files(self) -> RealPairs:
+        return training_pairs(self.config.source, self.config.files)
+
+    def _order(self, pairs: RealPairs) -> SceneBalanced:
+        return SceneBalanced(pairs.counts, self.config.files.per_scene, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
@@ -102,10 +121,16 @@ class PairData(LightningDataModule):
         return int(getattr(module, "pairs_seen", 0))
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
+        if self.config.source in SOURCES:
+            return self._guarded(self._files, "corrupt_training.txt"), self._order(self._files)
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
 
     def _validation(self) -> Dataset[Any]:
+        if self.config.source in SOURCES:
+            pairs = validation_pairs(self.config.source, self.config.files)
+            if pairs is not None:
+                return self._first(self._guarded(pairs, "corrupt_validation.txt"))
         return SyntheticScenes(
             replace(
                 self.config.synthetic,
@@ -113,6 +138,15 @@ class PairData(LightningDataModule):
                 pairs=max(1, self.config.val_pairs),
             )
         )
+
+    def _guarded(self, pairs: Any, notes: str) -> Quarantined:
+        folder = Path(self.trainer.default_root_dir if self.trainer else ".")
+        return Quarantined(pairs, folder / notes)
+
+    def _first(self, pairs: Any) -> Dataset[Any]:
+        """`val_pairs` of them, spread evenly."""
+        count = min(max(1, self.config.val_pairs), len(pairs))
+        return Subset(pairs, [i * len(pairs) // count for i in range(count)])
 
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         workers = self.config.workers

@@ -128,9 +128,12 @@ def read_gray(path: Path) -> np.ndarray:
     return read_image(path).gray
 
 
-def read_depth(path: Path) -> np.ndarray:
-    """(H, W) float32 z-depth, 0 where unknown: ``.h5`` with the dataset ``depth``, in its own
-    unit, or a 16-bit ``.png`` in millimetres, returned in metres.
+def read_depth(path: Path, unit: float = MILLIMETRES) -> np.ndarray:
+    """(H, W) float32 z-depth, 0 where unknown.
+
+    Args:
+        path: ``.h5`` with the dataset ``depth``, returned as it is, or a 16-bit picture.
+        unit: metres a step of the picture; 0 and 65535 are unknown.
 
     Raises:
         UsageError: no such file.
@@ -139,7 +142,7 @@ def read_depth(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UsageError(111, path, "no such depth map")
     try:
-        depth = _read_h5(path) if path.suffix == ".h5" else _read_png(path)
+        depth = _read_h5(path) if path.suffix == ".h5" else _read_png(path, unit)
     except (OSError, KeyError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         raise ImageError(102, path, f"is not a depth map ({error})") from error
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
@@ -156,12 +159,12 @@ def _read_h5(path: Path) -> np.ndarray:
         return values[()]
 
 
-def _read_png(path: Path) -> np.ndarray:
+def _read_png(path: Path, unit: float) -> np.ndarray:
     with Image.open(path) as image:
         depth = np.asarray(image)
     if depth.dtype not in (np.uint16, np.int32):
         raise ValueError(f"{depth.dtype} pixels, expected 16 bits")
-    return np.where(depth < 65535, depth, 0) * MILLIMETRES
+    return np.where(depth < 65535, depth, 0) * unit
 
 
 def read_pose(path: Path) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""Sheets of training pairs with some of their true matches, to look at.
+
+    python -m data.preview output=sheet.png [data=synthetic] [count=24] [key=value ...]
+
+Further words change the data configuration of conf/train.yaml, as in
+`data.synthetic.photos=FOLDER`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data.compose import compose
+from data.datamodule import build_datamodule
+from matcher.errors import MatcherError, UsageError
+from matcher.structures import ImagePair
+from matcher.training.supervision import supervise
+
+STRIDE = 8
+
+
+def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:
+    """(H, W, 3) BGR picture of a batch: the two images of each pair side by side.
+
+    Args:
+        pair: a batch with geometry.
+        columns: pairs in a row.
+        lines: true matches drawn for each pair; the number beside its name counts all of them.
+    """
+    targets, _ = supervise(pair, stride=STRIDE, reach=float(STRIDE), tolerance=0.05)
+    cells0, cells1 = -(-pair.image0.shape[-1] // STRIDE), -(-pair.image1.shape[-1] // STRIDE)
+    tiles = []
+    for b in range(len(pair.image0)):
+        chosen = (targets.batch == b).nonzero()[:, 0]
+        spread = chosen[torch.linspace(0, len(chosen) - 1, min(lines, len(chosen))).long()]
+        ends = [
+            np.stack([index % width, index // width], axis=1) * STRIDE
+            for index, width in (
+                (targets.index0[spread].cpu().numpy(), cells0),
+                (targets.index1[spread].cpu().numpy(), cells1),
+            )
+        ]
+        label = f"{pair.names[b][0]} {len(chosen)}" if pair.names else str(len(chosen))
+        tiles.append(_tile(pair.image0[b, 0], pair.image1[b, 0], *ends, label))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _tile(
+    image0: torch.Tensor, image1: torch.Tensor, ends0: np.ndarray, ends1: np.ndarray, label: str
+) -> np.ndarray:
+    both = torch.cat([image0, image1], dim=1).cpu().numpy()
+    tile = cv2.cvtColor((both * 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    shift = image0.shape[1]
+    for i, ((x0, y0), (x1, y1)) in enumerate(zip(ends0.tolist(), ends1.tolist(), strict=True)):
+        hue = np.array([[[i * 180 // max(len(ends0), 1), 220, 255]]], np.uint8)
+        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+        cv2.line(tile, (x0, y0), (x1 + shift, y1), colour, 1, cv2.LINE_AA)
+        cv2.circle(tile, (x0, y0), 2, colour, -1)
+        cv2.circle(tile, (x1 + shift, y1), 2, colour, -1)
+    cv2.putText(tile, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 255, 255), 1)
+    return tile
+
+
+def main(words: Sequence[str]) -> int:
+    """The program; returns its exit code."""
+    own = {"output": "", "count": "24"}
+    rest = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            rest.append(word)
+    try:
+        if not own["output"] or not own["count"].isdecimal():
+            raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
+        values = compose("train", rest)["data"]
+        data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
+        pair = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        if not cv2.imwrite(own["output"], contact_sheet(pair)):
+            raise UsageError(401, own["output"], "cannot be written")
+    except MatcherError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{Path(own['output']).resolve()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
