@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from matcher.config import BackboneConfig
 from matcher.structures import FeatureMaps
@@ -99,6 +100,20 @@ class Backbone(nn.Module):
         coarse = self.output(maps[-1])
         middle = self.merges[0](coarse, maps[-2])
         return FeatureMaps(coarse, self.merges[1](middle, maps[-3]))
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold every batch normalisation into the convolution registered just before it, in place.
+
+    For inference: the results stay equal up to rounding, and a pass over each map is saved.
+    """
+    before, convolution = "", None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+            setattr(module, before, fuse_conv_bn_eval(convolution, child))
+            setattr(module, name, nn.Identity())
+        fold_norms(child)
+        before, convolution = name, child
 
 
 def _initialise(module: nn.Module) -> None:

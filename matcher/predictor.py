@@ -62,7 +62,10 @@ class Predictor:
             raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
         self.reader = PairReader(model.config, max_side, apply_exif, allow_truncated)
         self.device = find_device(device)
+        # Channels last: the maps of the transformer are views of its tokens, and convolutions on
+        # the CPU need no reordering.
         self.model = model.to(self.device).eval()
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.threshold = threshold
         self.top_k = top_k
         self.dtype = dtype

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from matcher.backbone import Backbone
+from matcher.backbone import Backbone, fold_norms
 from matcher.config import (
     COMPACT,
     BackboneConfig,
@@ -175,3 +175,18 @@ def test_wrong_options_are_named(values: dict, message: str) -> None:
         config_from_dict(MatcherConfig, values)
     assert message in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("config", [COMPACT.backbone, TINY.backbone], ids=["lean", "wide"])
+def test_folded_norms_leave_the_features_as_they_are(config: BackboneConfig) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(config)
+    backbone(image(64, 64))  # statistics that are not the initial ones
+    backbone.eval()
+    with torch.inference_mode():
+        expected = backbone(image(32, 64, seed=1))
+        fold_norms(backbone)
+        folded = backbone(image(32, 64, seed=1))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in backbone.modules())
+    for a, b in zip(folded, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
