@@ -33,7 +33,7 @@ from matcher.batch.pack import verify
 from matcher.batch.progress import Progress
 from matcher.batch.run import locked, open_run
 from matcher.batch.shards import Shard, find_shards, read_shard
-from matcher.batch.sink import Sink, hdf5_published
+from matcher.batch.sink import hdf5_published
 from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
 from matcher.model import build_matcher
@@ -295,13 +295,14 @@ def test_a_sink_tells_of_its_error_at_the_end(tmp_path: Path) -> None:
     old = tmp_path / "x.h5"
     old.write_bytes(b"old")
 
-    def full(sink: Sink) -> None:
-        sink.error = OSError(28, "No space left on device")
+    def write() -> None:
+        with hdf5_published(old) as (file, sink):
+            file["a"] = np.arange(10**5)
+            sink.error = OSError(28, "No space left on device")
+            file["b"] = np.arange(10**6)
 
-    with pytest.raises(StorageError, match="E401 .*No space"), hdf5_published(old) as (file, sink):
-        file["a"] = np.arange(10**5)
-        full(sink)
-        file["b"] = np.arange(10**6)
+    with pytest.raises(StorageError, match=r"E401 .*No space"):
+        write()
     assert old.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
 

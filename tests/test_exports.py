@@ -12,6 +12,7 @@ from collections_of_pairs import run_of
 from PIL import Image
 
 from matcher.batch.colmap import export_colmap
+from matcher.batch.extras import require_extra
 from matcher.batch.hloc import export_hloc, pair_key
 from matcher.batch.merge import PairMatches, merge_keypoints, one_to_one, pair_matches
 from matcher.batch.names import Root
@@ -179,3 +180,8 @@ def test_pair_matches_skips_what_has_none(tmp_path: Path) -> None:
         (0, 1, 1),
         (0, 2, 0),
     ]
+
+
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(UsageError, match=r"E210 .*quadmatch\[sfm\]"):
+        require_extra("no_such_module_at_all", "sfm", "export=colmap")

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from matcher.batch.engine import ShardMatcher, run_local
-from matcher.batch.images import ImageFeatures
+from matcher.batch.engine import build_shard_matcher, run_local
 from matcher.batch.manifest import ImageFiles, Manifest, shortened
 from matcher.batch.names import Root, encode_name
 from matcher.batch.options import CollectionOptions
@@ -20,7 +18,6 @@ from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.sources import find_pairs
 from matcher.errors import UsageError
-from matcher.predictor import load_matcher
 from matcher.registry import resolve
 from matcher.storage import write_atomically
 from matcher.weights_file import sha256_of
@@ -112,26 +109,6 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
         raise
     finally:
         progress.close()
-
-
-def build_shard_matcher(
-    options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
-) -> ShardMatcher:
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    predictor = load_matcher(
-        weights,
-        device=options.device,
-        threshold=options.threshold,
-        max_side=options.max_side,
-        top_k=options.top_k,
-        apply_exif=options.apply_exif,
-        allow_truncated=options.allow_truncated,
-    )
-    features = ImageFeatures(
-        predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
-    )
-    return ShardMatcher(predictor, features, options.batch_size)
 
 
 def report(run: Run, tell: Tell) -> int:

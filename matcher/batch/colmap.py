@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matcher.batch.extras import require_extra
 from matcher.batch.merge import merge_keypoints, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.run import Run, make_folder
@@ -34,7 +35,7 @@ def export_colmap(
         UsageError: pycolmap is not installed (E210), or COLMAP cannot hold a name (E209).
         StorageError: a shard is damaged (E402), or COLMAP cannot write (E401).
     """
-    pycolmap = _pycolmap()
+    pycolmap = require_extra("pycolmap", "sfm", "export=colmap")
     folder = run.folder / "colmap"
     make_folder(folder)
     database, part = folder / DATABASE, folder / f"{DATABASE}.part"
@@ -96,12 +97,3 @@ def _remove(path: Path) -> None:
     """A database and what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _pycolmap() -> Any:
-    try:
-        import pycolmap
-    except ImportError as error:
-        remedy = 'pip install "quadmatch[sfm]"'
-        raise UsageError(210, "export=colmap", "needs pycolmap", remedy) from error
-    return pycolmap

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from matcher.batch.images import ImageFeatures
+from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
 from matcher.errors import ImageError, UsageError
 from matcher.inputs import PreparedPair
-from matcher.predictor import Predictor, in_original, pad_feature_maps
+from matcher.predictor import Predictor, in_original, load_matcher, pad_feature_maps
 from matcher.structures import Matches
 
 Task = tuple[np.ndarray, np.ndarray]
@@ -93,6 +95,36 @@ class ShardMatcher:
         found = output.split(len(pairs))
         out = [in_original(f.to("cpu"), pair) for f, pair in zip(found, pairs, strict=True)]
         return out if predictor.top_k is None else [each.top(predictor.top_k) for each in out]
+
+
+def build_shard_matcher(
+    options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
+) -> ShardMatcher:
+    """A matcher of shards with the weights in a file.
+
+    Args:
+        options: of the run.
+        weights: a safetensors file.
+        path_of: the path of an image by number.
+
+    Raises:
+        UsageError, CheckpointError: as `load_matcher`.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    predictor = load_matcher(
+        weights,
+        device=options.device,
+        threshold=options.threshold,
+        max_side=options.max_side,
+        top_k=options.top_k,
+        apply_exif=options.apply_exif,
+        allow_truncated=options.allow_truncated,
+    )
+    features = ImageFeatures(
+        predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
+    )
+    return ShardMatcher(predictor, features, options.batch_size)
 
 
 def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
