@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -114,8 +115,6 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def _png(header: bytes, body: bytes) -> bytes:
-    import zlib
-
     out = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
         out += struct.pack(">I", len(data)) + name + data
@@ -153,6 +152,7 @@ FILES = [
     Case("progressive.jpg", lambda: rgb("JPEG", progressive=True, quality=95)),
     Case("full_chroma.jpeg", lambda: rgb("JPEG", subsampling=0, quality=95)),
     Case("cmyk.jpg", lambda: rgb("JPEG", "CMYK", quality=95)),
+    Case("phone.jpg", lambda: frames("MPO", quality=95)),
     Case("turned.jpg", lambda: turned("JPEG", 6)),
     Case("jpeg.png", lambda: rgb("JPEG"), warning="is JPEG, not PNG"),
     Case("no_suffix", lambda: rgb("JPEG")),

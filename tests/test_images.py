@@ -285,7 +285,7 @@ def mutate(data: bytes, random_: random.Random) -> bytes:
 
 
 def survive(count: int, seed: int, folder: Path) -> tuple[int, float]:
-    """Read mutated files; returns how many were accepted and the longest time."""
+    """Read mutated files; returns how many were accepted and the longest seconds of work."""
     seeds = [
         rgb("JPEG"),
         rgb("JPEG", progressive=True),
@@ -300,7 +300,7 @@ def survive(count: int, seed: int, folder: Path) -> tuple[int, float]:
     path = folder / "mutated"
     for i in range(count):
         path.write_bytes(mutate(seeds[i % len(seeds)], random_))
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             gray = read_image(path).gray
             assert gray.size
@@ -308,7 +308,7 @@ def survive(count: int, seed: int, folder: Path) -> tuple[int, float]:
             accepted += 1
         except ImageError as error:
             codes.add(error.code)
-        longest = max(longest, time.perf_counter() - started)
+        longest = max(longest, time.process_time() - started)
     assert codes <= {101, 102, 103, 104, 105}
     return accepted, longest
 
