@@ -23,15 +23,16 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from data.compose import compose
+from data.datamodule import build_datamodule
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.training import checkpointing
@@ -40,6 +41,15 @@ from matcher.training.export import export_weights, load_weights
 from matcher.training.module import MatcherModule
 
 logger = logging.getLogger("train")
+
+
+class PairSource(Protocol):
+    """What a data module must tell besides its loaders."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def pairs_an_epoch(self) -> int: ...
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -124,9 +134,7 @@ class Lines(Callback):
         self.since, self.pairs = now, pl_module.pairs_seen
 
 
-def train(
-    config: dict[str, Any], datamodule: LightningDataModule | None = None
-) -> dict[str, float]:
+def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[str, float]:
     """Run a training and return its last metrics.
 
     Args:
@@ -146,18 +154,17 @@ def train(
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
     resume = find_checkpoint(run)
-    if datamodule is None:
-        from data.datamodule import build_datamodule
-
-        datamodule = build_datamodule(data, run.seed)
+    datamodule = datamodule or build_datamodule(data, run.seed)
     parallel = run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
-    module = MatcherModule(run, pairs_a_step=int(getattr(datamodule, "batch_size", 1)) * parallel)
+    pairs_a_step = datamodule.batch_size * parallel
+    steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
+    module = MatcherModule(run, pairs_a_step, steps_an_epoch)
     if run.init_weights and resume is None:
         module.pairs_seen = load_weights(module.model, Path(run.init_weights))
         module.restart_average()
     checkpointing.write_atomic(folder / "config.json", json.dumps(config, indent=2).encode())
-    trainer = build_trainer(run)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    trainer = build_trainer(run, max_steps=steps_of_run(run.trainer, steps_an_epoch))
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
     return {k: float(v) for k, v in trainer.callback_metrics.items()} | {
         "pairs_seen": float(module.pairs_seen),
         "steps": float(trainer.global_step),
@@ -176,7 +183,18 @@ def find_checkpoint(run: RunConfig) -> str | None:
     return run.resume or None
 
 
-def build_trainer(run: RunConfig, callbacks: Sequence[Callback] = ()) -> Trainer:
+def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
+    """Optimiser steps until the first of the limits, -1 without one.
+
+    The order of pairs has no end, so that a run has one clock; epochs are a number of steps.
+    """
+    limits = [config.max_steps] if config.max_steps >= 0 else []
+    if config.max_epochs >= 0:
+        limits.append(math.ceil(config.max_epochs * steps_an_epoch))
+    return min(limits, default=-1)
+
+
+def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Lightning's trainer as `run` describes it."""
     config = run.trainer
     progress: list[Callback] = []
@@ -199,8 +217,8 @@ def build_trainer(run: RunConfig, callbacks: Sequence[Callback] = ()) -> Trainer
         num_nodes=config.nodes,
         strategy=config.strategy,
         precision=precision(config),  # pyright: ignore[reportArgumentType]
-        max_steps=config.max_steps,
-        max_epochs=config.max_epochs,
+        max_steps=max_steps,
+        max_epochs=-1,
         accumulate_grad_batches=config.accumulate,
         sync_batchnorm=config.sync_batchnorm,
         log_every_n_steps=config.log_every,

@@ -262,7 +262,10 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
             parts[key] = config_from_dict(nested, value, f"{path}{key}.")
         else:
             parts[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**parts)
+    try:
+        return kind(**parts)
+    except TypeError as error:
+        raise UsageError(201, path.rstrip(".") or kind.__name__, str(error)) from error
 
 
 def config_to_dict(config: object) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class PlaneData(LightningDataModule):
         super().__init__()
         self.batch_size, self.pairs, self.workers, self.size = batch_size, pairs, workers, size
 
+    @property
+    def pairs_an_epoch(self) -> int:
+        return self.pairs
+
     def train_dataloader(self) -> DataLoader[ImagePair]:
         trainer = self.trainer
         stream = PairStream(

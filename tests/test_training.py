@@ -73,7 +73,9 @@ class Disturb(Callback):
 
 def fit(config: RunConfig, *callbacks: Callback) -> MatcherModule:
     module = MatcherModule(config, pairs_a_step=2)
-    program.build_trainer(config, callbacks).fit(module, datamodule=PlaneData())
+    program.build_trainer(config, config.trainer.max_steps, callbacks).fit(
+        module, datamodule=PlaneData()
+    )
     return module
 
 

@@ -44,8 +44,9 @@ def fork(work: Callable[[], object]) -> int:
         work()
         sys.stdout.flush()
         os._exit(0)
-    except Exception as error:  # noqa: BLE001
-        print(f"child failed: {error!r}", flush=True)
+    except Exception as error:
+        sys.stdout.write(f"child failed: {error!r}\n")
+        sys.stdout.flush()
     finally:
         os._exit(1)
 
@@ -140,6 +141,6 @@ if __name__ == "__main__":
     if mode == "run":
         train(compose("train", words[1:]), PlaneData(workers=int(words[0])))
     elif mode == "kills":
-        print(json.dumps(kills(Path(words[0]), int(words[1]), int(words[2]))))
+        sys.stdout.write(json.dumps(kills(Path(words[0]), int(words[1]), int(words[2]))))
     else:
-        print(json.dumps(saves(Path(words[0]), int(words[1]))))
+        sys.stdout.write(json.dumps(saves(Path(words[0]), int(words[1]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +48,16 @@ class MatcherModule(pl.LightningModule):
     Args:
         config: the run.
         pairs_a_step: pairs of all devices in one optimiser step, for the learning rate.
+        steps_an_epoch: for the milestones of the published schedule.
     """
 
-    def __init__(self, config: RunConfig, pairs_a_step: int) -> None:
+    def __init__(
+        self, config: RunConfig, pairs_a_step: int, steps_an_epoch: float = math.inf
+    ) -> None:
         super().__init__()
         self.config = config
         self.optim = scaled(config.optim, pairs_a_step)
+        self.steps_an_epoch = steps_an_epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_matcher(config.model)
@@ -187,13 +192,9 @@ class MatcherModule(pl.LightningModule):
             weight_decay=self.optim.weight_decay,
             fused=True,
         )
-        total = float(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs
-        an_epoch = self.trainer.num_training_batches / self.config.trainer.accumulate
-        if epochs is not None and epochs > 0 and total != float("inf"):
-            an_epoch = max(an_epoch, 1)
+        total = self.trainer.max_steps if self.trainer.max_steps > 0 else math.inf
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(self.optim, step, total, an_epoch)
+            optimizer, lambda step: lr_factor(self.optim, step, total, self.steps_an_epoch)
         )
         return {
             "optimizer": optimizer,
