@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.layouts import hpatches_pairs, scannet_pairs
 from eval.options import BenchmarkOptions
 from eval.pairs import Benchmark, EvalPair, digest_of, read_pairs_with_gt
+from eval.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.rendered import synthetic_pairs, warp_pairs
 from matcher.errors import UsageError
 
@@ -55,6 +55,7 @@ def _pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
 READERS = {
     "pairs": _pairs,
     "scannet": scannet_pairs,
+    "megadepth": megadepth_pairs,
     "hpatches": hpatches_pairs,
     "synthetic": synthetic_pairs,
     "warps": warp_pairs,

@@ -113,7 +113,7 @@ def build_method(name: str, options: MethodOptions) -> Method:
         "padded": options.padded,
         "source": source_digest(),
     }
-    return Method(Path(name).stem, learned, settings, learned.weights_sha256)
+    return Method(name, learned, settings, learned.weights_sha256)
 
 
 def _imported(name: str) -> Method:

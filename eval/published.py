@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from data.index import read_arrays, read_scannet_index, read_scene_index
+from data.megadepth import listed_indices, pair_files
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, lines_of, numbers
 from matcher.errors import UsageError
@@ -30,12 +31,15 @@ def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...
         raise UsageError(
             111, root / "test.npz", "no such file", "give the folder of LoFTR or of glue-factory"
         )
-    entries = load_arrays(table, ("name", "rel_pose"))
-    intrinsics = load_arrays(table.parent / "intrinsics.npz", ())
+    rows, _ = read_scannet_index(table)
+    poses = read_arrays(table).get("rel_pose")
+    if poses is None or len(poses) != len(rows):
+        raise UsageError(112, table, "has no rel_pose for every pair")
+    intrinsics = read_arrays(table.parent / "intrinsics.npz")
     scenes = next((f for f in (root / "test", root / "scannet_test_1500") if f.is_dir()), root)
     return tuple(
         _scannet_pair(row, pose, scenes, intrinsics, options.pose_source)
-        for row, pose in zip(entries["name"].tolist(), entries["rel_pose"], strict=True)
+        for row, pose in zip(rows.tolist(), poses, strict=True)
     )
 
 
@@ -96,6 +100,39 @@ def calibrated_pairs(
     return tuple(pairs.values())
 
 
+def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
+    """MegaDepth-1500: LoFTR's scene indices and images, or glue-factory's folder."""
+    root = options.folder()
+    glue = glue_megadepth(root)
+    if glue is not None:
+        return glue
+    images = root / "test" if (root / "test").is_dir() else root
+    pairs = []
+    for index in _scene_indices(root):
+        scene = read_scene_index(index)
+        for row in range(len(scene.pairs)):
+            files = pair_files(images, scene, row)
+            name = " ".join((index.stem, *(path.name for path in files.images)))
+            (image0, image1), (K0, K1) = files.images, files.K
+            pairs.append(
+                EvalPair(
+                    name, image0, image1, K0=K0, K1=K1, T_0to1=files.T_0to1, overlap=files.overlap
+                )
+            )
+    return tuple(pairs)
+
+
+def _scene_indices(root: Path) -> list[Path]:
+    """Index files in the order of their list, if there is one."""
+    info = "megadepth_test_1500_scene_info"
+    for folder in (root, root / "index", root / info, root / "assets" / info):
+        names = folder / "megadepth_test_1500.txt"
+        found = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
+        if names.is_file() or found:
+            return listed_indices(folder, names) if names.is_file() else found
+    raise UsageError(111, root, "no scene index", "give the folder of LoFTR or of glue-factory")
+
+
 def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     """MegaDepth-1500 as glue-factory keeps it: ``views.txt``, ``pairs.txt``, ``images/``; in its
     older form ``pairs_calibrated.txt``. None if `root` is neither."""
@@ -144,18 +181,3 @@ def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ..
 def find(root: Path, names: Sequence[str]) -> Path | None:
     """The first of the files that is there."""
     return next((root / name for name in names if (root / name).is_file()), None)
-
-
-def load_arrays(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file, without unpickling anything."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise UsageError(111, path, "no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(112, path, f"not an index: {error}") from error
-    for name in required:
-        if name not in arrays:
-            raise UsageError(112, path, f"has no {name!r}")
-    return arrays

@@ -1,0 +1,131 @@
+import cv2
+import numpy as np
+import pytest
+
+from matcher.errors import UsageError
+from matcher.estimation import (
+    ESTIMATORS,
+    Estimator,
+    estimate_fundamental,
+    estimate_homography,
+    estimate_pose,
+)
+
+K0 = np.array([[500.0, 0, 320], [0, 505, 240], [0, 0, 1]])
+K1 = np.array([[610.0, 0, 300], [0, 600, 260], [0, 0, 1]])
+ROTATION = cv2.Rodrigues(np.array([0.1, 0.2, -0.05]))[0]
+TRANSLATION = np.array([0.5, 0.1, 0.05])
+
+
+def two_views(count: int = 200, outliers: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(-2, 2, (count, 2)), rng.uniform(3, 8, count)])
+    views = []
+    for K, moved in ((K0, points), (K1, points @ ROTATION.T + TRANSLATION)):
+        homogeneous = moved @ K.T
+        views.append(homogeneous[:, :2] / homogeneous[:, 2:])
+    wrong = rng.random(count) < outliers
+    views[1][wrong] = rng.uniform(0, 600, (int(wrong.sum()), 2))
+    return views[0], views[1]
+
+
+def degrees_between(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.degrees(np.linalg.norm(cv2.Rodrigues(a.T @ b)[0])))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_exact_points_give_the_pose(name):
+    found = estimate_pose(*two_views(), K0=K0, K1=K1, estimator=Estimator(name))
+    assert found is not None
+    assert degrees_between(found.rotation, ROTATION) < 0.01
+    assert found.translation @ TRANSLATION / np.linalg.norm(TRANSLATION) > 1 - 1e-7
+    assert np.linalg.norm(found.translation) == pytest.approx(1)
+    assert found.inliers.dtype == bool
+    assert found.inliers.all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_outliers_are_left_out(name):
+    points = two_views(outliers=0.3)
+    found = estimate_pose(*points, K0=K0, K1=K1, estimator=Estimator(name))
+    assert found is not None
+    assert degrees_between(found.rotation, ROTATION) < 1
+    assert 0.6 < found.inliers.mean() < 0.8
+
+
+def test_essential_matrix_vanishes_on_inliers():
+    points0, points1 = two_views()
+    found = estimate_pose(points0, points1, K0=K0, K1=K1)
+    assert found is not None
+    rays0, rays1 = (
+        np.column_stack([p, np.ones(len(p))]) @ np.linalg.inv(K).T
+        for p, K in ((points0, K0), (points1, K1))
+    )
+    assert np.abs(np.sum(rays1 @ found.essential * rays0, axis=1)).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_fundamental_and_homography_of_exact_points(name):
+    estimator = Estimator(name)
+    points0, points1 = two_views()
+    found = estimate_fundamental(points0, points1, estimator=estimator)
+    assert found is not None
+    homogeneous0, homogeneous1 = (np.column_stack([p, np.ones(len(p))]) for p in (points0, points1))
+    line = homogeneous0 @ found.matrix.T
+    distance = np.sum(homogeneous1 * line, axis=1) / np.linalg.norm(line[:, :2], axis=1)
+    assert np.abs(distance).max() < 0.1
+    H = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
+    moved = homogeneous0 @ H.T
+    plane = estimate_homography(points0, moved[:, :2] / moved[:, 2:], estimator=estimator)
+    assert plane is not None
+    np.testing.assert_allclose(plane.matrix / plane.matrix[2, 2], H, atol=1e-4, rtol=1e-4)
+    assert plane.inliers.all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_same_seed_gives_the_same_bits(name):
+    points = two_views(outliers=0.5)
+    first, second = (
+        estimate_pose(*points, K0=K0, K1=K1, estimator=Estimator(name, seed=7)) for _ in range(2)
+    )
+    assert first is not None
+    assert second is not None
+    assert first.rotation.tobytes() == second.rotation.tobytes()
+    assert first.inliers.tobytes() == second.inliers.tobytes()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_too_few_points_give_none(name, count):
+    points = [p[:count] for p in two_views()]
+    estimator = Estimator(name)
+    assert estimate_pose(*points, K0=K0, K1=K1, estimator=estimator) is None
+    assert estimate_fundamental(*points, estimator=estimator) is None
+    assert estimate_homography(*points, estimator=estimator) is None
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("points", [np.ones((50, 2)), np.outer(np.arange(50.0), [1.0, 2.0])])
+def test_one_point_or_a_line_gives_none(name, points):
+    estimator = Estimator(name)
+    assert estimate_pose(points, points, K0=K0, K1=K1, estimator=estimator) is None
+    assert estimate_fundamental(points, points, estimator=estimator) is None
+    assert estimate_homography(points, points, estimator=estimator) is None
+
+
+def test_bad_values_are_refused():
+    with pytest.raises(UsageError, match="magsacc"):
+        Estimator("magsacc")
+    with pytest.raises(UsageError, match="threshold"):
+        Estimator(threshold=float("nan"))
+    with pytest.raises(UsageError, match="K0"):
+        estimate_pose(*two_views(), K0=np.zeros((3, 3)), K1=K1)
+    with pytest.raises(ValueError, match="finite"):
+        estimate_homography(np.full((9, 2), np.nan), np.ones((9, 2)))
+    with pytest.raises(ValueError, match="expected"):
+        estimate_homography(np.ones((9, 2)), np.ones((8, 2)))
+
+
+def test_published_focal_is_the_mean_of_fx0_and_fy1():
+    assert Estimator(published_focal=True).focal(K0, K1) == (500 + 600) / 2
+    assert Estimator().focal(K0, K1) == (500 + 505 + 610 + 600) / 4
