@@ -204,6 +204,9 @@ class _Bytes:
         self.place += struct.calcsize("<" + layout)
         return values
 
+    def count(self) -> int:
+        return self.take("Q")[0]
+
     def text(self) -> str:
         end = self.data.index(b"\0", self.place)
         start, self.place = self.place, end + 1
@@ -217,21 +220,21 @@ class _Bytes:
 
 def _binary(cameras: Path, images: Path, points: Path) -> ColmapModel:
     stream, K = _Bytes(cameras), {}
-    for _ in range(*stream.take("Q")):
+    for _ in range(stream.count()):
         number, model, _, _ = stream.take("iiQQ")
         if model not in MODELS:
             intrinsics(f"of model {model}", (), cameras)
         K[number] = intrinsics(MODELS[model], stream.take("d" * (3 + model)), cameras)
     stream, found = _Bytes(images), []
     keypoint = np.dtype([("xy", "<f8", 2), ("id", "<i8")])
-    for _ in range(*stream.take("Q")):
+    for _ in range(stream.count()):
         _, *pose, camera = stream.take("i7di")
         name = stream.text()
-        table = stream.table(*stream.take("Q"), keypoint)
+        table = stream.table(stream.count(), keypoint)
         motion = world_to_camera(tuple(pose[:4]), tuple(pose[4:]))
         found.append(ColmapImage(name, K[camera], motion, *_triangulated(table["xy"], table["id"])))
     stream, positions = _Bytes(points), {}
-    for _ in range(*stream.take("Q")):
+    for _ in range(stream.count()):
         number, x, y, z, _, _, _, _, track = stream.take("Q3d3BdQ")
         positions[number] = np.array([x, y, z])
         stream.place += 8 * track

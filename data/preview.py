@@ -39,18 +39,18 @@ def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.n
     for b in range(len(pair.image0)):
         chosen = (targets.batch == b).nonzero()[:, 0]
         spread = chosen[torch.linspace(0, len(chosen) - 1, min(lines, len(chosen))).long()]
-        ends = [
-            np.stack([index % width, index // width], axis=1) * STRIDE
-            for index, width in (
-                (targets.index0[spread].cpu().numpy(), cells0),
-                (targets.index1[spread].cpu().numpy(), cells1),
-            )
-        ]
+        ends0 = _pixels(targets.index0[spread], cells0)
+        ends1 = _pixels(targets.index1[spread], cells1)
         label = f"{pair.names[b][0]} {len(chosen)}" if pair.names else str(len(chosen))
-        tiles.append(_tile(pair.image0[b, 0], pair.image1[b, 0], *ends, label))
+        tiles.append(_tile(pair.image0[b, 0], pair.image1[b, 0], ends0, ends1, label))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     return np.vstack(rows)
+
+
+def _pixels(index: torch.Tensor, cells: int) -> np.ndarray:
+    """(N, 2) centres of cells."""
+    return (torch.stack([index % cells, index // cells], dim=1) * STRIDE).cpu().numpy()
 
 
 def _tile(

@@ -83,7 +83,7 @@ class ScanNetPairs(Dataset[ImagePair]):
         return PairFiles(
             (folder / "color" / f"{frame0}.jpg", folder / "color" / f"{frame1}.jpg"),
             (folder / "depth" / f"{frame0}.png", folder / "depth" / f"{frame1}.png"),
-            (self.intrinsics[scene],) * 2,
+            (self.intrinsics[scene], self.intrinsics[scene]),
             np.linalg.inv(world1) @ world0,
             float(self.scores[row]),
             (f"{scene}/color/{frame0}.jpg", f"{scene}/color/{frame1}.jpg"),

@@ -64,7 +64,8 @@ class SceneBatch(_TensorFields):
             raise ValueError(f"SceneBatch.size: {sorted(sizes)} in one batch")
         rects, sheets, textures = torch.cat([item.counts for item in items]).amax(0).tolist()
         padded = [item._padded(rects, sheets, textures) for item in items]
-        return replace(super().collate(padded), size=items[0].size)
+        joined = super().collate(padded)  # pyright: ignore[reportArgumentType]
+        return replace(joined, size=items[0].size)
 
     def _padded(self, rects: int, sheets: int, textures: int) -> SceneBatch:
         return replace(

@@ -213,9 +213,9 @@ def lit(
         if rng.random() < 0.5:
             lamp[1] = lamp[0]
         lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
-        normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        length = np.linalg.norm(normals, axis=1)
         ambient = rng.uniform(0.5, 1.0)
-        look[:, :, 6] *= ambient + (1 - ambient) * np.abs(lamp @ normals.T)
+        look[:, :, 6] *= ambient + (1 - ambient) * np.abs(lamp @ np.transpose(normals)) / length
     contrast, bright = look[..., 5].copy(), look[..., 6].copy()
     look[..., 5], look[..., 6] = contrast * bright, 0.5 * bright * (1 - contrast)
     return look
