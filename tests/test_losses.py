@@ -109,6 +109,15 @@ def test_block_loss_is_small_where_attention_goes_to_the_true_block():
     assert block_loss(uniform, uniform, 2, several).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_one_head_that_finds_the_true_block_is_enough():
+    true = torch.eye(4, dtype=torch.bool)[None]
+    found = torch.eye(4).view(1, 4, 2, 2) * 8
+    both = torch.cat([found, torch.zeros_like(found)], dim=1)
+    assert block_loss(both, both, 2, true).item() == pytest.approx(
+        -math.log((1 + 1 / 4) / 2), rel=1e-3
+    )
+
+
 def test_blocks_without_a_true_match_add_nothing():
     uniform = torch.zeros(1, 4, 2, 2)
     true = torch.zeros(1, 4, 4, dtype=torch.bool)

@@ -7,6 +7,7 @@ true match, so that these are among the keys that descend.
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Any
 
@@ -83,8 +84,9 @@ def swap(targets: CoarseTargets) -> CoarseTargets:
 def block_loss(query: Tensor, key: Tensor, heads: int, true: Tensor) -> Tensor:
     """How much attention of each block goes to blocks that hold its true matches.
 
-    The multi-positive form: minus the log of the summed probability of the true blocks, a mean
-    over blocks that have one, and over heads.
+    Minus the log of the probability of the true blocks, summed over them and averaged over heads:
+    one head that finds them is enough, the others stay free for context. A mean over the blocks
+    that have a match.
 
     Args:
         query: (B, C, h0, w0) projected queries of one level.
@@ -96,8 +98,9 @@ def block_loss(query: Tensor, key: Tensor, heads: int, true: Tensor) -> Tensor:
     q = query.flatten(2).view(b, heads, c // heads, -1).transpose(2, 3).float()
     k = key.flatten(2).view(b, heads, c // heads, -1).float()
     log_p = ((q * (c // heads) ** -0.5) @ k).log_softmax(dim=-1)
-    hit = log_p.masked_fill(~true[:, None], torch.finfo(log_p.dtype).min).logsumexp(dim=-1)
-    matched = true.any(dim=-1)[:, None].expand_as(hit)
+    log_p = log_p.masked_fill(~true[:, None], torch.finfo(log_p.dtype).min)
+    hit = log_p.logsumexp(dim=(1, 3)) - math.log(heads)
+    matched = true.any(dim=-1)
     return -torch.where(matched, hit, torch.zeros_like(hit)).sum() / matched.sum().clamp(min=1)
 
 
