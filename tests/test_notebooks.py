@@ -31,7 +31,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 
 def test_all_notebooks_are_there() -> None:
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -44,6 +44,7 @@ def test_notebooks_are_valid_and_hold_no_outputs(path: Path) -> None:
     assert notebook.cells[0].source.startswith("# ")
 
 
+@pytest.mark.timeout(600)
 def test_the_first_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pictures(execute(FIRST, monkeypatch)) == 5
 
@@ -52,4 +53,7 @@ def test_the_first_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if path.stem != FIRST])
 def test_the_other_notebooks_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pictures(execute(name, monkeypatch)) >= 2
+    if name == "05_structure_from_motion":
+        pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    executed = execute(name, monkeypatch)
+    assert pictures(executed) >= 1
