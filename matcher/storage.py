@@ -44,8 +44,8 @@ class MatchRecord:
     geometry: str = "none"
     """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
     model: np.ndarray | None = None
-    """(3, 3) float64: a homography (x1 ~ H x0) or fundamental matrix (x1^T F x0 = 0) in pixels, or an
-    essential matrix in normalised coordinates; None if there is none or the estimation failed."""
+    """(3, 3) float64: a homography (x1 ~ H x0) or a fundamental matrix (x1^T F x0 = 0) in pixels,
+    or an essential matrix in normalised coordinates; None if there is none."""
     inliers: np.ndarray | None = None
     """(N,) bool, the matches that agree with `model`."""
     T_0to1: np.ndarray | None = None

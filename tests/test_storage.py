@@ -44,9 +44,7 @@ def record(n: int = 5, **changes: object) -> MatchRecord:
 def with_model(n: int = 5) -> MatchRecord:
     model = np.array([[1.1, 0.02, -30.5], [0.1, 0.9, 1 / 3], [1e-5, 2e-17, 1.0]])
     pose = np.eye(4) + 0.1
-    return record(
-        n, geometry="homography", model=model, inliers=np.arange(n) % 2 == 0, T_0to1=pose
-    )
+    return record(n, geometry="homography", model=model, inliers=np.arange(n) % 2 == 0, T_0to1=pose)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
