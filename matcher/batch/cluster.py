@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import matcher
 from matcher.batch.engine import build_shard_matcher, task_of
 from matcher.batch.extras import require_extra
 from matcher.batch.names import Root
@@ -68,7 +70,7 @@ def run_ray(
     data = require_extra("ray.data", "ray", "engine=ray")
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(log_to_driver=False, include_dashboard=False)
+        ray.init(log_to_driver=False, include_dashboard=False, runtime_env=_environment())
     try:
         for row in _results(data, run, options, folder, weights):
             number = int(row["number"])
@@ -80,6 +82,12 @@ def run_ray(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _environment() -> dict[str, dict[str, str]]:
+    """Lets workers import this package also where it runs from a checkout."""
+    places = [str(Path(matcher.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, places))}}
 
 
 def _results(data: Any, run: Run, options: CollectionOptions, folder: str, weights: Path) -> Any:
