@@ -11,6 +11,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
         raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
     finally:
-        part.unlink(missing_ok=True)
+        # Gone if all went well; after a failure its folder may be no folder at all.
+        with suppress(OSError):
+            part.unlink()
 
 
 def sync_directory(folder: Path) -> None:

@@ -160,13 +160,14 @@ def test_a_file_size_limit_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("target", ["missing/m.h5", "."])
+@pytest.mark.parametrize("target", ["missing/m.h5", ".", "file/m.h5", "m" * 300 + ".h5"])
 def test_a_folder_that_is_not_there_or_in_the_way_is_a_storage_error(
     tmp_path: Path, target: str
 ) -> None:
+    (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="E401"):
         write_atomically(tmp_path / target, b"x")
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
