@@ -1,0 +1,124 @@
+"""A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
+
+It listens on 127.0.0.1 alone, takes uploads and no paths, and keeps nothing of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from matcher.drawing import draw_coverage, draw_matches
+from matcher.estimation import estimate_fundamental, estimate_homography
+from matcher.predictor import Predictor, load_matcher
+from matcher.storage import ImageRecord, MatchRecord
+from matcher.structures import Matches
+
+WEIGHTS = ("compact", "outdoor", "indoor")
+GEOMETRIES = ("none", "fundamental", "homography")
+LOWEST = 0.02
+"""Matches below are not kept; the slider filters the others without matching again."""
+MAX_PIXELS = 40_000_000
+MAX_UPLOAD = "30mb"
+MISSING = "needs gradio: pip install 'quadmatch[web]'"
+
+
+class Found(NamedTuple):
+    """What matching a pair gave, before the threshold."""
+
+    image0: np.ndarray
+    image1: np.ndarray
+    matches: Matches
+    seconds: float
+
+
+class Shown(NamedTuple):
+    """What the page shows of it."""
+
+    picture: np.ndarray
+    coverage: np.ndarray
+    numbers: list[list[str]]
+    record: MatchRecord
+
+
+@lru_cache(maxsize=1)
+def predictor(weights: str) -> Predictor:
+    return load_matcher(weights)
+
+
+def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> Found:
+    """Match two uploads.
+
+    Raises:
+        ValueError: an image is missing or has too many pixels, or no weights have the name.
+        MatcherError: as `Predictor.match`.
+    """
+    image0, image1 = (checked(image, n) for n, image in enumerate((image0, image1)))
+    if weights not in WEIGHTS:
+        raise ValueError(f"no weights {weights!r}")
+    matcher = predictor(weights)
+    started = time.perf_counter()
+    matches = matcher.match(image0, image1, threshold=LOWEST)
+    return Found(image0, image1, matches, time.perf_counter() - started)
+
+
+def checked(image: np.ndarray | None, number: int) -> np.ndarray:
+    if image is None:
+        raise ValueError(f"image {number} is missing")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise ValueError(f"image {number} has more than {MAX_PIXELS // 10**6} million pixels")
+    return image
+
+
+def show(found: Found, threshold: float, geometry: str) -> Shown:
+    """Pictures and numbers of the matches above a threshold."""
+    matches = found.matches.above(threshold)
+    points0, points1, scores = matches.numpy()
+    fits = {"fundamental": estimate_fundamental, "homography": estimate_homography}
+    model = fits[geometry](points0, points1) if geometry in fits else None
+    inliers = None if model is None else model.inliers
+    numbers = [
+        ["matches", str(len(matches))],
+        ["median confidence", f"{np.median(scores):.2f}" if len(scores) else "-"],
+        ["inliers", "-" if inliers is None else str(int(inliers.sum()))],
+        ["seconds", f"{found.seconds:.1f}"],
+    ]
+    sizes = [image.shape[1::-1] for image in (found.image0, found.image1)]
+    record = MatchRecord(
+        matches,
+        ImageRecord("image0", *sizes[0]),
+        ImageRecord("image1", *sizes[1]),
+        geometry="none" if model is None else geometry,
+        model=None if model is None else model.matrix,
+        inliers=inliers,
+    )
+    return Shown(
+        draw_matches(found.image0, found.image1, matches, inliers=inliers),
+        draw_coverage(found.image0, found.image1, matches),
+        numbers,
+        record,
+    )
+
+
+def main() -> int:
+    """Serve the page until interrupted; returns the exit code."""
+    if find_spec("gradio") is None:
+        sys.stderr.write(f"E210 matcher.web: {MISSING}\n")
+        return 2
+    from matcher.web_page import build_page
+
+    with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
+        page = build_page(Path(folder)).queue(max_size=8, default_concurrency_limit=1)
+        page.launch(server_name="127.0.0.1", share=False, max_file_size=MAX_UPLOAD)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
