@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be no folder at all
+            part.unlink()
         raise StorageError(401, path, f"cannot write: {error.strerror}") from error
 
 
