@@ -24,8 +24,8 @@ class Sizing:
     size: tuple[int, int] | None = None
     """Resize to exactly (width, height)."""
     published: bool = False
-    """As the published LoFTR evaluation: the longer side is exactly `max_side`, sides are cut to
-    multiples of 8, and points scale as x s instead of (x + 0.5) s - 0.5."""
+    """As the published LoFTR evaluation: points scale as x s instead of (x + 0.5) s - 0.5; with
+    `max_side` the longer side is exactly that, and sides are cut to multiples of 8."""
 
     def __post_init__(self) -> None:
         given = {k: getattr(self, k) for k in ("max_side", "min_side") if getattr(self, k)}
@@ -44,12 +44,17 @@ class Sizing:
             factor = self.max_side / max(size)
             factor = factor if self.published else min(1.0, factor)
         width, height = (max(1, round(side * factor)) for side in size)
-        if self.published:
+        if self.pads:
             width, height = (
                 max(PUBLISHED_STEP, side // PUBLISHED_STEP * PUBLISHED_STEP)
                 for side in (width, height)
             )
         return width, height
+
+    @property
+    def pads(self) -> bool:
+        """Whether images are cut to multiples of 8 and padded to squares."""
+        return self.published and self.max_side is not None
 
     def describe(self) -> str:
         if self.size is not None:
@@ -60,7 +65,9 @@ class Sizing:
             text = f"long side {'' if self.published else 'at most '}{self.max_side}"
         else:
             text = "as stored"
-        return f"{text}, multiples of {PUBLISHED_STEP}, padded" if self.published else text
+        if self.pads:
+            return f"{text}, multiples of {PUBLISHED_STEP}, padded, points scale as x s"
+        return f"{text}, points scale as x s" if self.published else text
 
 
 def convert(

@@ -20,8 +20,9 @@ class Protocol:
     pixels of the image that K belongs to; otherwise those of the image that was matched."""
 
     @property
-    def threshold_unit(self) -> str:
-        return "px of the image of K" if self.published else "px of the matched image"
+    def threshold_image(self) -> str:
+        """Whose pixels the threshold of a pose counts."""
+        return "image of K" if self.published else "matched image"
 
     def with_options(self, *, threshold: float | None, seed: int) -> Protocol:
         pose, homography = (

@@ -74,7 +74,7 @@ def _evaluate_method(
         threshold=options.threshold,
         device=options.device,
         offline=options.offline,
-        padded=benchmark.sizing.published and benchmark.sizing.size is None,
+        padded=benchmark.sizing.pads,
     )
     try:
         method = build_method(name, settings)
@@ -142,6 +142,7 @@ def _circumstances(method: Method, benchmark: Benchmark, protocol: Protocol) -> 
     """Everything a reader needs to repeat the numbers."""
     homography = benchmark.pairs[0].homography is not None
     estimator = protocol.homography if homography else protocol.pose
+    image = "matched image" if homography else protocol.threshold_image
     return {
         "estimator": {
             "poselib": "PoseLib LO-RANSAC",
@@ -150,7 +151,7 @@ def _circumstances(method: Method, benchmark: Benchmark, protocol: Protocol) -> 
         }[estimator.name],
         "model": "homography" if homography else "essential",
         "threshold": estimator.threshold,
-        "threshold_unit": protocol.threshold_unit,
+        "threshold_unit": f"px of the {image}",
         "confidence": estimator.confidence,
         "iterations": estimator.iterations,
         "seed": estimator.seed,

@@ -20,8 +20,8 @@ POSE = {
 }
 HOMOGRAPHY = {
     "corner AUC@3": "corner_auc3",
-    "@5": "corner_auc5",
-    "@10": "corner_auc10",
+    "corner AUC@5": "corner_auc5",
+    "corner AUC@10": "corner_auc10",
     "median corner px": "corner_error_median",
     "below 3 px": "corner_below_3px",
     "MMA@1": "accuracy_1px",
@@ -31,8 +31,8 @@ HOMOGRAPHY = {
 SCENE = {
     "EPE px": "epe_median",
     "precision@1": "precision_1px",
-    "@3": "precision_3px",
-    "@5": "precision_5px",
+    "precision@3": "precision_3px",
+    "precision@5": "precision_5px",
     "recall@1": "recall_1px",
     "recall@3": "recall_3px",
     "recall@5": "recall_5px",

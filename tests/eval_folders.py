@@ -37,12 +37,13 @@ def pairs_folder(root: Path, count: int, scenes: int = 2) -> Path:
 
 
 def exact_matches(
-    frame0: Frame, frame1: Frame, count: int = 300, seed: int = 0
+    frame0: Frame, frame1: Frame, pixels: np.ndarray | None = None, count: int = 300
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) pixels of both images that see the same point, at most `count`."""
+    """(N, 2) pixels of both images that see the same point, at most `count`, from `pixels` of
+    image 0 or random ones."""
     height, width = frame0.depth.shape
-    rng = np.random.default_rng(seed)
-    pixels = np.column_stack([rng.integers(0, width, 3000), rng.integers(0, height, 3000)])
+    if pixels is None:
+        pixels = np.random.default_rng(0).integers(0, [width, height], (3000, 2))
     depth = frame0.depth[pixels[:, 1], pixels[:, 0]]
     tensors = (
         torch.from_numpy(np.asarray(v, np.float64))
