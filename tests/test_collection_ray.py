@@ -91,6 +91,7 @@ def test_two_ray_workers_one_killed_give_the_local_results(
     killer.join()
     run = open_run(tmp_path / "cluster")
     assert killed[0] < run.shards == len(run.done())
+    assert sum(map(len, matches(tmp_path / "local"))) > 1000
     pairs = zip(matches(tmp_path / "local"), matches(tmp_path / "cluster"), strict=True)
     for local, cluster in pairs:
         assert local.shape == cluster.shape

@@ -42,7 +42,7 @@ class CollectionOptions:
     engine: str = "local"
     workers: int = 2
     export: str = "none"
-    merge: float = 2.0
+    merge: float = 1.0
     K: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
