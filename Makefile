@@ -17,7 +17,7 @@ match: setup
 		output=outputs/demo/matches.h5
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow --timeout 3600
