@@ -33,8 +33,11 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from data.compose import compose
 from data.datamodule import build_datamodule
+from eval.callback import PoseAUC
+from eval.match_figures import MatchFigures
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError
+from matcher.storage import write_atomically
 from matcher.training import checkpointing
 from matcher.training.config import RunConfig, TrainerConfig
 from matcher.training.export import export_weights, load_weights
@@ -162,7 +165,8 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     if run.init_weights and resume is None:
         module.pairs_seen = load_weights(module.model, Path(run.init_weights))
         module.restart_average()
-    checkpointing.write_atomic(folder / "config.json", json.dumps(config, indent=2).encode())
+    checkpointing.make_folder(folder)
+    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
     trainer = build_trainer(run, max_steps=steps_of_run(run.trainer, steps_an_epoch))
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
     return {k: float(v) for k, v in trainer.callback_metrics.items()} | {
@@ -198,6 +202,10 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
     """Lightning's trainer as `run` describes it."""
     config = run.trainer
     progress: list[Callback] = []
+    observers = list(callbacks)
+    if config.validate_steps:
+        observers.append(PoseAUC(config.pose_pairs or None))
+        observers.append(MatchFigures(config.figures, Path(run.folder) / "figures"))
     bar = config.progress and sys.stderr.isatty()
     if bar:
         progress.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
@@ -228,7 +236,7 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO(config.keep)],
-        callbacks=[*progress, *callbacks, Keeper(run)],
+        callbacks=[*progress, *observers, Keeper(run)],
         logger=build_loggers(Path(run.folder)),
         default_root_dir=run.folder,
         overfit_batches=1 if config.overfit else 0.0,

@@ -88,5 +88,26 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot make"):
         checkpointing.save_checkpoint(tmp_path / "file", 1, {}, keep=1)
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """DDP on the CPU: twice the pairs a step, one set of weights, resumable."""
+    words = [
+        "model=tiny", f"folder={tmp_path}", "trainer.accelerator=cpu", "trainer.devices=2",
+        "trainer.strategy=ddp", "trainer.threads=1", "trainer.progress=false",
+    ]  # fmt: skip
+    for limit, resume in ((3, ""), (5, "auto")):
+        done = subprocess.run(
+            [sys.executable, str(DRIVER), "run", "0", *words, f"trainer.max_steps={limit}",
+             f"resume={resume}"],
+            capture_output=True, text=True, timeout=200, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    newest = checkpointing.newest_intact(tmp_path)
+    assert newest is not None
+    state = checkpointing.load_checkpoint(newest)
+    assert state["global_step"] == 5
+    assert state["matcher"]["pairs_seen"] == 5 * 2 * 2

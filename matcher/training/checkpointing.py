@@ -8,42 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from matcher.errors import StorageError, UsageError
+from matcher.storage import write_atomically
 
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is either as before or complete.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with suppress(OSError):  # its folder may be no folder at all
-            part.unlink()
-        raise StorageError(401, path, f"cannot write: {error.strerror}") from error
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
@@ -52,11 +26,24 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     torch.save(state, buffer)
     data = buffer.getvalue()
     path = folder / f"step_{step:08d}-{_digest(data)}.ckpt"
-    write_atomic(path, data)
+    make_folder(folder)
+    write_atomically(path, data)
     for old in checkpoints(folder)[keep:]:
         if old != path:
             old.unlink(missing_ok=True)
     return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(401, folder, f"cannot make the folder: {error.strerror}") from error
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -111,8 +111,10 @@ class TrainerConfig:
     overfit: bool = False
     """Train on the first batch alone."""
     progress: bool = True
-    figures: bool = False
-    """Log pictures of matches at every validation."""
+    figures: int = 0
+    """Pairs whose matches are drawn into the folder at every validation."""
+    pose_pairs: str = ""
+    """Folder with pairs_with_gt.txt whose pose AUC is logged at every validation."""
 
     def __post_init__(self) -> None:
         require_choice("trainer.precision", self.precision, ("auto", "bf16-mixed", "32-true"))
@@ -128,6 +130,7 @@ class TrainerConfig:
             ("threads", 0),
             ("checkpoint_steps", 0),
             ("validate_steps", 0),
+            ("figures", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+T = TypeVar("T", bound=nn.Module)
 
-def averaged_copy(model: nn.Module) -> nn.Module:
+
+def averaged_copy(model: T) -> T:
     """A copy of `model` to hold the average: in evaluation mode, without gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 

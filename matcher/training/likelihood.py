@@ -80,10 +80,11 @@ class _DualSoftmax(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x0, x1, index0, index1, rows, columns = ctx.saved_tensors
+        mask0, mask1 = ctx.masks
         d0, d1 = torch.empty_like(x0), torch.empty_like(x1)
         parts = (x.split(ctx.counts) for x in (index0, index1, gradient))
         for b, (i, j, g) in enumerate(zip(*parts, strict=True)):
-            s = _similarity(x0, x1, *ctx.masks, b)
+            s = _similarity(x0, x1, mask0, mask1, b)
             of_row = torch.zeros_like(rows[b]).index_add_(0, i, g)
             of_column = torch.zeros_like(columns[b]).index_add_(0, j, g)
             ds = (s - rows[b][:, None]).exp_().mul_(of_row[:, None])

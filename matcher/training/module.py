@@ -203,7 +203,7 @@ class MatcherModule(pl.LightningModule):
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> None:
         torch.manual_seed(batch_idx)
-        result = self.compute(self.average, batch)  # pyright: ignore[reportArgumentType]
+        result = self.compute(self.average, batch)
         values = {
             "val/loss": result.terms.total,
             "val/coarse_accuracy": result.correct.float().mean(),
