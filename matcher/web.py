@@ -1,6 +1,6 @@
 """A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
 
-It listens on 127.0.0.1 alone, takes uploads and no paths, and keeps nothing of them.
+It listens on 127.0.0.1 alone, takes uploads and no paths, and deletes them within the hour.
 """
 
 from __future__ import annotations

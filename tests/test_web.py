@@ -65,3 +65,28 @@ def test_the_page_is_built(tmp_path: Path) -> None:
 
     page = build_page(tmp_path)
     assert page.title == "quadmatch"
+
+
+def test_a_visitor_matches_moves_the_threshold_and_downloads(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="extra web is not installed")
+    from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
+
+    from matcher.web_page import EXAMPLES, build_page
+
+    page = build_page(tmp_path)
+    _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    try:
+        visitor = Client(url, verbose=False)
+        demo = [handle_file(str(EXAMPLES / f"demo{n}.jpg")) for n in (0, 1)]
+        visitor.predict(*demo, "compact", api_name="/match")
+        counts = []
+        for threshold in (0.02, 0.9):
+            *_, numbers, table, drawing = visitor.predict(threshold, "none", api_name="/refresh")
+            counts.append(int(numbers["data"][0][1]))
+            assert Path(table).read_text(encoding="utf-8")
+            assert Path(drawing).stat().st_size > 0
+        assert counts[0] >= counts[1]
+        with pytest.raises(Exception, match="list of choices"):
+            visitor.predict(*demo, "/etc/passwd", api_name="/match")
+    finally:
+        page.close()
