@@ -1,0 +1,79 @@
+"""Top-K coverage of a model on rendered scenes: python -m eval.coverage WEIGHTS [key=value ...]
+
+Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level, coarsest first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from data.scene import SceneBatch
+from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from matcher.checkpoint import load_safetensors
+from matcher.errors import MatcherError, UsageError
+from matcher.structures import ImagePair
+from matcher.training.coverage import LevelCoverage, topk_coverage
+
+DEFAULTS = {"pairs": "40", "size": "480x640", "photos": "", "seed": "5"}
+
+
+def rendered_pairs(options: dict[str, str]) -> Iterator[ImagePair]:
+    """Scenes of seeds that no training uses."""
+    height, width = (int(n) for n in options["size"].split("x"))
+    config = SyntheticConfig(
+        size=(height, width),
+        pairs=int(options["pairs"]),
+        photos=options["photos"] or None,
+        seed=2_000_003 + int(options["seed"]),
+    )
+    scenes = SyntheticScenes(config)
+    for index in range(config.pairs):
+        yield render(SceneBatch.collate([scenes[index]]))
+
+
+def mean_coverage(parts: Sequence[Sequence[LevelCoverage]]) -> list[LevelCoverage]:
+    """Coverage over all matches of several batches, coarsest level first."""
+    return [_mean(levels) for levels in zip(*parts, strict=True)]
+
+
+def _mean(levels: Sequence[LevelCoverage]) -> LevelCoverage:
+    seen = [level for level in levels if level.matches]
+    total = sum(level.matches for level in seen)
+    if not total:
+        return levels[0]
+    return levels[0]._replace(
+        union=sum(level.union * level.matches for level in seen) / total,
+        per_head=sum(level.per_head * level.matches for level in seen) / total,
+        matches=total,
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """The program; returns its exit code."""
+    if not words or words[0] in ("--help", "-h"):
+        sys.stdout.write(__doc__ or "")
+        return 0 if words else 2
+    try:
+        options = dict(DEFAULTS)
+        for word in words[1:]:
+            key, _, value = word.partition("=")
+            if key not in options:
+                raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
+            options[key] = value
+        model = load_safetensors(words[0])
+        levels = mean_coverage([topk_coverage(model, pair) for pair in rendered_pairs(options)])
+    except MatcherError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write("level keys  union  per head  random  random union  matches\n")
+    for i, c in enumerate(levels):
+        sys.stdout.write(
+            f"{i:5d} {c.keys:4d} {c.union:6.3f} {c.per_head:9.3f} {c.random:7.3f}"
+            f" {c.random_union:13.3f} {c.matches:8d}\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
