@@ -92,7 +92,7 @@ def time_against_auc(path: Path, evaluations: Sequence[Evaluation]) -> None:
             axes.annotate(
                 record["method"], (max(seconds, 1e-4), area), (5, 5), textcoords="offset points"
             )
-        axes.set(xscale="log", xlabel="median seconds a pair", ylim=(0, 100))
+        axes.set(xscale="log", xlabel="median seconds a pair", ylim=(0, 110))
         axes.set(ylabel="pose AUC@10" if pose else "corner AUC@5")
         axes.set(title=evaluations[0].record["dataset"])
         axes.margins(x=0.3)

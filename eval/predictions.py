@@ -32,7 +32,7 @@ from matcher.images import read_rgb
 from matcher.storage import ImageRecord, MatchRecord, read_matches, write_atomically, write_matches
 from matcher.structures import Matches
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of cached predictions changes."""
 
 
@@ -47,6 +47,8 @@ class Prediction:
     size1: tuple[int, int]
     seconds: float
     """Of the method alone, without reading images."""
+    cpu_seconds: float
+    """Processor time of the same, of all its threads: also fair on a busy machine."""
     peak_mb: float
     """Most memory the process held meanwhile; on a GPU, that the GPU's tensors took."""
     failure: str = ""
@@ -137,7 +139,7 @@ def predict_pair(job: Job, index: int, method: Method) -> None:
     """Match one pair and publish its file."""
     pair, sizing = job.benchmark.pairs[index], job.benchmark.sizing
     sizes = [(0, 0), (0, 0)]
-    seconds, peak_mb, failure = 0.0, 0.0, ""
+    seconds, cpu_seconds, peak_mb, failure = 0.0, 0.0, 0.0, ""
     matches = Matches.empty()
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
@@ -149,9 +151,10 @@ def predict_pair(job: Job, index: int, method: Method) -> None:
             resized(image, sizing.target(size)) for image, size in zip(images, sizes, strict=True)
         ]
         memory = PeakMemory()
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         found = method.match(*images)
-        seconds, peak_mb = time.perf_counter() - start, memory.megabytes()
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        peak_mb = memory.megabytes()
         points0, points1 = (
             torch.from_numpy(
                 convert(keypoints, (image.shape[1], image.shape[0]), size, sizing.published)
@@ -163,7 +166,13 @@ def predict_pair(job: Job, index: int, method: Method) -> None:
         ImageRecord(path.name, *size)
         for path, size in zip((pair.image0, pair.image1), sizes, strict=True)
     )
-    facts = {"pair": pair.name, "seconds": seconds, "peak_mb": peak_mb, "failure": failure}
+    facts = {
+        "pair": pair.name,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_mb": peak_mb,
+        "failure": failure,
+    }
     write_matches(job.path(index), MatchRecord(matches, image0, image1, provenance=facts))
 
 
@@ -183,6 +192,7 @@ def _cached(path: Path, pair: EvalPair) -> Prediction | None:
         record.matches,
         *sizes,
         seconds=float(facts["seconds"]),
+        cpu_seconds=float(facts["cpu_seconds"]),
         peak_mb=float(facts["peak_mb"]),
         failure=str(facts["failure"]),
     )

@@ -82,8 +82,9 @@ def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record])
         f"```\n{tables.command(words)}\n```\n\n"
         "AUC and shares in percent. P 5e-4: share of matches whose squared symmetric epipolar "
         "distance in normalised units is below 5e-4. Seconds are the median a pair without "
-        f"reading images, on {machine['machine']}, {machine['threads']} thread(s) a process, "
-        "while other work ran; peak memory is that of the whole process.\n\n"
+        f"reading images, on {machine['machine']}, {machine['threads']} thread(s) a process, by "
+        "the clock and of the processor: the two differ where other programs ran. Peak memory "
+        "is that of the whole process.\n\n"
         f"{body}"
     )
 

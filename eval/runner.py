@@ -121,6 +121,7 @@ def _measured(
         **identity,
         "seconds_mean": float(seconds.mean()),
         "seconds_median": float(np.median(seconds)),
+        "cpu_seconds_median": float(np.median([p.cpu_seconds for p in predictions])),
         "peak_mb": max(p.peak_mb for p in predictions),
         "threads": options.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

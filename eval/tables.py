@@ -87,7 +87,7 @@ def _table(group: Sequence[Record], times: dict[str, Record]) -> str:
         for title, key in {**POSE, **HOMOGRAPHY, **SCENE, **COMMON}.items()
         if any(key in record for record in group)
     }
-    heads = ["method", *columns, "failed", *(["s/pair", "peak MB"] if times else [])]
+    heads = ["method", *columns, "failed", *(["s/pair", "CPU s/pair", "peak MB"] if times else [])]
     lines = [_row(heads), _row(["---"] + ["---:"] * (len(heads) - 1))]
     for record in group:
         if record["status"] != "ok":
@@ -97,7 +97,8 @@ def _table(group: Sequence[Record], times: dict[str, Record]) -> str:
         cells.append(str(len(record["failures"])))
         if times:
             time = times[record["method"]]
-            cells += [f"{time['seconds_median']:.2f}", f"{time['peak_mb']:.0f}"]
+            cells += [f"{time[key]:.2f}" for key in ("seconds_median", "cpu_seconds_median")]
+            cells.append(f"{time['peak_mb']:.0f}")
         lines.append(_row(cells))
     return "\n".join(lines)
 

@@ -193,7 +193,7 @@ def test_exact_matches_of_a_synthetic_pair_are_found_right(tmp_path):
     scores = torch.ones(len(points0))
     for offset, precision in ((0.0, 1.0), (2.0, 0.0)):
         moved = points1 + torch.tensor([offset, 0.0])
-        prediction = Prediction(Matches(points0, moved, scores), (160, 120), (160, 120), 0, 0)
+        prediction = Prediction(Matches(points0, moved, scores), (160, 120), (160, 120), 0, 0, 0)
         found = match_scene(pair, prediction, Sizing())
         assert found["epe"] == pytest.approx(offset, abs=0.02)
         assert found["precision_1px"] == pytest.approx(precision, abs=0.02)

@@ -278,7 +278,7 @@ def test_colours_of_drawn_matches_are_epipolar_distances(folder):
     size = (128, 96)
     points = torch.tensor([[40.0, 30.0], [80.0, 60.0]])
     matches = Matches(points, points, torch.ones(2))
-    errors = pixel_errors(pair, Prediction(matches, size, size, 0.0, 0.0))
+    errors = pixel_errors(pair, Prediction(matches, size, size, 0.0, 0.0, 0.0))
     assert errors.shape == (2,)
     assert np.isfinite(errors).all()
 

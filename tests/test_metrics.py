@@ -159,7 +159,7 @@ def test_exact_correspondences_pass_every_protocol(scenes, name, tmp_path):
             K1=frame1.K,
             T_0to1=relative_pose(frame0, frame1),
         )
-        prediction = Prediction(matches, (320, 240), (320, 240), 0.0, 0.0)
+        prediction = Prediction(matches, (320, 240), (320, 240), 0.0, 0.0, 0.0)
         row = measure_pair(pair, prediction, sizing, protocol)
         errors.append(row["error"])
         assert row["precision_1e4"] == 1
@@ -168,7 +168,7 @@ def test_exact_correspondences_pass_every_protocol(scenes, name, tmp_path):
 
 def test_no_matches_are_a_failure_that_counts(tmp_path):
     pair = EvalPair("none", tmp_path, tmp_path, K0=np.eye(3), K1=np.eye(3), T_0to1=np.eye(4))
-    prediction = Prediction(Matches.empty(), (64, 48), (64, 48), 0.0, 0.0)
+    prediction = Prediction(Matches.empty(), (64, 48), (64, 48), 0.0, 0.0, 0.0)
     for name, sizing in itertools.product(PROTOCOLS, (Sizing(), Sizing(size=(32, 24)))):
         row = measure_pair(pair, prediction, sizing, protocol_named(name))
         assert row["error"] == math.inf
