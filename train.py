@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.plugins.io import CheckpointIO
 
 from data.compose import compose
 from data.datamodule import build_datamodule
@@ -39,11 +37,16 @@ from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.storage import write_atomically
 from matcher.training import checkpointing
+from matcher.training.callbacks import AtomicCheckpointIO, Keeper, Lines
 from matcher.training.config import RunConfig, TrainerConfig
-from matcher.training.export import export_weights, load_weights
+from matcher.training.export import load_weights
 from matcher.training.module import MatcherModule
 
 logger = logging.getLogger("train")
+
+
+class LoaderError(MatcherError):
+    """A process that loads data died, killed or out of memory."""
 
 
 class PairSource(Protocol):
@@ -55,90 +58,10 @@ class PairSource(Protocol):
     def pairs_an_epoch(self) -> int: ...
 
 
-class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through `matcher.training.checkpointing`."""
-
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        step = int(checkpoint["global_step"])
-        checkpointing.save_checkpoint(Path(path), step, checkpoint, self.keep)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: Any = None
-    ) -> dict[str, Any]:
-        return checkpointing.load_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-
-
-class Keeper(Callback):
-    """Saves checkpoints and exports weights by the clock, and ends the run when time is up."""
-
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config.trainer
-        self.folder = Path(config.folder)
-        self.start = self.saved = self.exported = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        now, config = time.monotonic(), self.config
-        due = 0 < config.checkpoint_minutes * 60 <= now - self.saved
-        if config.checkpoint_steps and trainer.global_step % config.checkpoint_steps == 0:
-            due = True
-        stop = 0 < config.max_minutes * 60 <= now - self.start
-        if trainer.world_size > 1:
-            due, stop = trainer.strategy.broadcast((due, stop))
-        if due:
-            trainer.save_checkpoint(self.folder)
-            self.saved = time.monotonic()
-        if 0 < config.export_minutes * 60 <= now - self.exported:
-            self.export(trainer, pl_module)
-        trainer.should_stop = trainer.should_stop or stop
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        trainer.save_checkpoint(self.folder)
-        self.export(trainer, pl_module)
-
-    def export(self, trainer: Trainer, module: MatcherModule) -> None:
-        if trainer.is_global_zero:
-            export_weights(module.average, self.folder / "weights.safetensors", module.pairs_seen)
-        self.exported = time.monotonic()
-
-
-class Lines(Callback):
-    """Progress as lines, for logs of runs without a terminal."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.since, self.pairs = time.monotonic(), 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
-            return
-        now = time.monotonic()
-        rate = (pl_module.pairs_seen - self.pairs) / (now - self.since)
-        values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
-        known = " ".join(
-            f"{name} {values[f'train/{name}']:.4g}"
-            for name in ("loss", "coarse", "fine", "accuracy", "skipped")
-            if f"train/{name}" in values
-        )
-        if self.pairs:
-            known += f" {rate:.1f} pairs/s"
-        print(f"step {trainer.global_step} pairs {pl_module.pairs_seen} {known}", flush=True)
-        self.since, self.pairs = now, pl_module.pairs_seen
-
-
 def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[str, float]:
     """Run a training and return its last metrics.
+
+    A loader process that dies is survived once: the run goes on from its newest checkpoint.
 
     Args:
         config: as composed from ``conf/train.yaml``.
@@ -148,16 +71,29 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
         UsageError: a configuration that cannot work, or a file that is missing.
         CheckpointError: weights that do not fit.
         DivergedError: too many steps without a finite loss.
+        LoaderError: a second loader process died.
+        InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
     """
     values = dict(config)
     data = values.pop("data", {})
     run = config_from_dict(RunConfig, values)
-    folder = Path(run.folder)
     keep_freed_memory()
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
     resume = find_checkpoint(run)
-    datamodule = datamodule or build_datamodule(data, run.seed)
+    checkpointing.make_folder(Path(run.folder))
+    write_atomically(Path(run.folder) / "config.json", json.dumps(config, indent=2).encode())
+    try:
+        return attempt(run, datamodule or build_datamodule(data, run.seed), resume)
+    except LoaderError as error:
+        logger.warning("%s: going on from the newest checkpoint", error)
+        newest = checkpointing.newest_intact(Path(run.folder))
+        resume = str(newest) if newest else resume
+        return attempt(run, datamodule or build_datamodule(data, run.seed), resume)
+
+
+def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[str, float]:
+    """Train until the end, or until a loader process dies."""
     parallel = run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
     pairs_a_step = datamodule.batch_size * parallel
     steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
@@ -165,10 +101,21 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     if run.init_weights and resume is None:
         module.pairs_seen = load_weights(module.model, Path(run.init_weights))
         module.restart_average()
-    checkpointing.make_folder(folder)
-    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
-    trainer = build_trainer(run, max_steps=steps_of_run(run.trainer, steps_an_epoch))
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
+    keeper = Keeper(run)
+    trainer = build_trainer(run, steps_of_run(run.trainer, steps_an_epoch), [keeper])
+    try:
+        with keeper.interruptible():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A process killed while it hands a batch over shows as a broken connection.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise LoaderError(302, "loader", f"after {module.pairs_seen} pairs: {error}") from error
+    except SystemExit:
+        if not keeper.signal:
+            raise
+    if keeper.signal:
+        raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     return {k: float(v) for k, v in trainer.callback_metrics.items()} | {
         "pairs_seen": float(module.pairs_seen),
         "steps": float(trainer.global_step),
@@ -236,7 +183,7 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO(config.keep)],
-        callbacks=[*progress, *observers, Keeper(run)],
+        callbacks=[*progress, *observers],
         logger=build_loggers(Path(run.folder)),
         default_root_dir=run.folder,
         overfit_batches=1 if config.overfit else 0.0,
@@ -288,6 +235,9 @@ def main(words: Sequence[str]) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
         metrics = train(compose("train", words))
+    except InterruptedError as error:
+        print(f"{error.strerror}; resume=auto goes on", file=sys.stderr)
+        return 128 + (error.errno or 0)
     except MatcherError as error:
         if debug:
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -328,3 +330,63 @@ def test_validation_logs_poses_and_draws_matches(tmp_path: Path) -> None:
 def test_epochs_are_counted_in_steps(tmp_path: Path) -> None:
     metrics = run(tmp_path, "trainer.max_epochs=1", data=PlaneData(batch_size=2, pairs=5))
     assert metrics["steps"] == 3
+
+
+class Deadly(PlaneData):
+    """A loader process is killed once, or every time it reaches the pair."""
+
+    def __init__(self, flag: Path, times: int) -> None:
+        super().__init__(batch_size=2, workers=1)
+        self.flag, self.times = flag, times
+
+    def train_dataloader(self) -> Any:
+        loader = super().train_dataloader()
+        fetch = loader.dataset.__getitem__
+
+        def get(key: Any) -> ImagePair:
+            deaths = len(self.flag.read_bytes()) if self.flag.exists() else 0
+            if key[0] * 13 + key[1] > 5 and key[0] == 1 and deaths < self.times:
+                with self.flag.open("ab") as file:
+                    file.write(b"x")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return fetch(key)
+
+        loader.dataset.__class__ = type("Killed", (type(loader.dataset),), {})
+        loader.dataset.__class__.__getitem__ = lambda self, key: get(key)  # pyright: ignore
+        return loader
+
+
+def test_one_dead_loader_process_is_survived(tmp_path: Path) -> None:
+    data = Deadly(tmp_path / "deaths", times=1)
+    metrics = run(tmp_path, "trainer.max_steps=10", "trainer.checkpoint_steps=2", data=data)
+    assert (metrics["steps"], metrics["pairs_seen"]) == (10, 20)
+    assert (tmp_path / "deaths").read_bytes() == b"x"
+    plain = run(tmp_path / "plain", "trainer.max_steps=10")
+    assert plain["train/loss"] == metrics["train/loss"]
+
+
+def test_a_loader_process_that_dies_again_ends_the_run(tmp_path: Path) -> None:
+    data = Deadly(tmp_path / "deaths", times=9)
+    with pytest.raises(program.LoaderError, match=r"after \d+ pairs: "):
+        run(tmp_path, "trainer.max_steps=10", "trainer.checkpoint_steps=2", data=data)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(PlaneData):
+        def on_after_batch_transfer(self, batch: ImagePair, dataloader_idx: int) -> ImagePair:
+            if self.trainer.global_step == 4:
+                os.kill(os.getpid(), number)
+            return batch
+
+    monkeypatch.setattr(program, "build_datamodule", lambda values, seed: Interrupting())
+    assert program.main(words(tmp_path, "trainer.max_steps=9")) == 128 + number
+    newest = checkpointing.newest_intact(tmp_path)
+    assert newest is not None
+    assert newest.name.startswith("step_00000005")
+    monkeypatch.setattr(program, "build_datamodule", lambda values, seed: PlaneData())
+    resumed = run(tmp_path, "trainer.max_steps=9", "resume=auto")
+    plain = run(tmp_path / "plain", "trainer.max_steps=9")
+    assert resumed["train/loss"] == plain["train/loss"]

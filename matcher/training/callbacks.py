@@ -1,0 +1,126 @@
+"""What watches a run: checkpoints and exports by the clock, progress lines, clean interruption."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from matcher.training import checkpointing
+from matcher.training.config import RunConfig
+from matcher.training.export import export_weights
+from matcher.training.module import MatcherModule
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints through `matcher.training.checkpointing`; paths are folders."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        step = int(checkpoint["global_step"])
+        checkpointing.save_checkpoint(Path(path), step, checkpoint, self.keep)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        return checkpointing.load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Keeper(Callback):
+    """Saves checkpoints, exports weights, and ends the run when time is up or Ctrl-C is pressed."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config.trainer
+        self.folder = Path(config.folder)
+        self.start = self.saved = self.exported = time.monotonic()
+        self.signal = 0
+        """Number of the signal that asked for an end"""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now, config = time.monotonic(), self.config
+        due = 0 < config.checkpoint_minutes * 60 <= now - self.saved
+        if config.checkpoint_steps and trainer.global_step % config.checkpoint_steps == 0:
+            due = True
+        stop = self.signal != 0 or 0 < config.max_minutes * 60 <= now - self.start
+        if trainer.world_size > 1:
+            due, stop = trainer.strategy.broadcast((due, stop))
+        if due:
+            trainer.save_checkpoint(self.folder)
+            self.saved = time.monotonic()
+        if 0 < config.export_minutes * 60 <= now - self.exported:
+            self.export(trainer, pl_module)
+        trainer.should_stop = trainer.should_stop or stop
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        trainer.save_checkpoint(self.folder)
+        self.export(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        # Lightning raises this one between two steps: the state is whole.
+        if isinstance(exception, SIGTERMException):
+            self.signal = int(signal.SIGTERM)
+            self.on_train_end(trainer, pl_module)
+
+    def export(self, trainer: Trainer, module: MatcherModule) -> None:
+        if trainer.is_global_zero:
+            export_weights(module.average, self.folder / "weights.safetensors", module.pairs_seen)
+        self.exported = time.monotonic()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the run after its step, with a checkpoint; a second one ends it at once."""
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.signal = number
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class Lines(Callback):
+    """Progress as lines, for logs of runs without a terminal."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.since, self.pairs = time.monotonic(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        now = time.monotonic()
+        rate = (pl_module.pairs_seen - self.pairs) / (now - self.since)
+        values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
+        known = " ".join(
+            f"{name} {values[f'train/{name}']:.4g}"
+            for name in ("loss", "coarse", "fine", "blocks", "accuracy", "skipped")
+            if f"train/{name}" in values
+        )
+        if self.pairs:
+            known += f" {rate:.1f} pairs/s"
+        sys.stdout.write(f"step {trainer.global_step} pairs {pl_module.pairs_seen} {known}\n")
+        sys.stdout.flush()
+        self.since, self.pairs = now, pl_module.pairs_seen
