@@ -6,7 +6,6 @@ import gc
 import hashlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -333,7 +332,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -> 
 def test_signals_stop_the_program_and_it_goes_on_later(
     tmp_path: Path, weights: str, number: signal.Signals, code: int
 ) -> None:
-    write_images(tmp_path / "img", 24)
+    write_images(tmp_path / "img", 14)
     words = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "shard_size=2",
              "batch_size=1", f"weights={weights}", "threads=1"]  # fmt: skip
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -351,7 +350,13 @@ def test_signals_stop_the_program_and_it_goes_on_later(
     assert 0 < len(run.done()) < run.shards
     assert verify(run) == []
     assert "stopped by" in (tmp_path / "run" / "run.log").read_text()
-    shutil.rmtree(tmp_path / "run")
+    if number == signal.SIGTERM:
+        files = []
+        for output in ("run", "whole"):
+            whole = [*words[:3], f"output={output}", *words[4:], "export=pack"]
+            subprocess.run(whole, cwd=tmp_path, check=True, capture_output=True)
+            files.append((tmp_path / output / "packed.h5").read_bytes())
+        assert files[0] == files[1]
 
 
 @pytest.mark.slow
