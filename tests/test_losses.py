@@ -164,3 +164,12 @@ def test_the_likelihood_equals_that_of_the_whole_matrix(masked: bool):
         strict=True,
     ):
         assert torch.allclose(got, want, atol=1e-4)
+
+
+def test_a_limit_on_blocks_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    uniform = torch.zeros(1, 4, 4, 4)
+    true = torch.eye(16, dtype=torch.bool)[None]
+    assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))
+    true[:, 1:] = False
+    assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))

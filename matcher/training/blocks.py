@@ -19,6 +19,9 @@ from matcher.model import FeatureMatcher
 from matcher.quadtree import QuadTreeAttention
 from matcher.training.supervision import CoarseTargets
 
+LIMIT = 64
+"""Blocks of an image that a step supervises at each level; more cost time and change little."""
+
 
 class BlockSupervision:
     """Collects queries and keys of the cross-attention calls made inside a ``with`` block.
@@ -81,7 +84,7 @@ def swap(targets: CoarseTargets) -> CoarseTargets:
     )
 
 
-def block_loss(query: Tensor, key: Tensor, heads: int, true: Tensor) -> Tensor:
+def block_loss(query: Tensor, key: Tensor, heads: int, true: Tensor, limit: int = LIMIT) -> Tensor:
     """How much attention of each block goes to blocks that hold its true matches.
 
     Minus the log of the probability of the true blocks, summed over them and averaged over heads:
@@ -93,15 +96,22 @@ def block_loss(query: Tensor, key: Tensor, heads: int, true: Tensor) -> Tensor:
         key: (B, C, h1, w1) keys of that level.
         heads: H.
         true: (B, h0 w0, h1 w1) bool, from `true_blocks`.
+        limit: blocks of each image that are asked, drawn at random among those with a true one.
     """
     b, c = query.shape[:2]
-    q = query.flatten(2).view(b, heads, c // heads, -1).transpose(2, 3).float()
-    k = key.flatten(2).view(b, heads, c // heads, -1).float()
-    log_p = ((q * (c // heads) ** -0.5) @ k).log_softmax(dim=-1)
-    log_p = log_p.masked_fill(~true[:, None], torch.finfo(log_p.dtype).min)
-    hit = log_p.logsumexp(dim=(1, 3)) - math.log(heads)
     matched = true.any(dim=-1)
-    return -torch.where(matched, hit, torch.zeros_like(hit)).sum() / matched.sum().clamp(min=1)
+    lot, asked = (torch.rand(matched.shape, device=true.device) * matched).topk(
+        min(limit, matched.shape[1]), dim=1
+    )
+    counted = lot > 0
+    tokens = query.flatten(2).gather(2, asked[:, None].expand(-1, c, -1))
+    q = tokens.view(b, heads, c // heads, -1).transpose(2, 3)
+    k = key.flatten(2).view(b, heads, c // heads, -1)
+    log_p = ((q * (c // heads) ** -0.5) @ k).float().log_softmax(dim=-1)
+    wanted = true.gather(1, asked[..., None].expand(-1, -1, true.shape[2]))[:, None]
+    log_p = log_p.masked_fill(~wanted, torch.finfo(log_p.dtype).min)
+    hit = log_p.logsumexp(dim=(1, 3)) - math.log(heads)
+    return -torch.where(counted, hit, torch.zeros_like(hit)).sum() / counted.sum().clamp(min=1)
 
 
 def true_blocks(targets: CoarseTargets, batch_size: int, factor: int) -> Tensor:
