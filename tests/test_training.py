@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from matcher.config import COMPACT, MatcherConfig, config_from_dict
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
 from matcher.training import checkpointing
+from matcher.training.callbacks import Keeper
 from matcher.training.config import OptimConfig, RunConfig
 from matcher.training.ema import averaged_copy, update_average
 from matcher.training.export import export_weights, load_weights
@@ -390,3 +392,26 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
     resumed = run(tmp_path, "trainer.max_steps=9", "resume=auto")
     plain = run(tmp_path / "plain", "trainer.max_steps=9")
     assert resumed["train/loss"] == plain["train/loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(30))
+def test_not_a_number_at_any_step_and_parameter_is_never_saved(tmp_path: Path, case: int) -> None:
+    rng = random.Random(case)
+    step, value = rng.randrange(5), rng.choice([math.nan, math.inf, -math.inf])
+
+    class Spoil(Callback):
+        def on_after_backward(self, trainer: Any, module: Any) -> None:
+            if trainer.global_step == step:
+                gradient = rng.choice(list(module.model.parameters())).grad
+                gradient.view(-1)[rng.randrange(gradient.numel())] = value
+
+    options = ("trainer.max_steps=6", "trainer.checkpoint_steps=1", "trainer.keep=9")
+    config = run_config(tmp_path, *options)
+    module = fit(config, Spoil(), Keeper(config))
+    assert module.guard.total == 1
+    saved = checkpointing.checkpoints(tmp_path)
+    assert len(saved) >= 6
+    for path in saved:
+        for key, tensor in checkpointing.load_checkpoint(path)["state_dict"].items():
+            assert torch.isfinite(tensor.float()).all(), (path, key)
