@@ -92,22 +92,40 @@ def test_a_checkpoint_that_cannot_be_written_is_a_storage_error(tmp_path: Path) 
         checkpointing.save_checkpoint(tmp_path / "file", 1, {}, keep=1)
 
 
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """DDP on the CPU: twice the pairs a step, one set of weights, resumable."""
+def check_two_processes(folder: Path, *limits: int) -> None:
+    """Runs of so many steps, each resumed from the one before."""
     words = [
-        "model=tiny", f"folder={tmp_path}", "trainer.accelerator=cpu", "trainer.devices=2",
-        "trainer.strategy=ddp", "trainer.threads=1", "trainer.progress=false",
-    ]  # fmt: skip
-    for limit, resume in ((3, ""), (5, "auto")):
+        "model=tiny",
+        f"folder={folder}",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "trainer.strategy=ddp",
+        "trainer.threads=1",
+        "trainer.progress=false",
+        "resume=auto",
+    ]
+    for limit in limits:
         done = subprocess.run(
-            [sys.executable, str(DRIVER), "run", "0", *words, f"trainer.max_steps={limit}",
-             f"resume={resume}"],
-            capture_output=True, text=True, timeout=200, check=False,
+            [sys.executable, str(DRIVER), "run", "0", *words, f"trainer.max_steps={limit}"],
+            capture_output=True,
+            text=True,
+            timeout=200,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
-    newest = checkpointing.newest_intact(tmp_path)
-    assert newest is not None
-    state = checkpointing.load_checkpoint(newest)
-    assert state["global_step"] == 5
-    assert state["matcher"]["pairs_seen"] == 5 * 2 * 2
+        newest = checkpointing.newest_intact(folder)
+        assert newest is not None
+        state = checkpointing.load_checkpoint(newest)
+        assert state["global_step"] == limit
+        assert state["matcher"]["pairs_seen"] == limit * 2 * 2
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """DDP on the CPU: twice the pairs a step, one set of weights."""
+    check_two_processes(tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_two_processes_resume(tmp_path: Path) -> None:
+    check_two_processes(tmp_path, 3, 5)

@@ -404,7 +404,7 @@ def test_not_a_number_at_any_step_and_parameter_is_never_saved(tmp_path: Path, c
         def on_after_backward(self, trainer: Any, module: Any) -> None:
             if trainer.global_step == step:
                 gradient = rng.choice(list(module.model.parameters())).grad
-                gradient.view(-1)[rng.randrange(gradient.numel())] = value
+                gradient[tuple(rng.randrange(n) for n in gradient.shape)] = value
 
     options = ("trainer.max_steps=6", "trainer.checkpoint_steps=1", "trainer.keep=9")
     config = run_config(tmp_path, *options)
