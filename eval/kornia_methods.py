@@ -24,7 +24,7 @@ class KorniaMethod:
     def __init__(self, file: str, device: str | None) -> None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / file
         if not path.is_file():
-            raise FileNotFoundError(f"no weights at {path}")
+            raise FileNotFoundError(f"checkpoints/{file} is not in torch's hub folder")
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.settings: dict[str, str | int | float | bool | None] = {
             "weights_sha256": self.weights_sha256

@@ -52,7 +52,7 @@ def markdown(records: Sequence[Record], timings: Sequence[Record] = ()) -> str:
         measured = [record for record in group if record["status"] == "ok"]
         if measured:
             parts.append(statement(measured[0]))
-        parts += [_breakdowns(measured), _absent(group), _failures(measured)]
+        parts += [_breakdowns(measured), _weights(measured), _absent(group), _failures(measured)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -130,6 +130,14 @@ def _breakdowns(group: Sequence[Record]) -> str:
             lines.append(_row([record["method"], *values]))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _weights(group: Sequence[Record]) -> str:
+    return "\n".join(
+        f"- `{r['method']}`: weights sha256 {r['weights_sha256']}"
+        for r in group
+        if r["weights_sha256"]
+    )
 
 
 def _absent(group: Sequence[Record]) -> str:
