@@ -44,7 +44,7 @@ def main() -> None:
     save("coverage.jpg", draw_coverage(image0, image1, matches))
     save("attention.jpg", draw_attention(image0, image1, trace, POINT), width=1500)
     save("heads.jpg", draw_heads(image0, image1, trace, POINT, width=240))
-    frames = animate_descent(image0, image1, trace, POINT, head=0, width=240)
+    frames = animate_descent(image0, image1, trace, POINT, head=0, width=220)
     write_animation(FOLDER / "descent.gif", frames)
     draw_cost()
 
