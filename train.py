@@ -83,13 +83,14 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     resume = find_checkpoint(run)
     checkpointing.make_folder(Path(run.folder))
     write_atomically(Path(run.folder) / "config.json", json.dumps(config, indent=2).encode())
+    canvas = run.model.canvas
     try:
-        return attempt(run, datamodule or build_datamodule(data, run.seed), resume)
+        return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
     except LoaderError as error:
         logger.warning("%s: going on from the newest checkpoint", error)
         newest = checkpointing.newest_intact(Path(run.folder))
         resume = str(newest) if newest else resume
-        return attempt(run, datamodule or build_datamodule(data, run.seed), resume)
+        return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
 
 
 def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[str, float]:

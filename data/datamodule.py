@@ -166,10 +166,23 @@ def collate(items: Sequence[Any]) -> Any:
     return type(items[0]).collate(items)
 
 
-def build_datamodule(values: Mapping[str, Any], seed: int) -> PairData:
+def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:
     """The data of a composed configuration.
+
+    Args:
+        values: options of `DataConfig`.
+        seed: of the run.
+        canvas: sides of rendered images must be multiples of it, `MatcherConfig.canvas` pixels.
 
     Raises:
         UsageError: an unknown option or a value that cannot work.
     """
-    return PairData(config_from_dict(DataConfig, values), seed)
+    config = config_from_dict(DataConfig, values)
+    if config.source == "synthetic":
+        ramp = [("data.ramp", stage[1:]) for stage in config.ramp]
+        for option, size in [("data.synthetic.size", config.synthetic.size), *ramp]:
+            if any(side % canvas for side in size):
+                raise invalid(
+                    option, size, f"(height, width), multiples of {canvas} for this model"
+                )
+    return PairData(config, seed)

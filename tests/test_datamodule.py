@@ -147,3 +147,15 @@ def test_a_sheet_shows_each_pair_with_its_matches(tmp_path: Path) -> None:
              SMALL["synthetic"].items() if key in ("size", "pairs")]  # fmt: skip
     assert preview([f"output={tmp_path}/sheet.png", "count=2", *small]) == 0
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"synthetic": {**SMALL["synthetic"], "size": [120, 160]}}, "data.synthetic.size"),
+        ({"ramp": [[10, 200, 256]]}, "data.ramp"),
+    ],
+)
+def test_sizes_that_the_model_cannot_take_are_named(change: dict, option: str):
+    with pytest.raises(UsageError, match=f"E201 {option}: .* multiples of 32"):
+        build_datamodule({**SMALL, **change}, 1, canvas=32)
