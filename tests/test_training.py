@@ -383,12 +383,12 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
                 os.kill(os.getpid(), number)
             return batch
 
-    monkeypatch.setattr(program, "build_datamodule", lambda values, seed: Interrupting())
+    monkeypatch.setattr(program, "build_datamodule", lambda *_: Interrupting())
     assert program.main(words(tmp_path, "trainer.max_steps=9")) == 128 + number
     newest = checkpointing.newest_intact(tmp_path)
     assert newest is not None
     assert newest.name.startswith("step_00000005")
-    monkeypatch.setattr(program, "build_datamodule", lambda values, seed: PlaneData())
+    monkeypatch.setattr(program, "build_datamodule", lambda *_: PlaneData())
     resumed = run(tmp_path, "trainer.max_steps=9", "resume=auto")
     plain = run(tmp_path / "plain", "trainer.max_steps=9")
     assert resumed["train/loss"] == plain["train/loss"]
