@@ -111,7 +111,8 @@ def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[
         # A process killed while it hands a batch over shows as a broken connection.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise LoaderError(302, "loader", f"after {module.pairs_seen} pairs: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise LoaderError(302, "loader", f"after {module.pairs_seen} pairs: {reason}") from error
     except SystemExit:
         if not keeper.signal:
             raise
