@@ -53,13 +53,13 @@ class FineMatcher(nn.Module):
             (M, 2) offset (x, y) and (M,) standard deviation, in half windows.
         """
         parts: Sequence[tuple[Tensor, Tensor]] = [
-            self._refine(fine0, fine1, coarse0, coarse1, *columns)
+            expectation(self.heat(fine0, fine1, coarse0, coarse1, *columns).exp())
             for columns in zip(*(c.split(CHUNK) for c in matches[:3]), strict=True)
         ]
         offset, deviation = (torch.cat(column) for column in zip(*parts, strict=True))
         return offset, deviation
 
-    def _refine(
+    def heat(
         self,
         fine0: Tensor,
         fine1: Tensor,
@@ -68,7 +68,13 @@ class FineMatcher(nn.Module):
         batch: Tensor,
         index0: Tensor,
         index1: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
+        """(M, W, W) log-probability in fp32 of where in the window of each match the centre lies.
+
+        Args:
+            fine0, fine1, coarse0, coarse1: as in `refine`.
+            batch, index0, index1: (M,) the matched cells.
+        """
         window0 = self._window(fine0, coarse0, batch, index0, self.window if self._mixes else 1)
         window1 = self._window(fine1, coarse1, batch, index1, self.window)
         if self._mixes:
@@ -76,7 +82,7 @@ class FineMatcher(nn.Module):
         middle = window0.shape[-1] // 2
         centre = window0[:, :, middle, middle]
         scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * centre.shape[1] ** -0.5
-        return expectation(scores.flatten(1).softmax(dim=1).view_as(scores))
+        return scores.flatten(1).log_softmax(dim=1).view_as(scores)
 
     @property
     def _mixes(self) -> bool:

@@ -9,9 +9,10 @@ import torch
 
 from matcher.coarse import CoarseMatcher
 from matcher.config import CoarseConfig
+from matcher.fine import expectation
 from matcher.training.blocks import block_index, block_loss, pyramid_block_loss, swap, true_blocks
 from matcher.training.likelihood import true_log_confidence
-from matcher.training.losses import fine_loss, focal_loss, found, positives_loss
+from matcher.training.losses import fine_loss, focal_loss, found, heat_loss, positives_loss
 from matcher.training.supervision import CoarseTargets, FineTargets
 
 
@@ -173,3 +174,30 @@ def test_a_limit_on_blocks_keeps_the_mean() -> None:
     assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))
     true[:, 1:] = False
     assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))
+
+
+def test_heat_loss_is_the_cross_entropy_with_the_bilinear_position():
+    log_heat = torch.randn(3, 5, 5).flatten(1).log_softmax(dim=1).view(3, 5, 5)
+    # Two samples make a half window: x = 2 + 2 * 0.25 = 2.5, y = 2 - 2 * 0.5 = 1; then a corner.
+    targets = FineTargets(
+        torch.tensor([[0.25, -0.5], [1.0, 1.0], [3.0, 0.0]]), torch.tensor([True, True, False])
+    )
+    first = (log_heat[0, 1, 2] + log_heat[0, 1, 3]) / 2
+    expected = -(first + log_heat[1, 4, 4]) / 2
+    assert heat_loss(log_heat, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+    nothing = FineTargets(targets.offset, torch.zeros(3, dtype=torch.bool))
+    assert heat_loss(log_heat, nothing).item() == 0.0
+
+
+def test_perfect_heat_refines_to_the_true_position():
+    offset = torch.tensor([[0.3, -0.7], [0.05, 0.5]])
+    logits = torch.zeros(2, 7, 7, requires_grad=True)
+    targets = FineTargets(offset, torch.ones(2, dtype=torch.bool))
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        log_heat = logits.flatten(1).log_softmax(dim=1).view(2, 7, 7)
+        heat_loss(log_heat, targets).backward()
+        optimizer.step()
+    mean, _ = expectation(logits.detach().flatten(1).softmax(dim=1).view(2, 7, 7))
+    assert (mean - offset).abs().max() < 1e-2

@@ -17,6 +17,9 @@ class LossConfig:
     focal_gamma: float = 2.0
     coarse_weight: float = 1.0
     fine_weight: float = 1.0
+    """Of the squared error of the refined position, in half windows."""
+    heat_weight: float = 0.0
+    """Of the cross-entropy of the fine heat maps with the true position; 0 turns it off."""
     block_weight: float = 0.0
     """Of the supervision of the coarser QuadTree levels of the cross layers; 0 turns it off."""
     tolerance: float = 0.2
@@ -28,7 +31,7 @@ class LossConfig:
         require_choice("loss.coarse", self.coarse, ("focal", "positives"))
         require_range("loss.focal_alpha", self.focal_alpha, 0.0, 1.0)
         require_range("loss.focal_gamma", self.focal_gamma, 0.0, 10.0)
-        for name in ("coarse_weight", "fine_weight", "block_weight"):
+        for name in ("coarse_weight", "fine_weight", "heat_weight", "block_weight"):
             require_range(f"loss.{name}", getattr(self, name), 0.0, 1e3)
         require_range("loss.tolerance", self.tolerance, 1e-4, 1.0)
         require_positive("loss.fine_samples", self.fine_samples)

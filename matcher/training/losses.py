@@ -16,6 +16,7 @@ class LossTerms(NamedTuple):
     total: Tensor
     coarse: Tensor
     fine: Tensor
+    heat: Tensor
     blocks: Tensor
 
 
@@ -71,6 +72,25 @@ def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor
     known = torch.where(targets.valid[:, None], targets.offset, offset.detach().float())
     error = ((offset.float() - known) ** 2).sum(dim=1)
     return (error * weight).sum() / targets.valid.sum().clamp(min=1)
+
+
+def heat_loss(log_heat: Tensor, targets: FineTargets) -> Tensor:
+    """Mean cross-entropy of the heat maps, 0 where there is no target.
+
+    The true position is shared out bilinearly among the four samples around it, so that the mean
+    of a perfect heat map is exact. Where the squared error of the mean fades away with the error,
+    this still tells every sample of the window whether it is the right one.
+
+    Args:
+        log_heat: (M, W, W) log-probabilities, rows are y.
+        targets: of the same M matches.
+    """
+    side = log_heat.shape[-1]
+    samples = torch.arange(side, device=log_heat.device)
+    position = (targets.offset[targets.valid] + 1) * (side - 1) / 2
+    x, y = (1 - (position[:, None] - samples[:, None]).abs()).clamp(min=0).unbind(dim=2)
+    true = (y[:, :, None] * x[:, None, :] * log_heat[targets.valid]).sum()
+    return -true / targets.valid.sum().clamp(min=1)
 
 
 def found(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from matcher.config import config_to_dict
+from matcher.fine import expectation
 from matcher.model import FeatureMatcher, build_matcher
 from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
 from matcher.training import losses
@@ -90,17 +91,18 @@ class MatcherModule(pl.LightningModule):
             coarse0, coarse1 = model.attend(features0.coarse, features1.coarse, mask0, mask1)
         coarse_term, correct = self._coarse_loss(model, coarse0, coarse1, mask0, mask1, coarse)
         cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
-        offset, deviation = model.fine.refine(
-            features0.fine, features1.fine, coarse0, coarse1, cells
-        )
+        heat = model.fine.heat(features0.fine, features1.fine, coarse0, coarse1, *cells[:3])
+        offset, deviation = expectation(heat.exp())
         fine_term = losses.fine_loss(offset, deviation, chosen)
+        heat_term = losses.heat_loss(heat, chosen)
         block_term = blocks.loss(coarse_term)
         total = (
             loss.coarse_weight * coarse_term
             + loss.fine_weight * fine_term
+            + loss.heat_weight * heat_term
             + loss.block_weight * block_term
         )
-        terms = LossTerms(total, coarse_term, fine_term, block_term)
+        terms = LossTerms(total, coarse_term, fine_term, heat_term, block_term)
         return StepResult(terms, correct, coarse, chosen, offset)
 
     def _coarse_loss(
@@ -240,6 +242,7 @@ class MatcherModule(pl.LightningModule):
             "train/loss": result.terms.total.detach(),
             "train/coarse": result.terms.coarse.detach(),
             "train/fine": result.terms.fine.detach(),
+            "train/heat": result.terms.heat.detach(),
             "train/blocks": result.terms.blocks.detach(),
             "train/accuracy": accuracy,
             "train/matches": result.coarse.batch.numel() / pairs,
