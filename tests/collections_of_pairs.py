@@ -1,6 +1,6 @@
 """Small runs without a network: a stub whose matches follow from the numbers of the images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def stub_run(folder: Path, count: int = 100, shard_size: int = 8) -> Run:
     return start_run(folder, manifest, pairs, images)
 
 
-def run_of(folder: Path, results: dict[tuple[str, str], Sequence[Sequence[float]]]) -> Run:
+def run_of(folder: Path, results: Mapping[tuple[str, str], Iterable[Sequence[float]]]) -> Run:
     """A finished run with rows (x0, y0, x1, y1, score) for each pair."""
     pairs = PairList.of(results)
     images = ImageFiles(np.ones(len(pairs.names), np.int64), np.ones(len(pairs.names), np.int64))

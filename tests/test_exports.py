@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import tracemalloc
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +15,115 @@ import pytest
 from collections_of_pairs import run_of
 from PIL import Image
 
+from matcher.batch import merge
 from matcher.batch.colmap import export_colmap
 from matcher.batch.extras import require_extra
 from matcher.batch.hloc import export_hloc, pair_key
-from matcher.batch.merge import PairMatches, merge_keypoints, one_to_one, pair_matches
+from matcher.batch.merge import merged_keypoints, one_to_one, pair_matches
 from matcher.batch.names import Root
-from matcher.errors import UsageError
+from matcher.batch.run import Run
+from matcher.errors import StorageError, UsageError
+
+Rows = dict[tuple[str, str], list[tuple[float, ...]]]
 
 
-def pair(number: int, image0: int, image1: int, *rows: tuple[float, ...]) -> PairMatches:
-    table = np.array(rows, np.float32).reshape(-1, 5)
-    return PairMatches(number, image0, image1, table[:, :2], table[:, 2:4], table[:, 4])
-
-
-def test_points_of_an_image_in_one_cell_become_one_keypoint() -> None:
-    merged = merge_keypoints(
-        [
-            pair(0, 0, 1, (8, 8, 20.2, 10, 0.9), (16, 8, 30, 10, 0.5)),
-            pair(1, 1, 2, (20.6, 10, 5, 5, 0.3), (40, 40, 7, 7, 0.8)),
-            pair(2, 0, 2, (8, 8, 5.4, 5, 0.1)),
-        ],
-        images=4,
-        side=2.0,
-    )
-    assert [len(points) for points in merged.keypoints] == [2, 3, 2, 0]
-    assert merged.keypoints[0].tolist() == [[8, 8], [16, 8]]
+def test_points_of_an_image_in_one_cell_become_one_keypoint(tmp_path: Path) -> None:
+    results: Rows = {
+        ("a", "b"): [(8, 8, 20.2, 10, 0.9), (16, 8, 30, 10, 0.5)],
+        ("b", "c"): [(20.6, 10, 5, 5, 0.3), (40, 40, 7, 7, 0.8)],
+        ("a", "c"): [(8, 8, 5.4, 5, 0.1)],
+        ("a", "d"): [],
+    }
+    run = run_of(tmp_path / "run", results)
+    with merged_keypoints(run, 2.0) as merged:
+        assert merged.counts.tolist() == [2, 3, 2, 0]
+        points, scores = zip(*(merged.keypoints(image) for image in range(4)), strict=True)
+        matches = [merged.matches(pair) for pair in pair_matches(run)]
+    assert points[0].tolist() == [[8, 8], [16, 8]]
     shared = (20.2 * 0.9 + 20.6 * 0.3) / 1.2
-    np.testing.assert_allclose(merged.keypoints[1], [[shared, 10], [30, 10], [40, 40]], atol=1e-5)
-    np.testing.assert_allclose(merged.scores[1], [0.9, 0.5, 0.8])
-    assert merged.pairs == [(0, 1), (1, 2), (0, 2)]
-    assert [m.tolist() for m in merged.matches] == [[[0, 0], [1, 1]], [[0, 0], [2, 1]], [[0, 0]]]
+    np.testing.assert_allclose(points[1], [[shared, 10], [30, 10], [40, 40]], atol=1e-5)
+    np.testing.assert_allclose(scores[1], [0.9, 0.5, 0.8])
+    assert points[3].shape == (0, 2)
+    assert [index.tolist() for index, _ in matches] == [
+        [[0, 0], [1, 1]],
+        [[0, 0], [2, 1]],
+        [[0, 0]],
+        [],
+    ]
+    np.testing.assert_allclose(matches[1][1], [0.3, 0.8])
 
 
 def test_a_keypoint_has_one_partner_in_a_pair() -> None:
-    index = np.array([[0, 0], [0, 1], [1, 1], [2, 1], [0, 0]])
-    scores = np.array([0.2, 0.9, 0.5, 0.6, 0.3], np.float32)
-    assert one_to_one(np.array([0, 0, 0, 0, 1]), index, scores).tolist() == [1, 4]
-    assert one_to_one(np.array([0, 1, 2, 3, 4]), index, scores).tolist() == [0, 1, 2, 3, 4]
+    index = np.array([[0, 0], [0, 1], [1, 1], [2, 1]])
+    assert one_to_one(index, np.array([0.2, 0.9, 0.5, 0.6], np.float32)).tolist() == [1]
+    assert one_to_one(index, np.array([0.9, 0.2, 0.6, 0.5], np.float32)).tolist() == [0, 2]
+    assert one_to_one(index, np.full(4, 0.5, np.float32)).tolist() == [0, 2]
 
 
-def test_nothing_merges_to_nothing() -> None:
-    merged = merge_keypoints([pair(0, 0, 1), pair(1, 1, 1, (1, 1, 2, 2, 0.5))], 2, 2.0)
-    assert (merged.pairs, merged.matches) == ([], [])
-    assert [points.shape for points in merged.keypoints] == [(0, 2), (0, 2)]
+def test_nothing_merges_to_nothing(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", {("a", "b"): [], ("b", "b"): [(1, 1, 2, 2, 0.5)]})
+    with merged_keypoints(run, 2.0) as merged:
+        assert merged.counts.tolist() == [0, 0]
+        assert [len(merged.matches(pair)[0]) for pair in pair_matches(run)] == [0, 0]
+        assert merged.keypoints(1)[0].shape == (0, 2)
 
 
-def test_merging_is_one_keypoint_a_cell_and_close_to_the_points() -> None:
+def random_run(folder: Path, images: int, matches: int) -> Run:
+    """Each image and the next have so many random matches."""
     rng = np.random.default_rng(0)
-    rows = rng.uniform(0, 100, (3000, 5)).astype(np.float32)
-    rows[:, 4] /= 100
-    found = [pair(i, i, i + 1, *rows[i * 1000 : i * 1000 + 1000]) for i in range(3)]
-    merged = merge_keypoints(found, 4, 3.0)
-    for points in merged.keypoints:
-        cells = np.floor(points / 3 + 0.5)
-        assert len(np.unique(cells, axis=0)) == len(points)
-    for each, (a, b), index in zip(found, merged.pairs, merged.matches, strict=True):
+    scale = np.array([100, 100, 100, 100, 1])
+    names = [(f"{i}.jpg", f"{i + 1}.jpg") for i in range(images - 1)]
+    return run_of(folder, {both: rng.uniform(0, 1, (matches, 5)) * scale for both in names})
+
+
+@pytest.mark.parametrize("points", [100, 10**9])
+def test_merging_is_one_keypoint_a_cell_and_close_to_the_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: int
+) -> None:
+    monkeypatch.setattr(merge, "SCRATCH_POINTS", points)
+    run = random_run(tmp_path / "run", 4, 1000)
+    with merged_keypoints(run, 3.0) as merged:
+        found = [merged.keypoints(image)[0] for image in range(4)]
+        matched = [(pair, merged.matches(pair)[0]) for pair in pair_matches(run)]
+    for keypoints in found:
+        cells = np.floor(keypoints / 3 + 0.5)
+        assert len(np.unique(cells, axis=0)) == len(keypoints)
+    for pair, index in matched:
         assert len(np.unique(index[:, 0])) == len(np.unique(index[:, 1])) == len(index) > 200
-        ends = np.hstack([merged.keypoints[a][index[:, 0]], merged.keypoints[b][index[:, 1]]])
-        original = np.hstack([each.keypoints0, each.keypoints1])
+        ends = np.hstack([found[pair.image0][index[:, 0]], found[pair.image1][index[:, 1]]])
+        original = np.hstack([pair.keypoints0, pair.keypoints1])
         assert np.abs(ends[:, None] - original).max(axis=2).min(axis=1).max() <= 3
+    assert not [path.name for path in run.folder.iterdir() if path.name.startswith("tmp")]
+
+
+def test_exports_hold_few_matches_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 times the matches take little more memory."""
+    monkeypatch.setattr(merge, "SCRATCH_POINTS", 10_000)
+    peaks = []
+    for images in (6, 101):
+        run = random_run(tmp_path / str(images), images, 4000)
+        gc.collect()
+        tracemalloc.start()
+        export_hloc(run, Root(str(tmp_path)), 1.0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    stored = 100 * 4000 * merge.BYTES_A_MATCH
+    assert peaks[1] - peaks[0] < stored / 4
+
+
+def test_a_full_disk_while_merging_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merge, "_scratch", lambda folder: Full())
+    run = random_run(tmp_path / "run", 3, 10)
+    with pytest.raises(StorageError, match=r"E401 .*No space"):
+        export_hloc(run, Root(str(tmp_path)), 1.0)
 
 
 def test_hloc_files_hold_what_hloc_reads(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from matcher.batch.extras import require_extra
-from matcher.batch.merge import merge_keypoints, pair_matches
+from matcher.batch.merge import merged_keypoints, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.run import Run, make_folder
 from matcher.errors import StorageError, UsageError
@@ -58,10 +60,35 @@ def _write(
     side: float,
     camera: tuple[float, float, float, float] | None,
 ) -> None:
-    names = run.pairs.names
-    merged = merge_keypoints(list(pair_matches(run)), len(names), side)
-    used = sorted({image for pair in merged.pairs for image in pair})
-    _require_names([names[image] for image in used])
+    with merged_keypoints(run, side) as merged:
+        used = np.flatnonzero(merged.counts).tolist()
+        names = run.pairs.names
+        _require_names([names[image] for image in used])
+        number = _import_images(pycolmap, database, root, [names[i] for i in used], camera)
+        lines = []
+        with pycolmap.Database.open(database) as file:
+            for image in used:
+                file.write_keypoints(number[names[image]], merged.keypoints(image)[0] + 0.5)
+            for pair in pair_matches(run):
+                matches, _ = merged.matches(pair)
+                if len(matches):
+                    both = names[pair.image0], names[pair.image1]
+                    file.write_matches(*(number[name] for name in both), matches)
+                    lines.append(" ".join(both))
+    pairs = database.parent / PAIRS
+    write_atomically(pairs, "".join(f"{line}\n" for line in lines).encode())
+    ransac = {"max_num_trials": MAX_TRIALS, "min_inlier_ratio": MIN_INLIER_RATIO}
+    pycolmap.verify_matches(database, pairs, options={"ransac": ransac})
+
+
+def _import_images(
+    pycolmap: Any,
+    database: Path,
+    root: Root,
+    names: list[str],
+    camera: tuple[float, float, float, float] | None,
+) -> dict[str, int]:
+    """Enter images and their cameras into a new database; COLMAP's numbers of the images."""
     with pycolmap.Database.open(database):
         pass
     mode, options = pycolmap.CameraMode.PER_IMAGE, {}
@@ -70,20 +97,9 @@ def _write(
         mode = pycolmap.CameraMode.SINGLE
         parameters = ",".join(f"{value:.17g}" for value in (fx, fy, cx + 0.5, cy + 0.5))
         options = {"camera_model": "PINHOLE", "camera_params": parameters}
-    pycolmap.import_images(
-        database, root.folder, mode, image_names=[names[i] for i in used], options=options
-    )
+    pycolmap.import_images(database, root.folder, mode, image_names=names, options=options)
     with pycolmap.Database.open(database) as file:
-        number = {image.name: image.image_id for image in file.read_all_images()}
-        for image in used:
-            file.write_keypoints(number[names[image]], merged.keypoints[image] + 0.5)
-        for (image0, image1), matches in zip(merged.pairs, merged.matches, strict=True):
-            file.write_matches(number[names[image0]], number[names[image1]], matches)
-    pairs = database.parent / PAIRS
-    lines = (f"{names[a]} {names[b]}\n" for a, b in merged.pairs)
-    write_atomically(pairs, "".join(lines).encode())
-    ransac = {"max_num_trials": MAX_TRIALS, "min_inlier_ratio": MIN_INLIER_RATIO}
-    pycolmap.verify_matches(database, pairs, options={"ransac": ransac})
+        return {image.name: image.image_id for image in file.read_all_images()}
 
 
 def _require_names(names: list[str]) -> None:

@@ -11,18 +11,19 @@ Pixels count from the centre of the top-left one, as everywhere in hloc. Older r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image
 
-from matcher.batch.merge import Merged, PairMatches, merge_keypoints, pair_matches
+from matcher.batch.images import stored_size
+from matcher.batch.merge import Merged, merged_keypoints, pair_matches
 from matcher.batch.names import Root
+from matcher.batch.pack import outcome
 from matcher.batch.run import Run
+from matcher.batch.shards import NO_MATCH
 from matcher.batch.sink import hdf5_published
-from matcher.decoding import FORMATS
 from matcher.errors import UsageError
 
 FEATURES, MATCHES = "features.h5", "matches.h5"
@@ -45,37 +46,31 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
         StorageError: a shard is damaged (E402) or a file cannot be written (E401).
     """
-    found = list(pair_matches(run))
-    names = run.pairs.names
-    _require_keys(names, found)
-    merged = merge_keypoints(found, len(names), side)
+    _require_keys(run)
     paths = [run.folder / FEATURES, run.folder / MATCHES]
-    with hdf5_published(paths[0]) as (file, sink):
-        for image, name in enumerate(names):
-            group = file.create_group(name)
-            keypoints = group.create_dataset("keypoints", data=merged.keypoints[image])
-            keypoints.attrs["uncertainty"] = side / 2
-            group["score"] = merged.scores[image]
-            group["scores"] = merged.scores[image]
-            size = _image_size(root.path(name))
-            if size is not None:
-                group["image_size"] = np.array(size, np.int64)
-            sink.check()
-    with hdf5_published(paths[1]) as (file, sink):
-        _write_matches(file, names, found, merged)
+    with merged_keypoints(run, side) as merged:
+        with hdf5_published(paths[0]) as (file, sink):
+            for image, name in enumerate(run.pairs.names):
+                keypoints, scores = merged.keypoints(image)
+                group = file.create_group(name)
+                group.create_dataset("keypoints", data=keypoints).attrs["uncertainty"] = side / 2
+                group["score"] = scores
+                group["scores"] = scores
+                size = stored_size(root.path(name))
+                if size is not None:
+                    group["image_size"] = np.array(size, np.int64)
+                sink.check()
+        with hdf5_published(paths[1]) as (file, sink):
+            for _ in _write_matches(file, run, merged):
+                sink.check()
     return paths
 
 
-def _write_matches(
-    file: h5py.File, names: Sequence[str], found: Iterable[PairMatches], merged: Merged
-) -> None:
-    by_pair = dict(
-        zip(merged.pairs, zip(merged.matches, merged.match_scores, strict=True), strict=True)
-    )
-    empty = np.zeros((0, 2), np.uint32), np.zeros(0, np.float32)
-    for pair in found:
-        index, scores = by_pair.get((pair.image0, pair.image1), empty)
-        matches0 = np.full(len(merged.keypoints[pair.image0]), -1, np.int32)
+def _write_matches(file: h5py.File, run: Run, merged: Merged) -> Iterator[None]:
+    names = run.pairs.names
+    for pair in pair_matches(run):
+        index, scores = merged.matches(pair)
+        matches0 = np.full(merged.counts[pair.image0], -1, np.int32)
         matching_scores0 = np.zeros(len(matches0), np.float16)
         matches0[index[:, 0]] = index[:, 1]
         matching_scores0[index[:, 0]] = scores
@@ -87,28 +82,33 @@ def _write_matches(
         group["keypoints1"] = pair.keypoints1
         group["scores"] = pair.scores
         file[key.replace("/", "_")] = group
+        yield
 
 
-def _require_keys(names: Sequence[str], found: Sequence[PairMatches]) -> None:
+def _require_keys(run: Run) -> None:
     """Whether hloc's keys are unique and HDF5 can hold them."""
+    names = run.pairs.names
     for name in names:
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
             remedy = "name images relative to root, without '.' and '..'"
             raise UsageError(209, name, "cannot be a key of hloc's files", remedy)
+    kept = run.pairs.index[outcome(run) <= NO_MATCH]
+    # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
+    keys = (key for pair in kept.tolist() for key in _keys(names, *pair))
+    hashes = np.fromiter(map(hash, keys), np.int64, 2 * len(kept)).reshape(-1, 2)
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     taken: dict[str, tuple[str, str]] = {}
-    for pair in found:
-        both = names[pair.image0], names[pair.image1]
-        for key in (pair_key(*both), pair_key(*both).replace("/", "_")):
+    for number in np.flatnonzero((counts[inverse.reshape(-1, 2)] > 1).any(axis=1)):
+        image0, image1 = kept[number].tolist()
+        both = names[image0], names[image1]
+        for key in _keys(names, image0, image1):
             if taken.setdefault(key, both) != both:
                 what = f"pairs {taken[key]} and {both} have the same key in hloc's files"
                 raise UsageError(209, key, what, "rename an image")
 
 
-def _image_size(path: str) -> tuple[int, int] | None:
-    """(width, height) as stored, from the header; None where it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+def _keys(names: list[str], image0: int, image1: int) -> tuple[str, str]:
+    """Both spellings of the key of a pair."""
+    key = pair_key(names[image0], names[image1])
+    return key, key.replace("/", "_")

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
+from matcher.decoding import FORMATS
 from matcher.images import read_image
 from matcher.inputs import NetworkInput, prepare
 from matcher.predictor import Predictor
@@ -117,3 +119,12 @@ class ImageFeatures:
         ready = prepare(loaded, None, reader.config, reader.max_side)
         # The original in full size is not needed any more.
         return ready._replace(image=replace(loaded, gray=np.empty((0, 0), np.float32)))
+
+
+def stored_size(path: str) -> tuple[int, int] | None:
+    """(width, height) of an image file as stored, from its header; None where it has none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

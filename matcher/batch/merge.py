@@ -2,17 +2,32 @@
 
 Points of an image that fall into the same cell of a grid become one keypoint. Cells are centred
 on multiples of their side, as the points that the network starts from are at full size.
+
+Memory holds the points of few images at a time: the points of all pairs go through scratch files,
+which have no name and so are gone with the process, however it ends.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from matcher.batch.run import Run
 from matcher.batch.shards import OK
+from matcher.errors import StorageError
+
+POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
+KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
+SCRATCH_POINTS = 2_000_000
+"""Points a scratch file, as long as there are not too many files."""
+MAX_SCRATCH_FILES = 256
+BYTES_A_MATCH = 20
 
 
 @dataclass(frozen=True)
@@ -29,20 +44,69 @@ class PairMatches:
     """(M,) float32"""
 
 
-@dataclass(frozen=True)
 class Merged:
-    """Keypoints of images, and matches as indices into them."""
+    """Keypoints of images, in order of their cells.
 
-    keypoints: list[np.ndarray]
-    """(K, 2) float32 of each image"""
-    scores: list[np.ndarray]
-    """(K,) float32 the best of each keypoint"""
-    pairs: list[tuple[int, int]]
-    """images of each pair that has matches"""
-    matches: list[np.ndarray]
-    """(M, 2) uint32 of each pair, one to one"""
-    match_scores: list[np.ndarray]
-    """(M,) float32"""
+    Args:
+        images: their number.
+        side: of a cell in pixels.
+        file: to keep the keypoints in.
+    """
+
+    def __init__(self, images: int, side: float, file: BinaryIO) -> None:
+        self.counts = np.zeros(images, np.int64)
+        """(images,) keypoints of each"""
+        self._side = side
+        self._file = file
+        self._starts = np.zeros(images, np.int64)
+
+    def add(self, image: int, points: np.ndarray) -> None:
+        """Merge all points of an image, (M,) of `POINT`.
+
+        A keypoint lies at the mean of the points of its cell, weighted by their scores, and has
+        the best of the scores.
+        """
+        xy = np.stack([points["x"], points["y"]], axis=1)
+        cells, index = np.unique(self._cells(xy), return_inverse=True)
+        weight = np.maximum(points["score"].astype(np.float64), 1e-6)
+        total = np.bincount(index, weight, len(cells))
+        merged = np.zeros(len(cells), KEYPOINT)
+        merged["cell"] = cells
+        for axis in ("x", "y"):
+            merged[axis] = np.bincount(index, weight * points[axis], len(cells)) / total
+        np.maximum.at(merged["score"], index, points["score"])
+        self._starts[image] = self._file.tell()
+        self.counts[image] = len(merged)
+        self._file.write(merged.tobytes())
+
+    def keypoints(self, image: int) -> tuple[np.ndarray, np.ndarray]:
+        """(K, 2) and (K,) float32 keypoints of an image and their scores."""
+        found = self._read(image)
+        return np.stack([found["x"], found["y"]], axis=1), found["score"].copy()
+
+    def matches(self, pair: PairMatches) -> tuple[np.ndarray, np.ndarray]:
+        """(M, 2) uint32 matches of a pair as indices into keypoints, one to one, and (M,) scores.
+
+        Of several matches of a keypoint the best is kept.
+        """
+        if pair.image0 == pair.image1 or not len(pair.scores):
+            return np.zeros((0, 2), np.uint32), np.zeros(0, np.float32)
+        sides = (pair.image0, pair.keypoints0), (pair.image1, pair.keypoints1)
+        index = np.stack(
+            [np.searchsorted(self._read(i)["cell"], self._cells(points)) for i, points in sides],
+            axis=1,
+        )
+        keep = one_to_one(index, pair.scores)
+        return index[keep].astype(np.uint32), pair.scores[keep]
+
+    def _cells(self, points: np.ndarray) -> np.ndarray:
+        """(M,) int64 number of the cell of (M, 2) points."""
+        cell = np.floor(points / self._side + 0.5).astype(np.int64)
+        return (cell[:, 1] << 32) + cell[:, 0]
+
+    def _read(self, image: int) -> np.ndarray:
+        self._file.seek(self._starts[image])
+        return np.frombuffer(self._file.read(self.counts[image] * KEYPOINT.itemsize), KEYPOINT)
 
 
 def pair_matches(run: Run) -> Iterator[PairMatches]:
@@ -68,79 +132,68 @@ def pair_matches(run: Run) -> Iterator[PairMatches]:
             )
 
 
-def merge_keypoints(found: list[PairMatches], images: int, side: float) -> Merged:
-    """Keypoints of all images at once.
+@contextmanager
+def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
+    """Keypoints of all images of a finished run; pairs of an image with itself do not count.
 
     Args:
-        found: matches of pairs of different images.
-        images: their number.
+        run: the results; scratch files lie in its folder.
         side: of a cell in pixels.
 
-    Returns:
-        A keypoint lies at the mean of the points of its cell, weighted by their scores. Of several
-        matches of a keypoint in one pair the best is kept.
+    Raises:
+        UsageError: the run is not finished (E208).
+        StorageError: a shard is damaged (E402), or there is no room (E401).
     """
-    found = [pair for pair in found if len(pair.scores) and pair.image0 != pair.image1]
-    sizes = [len(pair.scores) for pair in found]
-    scores = _joined([pair.scores for pair in found], (0,))
-    sides = np.array([(p.image0, p.image1) for p in found], np.int64).reshape(-1, 2)
-    image = np.repeat(sides, sizes, axis=0)
-    points = np.stack(
-        [
-            _joined([getattr(pair, name) for pair in found], (0, 2))
-            for name in ("keypoints0", "keypoints1")
-        ]
-    )  # (2, M, 2)
-    index, where, best, of_image = _cells(
-        points.reshape(-1, 2), image.T.ravel(), np.tile(scores, 2), side
-    )
-    counts = np.bincount(of_image, minlength=images)
-    starts = np.cumsum(counts) - counts
-    index = index.reshape(2, -1).T - starts[image]
-    pair_of = np.repeat(np.arange(len(found)), sizes)
-    keep = one_to_one(pair_of, index, scores)
-    cuts = np.cumsum(np.bincount(pair_of[keep], minlength=len(found)))[:-1]
-    return Merged(
-        np.split(where.astype(np.float32), np.cumsum(counts)[:-1]),
-        np.split(best, np.cumsum(counts)[:-1]),
-        [(pair.image0, pair.image1) for pair in found],
-        np.split(index[keep].astype(np.uint32), cuts) if found else [],
-        np.split(scores[keep], cuts) if found else [],
-    )
+    with ExitStack() as files:
+        try:
+            merged = Merged(len(run.pairs.names), side, files.enter_context(_scratch(run.folder)))
+            with ExitStack() as parts:
+                for part in _spread(run, parts):
+                    _merge_part(part, merged)
+        except OSError as error:
+            what = f"cannot write: {error.strerror or error}"
+            raise StorageError(401, run.folder, what, "free some space") from error
+        yield merged
 
 
-def one_to_one(pair: np.ndarray, index: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Matches to keep, in order: in each pair every keypoint once, the best scores first.
+def one_to_one(index: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Matches to keep, in order: every keypoint once, the best scores first.
 
     Args:
-        pair: (M,) number of the pair of each match.
         index: (M, 2) keypoints in image 0 and image 1.
         scores: (M,).
     """
-    order = np.lexsort((np.arange(len(scores)), -scores, pair))
+    order = np.argsort(-scores, kind="stable")
     for side in (0, 1):
-        key = pair[order].astype(np.int64) * (int(index.max(initial=0)) + 1) + index[order, side]
-        order = order[np.sort(np.unique(key, return_index=True)[1])]
+        order = order[np.sort(np.unique(index[order, side], return_index=True)[1])]
     return np.sort(order)
 
 
-def _cells(
-    points: np.ndarray, image: np.ndarray, scores: np.ndarray, side: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cells that hold points, by image: the cell of each point, and of each cell the mean of its
-    points, the best score and the image."""
-    cell = np.floor(points / side + 0.5).astype(np.int64)
-    cell -= cell.min(axis=0, initial=0)
-    width, height = cell.max(axis=0, initial=0) + 1
-    key = (image * height + cell[:, 1]) * width + cell[:, 0]
-    unique, index = np.unique(key, return_inverse=True)
-    weight = np.maximum(scores.astype(np.float64), 1e-6)
-    total = np.bincount(index, weight, len(unique))
-    mean = [np.bincount(index, weight * points[:, axis], len(unique)) / total for axis in (0, 1)]
-    best = np.zeros(len(unique), np.float32)
-    np.maximum.at(best, index, scores)
-    return index, np.stack(mean, axis=1), best, unique // (width * height)
+def _scratch(folder: Path) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=folder)  # pyright: ignore[reportReturnType]
 
 
-def _joined(parts: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    return np.concatenate([np.zeros(shape, np.float32), *parts])
+def _spread(run: Run, files: ExitStack) -> list[BinaryIO]:
+    """The points of all pairs in scratch files, each image in one of them."""
+    matches = sum(path.stat().st_size for path in run.done().values()) // BYTES_A_MATCH
+    count = min(2 * matches // SCRATCH_POINTS + 1, MAX_SCRATCH_FILES)
+    parts = [files.enter_context(_scratch(run.folder)) for _ in range(count)]
+    for pair in pair_matches(run):
+        if pair.image0 == pair.image1:
+            continue
+        for image, points in ((pair.image0, pair.keypoints0), (pair.image1, pair.keypoints1)):
+            rows = np.empty(len(points), POINT)
+            rows["image"], rows["score"] = image, pair.scores
+            rows["x"], rows["y"] = points.T
+            parts[image % count].write(rows.tobytes())
+    return parts
+
+
+def _merge_part(part: BinaryIO, merged: Merged) -> None:
+    part.seek(0)
+    points = np.frombuffer(part.read(), POINT)
+    points = points[np.argsort(points["image"], kind="stable")]
+    part.truncate(0)
+    images, starts = np.unique(points["image"], return_index=True)
+    for image, of_image in zip(images.tolist(), np.split(points, starts[1:]), strict=False):
+        merged.add(image, of_image)
