@@ -117,5 +117,6 @@ def fold_norms(module: nn.Module) -> None:
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
+    # Drawing numbers on the meta device would import the compiler of torch, which takes seconds.
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -111,6 +111,14 @@ def test_loading_draws_no_random_numbers(saved: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_loading_never_imports_the_compiler_of_torch(saved: Path) -> None:
+    program = (
+        "import sys; from matcher.checkpoint import load_safetensors\n"
+        "load_safetensors(sys.argv[1]); sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(saved)], check=True)
+
+
 def test_other_metadata_and_suffixes_are_refused(model: FeatureMatcher, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="author"):
         save_safetensors(model, tmp_path / "x.safetensors", extra={"author": "me"})
