@@ -1,19 +1,21 @@
 """Structure from motion of photographs with survey-grade poses, from our matches alone.
 
-    python benchmarks/reconstruction.py ../shared/eval/strecha fountain-P11 RUN [key=value ...]
+    python benchmarks/reconstruction.py ../shared/eval/strecha RUNS document=docs/reconstruction.md
 
-Matches each image with the next ones by `match.py pairs=... export=colmap`, with the true
-intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
-``pairs_with_gt.txt`` after the best similarity. Further words are options of match.py. Needs the
-extra ``sfm``.
+Matches each image of a scene with the next ones by `match.py pairs=... export=colmap`, with the
+true intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
+``pairs_with_gt.txt`` after the best similarity. RUNS is a folder to work in: what is matched there
+already is not matched again. Further words: ``scenes=A,B`` (names of images begin so),
+``merge=1,2,4`` (pixels), ``document=FILE`` and options of match.py. Needs the extra ``sfm``.
 """
 
 from __future__ import annotations
 
 import sys
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,22 +24,79 @@ sys.path.insert(0, str(ROOT))
 
 import match  # noqa: E402
 from matcher.batch.extras import require_extra  # noqa: E402
+from matcher.batch.run import open_run  # noqa: E402
 
 WINDOW = 4
+DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
+PAGE = """\
+# Reconstruction
+
+Written by `python benchmarks/reconstruction.py`; do not edit. To make it anew:
+
+```
+python benchmarks/reconstruction.py ../shared/eval/strecha RUNS{options} document=docs/reconstruction.md
+```
+
+The photographs of Strecha's fountain-P11 and Herz-Jesus-P25 at a long side of 832 pixels, each
+matched with the next {window} by our matcher alone, points merged in cells of `merge` pixels
+(`match.py pairs=... export=colmap`), the true intrinsics, then COLMAP's incremental mapping with
+its own settings. Centre error: distance of the camera centres from the surveyed ones after the best
+similarity. Weights sha256 {weights}.
+
+{table}
+"""  # noqa: E501
+HEAD = (
+    "scene", "merge", "registered", "points", "images a point", "reprojection error",
+    "centre error, mean", "centre error, most",
+)  # fmt: skip
+
+
+class Score(NamedTuple):
+    """One reconstruction against the truth."""
+
+    scene: str
+    merge: str
+    registered: int
+    images: int
+    points: int
+    track: float
+    reprojection: float
+    """mean, in pixels"""
+    errors: np.ndarray
+    """(registered,) of the camera centres, in metres"""
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        return (
+            self.scene,
+            f"{self.merge} px",
+            f"{self.registered} of {self.images}",
+            f"{self.points:,}",
+            f"{self.track:.1f}",
+            f"{self.reprojection:.2f} px",
+            f"{100 * self.errors.mean():.2f} cm",
+            f"{100 * self.errors.max():.2f} cm",
+        )
 
 
 def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Camera centres (3,) by name, in metres from the first camera, and the (3, 3) intrinsics."""
     rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
     rows = [row for row in rows if row[0].startswith(scene)]
-    K = np.array(rows[0][4:13], float).reshape(3, 3)
-    step = {(row[0], row[1]): np.array(row[22:38], float).reshape(4, 4) for row in rows}
-    names = sorted({name for pair in step for name in pair})
-    pose, centres = np.eye(4), {names[0]: np.zeros(3)}
-    for name0, name1 in pairwise(names):
-        pose = step[name0, name1] @ pose
-        centres[name1] = -pose[:3, :3].T @ pose[:3, 3]
-    return centres, K
+    step = {}
+    for name0, name1, *values in rows:
+        T_0to1 = np.array(values[20:36], float).reshape(4, 4)
+        step[name0, name1], step[name1, name0] = T_0to1, np.linalg.inv(T_0to1)
+    first = min(chain.from_iterable(step))
+    poses, front = {first: np.eye(4)}, [first]
+    while front:
+        name = front.pop(0)
+        for (name0, name1), T_0to1 in step.items():
+            if name0 == name and name1 not in poses:
+                poses[name1] = T_0to1 @ poses[name0]
+                front.append(name1)
+    centres = {name: -pose[:3, :3].T @ pose[:3, 3] for name, pose in sorted(poses.items())}
+    return centres, np.array(rows[0][4:13], float).reshape(3, 3)
 
 
 def aligned_errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -52,38 +111,66 @@ def aligned_errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def reconstruct(database: Path, images: Path) -> Any:
     """The largest model that COLMAP makes of a database."""
     pycolmap = require_extra("pycolmap", "sfm", "this benchmark")
+    pycolmap.logging.minloglevel = pycolmap.logging.WARNING.value
     models = database.parent / "sparse"
     models.mkdir(exist_ok=True)
     found = pycolmap.incremental_mapping(database, images, models)
     return max(found.values(), key=lambda model: model.num_reg_images())
 
 
-def main(words: list[str]) -> int:
-    folder, scene, run = Path(words[0]), words[1], Path(words[2])
+def scores(
+    folder: Path, runs: Path, scene: str, merges: Sequence[str], words: Sequence[str]
+) -> Iterator[Score]:
+    """Match a scene once and reconstruct it with each merging; words go to match.py."""
     centres, K = ground_truth(folder, scene)
-    names = list(centres)
+    names, run = list(centres), runs / scene
     run.mkdir(parents=True, exist_ok=True)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 : i + 1 + WINDOW]]
     (run / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
-    camera = f"K=[{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}]"
-    code = match.main(
-        [f"pairs={run / 'pairs.txt'}", f"root={folder / 'images'}", f"output={run}", camera,
-         "export=colmap", *words[3:]]
-    )  # fmt: skip
-    if code:
-        return code
-    model = reconstruct(run / "colmap" / "database.db", folder / "images")
-    found = {image.name: image.projection_center() for image in model.images.values()}
-    errors = aligned_errors(
-        np.array([found[name] for name in found]), np.array([centres[name] for name in found])
-    )
-    print(f"registered          {len(found)} of {len(names)}")
-    print(f"points              {model.num_points3D()}")
-    print(f"track length        {model.compute_mean_track_length():.2f}")
-    print(f"reprojection error  {model.compute_mean_reprojection_error():.3f} px")
-    print(
-        f"centre error        {100 * errors.mean():.2f} cm mean, {100 * errors.max():.2f} cm most"
-    )
+    for merge in merges:
+        code = match.main([
+            f"pairs={run / 'pairs.txt'}", f"root={folder / 'images'}", f"output={run}",
+            f"K=[{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}]", "export=colmap", f"merge={merge}",
+            *words,
+        ])  # fmt: skip
+        if code:
+            raise SystemExit(code)
+        model = reconstruct(run / "colmap" / "database.db", folder / "images")
+        found = {image.name: image.projection_center() for image in model.images.values()}
+        errors = aligned_errors(
+            np.array([found[name] for name in found]), np.array([centres[name] for name in found])
+        )
+        yield Score(
+            scene, merge, len(found), len(names), model.num_points3D(),
+            model.compute_mean_track_length(), model.compute_mean_reprojection_error(), errors,
+        )  # fmt: skip
+
+
+def table(found: Sequence[Score]) -> str:
+    rows = [HEAD, ("---",) * len(HEAD), *(score.row for score in found)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(words: list[str]) -> int:
+    folder, runs = (Path(word) for word in words[:2])
+    given = dict(word.split("=", 1) for word in words[2:])
+    chosen = {name: given.pop(name, default) for name, default in DEFAULTS.items()}
+    options = [f"{name}={value}" for name, value in given.items()]
+    found = []
+    for scene in chosen["scenes"].split(","):
+        for score in scores(folder, runs, scene, chosen["merge"].split(","), options):
+            found.append(score)
+            print(" | ".join(score.row), flush=True)
+    if chosen["document"]:
+        manifest = open_run(runs / found[0].scene).manifest
+        shown = "".join(f" {word}" for word in options)
+        page = PAGE.format(
+            options=shown,
+            window=WINDOW,
+            weights=manifest.settings["weights_sha256"],
+            table=table(found),
+        )
+        Path(chosen["document"]).write_text(page, encoding="utf-8")
     return 0
 
 
