@@ -31,7 +31,7 @@ from matcher.batch.options import EXPORTS, CollectionOptions
 from matcher.batch.pack import verify
 from matcher.batch.progress import Progress
 from matcher.batch.run import locked, open_run
-from matcher.batch.shards import Shard, find_shards, read_shard
+from matcher.batch.shards import Shard, find_shards, read_shard, status_text
 from matcher.batch.sink import hdf5_published
 from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
@@ -206,6 +206,70 @@ def test_the_backbone_runs_once_per_image(weights: str, tmp_path: Path) -> None:
     for name in ("status", "count", "keypoints0", "keypoints1", "scores"):
         assert (getattr(shards[0], name) == getattr(shards[10**9], name)).all()
     assert shards[0].count.min() > 0
+
+
+def starve(monkeypatch: pytest.MonkeyPatch, matcher: ShardMatcher, error: Exception) -> list[int]:
+    """Memory is for two pairs at most and not for the images of pair 3; the sizes of batches."""
+    matched, tried = matcher._match, []
+
+    def match(batch: list) -> list:
+        tried.append(len(batch))
+        if len(batch) > 2 or any(list(images) == [1, 2] for images, _ in batch):
+            raise error
+        return matched(batch)
+
+    monkeypatch.setattr(matcher, "_match", match)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_a_pair_fails_by_name(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    names = write_images(tmp_path, 8)[::2]
+    pairs = np.array([(i, j) for i in range(4) for j in range(i + 1, 4)], np.int32)
+    task = pairs, np.zeros(6, bool)
+    matcher = shard_matcher(weights, tmp_path, names, 10**9)
+    matcher.batch_size = 6
+    expected = matcher.match(task)
+    tried = starve(monkeypatch, matcher, error)
+    found = matcher.match(task)
+    assert tried == [6, 3, 1, 2, 3, 1, 2]
+    assert found.status.tolist() == [0, 0, 0, 131, 0, 0]
+    assert status_text(131) == "failed:E131"
+    kept = np.repeat(np.arange(6) != 3, expected.count)
+    np.testing.assert_allclose(found.keypoints0, expected.keypoints0[kept], atol=1e-3)
+    matcher.features.close()
+
+
+def test_other_errors_of_the_network_are_not_taken_for_memory(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher = shard_matcher(weights, tmp_path, write_images(tmp_path, 8), 10**9)
+    starve(monkeypatch, matcher, RuntimeError("sizes do not fit"))
+    with pytest.raises(RuntimeError, match="do not fit"):
+        matcher.match((np.array([(1, 2)], np.int32), np.zeros(1, bool)))
+    matcher.features.close()
+
+
+def test_an_image_that_does_not_fit_fails_by_name(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(image: int) -> object:
+        raise MemoryError
+
+    matcher = shard_matcher(weights, tmp_path, write_images(tmp_path, 2), 10**9)
+    monkeypatch.setattr(matcher.features, "_read", read)
+    assert matcher.match((np.array([(0, 1)], np.int32), np.zeros(1, bool))).status == [131]
+    matcher.features.close()
 
 
 def test_the_feature_cache_is_bounded(weights: str, tmp_path: Path) -> None:

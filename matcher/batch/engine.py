@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +20,14 @@ from matcher.inputs import PreparedPair
 from matcher.predictor import Predictor, in_original, load_matcher, pad_feature_maps
 from matcher.structures import Matches
 
+OUT_OF_MEMORY = 131
+"""Status of a pair that does not fit into memory, not even alone."""
+_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
+
 Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
+Numbered = tuple[Sequence[int], PreparedPair]
+"""The numbers of two images and the images."""
 
 
 class Matcher(Protocol):
@@ -35,7 +42,8 @@ class ShardMatcher:
     """Matches the pairs of a shard with a model.
 
     Batches form inside the shard alone, of pairs of the same size, so that a shard that is done
-    again comes out the same.
+    again comes out the same. A batch that does not fit into memory is matched in halves; a pair
+    that does not fit alone fails with E131.
 
     Args:
         predictor: the model and its options.
@@ -64,7 +72,7 @@ class ShardMatcher:
         if upcoming is not None:
             self.features.read_ahead(_images(upcoming))
         for batch in batches(able, self.batch_size):
-            found = self._match([pairs[i].tolist() for i in batch], [able[i] for i in batch])
+            found = self._match_fitting([(pairs[i].tolist(), able[i]) for i in batch])
             for i, matches in zip(batch, found, strict=True):
                 results[i] = matches
         self.features.forget_reads(but=() if upcoming is None else _images(upcoming))
@@ -76,16 +84,31 @@ class ShardMatcher:
             pair = PreparedPair(*(self.features.input(image) for image in images))
         except (ImageError, UsageError) as error:
             return error.code
+        except MemoryError:
+            return OUT_OF_MEMORY
         return NO_MATCH if pair.reason else pair
 
-    def _match(
-        self, images: Sequence[Sequence[int]], pairs: Sequence[PreparedPair]
-    ) -> list[Matches]:
+    def _match_fitting(self, batch: Sequence[Numbered]) -> list[Matches | int]:
+        """Results of a batch; of its halves where memory runs out."""
+        try:
+            return [*self._match(batch)]
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Not inside the handler: the error holds on to what the attempt had allocated.
+        self.features.clear()
+        if len(batch) == 1:
+            return [OUT_OF_MEMORY]
+        half = len(batch) // 2
+        return [*self._match_fitting(batch[:half]), *self._match_fitting(batch[half:])]
+
+    def _match(self, batch: Sequence[Numbered]) -> list[Matches]:
         predictor = self.predictor
+        pairs = [pair for _, pair in batch]
         sides = []
         with predictor._arithmetic():
             for side in (0, 1):
-                maps = [self.features.features(pair[side]) for pair in images]
+                maps = [self.features.features(images[side]) for images, _ in batch]
                 cells = [pair[side].cells.to(predictor.device) for pair in pairs]
                 sides.append(pad_feature_maps(maps, cells))
             (features0, mask0), (features1, mask1) = sides
@@ -125,6 +148,11 @@ def build_shard_matcher(
         predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
     )
     return ShardMatcher(predictor, features, options.batch_size)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory of any device ran out; only some devices have a type of error for it."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:

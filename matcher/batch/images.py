@@ -99,6 +99,13 @@ class ImageFeatures:
         for image in [i for i in self._reading if i not in wanted]:
             self._reading.pop(image).cancel()
 
+    def clear(self) -> None:
+        """Let go of all features, and of memory of the device that is not in use."""
+        self._kept.clear()
+        self._kept_bytes = 0
+        if self.predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def close(self) -> None:
         self._readers.shutdown(wait=True, cancel_futures=True)
 
