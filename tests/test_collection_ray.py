@@ -66,6 +66,8 @@ def test_two_ray_workers_one_killed_give_the_local_results(
 ) -> None:
     pytest.importorskip("ray", reason="extra ray is not installed")
     monkeypatch.chdir(tmp_path)
+    # Ray's workers are nice by default: on a busy machine they would hardly run at all.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     torch.manual_seed(0)
     save_safetensors(build_matcher(TINY), tmp_path / "tiny.safetensors")
     rng = np.random.default_rng(3)
