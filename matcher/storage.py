@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -110,12 +111,19 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         os.replace(part, path)
         sync_directory(path.parent)
     except OSError as error:
-        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
+        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
         raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
     finally:
         # Gone if all went well; after a failure its folder may be no folder at all.
         with suppress(OSError):
             part.unlink()
+
+
+def _free(path: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free"
+    except OSError:
+        return ""
 
 
 def sync_directory(folder: Path) -> None:

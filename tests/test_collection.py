@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -25,14 +26,20 @@ from test_model import TINY
 
 import match
 from data.compose import compose
+from matcher.batch import collection
 from matcher.batch.engine import ShardMatcher, run_local, task_of
 from matcher.batch.images import ImageFeatures
+from matcher.batch.manifest import ImageFiles, Manifest
+from matcher.batch.names import Root
 from matcher.batch.options import EXPORTS, CollectionOptions
 from matcher.batch.pack import verify
+from matcher.batch.pairlist import PairList
 from matcher.batch.progress import Progress
-from matcher.batch.run import locked, open_run
+from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import Shard, find_shards, read_shard, status_text
 from matcher.batch.sink import hdf5_published
+from matcher.batch.sources import neighbours
+from matcher.batch.space import needed_bytes, size_text
 from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
 from matcher.model import build_matcher
@@ -127,6 +134,59 @@ def test_every_pair_has_a_status(program: Callable[..., Outcome], tmp_path: Path
     failures = (tmp_path / "run" / "failures.tsv").read_text()
     assert failures == "bad.png\tim 0.png\tfailed:E102\nim 0.png\tgone.png\tfailed:E111\n"
     assert program(*words)[0] == 3
+
+
+def test_the_room_on_the_disk_is_estimated_before_matching(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = program("pairs=img", "output=run", "shard_size=2")
+    needed = re.search(r"needs about ([\d.]+) kB, .* free\n", out)
+    assert needed is not None
+    taken = sum(p.stat().st_size for p in (tmp_path / "run" / "shards").iterdir()) / 1000
+    assert taken / 3 < float(needed[1]) < 3 * taken
+    assert "may become full" not in err
+    first = find_shards(tmp_path / "run" / "shards")[0]
+    size = first.stat().st_size / 1000
+    first.unlink()
+    monkeypatch.setattr(collection, "free_bytes", lambda folder: 1_500_000_000)
+    _, out, err = program("pairs=img", "output=run", "shard_size=2")
+    needed = re.search(r"needs about ([\d.]+) kB, 1.5 GB free\n", out)
+    assert needed is not None
+    assert float(needed[1]) == pytest.approx(size, rel=0.3)
+    first = find_shards(tmp_path / "run" / "shards")[0]
+    first.unlink()
+    monkeypatch.setattr(collection, "free_bytes", lambda folder: 10)
+    code, _, err = program("pairs=img", "output=run", "shard_size=2")
+    assert (code, "may become full" in err) == (0, True)
+
+
+def test_the_room_grows_with_pairs_images_and_exports(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(9)]
+    sizes = {}
+    for side in (200, 400, 1600):
+        for name in names:
+            Image.new("L", (side, side)).save(tmp_path / name)
+        run = run_of_missing(tmp_path / str(side), names)
+        for export in EXPORTS:
+            options = CollectionOptions(pairs="x", export=export, max_side=800)
+            sizes[side, export] = needed_bytes(run, Root(str(tmp_path)), options)
+    cells = 0.4 * 25**2 * 20 * 8 + 6000
+    assert sizes[200, "none"] == pytest.approx(cells)
+    assert (sizes[400, "none"] - 6000) / (sizes[200, "none"] - 6000) == pytest.approx(4)
+    assert sizes[1600, "none"] - 6000 == pytest.approx(16 * (sizes[200, "none"] - 6000))
+    order = [sizes[200, export] for export in ("none", "pack", "colmap", "hloc")]
+    assert order == sorted(order)
+    few = CollectionOptions(pairs="x", top_k=10)
+    assert needed_bytes(run, Root(str(tmp_path)), few) < sizes[200, "none"]
+    assert [size_text(n) for n in (10, 4.5e6, 2.25e12)] == ["0.0 kB", "4.5 MB", "2.2 TB"]
+
+
+def run_of_missing(folder: Path, names: list[str]) -> Run:
+    """A run of pairs of neighbours of which nothing is done."""
+    pairs = PairList(names, neighbours(len(names), 1))
+    images = ImageFiles.of(names, Root(str(folder.parent)))
+    manifest = Manifest(len(pairs), pairs.sha256, images.sha256, 32, {})
+    return start_run(folder, manifest, pairs, images)
 
 
 def test_a_run_goes_on_only_with_the_same_settings(

@@ -17,6 +17,7 @@ from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.sources import find_pairs
+from matcher.batch.space import free_bytes, needed_bytes, size_text
 from matcher.errors import UsageError
 from matcher.registry import resolve
 from matcher.storage import write_atomically
@@ -60,6 +61,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     with locked(output):
         run = start_run(output, manifest, pairs, images)
         if run.missing():
+            check_space(run, root, options, tell, warn)
             match_missing(run, root, weights, options)
         failed = report(run, tell)
         export(run, root, options, tell)
@@ -83,6 +85,15 @@ def require_images(
     if missing and not options.skip_missing:
         what = f"{len(missing)} of {len(pairs.names)} images are missing: {shortened(missing)}"
         raise UsageError(111, options.pairs, what, "skip_missing=true goes on without them")
+
+
+def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, warn: Tell) -> None:
+    """Tell what the run will take of the disk. Too little room is a warning, as the estimate is
+    rough and a full disk loses nothing."""
+    needed, free = needed_bytes(run, root, options), free_bytes(run.folder)
+    tell(f"disk      needs about {size_text(needed)}, {size_text(free)} free")
+    if needed > free:
+        warn(f"warning   {run.folder}: the disk may become full; what is done by then is kept")
 
 
 def match_missing(run: Run, root: Root, weights: Path, options: CollectionOptions) -> None:
