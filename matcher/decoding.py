@@ -6,6 +6,7 @@ refused before anything is decoded. Damaged and cut files are refused, never hal
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 from collections.abc import Iterator
@@ -94,10 +95,22 @@ def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) ->
     return Decoded(pixels, size, applied, notes + warnings)
 
 
+def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
+    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.pixels` takes.
+
+    Raises:
+        ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
+    """
+    _require_mode(name, picture)
+    with _damage(name):
+        picture.load()
+        return _array(picture)
+
+
 def read_bytes(path: str) -> bytes:
     """The whole file, of at most `MAX_BYTES`."""
     try:
-        status = Path(path).stat()
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
             raise ImageError(101, path, what, "give an image")
@@ -133,9 +146,13 @@ def _open(path: str, data: bytes) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(103, path, f"{width} x {height} pixels", f"limit {MAX_PIXELS:,}")
-    if image.mode not in DIRECT_MODES and image.mode not in CONVERTED_MODES:
-        raise _unsupported(path, f"mode {image.mode}")
+    _require_mode(path, image)
     return image
+
+
+def _require_mode(name: str, image: Image.Image) -> None:
+    if image.mode not in DIRECT_MODES and image.mode not in CONVERTED_MODES:
+        raise _unsupported(name, f"mode {image.mode}")
 
 
 def _load(

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from matcher.decoding import decode
+from matcher.decoding import array_of_picture, decode
 from matcher.errors import ImageError
 from matcher.geometry import upright_to_stored
 from matcher.pixels import array_of_tensor, to_gray, to_rgb
@@ -32,7 +33,7 @@ class LoadedImage:
         return upright_to_stored(points, self.orientation, self.size)
 
 
-ImageSource = str | os.PathLike[str] | np.ndarray | Tensor | LoadedImage
+ImageSource = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image | LoadedImage
 
 
 def load_image(
@@ -46,9 +47,9 @@ def load_image(
 
     Args:
         source: a path; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor
-            (H, W), (1, H, W) or (3, H, W); or an image that was loaded before. `matcher.pixels`
-            lists types and ranges.
-        name: of an array or a tensor, for messages.
+            (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
+            before. `matcher.pixels` lists types and ranges.
+        name: of what is no path, for messages.
         apply_exif: for paths, as in `read_image`; so is `allow_truncated`.
 
     Raises:
@@ -60,9 +61,11 @@ def load_image(
         return read_image(source, apply_exif=apply_exif, allow_truncated=allow_truncated)
     if isinstance(source, Tensor):
         source = array_of_tensor(source, name)
+    if isinstance(source, Image.Image):
+        source = array_of_picture(source, name)
     if not isinstance(source, np.ndarray):
-        kind = type(source).__name__
-        raise ImageError(105, name, f"cannot use a {kind}", "give a path, an array or a tensor")
+        what = f"cannot use a value of type {type(source).__name__}"
+        raise ImageError(105, name, what, "give a path, an array, a tensor or a PIL image")
     gray, warnings = to_gray(source, name)
     return LoadedImage(gray, (gray.shape[1], gray.shape[0]), 1, tuple(warnings))
 

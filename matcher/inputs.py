@@ -127,6 +127,8 @@ def load_mask(mask: MaskSource, size: tuple[int, int], name: str) -> np.ndarray:
         mask = read_mask(mask)
     elif isinstance(mask, Tensor):
         mask = mask.detach().cpu().numpy()
+    if not isinstance(mask, np.ndarray):
+        raise invalid(name, type(mask).__name__, "a path, an array or a tensor")
     if mask.shape != (size[1], size[0]):
         raise invalid(name, mask.shape, f"(H, W) = ({size[1]}, {size[0]}), that of the image")
     return mask.astype(bool)

@@ -45,10 +45,12 @@ def to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:
 
 
 def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
-    """The array (H, W) or (H, W, 3) of a tensor (H, W), (1, H, W) or (3, H, W)."""
-    if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3)):
-        shape = tuple(tensor.shape)
-        expected = "expected (H, W), (1, H, W) or (3, H, W)"
+    """The array (H, W) or (H, W, C) of a tensor (H, W), (C, H, W) or (1, C, H, W); C: 1, 3, 4."""
+    shape = tuple(tensor.shape)
+    if len(shape) == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
+        expected = "expected (H, W), (C, H, W) or (1, C, H, W) with 1, 3 or 4 channels"
         raise ImageError(105, name, f"cannot use a tensor of shape {shape}", expected)
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,8 +84,8 @@ class Predictor:
         """Match two images.
 
         Args:
-            image0: a path, an array, a tensor or a loaded image (see `matcher.images.load_image`);
-                the sizes of the two images may differ.
+            image0: a path, an array, a tensor, a PIL image or a loaded one (see
+                `matcher.images.load_image`); the sizes of the two images may differ.
             mask0: (H, W) in pixels of image 0 as stored, or a mask image: False (black) where
                 nothing may match; `mask1` likewise.
             threshold: for this call; so is `top_k`.
@@ -139,6 +140,9 @@ class Predictor:
             yield from self._match_read(ahead, threshold, top_k)
 
     def _read(self, pair: Pair) -> PreparedPair:
+        if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 4):
+            found = f"{type(pair).__name__} {pair!r}"[:80]
+            raise invalid("pairs", found, "(image0, image1) or (image0, image1, mask0, mask1)")
         image0, image1, mask0, mask1 = pair if len(pair) == 4 else (*pair, None, None)
         return self.reader.read(image0, image1, mask0, mask1)
 
@@ -242,7 +246,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = re.split(r"\n|\. ", str(error))[0][:120]
         raise invalid("device", str(device), f"a device of this machine ({reason})") from error
 
 

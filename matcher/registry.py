@@ -96,7 +96,7 @@ def cache_folder() -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise UsageError(111, path, "no such file")
+        raise UsageError(111, path, "a folder, not a file" if path.is_dir() else "no such file")
     return path
 
 

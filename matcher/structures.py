@@ -168,8 +168,16 @@ class Matches(_TensorFields):
     def __len__(self) -> int:
         return self.scores.shape[0]
 
-    def __getitem__(self, index: Tensor) -> Matches:
-        """The matches that `index` (bool mask or indices) selects."""
+    def __repr__(self) -> str:
+        about = f"reason={self.reason!r}" if self.reason else "no scores"
+        if len(self):
+            about = f"scores {self.scores.min():.3f} to {self.scores.max():.3f}"
+        return f"Matches({len(self)}, {about})"
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray | Tensor) -> Matches:
+        """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
         return Matches(
             self.keypoints0[index], self.keypoints1[index], self.scores[index], self.reason
         )

@@ -127,6 +127,8 @@ def test_missing_files_are_wrong_usage(tmp_path: Path) -> None:
         read_image("/dev/zero")
     with pytest.raises(ImageError, match="E101"):
         read_image("a\0b")
+    with pytest.raises(UsageError, match="E111"):
+        read_image("")
 
 
 TRUNCATED = {
@@ -218,6 +220,9 @@ def test_arrays_and_tensors_of_one_picture_are_one_image() -> None:
         (array / 255).astype(np.float32),
         channels_first,
         channels_first / 255,
+        channels_first[None],
+        torch.from_numpy(half).movedim(-1, 0),
+        torch.from_numpy(expected)[None, None],
         torch.from_numpy(expected)[None],
         torch.from_numpy(expected),
         expected[..., None],
@@ -225,6 +230,24 @@ def test_arrays_and_tensors_of_one_picture_are_one_image() -> None:
         assert np.abs(gray_of(source) - expected).max() < 0.004
     assert np.abs(gray_of((channels_first / 255).bfloat16()) - expected).max() < 0.01
     assert np.abs(gray_of((array / 255).astype(np.float16)) - expected).max() < 0.01
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "YCbCr", "I;16", "F", "1"])
+def test_pictures_of_pillow_look_like_their_files(mode: str, tmp_path: Path) -> None:
+    deep = {"I;16": gray16(), "F": gray16().astype(np.float32) / 65535}
+    image = Image.fromarray(deep.get(mode, picture()))
+    image = image if mode in deep else image.convert(mode)
+    kind = "JPEG" if mode == "YCbCr" else "TIFF"
+    image.save(tmp_path / "image", kind, **({"quality": 100} if kind == "JPEG" else {}))
+    assert np.abs(gray_of(image) - read_image(tmp_path / "image").gray).max() <= 0.02
+
+
+def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_not_turned(tmp_path: Path) -> None:
+    cut = Image.open(written(tmp_path, rgb("JPEG", quality=95)[:-900]))
+    with pytest.raises(ImageError, match="E102 image1: damaged or cut off"):
+        load_image(cut, name="image1", allow_truncated=True)
+    path = written(tmp_path, turned("PNG", 6))
+    assert np.array_equal(gray_of(Image.open(path)), read_image(path).gray)
 
 
 def test_booleans_are_black_and_white_and_floats_are_stretched() -> None:
@@ -252,8 +275,10 @@ def test_a_loaded_image_stays_as_it_is() -> None:
         (np.full((4, 4, 4), 200.0), 105),
         (np.full((4, 4), np.nan), 104),
         (torch.full((1, 4, 4), torch.inf), 104),
-        (torch.zeros(4, 40, 48), 105),
-        (torch.zeros(1, 1, 40, 48), 105),
+        (torch.zeros(40, 48, 3), 105),
+        (torch.zeros(2, 1, 40, 48), 105),
+        (torch.zeros(1, 40, 48, 3), 105),
+        (Image.new("LAB", (4, 4)), 105),
         (torch.zeros(40, 48, dtype=torch.int32), 105),
         (None, 105),
         (3, 105),

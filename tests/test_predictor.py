@@ -195,6 +195,8 @@ def test_region_masks_hold_in_original_pixels(predictor: Predictor, tmp_path: Pa
         assert torch.equal(other.keypoints0, matches.keypoints0)
     nothing = small.match(image, image, mask1=np.zeros((300, 200), bool))
     assert (len(nothing), nothing.reason) == (0, "masked")
+    with pytest.raises(UsageError, match=r"E201 mask0: got 'list'; expected a path"):
+        small.match(image, image, mask0=[[1]])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match=r"E201 mask1: got \(200, 300\); expected .*\(300, 200\)"):
         small.match(image, image, mask1=mask.T)
 
@@ -222,7 +224,8 @@ def test_images_come_as_paths_arrays_tensors_or_loaded(predictor: Predictor) -> 
     other = noise(64, 64)
     image = read_image(DEMO[0])
     expected = predictor.match(DEMO[0], other)
-    for source in (Path(DEMO[0]), image, image.gray, torch.from_numpy(image.gray)[None]):
+    picture = Image.fromarray(image.gray)
+    for source in (Path(DEMO[0]), image, image.gray, torch.from_numpy(image.gray)[None], picture):
         assert torch.equal(predictor.match(source, other).keypoints1, expected.keypoints1)
 
 
@@ -239,6 +242,19 @@ def test_threshold_and_top_k_hold_for_one_call() -> None:
     again = strict.match(image0, image1, threshold=0.0, top_k=10_000)
     assert torch.equal(again.keypoints1, everything.keypoints1)
     assert len(strict.match(image0, image1, threshold=1.0)) == 0
+
+
+def test_matches_are_selected_and_shown_in_brief() -> None:
+    points = torch.arange(10.0).view(5, 2)
+    matches = Matches(points, points + 1, torch.tensor([0.9, 0.8, 0.3, 0.2, 0.1]))
+    assert repr(matches) == "Matches(5, scores 0.100 to 0.900)"
+    assert repr(Matches.empty("masked")) == "Matches(0, reason='masked')"
+    last = torch.tensor([[8.0, 9.0]])
+    for index in (-1, np.int64(4), [4], slice(4, None), np.arange(5) == 4, matches.scores < 0.15):
+        assert torch.equal(matches[index].keypoints0, last)
+    assert [float(each.scores) for each in matches] == matches.scores.tolist()
+    with pytest.raises(IndexError):
+        _ = matches[5]
 
 
 @pytest.mark.parametrize(
@@ -294,6 +310,9 @@ def test_many_pairs_come_in_order_up_to_the_first_that_cannot_be_read(
     with pytest.raises(UsageError, match=r"E111 none\.png"):
         next(results)
     assert list(results) == []
+    for wrong in (DEMO, [(a, b, None)]):
+        with pytest.raises(UsageError, match=r"E201 pairs: got .*expected \(image0, image1\)"):
+            list(predictor.match_many(wrong))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_warning_is_given_once(

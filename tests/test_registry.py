@@ -315,7 +315,7 @@ def test_safetensors_are_taken_as_they_are(tmp_path: Path, cache: Path) -> None:
         ("zzz", "E203 zzz.*known: compact, outdoor"),
         ("none.ckpt", r"E111 none\.ckpt"),
         ("./outdoor", "E111 outdoor"),
-        (".", "E111"),
+        (".", r"E111 \.: a folder"),
     ],
 )
 def test_unknown_names_and_missing_files_are_usage_errors(name: str, words: str) -> None:
