@@ -41,8 +41,8 @@ options and their defaults:
   --version   show the version
   --help      show this
 
-exit codes: 0 done (also with no match), 2 wrong usage or missing file, 3 unreadable image,
-4 results cannot be written, 5 weights refused, 130 or 143 interrupted, 1 a bug
+exit codes: 0 done (also with no match), 2 wrong usage or missing file, 3 unreadable or too
+large image, 4 results cannot be written, 5 weights refused, 130 or 143 interrupted, 1 a bug
 """
 
 

@@ -8,12 +8,16 @@ without a traceback and leave with `exit_code`.
 | 0 | all done (no match is not a failure) |
 | 1 | a bug in this project |
 | 2 | wrong usage or configuration, missing file |
-| 3 | finished, but an input could not be read |
+| 3 | finished, but an input could not be read or did not fit into memory |
 | 4 | storage |
 | 5 | checkpoint refused |
 """
 
 from __future__ import annotations
+
+import re
+
+_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
 
 class MatcherError(Exception):
@@ -52,6 +56,12 @@ class ImageError(MatcherError):
     exit_code = 3
 
 
+class MemoryLimitError(MatcherError):
+    """A pair of images that does not fit into the memory of the device, not even alone (E131)."""
+
+    exit_code = 3
+
+
 class StorageError(MatcherError):
     """A result that cannot be written or read back (codes E4xx)."""
 
@@ -62,3 +72,8 @@ class CheckpointError(MatcherError):
     """Weights that are refused: wrong format, architecture, checksum or values (codes E5xx)."""
 
     exit_code = 5
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory of any device ran out; only some devices have a type of error for it."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))

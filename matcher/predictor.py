@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
-from matcher.errors import MatcherError
+from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.images import ImageSource
 from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
 from matcher.model import FeatureMatcher
@@ -99,6 +99,7 @@ class Predictor:
         Raises:
             UsageError: a missing file (E111), or an option or a mask that cannot work (E201).
             ImageError: an image that cannot be used (E101 to E105).
+            MemoryLimitError: the pair does not fit into memory (E131).
         """
         _require_options(threshold, top_k)
         pair = self.reader.read(image0, image1, mask0, mask1)
@@ -114,7 +115,8 @@ class Predictor:
     ) -> Iterator[Matches]:
         """Match pairs, several at a time; results come in order and equal those of `match`.
 
-        The next batch is read while the network is busy.
+        The next batch is read while the network is busy. A batch that does not fit into memory is
+        matched in halves.
 
         Args:
             pairs: (image0, image1) or (image0, image1, mask0, mask1), as `match` takes them.
@@ -122,7 +124,8 @@ class Predictor:
             threshold: for this call; so is `top_k`.
 
         Raises:
-            UsageError, ImageError: as `match`, when the pair at fault comes up; nothing follows.
+            UsageError, ImageError, MemoryLimitError: as `match`, when the pair at fault comes up;
+                nothing follows.
         """
         _require_options(threshold, top_k)
         require_positive("batch_size", batch_size)
@@ -162,8 +165,26 @@ class Predictor:
         if fault is not None:
             raise fault
 
-    @torch.inference_mode()
     def _match(
+        self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
+    ) -> list[Matches]:
+        """Matches of a batch; of its halves where memory runs out."""
+        try:
+            return self._match_at_once(pairs, threshold, top_k)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Not inside the handler: the error holds on to what the attempt had allocated.
+        if len(pairs) == 1:
+            sizes = [f"{each.canvas.shape[2]} x {each.canvas.shape[1]}" for each in pairs[0]]
+            what = f"out of memory with images of {' and '.join(sizes)} pixels"
+            raise MemoryLimitError(131, self.device, what, "lower max_side")
+        half = len(pairs) // 2
+        parts = (pairs[:half], pairs[half:])
+        return [found for part in parts for found in self._match(part, threshold, top_k)]
+
+    @torch.inference_mode()
+    def _match_at_once(
         self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
     ) -> list[Matches]:
         threshold = self.threshold if threshold is None else threshold

@@ -20,7 +20,7 @@ from PIL import Image
 import match
 from matcher.checkpoint import save_safetensors
 from matcher.config import COMPACT
-from matcher.model import build_matcher
+from matcher.model import FeatureMatcher, build_matcher
 from matcher.storage import read_matches
 from matcher.weights_file import sha256_of
 
@@ -206,6 +206,21 @@ def test_an_unreadable_image_exits_3(
     assert err.startswith(f"{code} bad.jpg: ")
     assert err.count("\n") == 1
     assert listing(tmp_path) == ["bad.jpg"]
+
+
+def test_images_beyond_memory_exit_3(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def match(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(FeatureMatcher, "match", match)
+    code, _, err = program(*DEMO)
+    assert code == 3
+    assert err.startswith("E131 cpu: out of memory")
+    assert err.count("\n") == 1
+    assert "max_side" in err
+    assert listing(tmp_path) == []
 
 
 def test_a_truncated_image_is_taken_on_request(

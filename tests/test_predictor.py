@@ -23,7 +23,7 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
-from matcher.errors import ImageError, UsageError
+from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.geometry import upright_to_stored
 from matcher.images import read_image
 from matcher.inputs import prepare
@@ -313,6 +313,57 @@ def test_many_pairs_come_in_order_up_to_the_first_that_cannot_be_read(
     for wrong in (DEMO, [(a, b, None)]):
         with pytest.raises(UsageError, match=r"E201 pairs: got .*expected \(image0, image1\)"):
             list(predictor.match_many(wrong))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("backbone", "forward"),
+        ("position", "forward"),
+        ("transformer", "forward"),
+        ("coarse", "match"),
+        ("fine", "refine"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_a_batch_beyond_memory_is_halved_and_a_pair_alone_is_named(
+    monkeypatch: pytest.MonkeyPatch, part: str, method: str, error: Exception
+) -> None:
+    predictor = Predictor(tiny_model(), device="cpu")
+    pairs = [(noise(64, 96, i), noise(70, 50, 9 + i)) for i in range(3)]
+    expected = [predictor.match(*pair) for pair in pairs]
+    module, faults = getattr(predictor.model, part), [error]
+    real = getattr(module, method)
+
+    def tight(*arguments: object, **options: object) -> object:
+        if faults:
+            raise faults.pop()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, method, tight)
+    for found, alone in zip(predictor.match_many(pairs, batch_size=3), expected, strict=True):
+        require_same(found, alone)
+    assert not faults
+    faults[:] = [error] * 9
+    with pytest.raises(MemoryLimitError, match=r"E131 cpu: .*96 x 64 and 64 x 96 .*max_side"):
+        list(predictor.match_many(pairs, batch_size=3))
+
+
+def test_other_faults_of_the_network_are_not_taken_for_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = Predictor(tiny_model(), device="cpu")
+    monkeypatch.setattr(predictor.model.fine, "refine", None)
+    with pytest.raises(TypeError):
+        predictor.match(noise(64, 64), noise(64, 64))
 
 
 def test_a_warning_is_given_once(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +14,13 @@ from matcher.batch.images import ImageFeatures
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
-from matcher.errors import ImageError, UsageError
+from matcher.errors import ImageError, UsageError, out_of_memory
 from matcher.inputs import PreparedPair
 from matcher.predictor import Predictor, in_original, load_matcher, pad_feature_maps
 from matcher.structures import Matches
 
 OUT_OF_MEMORY = 131
 """Status of a pair that does not fit into memory, not even alone."""
-_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
 Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
@@ -148,11 +146,6 @@ def build_shard_matcher(
         predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
     )
     return ShardMatcher(predictor, features, options.batch_size)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory of any device ran out; only some devices have a type of error for it."""
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
