@@ -19,7 +19,7 @@ def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a shortcut, with as few maps held at a time as can be."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
-        return F.relu(self.shortcut(x) + y)
+        return F.relu(y.add_(self.shortcut(x)), inplace=True)
 
 
 class WideMerge(nn.Module):
@@ -44,12 +44,18 @@ class WideMerge(nn.Module):
         super().__init__()
         self.lateral = conv1x1(fine, coarse)
         self.merge = nn.Sequential(
-            conv3x3(coarse, coarse), nn.BatchNorm2d(coarse), nn.LeakyReLU(), conv3x3(coarse, fine)
+            conv3x3(coarse, coarse),
+            nn.BatchNorm2d(coarse),
+            nn.LeakyReLU(inplace=True),
+            conv3x3(coarse, fine),
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        up = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=True)
-        return self.merge(self.lateral(fine) + up)
+        return self.merge(
+            self.lateral(fine).add_(
+                F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=True)
+            )
+        )
 
 
 class LeanMerge(nn.Module):
@@ -58,12 +64,12 @@ class LeanMerge(nn.Module):
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()
         self.reduce = conv1x1(coarse, fine)
-        self.merge = nn.Sequential(conv3x3(fine, fine), nn.BatchNorm2d(fine), nn.ReLU())
+        self.merge = nn.Sequential(conv3x3(fine, fine), nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
         self.project = conv1x1(fine, fine)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         up = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode="nearest")
-        return self.project(self.merge(fine + up))
+        return self.project(self.merge(up.add_(fine)))
 
 
 class Backbone(nn.Module):
@@ -94,12 +100,14 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> FeatureMaps:
         """(B, 1, H, W) gray in [0, 1]; H and W divisible by the coarse stride."""
-        maps = [F.relu(self.stem_norm(self.stem(image)))]
+        x = F.relu(self.stem_norm(self.stem(image)), inplace=True)
+        maps: list[Tensor] = []
         for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        coarse = self.output(maps[-1])
-        middle = self.merges[0](coarse, maps[-2])
-        return FeatureMaps(coarse, self.merges[1](middle, maps[-3]))
+            x = stage(x)
+            maps = [*maps[-2:], x]
+        coarse = self.output(maps.pop())
+        middle = self.merges[0](coarse, maps.pop())
+        return FeatureMaps(coarse, self.merges[1](middle, maps.pop()))
 
 
 def fold_norms(module: nn.Module) -> None:
