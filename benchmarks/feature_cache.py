@@ -1,0 +1,87 @@
+"""What it saves to run the backbone once per image instead of once per pair.
+
+    python benchmarks/feature_cache.py [images=21] [side=256] [rounds=3]
+
+Matches all pairs of `images` seeded textures with the bundled weights, so that each image is in
+`images` - 1 pairs, with the feature cache of collections and without it, in turn. Prints how often
+the backbone ran, the least seconds of processor time and their ratio, and whether the matches are
+the same bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from matcher.batch.engine import ShardMatcher  # noqa: E402
+from matcher.batch.images import ImageFeatures  # noqa: E402
+from matcher.batch.shards import MATCHES, Shard  # noqa: E402
+from matcher.predictor import Predictor, load_matcher  # noqa: E402
+
+DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
+CACHE = {"with the cache": 2**32, "without it": 0}
+
+
+def write_images(folder: Path, count: int, side: int) -> list[str]:
+    """Views of one texture, each shifted and turned a little."""
+    rng = np.random.default_rng(0)
+    texture = np.zeros((2 * side, 2 * side), np.float32)
+    for cells in (8, 32, 128):
+        grid = rng.normal(0, 1, (cells, cells)).astype(np.float32)
+        texture += cv2.resize(grid, texture.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    paths = []
+    for i in range(count):
+        turn = cv2.getRotationMatrix2D((side, side), rng.uniform(-10, 10), rng.uniform(0.9, 1.1))
+        turn[:, 2] -= side / 2 + rng.uniform(-0.1, 0.1, 2) * side
+        paths.append(str(folder / f"{i:03d}.png"))
+        cv2.imwrite(paths[-1], cv2.warpAffine(texture, turn, (side, side)))
+    return paths
+
+
+def run(predictor: Predictor, paths: list[str], cache_bytes: int) -> tuple[Shard, int, float]:
+    """Results of all pairs, runs of the backbone and seconds of the processor."""
+    features = ImageFeatures(predictor, paths.__getitem__, cache_bytes=cache_bytes)
+    pairs = np.array(list(combinations(range(len(paths)), 2)), np.int32)
+    started = time.process_time()
+    shard = ShardMatcher(predictor, features, batch_size=4).match(
+        (pairs, np.zeros(len(pairs), bool))
+    )
+    seconds = time.process_time() - started
+    features.close()
+    return shard, features.extractions, seconds
+
+
+def main(words: list[str]) -> int:
+    chosen = DEFAULTS | {name: int(value) for name, value in (word.split("=") for word in words)}
+    predictor = load_matcher("compact", device="cpu")
+    seconds: dict[str, list[float]] = {name: [] for name in CACHE}
+    found: dict[str, tuple[Shard, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_images(Path(folder), chosen["images"], chosen["side"])
+        for _ in range(chosen["rounds"]):
+            for name, cache_bytes in CACHE.items():
+                *found[name], spent = run(predictor, paths, cache_bytes)
+                seconds[name].append(spent)
+    shards = [found[name][0] for name in CACHE]
+    print(f"pairs           {len(shards[0])} of {chosen['images']} images of {chosen['side']} px")
+    for name in CACHE:
+        print(f"{name:15} {found[name][1]} runs of the backbone, {min(seconds[name]):.2f} s")
+    fast, slow = (min(seconds[name]) for name in CACHE)
+    same = all((getattr(shards[0], n) == getattr(shards[1], n)).all() for n in ("count", *MATCHES))
+    print(f"speed-up        {slow / fast:.2f}")
+    print(f"matches         {len(shards[0].scores)}, {'the same' if same else 'DIFFERENT'}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
