@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from matcher.batch.engine import run_local
 from matcher.batch.pack import pack, verify
 from matcher.batch.run import locked, open_run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, OK, Shard
-from matcher.errors import MatcherError, StorageError, UsageError
+from matcher.errors import MatcherError, UsageError
 
 KILLED = 128 + signal.SIGKILL
 
@@ -66,22 +67,64 @@ def write_run(folder: Path, acknowledged: Path, pause: float = 0.0) -> None:
 
 
 def die_at(call: int) -> None:
-    """Die in this process at a certain call of fsync, replace or unlink, before or after it."""
+    """Die in this process at a certain write, fsync or replace: before, after or in the midst."""
     count = 0
 
-    def mortal(function: Callable[..., Any], after: bool) -> Callable[..., Any]:
+    def now() -> bool:
+        nonlocal count
+        count += 1
+        return count == call
+
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*words: Any, **more: Any) -> Any:
-            nonlocal count
-            count += 1
-            result = function(*words, **more) if after or count != call else None
-            if count == call:
+            dying = now()
+            if not dying or call % 2 == 0:
+                function(*words, **more)
+            if dying:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return result
 
         return called
 
+    def write_and_die(write: Callable[[bytes], int], data: bytes) -> int:
+        if not now():
+            return write(data)
+        write(data[: len(data) * (call % 5) // 4])
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
     for name in ("fsync", "replace"):
-        setattr(os, name, mortal(getattr(os, name), after=call % 2 == 0))
+        setattr(os, name, mortal(getattr(os, name)))
+    intercept_writes(lambda name, value: setattr(Path, name, value), write_and_die)
+
+
+def intercept_writes(
+    patch: Callable[[str, Any], object], instead: Callable[[Callable[[bytes], int], bytes], int]
+) -> None:
+    """Let `instead` do the writing of new files, given the true write and the data."""
+    opened = Path.open
+
+    class Intercepted:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> int:
+            return instead(self.file.write, data)
+
+    def open_(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
+        if "x" not in mode:
+            return opened(path, mode, *words, **more)
+        return Intercepted(opened(path, mode, buffering=0))
+
+    patch("open", open_)
 
 
 def check_complete(folder: Path) -> None:
@@ -119,7 +162,7 @@ def attempt(folder: Path, chance: random.Random) -> int:
     """One attempt that is killed at random, by the clock or at a call of the system."""
     acks = folder.parent / "acks"
     if chance.random() < 0.5:
-        call = chance.randint(1, 60)
+        call = chance.randint(1, 90)
         return left(forked(lambda: (die_at(call), write_run(folder, acks))))
     pid = forked(lambda: write_run(folder, acks, pause=0.001))
     time.sleep(chance.uniform(0, 0.06))
@@ -174,70 +217,55 @@ def test_50_resumed_runs_pack_to_the_same_bytes(tmp_path: Path, whole: str) -> N
     schedules(tmp_path, whole, 50)
 
 
-class Budget:
-    """A disk that takes so many bytes; stands in for `Path.open`."""
+def little_disk(size: int) -> None:
+    """This process meets a full disk after so many bytes."""
+    left = size
 
-    def __init__(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = size
-        opened = Path.open
-        budget = self
+    def write(write: Callable[[bytes], int], data: bytes) -> int:
+        nonlocal left
+        fits = memoryview(data)[:left]
+        left -= len(fits)
+        write(fits)
+        if len(fits) < len(memoryview(data)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(fits)
 
-        def limited(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
-            if "x" not in mode:
-                return opened(path, mode, *words, **more)
-            file = opened(path, mode, buffering=0)
-            write = file.write
-
-            class Limited:
-                def __getattr__(self, name: str) -> Any:
-                    return getattr(file, name)
-
-                def __enter__(self) -> Any:
-                    return self
-
-                def __exit__(self, *error: object) -> None:
-                    file.close()
-
-                def write(self, data: bytes) -> int:
-                    fits = memoryview(data)[: budget.left]
-                    budget.left -= len(fits)
-                    write(fits)
-                    if len(fits) < len(memoryview(data)):
-                        raise OSError(errno.ENOSPC, "No space left on device")
-                    return len(fits)
-
-            return Limited()
-
-        monkeypatch.setattr(Path, "open", limited)
+    intercept_writes(lambda name, value: setattr(Path, name, value), write)
 
 
-@pytest.mark.parametrize("trials", [20, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_full_disk_is_a_storage_error_and_nothing_tears(
-    tmp_path: Path, whole: str, trials: int
+def little_files(size: int) -> None:
+    """The kernel refuses this process files of more bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("trials", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [little_disk, little_files])
+def test_a_full_disk_is_exit_4_and_nothing_tears(
+    tmp_path: Path, whole: str, trials: int, limit: Callable[[int], None]
 ) -> None:
     write_run(tmp_path / "sizes", tmp_path / "acks")
     packed_sha(tmp_path / "sizes")
-    needed = sum(p.stat().st_size for p in (tmp_path / "sizes").rglob("*") if p.is_file())
-    failed = 0
+    sizes = [p.stat().st_size for p in (tmp_path / "sizes").rglob("*") if p.is_file()]
+    needed = sum(sizes) if limit is little_disk else max(sizes)
+    codes = []
     for trial in range(trials):
         folder, acks = tmp_path / str(trial), tmp_path / f"acks{trial}"
-        with pytest.MonkeyPatch.context() as patch:
-            Budget(needed * trial // trials, patch)
-            try:
-                write_run(folder, acks)
-                packed_sha(folder)
-            except StorageError as error:
-                failed += error.exit_code == 4
-        assert not list(folder.rglob("*.part"))
-        acknowledged = acks.stat().st_size if acks.exists() else 0
-        if acknowledged:
-            run = open_run(folder)
-            assert len(run.done()) >= acknowledged
-            assert verify(run) == []
-        if trial % 10 == 0:
+        size = max(64, needed * trial // trials)  # Room for the acknowledgements.
+
+        def work(folder: Path = folder, acks: Path = acks, size: int = size) -> None:
+            limit(size)
             write_run(folder, acks)
-            assert packed_sha(folder) == whole
-    assert failed > trials // 2
+            pack(open_run(folder), folder / "packed.h5")
+
+        codes.append(left(forked(work)))
+        assert not list(folder.rglob("*.part"))
+        if (folder / "manifest.json").exists():
+            run = open_run(folder)
+            assert len(run.done()) >= (acks.stat().st_size if acks.exists() else 0)
+            assert verify(run) == []
+        write_run(folder, acks)
+        assert packed_sha(folder) == whole
+    assert set(codes) == {4}
 
 
 def race(folder: Path) -> None:
