@@ -11,14 +11,16 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import numpy as np
+
+# The options of match.py ask which formats there are: HDF5 is loaded when a file is.
+if TYPE_CHECKING:
+    import h5py
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_VALUES = 100_000_000
-SAFE_HDF5_FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model", "T_0to1")
 MODELS = ("model", "T_0to1")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -35,6 +37,8 @@ class Format(NamedTuple):
 
 
 def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
+    import h5py
+
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, values in arrays.items():
@@ -45,6 +49,8 @@ def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
 
 
 def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
+    import h5py
+
     with h5py.File(io.BytesIO(data), "r") as file:
         arrays = {name: hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
         attributes = {
@@ -57,6 +63,9 @@ def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
 def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarray:
     """A dataset that lies in the file itself; links and storage elsewhere are refused, as are
     more values than `limit`."""
+    import h5py
+
+    safe = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link")
     dataset = file[name]
@@ -67,9 +76,7 @@ def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarra
     if dataset.size is None or dataset.size > limit:
         raise ValueError(f"{name} declares {dataset.size} values")
     filters = dataset.id.get_create_plist()
-    if any(
-        filters.get_filter(i)[0] not in SAFE_HDF5_FILTERS for i in range(filters.get_nfilters())
-    ):
+    if any(filters.get_filter(i)[0] not in safe for i in range(filters.get_nfilters())):
         raise ValueError(f"{name} uses an unknown filter")
     return dataset[()]
 
