@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from kornia.feature.loftr.loftr import urls as kornia_urls
 
-from matcher import download, registry
+from matcher import download, load_matcher, registry
 from matcher.checkpoint import load_safetensors, override
 from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, MatcherError, StorageError, UsageError
@@ -119,6 +120,16 @@ def test_published_weights_are_fetched_converted_and_pinned_once(
     assert resolve("small", offline=True) == path
     assert server.requests == [("/small.ckpt", None)]
     assert kept(cache) == {".ckpt", ".sha256", ".safetensors"}
+
+
+def test_a_matcher_by_name_is_the_one_by_path(server: Server) -> None:
+    by_name = load_matcher("small", device="cpu")
+    by_path = load_matcher(resolve("small", offline=True), device="cpu")
+    ours, theirs = by_name.model.state_dict(), by_path.model.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(CheckpointError, match=r"E502 .*another shape.*--config"):
+        load_matcher(GOLDEN / "loftr_quadtree_b_small.ckpt", device="cpu")
 
 
 def test_a_failing_server_is_asked_again(server: Server) -> None:
