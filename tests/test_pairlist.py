@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import match
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
 from matcher.batch.names import Root, decode_name, encode_name
 from matcher.batch.pairlist import PairList, read_pairs
@@ -154,27 +155,69 @@ def test_two_folders_are_matched_with_each_other(folder: Path) -> None:
     assert found == [("a/10.PNG", "b/1.jpg"), ("a/2.jpg", "b/1.jpg"), ("a/sub/ä b.tif", "b/1.jpg")]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../out.jpg", "/etc/passwd", "sub/../../out.jpg", "link.jpg", "linked/out.jpg", "..",
-     "sub/..//../out.jpg", "./../out.jpg", "linked/../out.jpg", "sub/./../../out.jpg"],
+ESCAPES = (
+    "../out.jpg", "..", "../", "../..", "../in/../out.jpg", "../inside_out/out.jpg",
+    "../in2/out.jpg", "./../out.jpg", "././../out.jpg", ".//../out.jpg", "..//out.jpg",
+    "../../../../../../../../etc/passwd", "sub/../..", "sub/../../out.jpg",
+    "sub/../../in2/out.jpg", "sub/./../../out.jpg", "sub/..//../out.jpg",
+    "sub/deep/../../../out.jpg", "sub/deep/../../../../etc/passwd", "gone/../../out.jpg",
+    "gone/../../../etc/passwd", "ok.jpg/../../out.jpg", "/etc/passwd", "//etc/passwd",
+    "///etc/passwd", "/", "/.", "/../etc/passwd", "/proc/self/environ",
+    "/proc/self/root/etc/passwd", "/dev/zero", "/dev/fd/0", "{outside}/out.jpg",
+    "{inside}/../out.jpg", "{inside}2/out.jpg", "link.jpg", "chain.jpg", "linked/out.jpg",
+    "linked", "linked/../out.jpg", "sub/up/out.jpg", "sub/up/in2/out.jpg", "relative.jpg",
+    "dangling.jpg", "linked/gone.jpg", "sub/../link.jpg", "sub/../linked/out.jpg",
 )  # fmt: skip
-def test_names_that_lead_out_of_the_root_are_refused(tmp_path: Path, name: str) -> None:
-    inside, outside = tmp_path / "in", tmp_path / "outside"
-    (inside / "sub").mkdir(parents=True)
-    outside.mkdir()
-    for path in (tmp_path / "out.jpg", outside / "out.jpg", inside / "ok.jpg"):
+"""Names that lead out of the folder ``in``, by dots, from the root of the disk or by links."""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder ``in`` with links out of it, among others; all but it is out of bounds."""
+    inside = tmp_path / "in"
+    for folder in (inside / "sub" / "deep", tmp_path / "in2", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "out.jpg").write_bytes(b"x")
+    for path in (tmp_path / "out.jpg", inside / "ok.jpg"):
         path.write_bytes(b"x")
-    (inside / "link.jpg").symlink_to(outside / "out.jpg")
-    (inside / "linked").symlink_to(outside)
-    root = Root(str(inside))
-    with pytest.raises(UsageError, match="E114"):
-        root.status(name)
-    for good in ("ok.jpg", "sub/../ok.jpg", "./ok.jpg"):
-        assert root.status(good) is not None
+    (inside / "link.jpg").symlink_to(tmp_path / "outside" / "out.jpg")
+    (inside / "chain.jpg").symlink_to("link.jpg")
+    (inside / "relative.jpg").symlink_to("../out.jpg")
+    (inside / "dangling.jpg").symlink_to("../gone.jpg")
+    (inside / "linked").symlink_to(tmp_path / "outside")
+    (inside / "sub" / "up").symlink_to("../..")
+    (inside / "inner.jpg").symlink_to("ok.jpg")
+    return tmp_path
+
+
+def test_40_names_that_lead_out_of_the_root_are_refused(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by the program, which then writes nothing anywhere."""
+    assert len(set(ESCAPES)) >= 40
+    monkeypatch.chdir(tree)
+    before = sorted(str(path) for path in tree.rglob("*"))
+    for number, escape in enumerate(ESCAPES):
+        name = escape.format(inside=tree / "in", outside=tree / "outside")
+        with pytest.raises(UsageError, match="E114"):
+            Root("in").status(name)
+        Root("in", allow_outside=True).status(name)
+        if number % 8 == 0:
+            list_ = tree / "in" / "list.jsonl"
+            write(list_, json.dumps(["ok.jpg", name]))
+            assert match.main([f"pairs={list_}", "skip_missing=true"]) == 2
+            assert capsys.readouterr().err.startswith("E114")
+            list_.unlink()
+    assert sorted(str(path) for path in tree.rglob("*")) == before
+
+
+def test_names_that_stay_inside_the_root_are_accepted(tree: Path) -> None:
+    root = Root(str(tree / "in"))
+    for name in ("ok.jpg", "sub/../ok.jpg", "./ok.jpg", "inner.jpg", "sub/deep/../../ok.jpg",
+                 "../in/ok.jpg", "..jpg", "sub/...", f"{tree}/in/ok.jpg"):  # fmt: skip
+        assert (root.status(name) is None) == (name in ("..jpg", "sub/...")), name
     assert root.status("gone.jpg") is None
     assert root.status("x" * 5000) is None
-    Root(str(inside), allow_outside=True).status(name)
 
 
 MILLION = """

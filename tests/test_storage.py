@@ -194,6 +194,52 @@ def test_a_flipped_bit_in_the_payload_is_refused(tmp_path: Path) -> None:
         read_matches(target)
 
 
+MUTATED = """
+import random, sys
+from pathlib import Path
+from matcher.errors import StorageError
+from matcher.storage import read_matches
+path, random_, counts = Path(sys.argv[1]), random.Random(7), [0, 0]
+whole = path.read_bytes()
+for trial in range(int(sys.argv[2])):
+    data = bytearray(whole)
+    for _ in range(random_.choice((1, 1, 2, 8, 40))):
+        start = random_.randrange(len(data) if trial % 2 else 2048)
+        kind = random_.randrange(5)
+        if kind < 2:
+            data[start % len(data)] ^= 1 << random_.randrange(8)
+        elif kind == 2:
+            data[start : start + 8] = random_.randbytes(8)
+        elif kind == 3:
+            del data[start : start + random_.choice((1, 8, 512))]
+        else:
+            data[start:start] = data[start : start + 16]
+        data = data or bytearray(1)
+    path.write_bytes(data)
+    try:
+        read_matches(path)
+        counts[0] += 1
+    except StorageError as error:
+        counts[1] += error.code == 402
+print(*counts)
+"""
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_hdf5_is_read_or_refused_and_never_crashes(tmp_path: Path, count: int) -> None:
+    write_matches(tmp_path / "m.h5", with_model(50))
+    done = subprocess.run(
+        [sys.executable, "-c", MUTATED, str(tmp_path / "m.h5"), str(count)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    accepted, refused = map(int, done.stdout.split())
+    assert accepted + refused == count
+    assert refused > count / 3
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"schema": "quadmatch/99"}')
     with pytest.raises(StorageError, match="E402"):
