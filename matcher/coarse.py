@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,8 @@ from matcher.structures import CoarseMatches
 
 logger = logging.getLogger(__name__)
 
-BLOCK_ELEMENTS = 4_000_000
-"""Similarities held at a time while streaming: 16 MB in fp32."""
+BLOCK_ELEMENTS = 2_000_000
+"""Similarities held at a time while streaming: 8 MB in fp32."""
 
 
 class Best(NamedTuple):
@@ -88,7 +89,7 @@ class CoarseMatcher(nn.Module):
         for b in range(coarse0.shape[0]):
             m0 = None if mask0 is None else mask0[b]
             m1 = None if mask1 is None else mask1[b]
-            best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1)
+            best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1, threshold)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
             parts.append(mutual_best(best, allowed0, allowed1, threshold))
@@ -104,7 +105,12 @@ class CoarseMatcher(nn.Module):
         return coarse.flatten(2).transpose(1, 2).float() * scale
 
     def _best(
-        self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+        self,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        threshold: float,
     ) -> Best:
         """Best partners of one pair; features (1, C, h, w), masks (h, w)."""
         x0, x1 = self._tokens(coarse0)[0], self._tokens(coarse1)[0]
@@ -114,7 +120,7 @@ class CoarseMatcher(nn.Module):
                 return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
             m0 = None if mask0 is None else mask0.flatten()
             m1 = None if mask1 is None else mask1.flatten()
-            return stream_dual_softmax(x0, x1, m0, m1)
+            return stream_dual_softmax(x0, x1, m0, m1, threshold)
 
     def _best_by_sinkhorn(
         self,
@@ -154,52 +160,99 @@ def mutual_best(
     return index0, best.index0[index0], best.score0[index0]
 
 
-def stream_dual_softmax(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:
+class _Sums(NamedTuple):
+    """Of the similarities of each cell with all cells of the other image."""
+
+    largest: Tensor
+    log: Tensor
+    """log of the sum of exp(similarity - largest), at least 0"""
+
+
+def stream_dual_softmax(
+    x0: Tensor,
+    x1: Tensor,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    threshold: float = 0.0,
+) -> Best:
     """Best partners under the dual-softmax, in two passes over blocks of rows.
 
     The first pass finds the maximum and the log of the sum of exponentials of each row and column,
     the second the best log-confidence. Maxima are subtracted before anything else, as a softmax
-    does, so that large similarities keep their precision.
+    does, so that large similarities keep their precision. A confidence is at most the largest
+    softmax of its row and of its column, so the second pass needs only the rows and columns where
+    these exceed the threshold.
 
     Args:
         x0: (L, C) features, scaled; x1: (S, C).
         mask0: (L,) bool of valid cells or None; mask1: (S,).
+        threshold: confidences up to it do not matter; cells that cannot exceed it get 0.
     """
     x0, x1 = x0.float(), x1.float()
-    cells0, cells1 = x0.shape[0], x1.shape[0]
-    step = max(1, BLOCK_ELEMENTS // cells1)
-    blocks = [slice(i, i + step) for i in range(0, cells0, step)]
+    sums0, sums1 = _stream_sums(x0, x1, mask0, mask1)
+    rows, columns = ((-each.log).exp().gt(threshold).nonzero()[:, 0] for each in (sums0, sums1))
+    index0, index1 = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in (x0, x1))
+    best = Best(x0.new_zeros(len(x0)), index0, x1.new_zeros(len(x1)), index1)
+    if not (len(rows) and len(columns)):
+        return best
+    some = _stream_best(
+        x0[rows],
+        x1[columns],
+        None if mask0 is None else mask0[rows],
+        None if mask1 is None else mask1[columns],
+        _Sums(*(each[rows] for each in sums0)),
+        _Sums(*(each[columns] for each in sums1)),
+    )
+    best.score0[rows], best.index0[rows] = some.score0, columns[some.index0]
+    best.score1[columns], best.index1[columns] = some.score1, rows[some.index1]
+    return best
 
-    def similarity(rows: slice, masked_value: float) -> Tensor:
+
+def _similarity_blocks(
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, masked_value: float
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their (rows, S) similarities, block after block."""
+    step = max(1, BLOCK_ELEMENTS // x1.shape[0])
+    for start in range(0, x0.shape[0], step):
+        rows = slice(start, start + step)
         block = x0[rows] @ x1.T
         if mask1 is not None:
             block.masked_fill_(~mask1[None], masked_value)
         if mask0 is not None:
             block.masked_fill_(~mask0[rows, None], masked_value)
-        return block
+        yield rows, block
 
+
+def _stream_sums(
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+) -> tuple[_Sums, _Sums]:
+    """Of the rows and of the columns."""
     lowest = torch.finfo(torch.float32).min
-    row_max, row_log = x0.new_empty(cells0), x0.new_empty(cells0)
-    column_max, column_sum = x0.new_full((cells1,), lowest), x0.new_zeros(cells1)
-    for rows in blocks:
-        block = similarity(rows, lowest)
+    row_max, row_log = x0.new_empty(len(x0)), x0.new_empty(len(x0))
+    column_max, column_sum = x1.new_full((len(x1),), lowest), x1.new_zeros(len(x1))
+    for rows, block in _similarity_blocks(x0, x1, mask0, mask1, lowest):
         row_max[rows] = block.amax(dim=1)
         row_log[rows] = (block - row_max[rows, None]).exp_().sum(dim=1).log()
         new_max = torch.maximum(column_max, block.amax(dim=0))
         column_sum = column_sum * (column_max - new_max).exp()
         column_sum += block.sub_(new_max).exp_().sum(dim=0)
         column_max = new_max
-    column_log = column_sum.log()
+    return _Sums(row_max, row_log), _Sums(column_max, column_sum.log())
 
-    score0, index0 = x0.new_empty(cells0), torch.zeros(cells0, dtype=torch.int64, device=x0.device)
-    score1, index1 = (
-        x0.new_full((cells1,), -math.inf),
-        torch.zeros(cells1, dtype=torch.int64, device=x0.device),
-    )
-    for rows in blocks:
-        block = similarity(rows, -math.inf)
-        log_confidence = (block - row_max[rows, None]).sub_(row_log[rows, None])
-        log_confidence += block.sub_(column_max).sub_(column_log)
+
+def _stream_best(
+    x0: Tensor,
+    x1: Tensor,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    sums0: _Sums,
+    sums1: _Sums,
+) -> Best:
+    score0, score1 = x0.new_empty(len(x0)), x1.new_full((len(x1),), -math.inf)
+    index0, index1 = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in (x0, x1))
+    for rows, block in _similarity_blocks(x0, x1, mask0, mask1, -math.inf):
+        log_confidence = (block - sums0.largest[rows, None]).sub_(sums0.log[rows, None])
+        log_confidence += block.sub_(sums1.largest).sub_(sums1.log)
         score0[rows], index0[rows] = log_confidence.max(dim=1)
         score, index = log_confidence.max(dim=0)
         better = score > score1

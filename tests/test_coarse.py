@@ -31,8 +31,10 @@ def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", block)
     scale = [1.0, 5.0, 330.0][seed % 3]  # the last gives similarities of 1e5
     dtype = [torch.float32, torch.float16, torch.bfloat16][seed // 3 % 3]
-    x0 = (torch.randn(rows, c, generator=g) * scale).to(dtype)
-    x1 = (torch.randn(columns, c, generator=g) * scale).to(dtype)
+    x0, x1 = (torch.randn(n, c, generator=g) * scale for n in (rows, columns))
+    if scale > 100:  # Whole numbers: their products are exact in any order.
+        x0, x1 = x0.round(), x1.round()
+    x0, x1 = x0.to(dtype), x1.to(dtype)
     if seed % 4 == 0:
         x0, x1 = (
             x0[torch.randint(0, rows, (rows,), generator=g)],
@@ -54,6 +56,19 @@ def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(chosen, top, atol=1e-4, rtol=1e-3)
     pairs = {(i, int(best.index0[i])) for i in range(rows) if best.index1[best.index0[i]] == i}
     assert len({j for _, j in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_cannot_exceed_the_threshold_is_left_out_and_changes_nothing(seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x0, x1 = (torch.randn(1, 6, 9, 11, generator=g) * [1, 3, 9][seed % 3] for _ in range(2))
+    mask0 = torch.rand(1, 9, 11, generator=g) > 0.3 if seed % 2 else None
+    threshold = [0.02, 0.2, 0.7, 1.0][seed % 4]
+    head = CoarseMatcher(CoarseConfig(border=0))
+    every = head.match(x0, x1, mask0, None, 0.0)
+    above = every.score > threshold
+    for found, expected in zip(head.match(x0, x1, mask0, None, threshold), every, strict=True):
+        torch.testing.assert_close(found, expected[above])
 
 
 def test_ties_go_to_the_lowest_index_and_stay_one_to_one() -> None:
