@@ -3,12 +3,15 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+# Gradio holds Pillow back (CONTRIBUTING.md), so it stays out of $(VENV).
+WEB := .venv-web
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	2>/dev/null && echo $$p && break; done)
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+PIP := -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+INSTALL := $(BIN)/python $(PIP)
 
-.PHONY: setup match test test-slow lint clean
+.PHONY: setup match test test-slow web test-web lint clean
 
 setup: $(VENV)/core.stamp
 
@@ -21,6 +24,12 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+web: $(WEB)/core.stamp
+	$(WEB)/bin/python -m matcher.web
+
+test-web: $(WEB)/dev.stamp
+	$(WEB)/bin/python -m pytest -m 'slow or not slow' tests/test_web.py tests/test_web_browser.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -37,5 +46,15 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
+$(WEB)/core.stamp: pyproject.toml requirements.lock
+	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 with venv is needed; set PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(WEB)
+	$(WEB)/bin/python $(PIP) --editable '.[web]'
+	@touch $@
+
+$(WEB)/dev.stamp: $(WEB)/core.stamp
+	$(WEB)/bin/python $(PIP) --editable '.[web,dev]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) $(WEB) outputs

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 
 from matcher.drawing import draw_coverage, draw_matches
 from matcher.estimation import estimate_fundamental, estimate_homography
@@ -26,8 +27,8 @@ GEOMETRIES = ("none", "fundamental", "homography")
 LOWEST = 0.02
 """Matches below are not kept; the slider filters the others without matching again."""
 MAX_PIXELS = 40_000_000
-MAX_UPLOAD = "30mb"
 MISSING = "needs gradio: pip install 'quadmatch[web]'"
+OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
 
 
 class Found(NamedTuple):
@@ -35,6 +36,7 @@ class Found(NamedTuple):
 
     image0: np.ndarray
     image1: np.ndarray
+    weights: str
     matches: Matches
     seconds: float
 
@@ -66,7 +68,7 @@ def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> 
     matcher = predictor(weights)
     started = time.perf_counter()
     matches = matcher.match(image0, image1, threshold=LOWEST)
-    return Found(image0, image1, matches, time.perf_counter() - started)
+    return Found(image0, image1, weights, matches, time.perf_counter() - started)
 
 
 def checked(image: np.ndarray | None, number: int) -> np.ndarray:
@@ -112,11 +114,12 @@ def main() -> int:
     if find_spec("gradio") is None:
         sys.stderr.write(f"E210 matcher.web: {MISSING}\n")
         return 2
-    from matcher.web_page import build_page
+    from matcher.web_page import build_page, launch
 
+    if int(PIL.__version__.split(".")[0]) < 13:
+        sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
     with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
-        page = build_page(Path(folder)).queue(max_size=8, default_concurrency_limit=1)
-        page.launch(server_name="127.0.0.1", share=False, max_file_size=MAX_UPLOAD)
+        launch(build_page(Path(folder)))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ from matcher.storage import write_matches
 from matcher.web import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets"
+MAX_UPLOAD = "30mb"
+FORGET = 3600
+"""Seconds after which uploads and results are deleted."""
+HEIGHT = 300
+DOWNLOADS = {"matches.csv": "Download matches (CSV)", "matches.png": "Download picture (PNG)"}
+NOTHING = None, "", None, *(gr.update(value=None, interactive=False) for _ in DOWNLOADS)
+"""What is shown without matches: picture, numbers, coverage and downloads."""
+MANUAL = """
+Click a point of image 0 to see what its cell looks at. Above: the blocks that each level of the
+QuadTree scored, opened ones outlined. Below: the levels together, beside full and linear attention
+on the same features, and the confidence of the match. *Self* layers look at image 0, *cross*
+layers at image 1.
+"""
 
 
 def guarded(action: Any, *values: Any) -> Any:
@@ -26,57 +40,97 @@ def guarded(action: Any, *values: Any) -> Any:
         raise gr.Error(str(error)) from error
 
 
+def result() -> Any:
+    """A picture to look at, without Gradio's button to publish it."""
+    return gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+
+
+def look(found: Found | None, point: Sequence[float] | None, layer: float) -> np.ndarray | None:
+    """The attention of a point of image 0, once there is one."""
+    if found is None or point is None:
+        return None
+    trace = guarded(trace_attention, predictor(found.weights), found.image0, found.image1)
+    drawn = found.image0, found.image1, trace, point
+    return guarded(lambda: draw_attention(*drawn, layer=int(layer)))
+
+
 def build_page(folder: Path) -> Any:
     """The page as Gradio blocks; downloads are written below `folder`."""
 
     def refresh(found: Found | None, threshold: float, geometry: str, request: gr.Request) -> tuple:
         if found is None:
-            return None, None, None, None, None
+            return NOTHING
         shown = guarded(show, found, threshold, geometry)
         place = folder / str(request.session_hash)
         place.mkdir(parents=True, exist_ok=True)
         write_matches(place / "matches.csv", shown.record)
         write_picture(place / "matches.png", shown.picture)
-        files = str(place / "matches.csv"), str(place / "matches.png")
-        return shown.picture, shown.coverage, shown.numbers, *files
+        numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
+        files = [gr.update(value=str(place / name), interactive=True) for name in DOWNLOADS]
+        return shown.picture, f"**{numbers}**", shown.coverage, *files
 
-    def match(image0: Any, image1: Any, weights: str) -> Found:
-        return guarded(find, image0, image1, weights)
+    def match(
+        image0: Any, image1: Any, weights: str, threshold: float, geometry: str, request: gr.Request
+    ) -> tuple:
+        found = guarded(find, image0, image1, weights)
+        return found, *refresh(found, threshold, geometry, request)
 
-    def look(found: Found | None, weights: str, layer: int, event: gr.SelectData) -> np.ndarray:
+    def point_at(found: Found | None, layer: float, event: gr.SelectData) -> tuple:
         if found is None:
             raise gr.Error("match the images first")
-        trace = guarded(trace_attention, predictor(weights), found.image0, found.image1)
-        number = int(layer) % len(trace.layers)
-        drawn = (found.image0, found.image1, trace, event.index)
-        return guarded(lambda: draw_attention(*drawn, layer=number))
+        return event.index, look(found, event.index, layer), gr.Tabs(selected="attention")
 
-    with gr.Blocks(title="quadmatch", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# quadmatch\nTwo photographs of one place; what is where in the other?")
-        found = gr.State(None)
+    with gr.Blocks(
+        title="quadmatch", analytics_enabled=False, delete_cache=(600, FORGET), fill_width=True
+    ) as page:
+        gr.Markdown("# quadmatch\nTwo photographs of one place: what is where in the other?")
+        found, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
         with gr.Row():
-            images = [gr.Image(label=f"image {n}", type="numpy", sources=["upload"]) for n in "01"]
-        examples = [str(EXAMPLES / f"demo{n}.jpg") for n in (0, 1)]
+            images = [
+                gr.Image(label=f"image {n}", type="numpy", sources=["upload"], height=HEIGHT)
+                for n in "01"
+            ]
+        examples = [str(EXAMPLES / f"demo{n}.jpg") for n in "01"]
         if all(Path(path).is_file() for path in examples):
-            gr.Examples([examples], images, cache_examples=False)
+            gr.Examples([examples], images, cache_examples=False, label="Or take these")
         with gr.Row():
             weights = gr.Dropdown(list(WEIGHTS), value="compact", label="weights")
             geometry = gr.Dropdown(list(GEOMETRIES), value="fundamental", label="geometry")
             threshold = gr.Slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
         start = gr.Button("Match", variant="primary")
-        picture = gr.Image(label="matches", interactive=False)
-        numbers = gr.Dataframe(headers=["what", "value"], label="numbers", interactive=False)
+        numbers = gr.Markdown()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Matches"):
+                picture = result()
+            with gr.Tab("Coverage"):
+                coverage = result()
+            with gr.Tab("Attention", id="attention"):
+                gr.Markdown(MANUAL)
+                layer = gr.Number(-1, label="layer (0 is the first, -1 the last)", precision=0)
+                attention = result()
         with gr.Row():
-            table = gr.DownloadButton("Download matches (CSV)")
-            drawing = gr.DownloadButton("Download picture (PNG)")
-        coverage = gr.Image(label="coverage", interactive=False)
-        gr.Markdown("Click a point of image 0 to see what its cell looks at.")
-        layer = gr.Number(1, label="layer of the transformer", precision=0, minimum=0)
-        attention = gr.Image(label="attention", interactive=False)
-        shown = [picture, coverage, numbers, table, drawing]
-        settings = [found, threshold, geometry]
-        start.click(match, [*images, weights], found).success(refresh, settings, shown)
-        threshold.release(refresh, settings, shown)
-        geometry.change(refresh, settings, shown)
-        images[0].select(look, [found, weights, layer], attention)
+            files = [gr.DownloadButton(label, interactive=False) for label in DOWNLOADS.values()]
+        shown = [picture, numbers, coverage, *files]
+        settings = [threshold, geometry]
+        start.click(match, [*images, weights, *settings], [found, *shown])
+        for setting in settings:
+            setting.change(refresh, [found, *settings], shown, trigger_mode="always_last")
+        images[0].select(point_at, [found, layer], [point, attention, tabs])
+        layer.change(look, [found, point, layer], attention)
+        for image in images:
+            image.change(
+                lambda: (None, None, None, *NOTHING), None, [found, point, attention, *shown]
+            )
     return page
+
+
+def launch(page: Any, **options: Any) -> Any:
+    """Serve the page on this machine alone; `options` as Gradio's."""
+    page.queue(max_size=8, default_concurrency_limit=1)
+    return page.launch(
+        server_name="127.0.0.1",
+        share=False,
+        max_file_size=MAX_UPLOAD,
+        footer_links=[],
+        **options,
+    )
