@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.backbone import fold_norms
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
@@ -244,8 +245,10 @@ def load_matcher(
     """
     _require_options(threshold, top_k)
     device = find_device(device)
+    model = load_safetensors(resolve(os.fspath(name_or_path), offline=offline)).eval()
+    fold_norms(model)
     return Predictor(
-        load_safetensors(resolve(os.fspath(name_or_path), offline=offline)),
+        model,
         device=device,
         threshold=threshold,
         max_side=max_side,
@@ -292,6 +295,8 @@ def pad_feature_maps(
 
 
 def _stack(maps: Sequence[Tensor]) -> Tensor:
+    if len(maps) == 1:
+        return maps[0]
     height, width = (max(m.shape[side] for m in maps) for side in (-2, -1))
     return torch.cat([F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in maps])
 

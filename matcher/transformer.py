@@ -28,7 +28,7 @@ class ConvMLP(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """(B, h, w, C) tokens; (B, h, w) bool of valid tokens."""
-        hidden = F.relu(self.expand(tokens))
+        hidden = F.relu(self.expand(tokens), inplace=True)
         if mask is not None:
             hidden = hidden * mask[..., None]
         hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
