@@ -1,11 +1,15 @@
-"""Draw the figures of docs/ anew from the demo pair and the bundled weights.
+"""Draw the figures of the documentation anew, and measure what its text says about them.
 
 python docs/make_figures.py
+
+Needs the demo pair, the bundled weights, and for one figure ../shared/eval.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -17,46 +21,141 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from matcher import load_matcher  # noqa: E402
+from matcher import Predictor, load_matcher  # noqa: E402
 from matcher.attention_drawing import (  # noqa: E402
     animate_descent,
     draw_attention,
     draw_heads,
     write_animation,
 )
-from matcher.attention_map import trace_attention  # noqa: E402
+from matcher.attention_map import AttentionTrace, Blocks, trace_attention  # noqa: E402
 from matcher.drawing import draw_coverage, draw_matches  # noqa: E402
+from matcher.estimation import estimate_fundamental  # noqa: E402
 from matcher.images import read_rgb  # noqa: E402
 from matcher.storage import write_atomically  # noqa: E402
+from matcher.structures import Matches  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
-POINT = (330, 200)
+WEIGHTS = ROOT / "matcher" / "weights" / "compact.safetensors"
+DEMO = ROOT / "assets" / "demo0.jpg", ROOT / "assets" / "demo1.jpg"
+DEMO_PLACE = (330, 200)
+REAL_FOLDER = ROOT.parent / "shared" / "eval" / "strecha" / "images"
+REAL = REAL_FOLDER / "fountain-P11_0004.jpg", REAL_FOLDER / "fountain-P11_0007.jpg"
+REAL_PLACE = (368, 262)
 TOPKS = (16, 8, 8)
+TURNS = (0, 20, 45, 90, 180)
 
 
-def main() -> None:
-    paths = ROOT / "assets" / "demo0.jpg", ROOT / "assets" / "demo1.jpg"
-    image0, image1 = (read_rgb(path) for path in paths)
+def main() -> int:
+    if not REAL_FOLDER.is_dir():
+        sys.stderr.write(f"{REAL_FOLDER} is not there: nothing was drawn\n")
+        return 1
     matcher = load_matcher("compact", device="cpu")
-    matches = matcher.match(*paths)
-    trace = trace_attention(matcher, *paths)
-    save("matches.jpg", draw_matches(image0, image1, matches))
-    save("coverage.jpg", draw_coverage(image0, image1, matches))
-    save("attention.jpg", draw_attention(image0, image1, trace, POINT), width=1500)
-    save("heads.jpg", draw_heads(image0, image1, trace, POINT, width=240))
-    frames = animate_descent(image0, image1, trace, POINT, head=0, width=220)
+    images = [read_rgb(path) for path in DEMO]
+    matches = matcher.match(*DEMO)
+    save(ROOT / "assets" / "demo_matches.jpg", draw_matches(*images, matches), width=1300)
+    save(FOLDER / "coverage.jpg", draw_coverage(*images, matches))
+    trace, point = trace_attention(matcher, *DEMO), matched_near(DEMO_PLACE, matches)
+    save(FOLDER / "attention.jpg", draw_attention(*images, trace, point), width=1500)
+    save(FOLDER / "heads.jpg", draw_heads(*images, trace, point, width=240))
+    frames = animate_descent(*images, trace, point, head=0, width=220)
     write_animation(FOLDER / "descent.gif", frames)
     draw_cost()
+    real_trace = trace_attention(matcher, *REAL)
+    real_point = matched_near(REAL_PLACE, matcher.match(*REAL))
+    sketches = [sketch(read_rgb(path)) for path in REAL]
+    save(FOLDER / "attention_real.jpg", draw_attention(*sketches, real_trace, real_point), 1400)
+    table = attention_table({"demo": (trace, point), "fountain": (real_trace, real_point)})
+    write_measured("how_it_works.md", table)
+    write_measured("troubleshooting.md", turning_table(matcher, *images))
+    return 0
 
 
-def save(name: str, picture: np.ndarray, width: int = 1000) -> None:
+def matched_near(place: tuple[int, int], matches: Matches) -> tuple[float, float]:
+    """The confident point of image 0 that is nearest to a place, for figures of any weights."""
+    points = matches.above(0.5).numpy()[0]
+    x, y = points[np.linalg.norm(points - place, axis=1).argmin()].tolist()
+    return x, y
+
+
+def save(path: Path, picture: np.ndarray, width: int = 1000) -> None:
     """A JPEG of at most `width` pixels."""
     scale = min(1.0, width / picture.shape[1])
     size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     out = BytesIO()
     Image.fromarray(small).save(out, "JPEG", quality=80, optimize=True)
-    write_atomically(FOLDER / name, out.getvalue())
+    write_atomically(path, out.getvalue())
+
+
+def sketch(image: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: bright outlines on dark, in place of a photograph that is not ours to show."""
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.2)
+    edges = cv2.Canny(gray, 25, 70)
+    return cv2.addWeighted(edges, 0.5, np.full_like(edges, 50), 1.0, 0)
+
+
+def write_measured(page: str, table: str) -> None:
+    """Replace what stands between the marks of a page of docs/."""
+    path = ROOT / "docs" / page
+    digest = sha256(WEIGHTS.read_bytes()).hexdigest()[:8]
+    block = f"<!-- measured with the weights {digest} -->\n{table}<!-- end -->"
+    marked = r"<!-- measured with the weights \w* -->\n.*?<!-- end -->"
+    text, count = re.subn(marked, block, path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"{path}: {count} places for the table, not one")
+    write_atomically(path, text.encode())
+
+
+def attention_table(seen: dict[str, tuple[AttentionTrace, tuple[float, float]]]) -> str:
+    """What the last layer looks at from the point of each figure, the mean of its heads."""
+    columns = [attention_numbers(*each) for each in seen.values()]
+    lines = [
+        f"| last layer, mean of its heads | {' | '.join(seen)} |",
+        "|---|" + "---:|" * len(seen),
+    ]
+    lines += [f"| {name} | {' | '.join(c[name] for c in columns)} |" for name in columns[0]]
+    return "\n".join(lines) + "\n"
+
+
+def attention_numbers(trace: AttentionTrace, point: tuple[float, float]) -> dict[str, str]:
+    heads = range(trace.layer(-1).query.shape[0])
+    scored, held, peaks = [], [], {"full": [], "linear": []}
+    for head in heads:
+        full, linear = trace.full(point, -1, head), trace.linear(point, -1, head)
+        finest = trace.quadtree(point, -1, head)[-1]
+        scored.append(len(finest) / len(full))
+        held.append(full.scores[np.isin(keys(full), keys(finest))].sum())
+        peaks["full"].append(full.scores.max() * len(full))
+        peaks["linear"].append(linear.scores.max() * len(linear))
+    return {
+        "cells that the finest level scores": f"{np.mean(scored):.1%}",
+        "share of full attention that lies in them": f"{np.mean(held):.0%}",
+        "peak of full attention, in even shares": f"{np.mean(peaks['full']):.0f}",
+        "peak of linear attention, in even shares": f"{np.mean(peaks['linear']):.1f}",
+        "largest confidence of a match": f"{trace.confidence(point).scores.max():.2f}",
+    }
+
+
+def keys(blocks: Blocks) -> np.ndarray:
+    """A number for the lower right corner of each block, alike for the same cells."""
+    corners = np.rint(2 * blocks.boxes[:, 2:]).astype(np.int64)
+    return corners[:, 0] * 2**20 + corners[:, 1]
+
+
+def turning_table(matcher: Predictor, image0: np.ndarray, image1: np.ndarray) -> str:
+    """Matches and inliers of image 0 and a turned image 1 on a canvas that holds all of it."""
+    lines = ["| turned by | matches | inliers of one epipolar geometry |", "|---:|---:|---:|"]
+    height, width = image1.shape[:2]
+    side = int(np.ceil(np.hypot(height, width)))
+    for degrees in TURNS:
+        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+        turn[:, 2] += (side - width) / 2, (side - height) / 2
+        matches = matcher.match(image0, cv2.warpAffine(image1, turn, (side, side)))
+        found = estimate_fundamental(*matches.numpy()[:2])
+        inliers = 0 if found is None else int(found.inliers.sum())
+        lines.append(f"| {degrees}° | {len(matches)} | {inliers} |")
+    return "\n".join(lines) + "\n"
 
 
 def quadtree_scores(width: int, height: int) -> int:
@@ -92,4 +191,4 @@ def draw_cost() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

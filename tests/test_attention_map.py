@@ -16,6 +16,7 @@ from matcher.attention_drawing import (
     draw_attention,
     draw_blocks,
     draw_heads,
+    draw_point,
     write_animation,
 )
 from matcher.attention_map import (
@@ -233,6 +234,15 @@ def test_heavy_blocks_are_yellow_and_opened_ones_outlined() -> None:
     red, _, blue = picture[0, 120].astype(int)
     assert red - blue > 100
     assert picture[20, 120, 2] > picture[20, 120, 0]
+
+
+def test_a_ring_lies_around_the_point_and_leaves_the_rest_alone() -> None:
+    image = np.full((60, 120, 3), 128, np.uint8)
+    picture = draw_point(image, (89.5, 14.5), width=480)
+    rows, columns = np.nonzero((picture != 128).any(axis=2))
+    assert rows.mean() == pytest.approx(4 * 15 - 0.5, abs=1)
+    assert columns.mean() == pytest.approx(4 * 90 - 0.5, abs=1)
+    assert np.ptp(rows) == np.ptp(columns) < 40
 
 
 def test_pictures_show_every_level_and_head(trace: AttentionTrace) -> None:

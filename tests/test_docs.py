@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_the_configuration_reference_is_up_to_date() -> None:
     generator = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert written == generator["document"](), "run: python docs/make_configuration.py"
+
+
+def test_what_the_docs_say_was_measured_with_the_bundled_weights() -> None:
+    weights = (ROOT / "matcher" / "weights" / "compact.safetensors").read_bytes()
+    said = {
+        digest
+        for page in PAGES
+        for digest in re.findall(r"measured with the weights (\w+)", page.read_text("utf-8"))
+    }
+    assert said == {sha256(weights).hexdigest()[:8]}, "run: python docs/make_figures.py"
 
 
 def test_figures_of_the_docs_are_small() -> None:

@@ -161,6 +161,17 @@ def test_coverage_is_the_share_of_cells_with_a_keypoint() -> None:
     assert coverage(np.stack([x.ravel(), y.ravel()], 1), (480, 640)) == 1.0
 
 
+def test_an_overlay_joins_where_a_point_was_and_where_it_went() -> None:
+    """480 x 640 is drawn 720 high: a line in row 200, 100 to 300, lies in row 300, 150 to 450."""
+    picture = draw_overlay(GREY, GREY, pair((100, 200, 300, 200, 1.0)))[:720]
+    yellow = tuple(int(c) for c in palette(np.array([1.0]))[0])
+    rows, columns = np.nonzero(near(picture, yellow))
+    assert abs(rows - 301).max() <= 6
+    assert abs(columns.min() - 150) <= 3
+    assert abs(columns.max() - 450) <= 6
+    assert (np.ptp(picture[:280].astype(int), axis=-1) == 0).all()
+
+
 def test_coverage_colours_only_where_matches_are() -> None:
     matches = pair(*((100 + i, 100, 500, 300 + i, 1.0) for i in range(20)))
     picture = draw_coverage(GREY, GREY, matches)[:720]
