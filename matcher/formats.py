@@ -7,6 +7,7 @@ allocates what a header merely declares.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import zipfile
@@ -25,6 +26,8 @@ ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model", "T_0to1")
 MODELS = ("model", "T_0to1")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
+SEAL, SEAL_BYTES = "quadmatch results, sha256 of what follows this block: ", 512
+
 Arrays = dict[str, np.ndarray]
 Attributes = dict[str, str | int | float]
 
@@ -40,17 +43,28 @@ def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", userblock_size=SEAL_BYTES) as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
-    return buffer.getvalue()
+    return sealed(buffer.getvalue())
+
+
+def sealed(data: bytes) -> bytes:
+    """An HDF5 file whose user block holds the SHA-256 of what follows.
+
+    Damaged metadata can crash the HDF5 library, so it is only given files that are whole.
+    """
+    digest = hashlib.sha256(data[SEAL_BYTES:]).hexdigest()
+    return f"{SEAL}{digest}\n".encode().ljust(SEAL_BYTES, b"\0") + data[SEAL_BYTES:]
 
 
 def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
     import h5py
 
+    if not data.startswith(SEAL.encode()) or sealed(data) != data:
+        raise ValueError("it is damaged, or another program wrote or changed it")
     with h5py.File(io.BytesIO(data), "r") as file:
         arrays = {name: hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
         attributes = {

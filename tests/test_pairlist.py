@@ -112,8 +112,8 @@ def test_names_survive_a_file(tmp_path: Path) -> None:
     names = ["a\nb", "%0A", "é", "e\u0301", "x" * 255, os.fsdecode(b"\xff%\xfe"), "../a", " "]
     pairs = PairList.of((a, b) for a in names for b in names)
     images = ImageFiles(np.arange(len(names)) - 1, np.arange(len(names)) << 60)
-    (tmp_path / "pairs.h5").write_bytes(encode_list(pairs, images))
-    again, files = read_list(tmp_path / "pairs.h5")
+    (tmp_path / "pairs.npz").write_bytes(encode_list(pairs, images))
+    again, files = read_list(tmp_path / "pairs.npz")
     assert again.names == names
     assert (again.index == pairs.index).all()
     assert not files.differs(images).any()

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from matcher.batch.names import Root, decode_name, encode_name
 from matcher.batch.pairlist import PairList
 from matcher.errors import StorageError, UsageError
-from matcher.formats import hdf5_array
 
 SCHEMA = "quadmatch-run/1"
 SHOWN = 10
 LISTED = ("names", "index", "size", "changed")
-MAX_LIST = 2**32
+MAX_LIST_BYTES = 2**35
+BROKEN = (ArithmeticError, LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile,
+          NotImplementedError, RuntimeError, EOFError, zlib.error)  # fmt: skip
+"""What a damaged list raises."""
 Settings = Mapping[str, str | int | float | bool | None]
 
 
@@ -118,18 +121,16 @@ def shortened(names: list[str]) -> str:
 
 
 def encode_list(pairs: PairList, images: ImageFiles) -> bytes:
-    """Names, pairs and image fingerprints as HDF5 bytes."""
+    """Names, pairs and image fingerprints as the bytes of an npz file."""
     names = "\n".join(map(encode_name, pairs.names)).encode()
-    arrays = {
-        "names": np.frombuffer(names, np.uint8),
-        "index": pairs.index.astype(np.uint32),
-        "size": images.size.astype(np.float64),
-        "changed": images.changed.view(np.uint64),
-    }
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
+    np.savez(
+        buffer,
+        names=np.frombuffer(names, np.uint8),
+        index=pairs.index,
+        size=images.size,
+        changed=images.changed,
+    )
     return buffer.getvalue()
 
 
@@ -140,13 +141,16 @@ def read_list(path: Path) -> tuple[PairList, ImageFiles]:
         StorageError: damaged (E402).
     """
     try:
-        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-            arrays = {name: hdf5_array(file, name, MAX_LIST) for name in LISTED}
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_LIST_BYTES:
+                raise ValueError(f"unpacks to more than {MAX_LIST_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in LISTED}
         names = [decode_name(text) for text in arrays["names"].tobytes().decode().split("\n")]
         pairs = PairList(names, arrays["index"].astype(np.int32))
         if pairs.index.min() < 0 or pairs.index.max() >= len(names):
             raise ValueError("pairs of images that are not in the list")
-        size, changed = arrays["size"].astype(np.int64), arrays["changed"].view(np.int64)
-        return pairs, ImageFiles(size, changed)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        files = ImageFiles(arrays["size"].astype(np.int64), arrays["changed"].astype(np.int64))
+        return pairs, files
+    except BROKEN as error:
         raise StorageError(402, path, f"not a readable list: {error}") from error

@@ -21,7 +21,7 @@ from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
 from matcher.errors import StorageError, UsageError
 from matcher.storage import write_atomically
 
-MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.h5", "shards", "lock", "lock.pid"
+MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.npz", "shards", "lock", "lock.pid"
 LOCK_SECONDS = 0.5
 
 
