@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PIP := -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 INSTALL := $(BIN)/python $(PIP)
 
-.PHONY: setup match test test-slow web test-web lint clean
+.PHONY: setup match test test-slow web test-web bench lint clean
 
 setup: $(VENV)/core.stamp
 
@@ -31,6 +31,9 @@ web: $(WEB)/core.stamp
 test-web: $(WEB)/dev.stamp
 	$(WEB)/bin/python -m pytest -m 'slow or not slow' tests/test_web.py tests/test_web_browser.py
 
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks --report docs/performance.md
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +47,10 @@ $(VENV)/core.stamp: pyproject.toml requirements.lock
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	$(INSTALL) --editable '.[dev,bench]'
 	@touch $@
 
 $(WEB)/core.stamp: pyproject.toml requirements.lock

@@ -1,0 +1,158 @@
+"""Measure and report: `python -m benchmarks`; `--help` lists how to choose a part of it.
+
+Each method runs in a process of its own, so that its peak memory is its own. The processes take
+turns call by call, so that a slow moment of the machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.pair_methods import METHODS, needed_bytes
+from benchmarks.report import write_report
+from benchmarks.worker import Case, Worker
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = ("480x640", "832x832", "1024x1024", "1600x1184", "2048x2048")
+ATTENTION = ("quadtree", "published", "sdpa", "linear")
+EXTRA = {"EfficientLoFTR": "transformers"}
+MEMORY = 12e9
+"""Peers whose matrix of confidences needs more are left out."""
+CALIBRATED = 480 * 640
+"""Pixels up to which whole pairs are calibrated to equally many matches: that takes a call."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    rows = json.loads(options.output.read_text()) if options.output.is_file() else []
+    run = time.strftime("%Y-%m-%d %H:%M:%S")
+    for group in groups(options):
+        for row in measure(group, options):
+            row["run"] = run
+            rows = [*(old for old in rows if key(old) != key(row)), row]
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.report:
+        write_report(rows, options.report)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    out.add_argument("--parts", nargs="*", default=["attention", "pair"], help="none: report only")
+    out.add_argument("--sizes", nargs="+", default=SIZES, help="pixels HxW; tokens are at 1/8")
+    out.add_argument("--methods", nargs="+", help=f"of {[*METHODS]} or the attention calls")
+    out.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    out.add_argument("--devices", nargs="+", default=devices())
+    out.add_argument("--repeats", type=int, default=7, help="at most")
+    out.add_argument("--seconds", type=float, default=8.0, help="of a method, size and dtype")
+    out.add_argument("--threads", type=int, default=torch.get_num_threads())
+    results = ROOT / "outputs" / "benchmarks.json"
+    out.add_argument("--output", type=Path, default=results, help="new rows replace old ones")
+    out.add_argument("--report", type=Path, help="such as docs/performance.md")
+    return out
+
+
+def devices() -> list[str]:
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def groups(options: argparse.Namespace) -> list[list[Case]]:
+    """Cases to compare with one another, which are measured in turns."""
+    out: list[list[Case]] = []
+    for text in options.sizes:
+        height, width = (int(side) for side in text.split("x"))
+        size = (height, width)
+        for dtype in options.dtypes:
+            for device in options.devices if "pair" in options.parts else ():
+                if dtype == "bfloat16" and device == "cpu" and size != (480, 640):
+                    continue
+                out.append(
+                    [
+                        Case("pair", name, size, dtype, device=device,
+                             calibrate=height * width <= CALIBRATED)
+                        for name in METHODS
+                        if needed_bytes(name, size) <= MEMORY and available(name)
+                        and not (name == "OpenCV SIFT" and (dtype != "float32" or device != "cpu"))
+                    ]
+                )  # fmt: skip
+            for training in (False, True) if "attention" in options.parts else ():
+                out.append([Case("attention", name, size, dtype, training) for name in ATTENTION])
+    if options.methods:
+        out = [[case for case in group if case.method in options.methods] for group in out]
+    return [group for group in out if group]
+
+
+def available(method: str) -> bool:
+    return method not in EXTRA or find_spec(EXTRA[method]) is not None
+
+
+def measure(group: Sequence[Case], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the cases that could be measured; the others are told on stderr."""
+    workers = {case: Worker(options.threads) for case in group}
+    times: dict[Case, list[float]] = {}
+    for case, worker in workers.items():
+        if attempt(case, lambda w=worker, c=case: w.order("prepare", c)) is not False:
+            times[case] = []
+    for turn in range(options.repeats + 1):
+        for case, taken in list(times.items()):
+            if turn > 1 and sum(taken) > options.seconds:
+                continue
+            seconds = attempt(case, lambda w=workers[case]: w.order("seconds"))
+            if seconds is False:
+                del times[case]
+            elif turn == 1 and taken[0] <= options.seconds:
+                times[case] = [seconds]  # The first call warmed up.
+            elif turn != 1:
+                taken.append(seconds)
+    rows = [row_of(case, taken, workers[case]) for case, taken in times.items()]
+    for worker in workers.values():
+        worker.close()
+    return rows
+
+
+def row_of(case: Case, taken: Sequence[float], worker: Worker) -> dict[str, Any]:
+    peak = worker.order("peak_megabytes")
+    flops, matches = (0, 0)
+    if case.device == "cpu" and statistics.median(taken) < 10:
+        counted = attempt(case, lambda: worker.order("count"))
+        flops, matches = counted or (0, 0)
+    row = {
+        "part": case.part, "method": case.method, "size": list(case.size), "dtype": case.dtype,
+        "training": case.training, "device": case.device, "tokens": case.tokens,
+        "seconds": statistics.median(taken), "least": min(taken), "most": max(taken),
+        "repeats": len(taken), "peak_megabytes": peak, "flops": flops, "matches": matches,
+    }  # fmt: skip
+    name = f"{case.part} {case.method} {case.size[0]}x{case.size[1]} {case.dtype}"
+    spread = f"[{min(taken):.3f}, {max(taken):.3f}]"
+    what = "step" if case.training else "call"
+    print(f"{name:48} {what} {row['seconds']:8.3f} s {spread} {peak:6.0f} MB", flush=True)
+    return row
+
+
+def attempt(case: Case, what: Any) -> Any:
+    """What `what` returns, or False with a line on stderr."""
+    try:
+        return what()
+    except RuntimeError as error:
+        print(f"left out: {case}: {error}", file=sys.stderr)
+        return False
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("part", "method", "size", "dtype", "training", "device")
+    return tuple(str(row[name]) for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The page of figures: tables, growth with the number of tokens, one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matcher.storage import write_atomically
+
+Row = dict[str, Any]
+TARGETS = (
+    ("kornia LoFTR", "compact", 12.0),
+    ("kornia LoFTR", "published", 1.2),
+)
+INTRODUCTION = """\
+# Speed and memory
+
+Written by `python -m benchmarks --report docs/performance.md`. Each method runs in a process of
+its own, and the processes take turns call by call. A time is the median of the repeats, with the
+least and the most in brackets. Memory is the largest resident size of the process, with Python
+and PyTorch in it; on a GPU that of the tensors. FLOPs are those that `torch.utils.flop_counter`
+knows, products and convolutions. Peers have random weights. At 480x640 every matcher is told the
+threshold at which it refines an eighth as many matches as there are cells of 8x8 pixels, where it
+has so many; at larger sizes the threshold is 0. Growth is the exponent e in time ~ tokens^e,
+fitted over all sizes measured.
+"""
+
+
+def growth(tokens: Sequence[float], seconds: Sequence[float]) -> float | None:
+    """Least-squares exponent of a power law; None from fewer than two sizes."""
+    if len(set(tokens)) < 2:
+        return None
+    x, y = [math.log(t) for t in tokens], [math.log(s) for s in seconds]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
+
+
+def write_report(rows: Sequence[Row], path: Path) -> None:
+    """Write the page, and the figure to ``images/performance.png`` beside it."""
+    sections = [INTRODUCTION]
+    for title, chosen in sections_of(rows):
+        sections.append(f"\n## {title}\n\n{table(chosen)}")
+    found = ratios(rows)
+    if found:
+        sections.append("\n## Ratios at 480x640, in one run\n\n" + found)
+    figure = path.parent / "images" / "performance.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw(rows, figure)
+    sections.append(f"\n![Seconds over tokens](images/{figure.name})\n")
+    write_atomically(path, "".join(sections).encode())
+
+
+def sections_of(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    names = {
+        ("attention", False): "Attention call, forward",
+        ("attention", True): "Attention call, training step",
+        ("pair", False): "Whole pair",
+    }
+    out: list[tuple[str, list[Row]]] = []
+    for device, dtype in sorted({(r["device"], r["dtype"]) for r in rows}):
+        for (part, training), name in names.items():
+            chosen = [
+                r for r in rows
+                if (r["part"], r["training"], r["device"], r["dtype"])
+                == (part, training, device, dtype)
+            ]  # fmt: skip
+            if chosen:
+                out.append((f"{name}, {dtype}, {device}", chosen))
+    return out
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each method and size, the growth with the last size of a method."""
+    lines = [
+        "| method | size | tokens | seconds | peak MB | GFLOP | matches | growth |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of_method = sorted((r for r in rows if r["method"] == method), key=lambda r: r["tokens"])
+        exponent = growth([r["tokens"] for r in of_method], [r["seconds"] for r in of_method])
+        for row in of_method:
+            last = row is of_method[-1] and exponent is not None
+            lines.append(
+                f"| {method} | {row['size'][0]}x{row['size'][1]} | {row['tokens']} "
+                f"| {row['seconds']:.3g} [{row['least']:.3g}, {row['most']:.3g}] "
+                f"| {row['peak_megabytes']:.0f} | {row['flops'] / 1e9 or float('nan'):.3g} "
+                f"| {row['matches'] or ''} | {f'{exponent:.2f}' if last else ''} |"
+            )
+    return "\n".join(lines).replace("| nan |", "|  |") + "\n"
+
+
+def ratios(rows: Sequence[Row]) -> str:
+    lines = []
+    for slow, fast, target in TARGETS:
+        times = {
+            (r["method"], r["run"]): r["seconds"] for r in rows
+            if r["part"] == "pair" and r["size"] == [480, 640]
+            and r["dtype"] == "float32" and r["device"] == "cpu"
+        }  # fmt: skip
+        for (method, run), seconds in times.items():
+            if method == slow and (fast, run) in times:
+                ratio = seconds / times[fast, run]
+                lines.append(f"| {slow} / {fast} | {ratio:.2f} | >= {target:g} |")
+    head = "| times | measured | wanted |\n|---|---|---|\n"
+    return head + "\n".join(lines) + "\n" if lines else ""
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Seconds over tokens, one panel for each section of the CPU in fp32."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [s for s in sections_of(rows) if s[0].endswith("float32, cpu")]
+    figure = Figure(figsize=(4 * max(1, len(panels)), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (title, chosen) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for method in dict.fromkeys(row["method"] for row in chosen):
+            points = sorted((r["tokens"], r["seconds"]) for r in chosen if r["method"] == method)
+            axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=method)
+        axes.set(title=title.removesuffix(", float32, cpu"), xlabel="tokens", ylabel="seconds")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=100)
