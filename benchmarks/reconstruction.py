@@ -2,9 +2,9 @@
 
     python benchmarks/reconstruction.py ../shared/eval/strecha RUNS document=docs/reconstruction.md
 
-Matches each image of a scene with the next ones by `match.py pairs=... export=colmap`, with the
-true intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
-``pairs_with_gt.txt`` after the best similarity. RUNS is a folder to work in: what is matched there
+Matches the pairs of a scene in ``pairs_with_gt.txt`` by `match.py pairs=... export=colmap`, with
+the true intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
+that file after the best similarity. RUNS is a folder to work in: what is matched there
 already is not matched again. Further words: ``scenes=A,B`` (names of images begin so),
 ``merge=1,2,4`` (pixels), ``document=FILE`` and options of match.py. Needs the extra ``sfm``.
 """
@@ -26,7 +26,6 @@ import match  # noqa: E402
 from matcher.batch.extras import require_extra  # noqa: E402
 from matcher.batch.run import open_run  # noqa: E402
 
-WINDOW = 4
 DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
 PAGE = """\
 # Reconstruction
@@ -37,11 +36,11 @@ Written by `python benchmarks/reconstruction.py`; do not edit. To make it anew:
 python benchmarks/reconstruction.py ../shared/eval/strecha RUNS{options} document=docs/reconstruction.md
 ```
 
-The photographs of Strecha's fountain-P11 and Herz-Jesus-P25 at a long side of 832 pixels, each
-matched with the next {window} by our matcher alone, points merged in cells of `merge` pixels
-(`match.py pairs=... export=colmap`), the true intrinsics, then COLMAP's incremental mapping with
-its own settings. Centre error: distance of the camera centres from the surveyed ones after the best
-similarity. Weights sha256 {weights}.
+The photographs of Strecha's fountain-P11 and Herz-Jesus-P25 at a long side of 832 pixels. The
+pairs that see the same ({pairs}) are matched by our matcher alone, points merged in cells of
+`merge` pixels (`match.py pairs=... export=colmap`); the true intrinsics, then COLMAP's incremental
+mapping with its own settings. Centre error: distance of the camera centres from the surveyed ones
+after the best similarity. Weights sha256 {weights}.
 
 {table}
 """  # noqa: E501
@@ -79,10 +78,15 @@ class Score(NamedTuple):
         )
 
 
+def true_rows(folder: Path, scene: str) -> list[list[str]]:
+    """The columns of ``pairs_with_gt.txt`` for the pairs of a scene."""
+    rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
+    return [row for row in rows if row[0].startswith(scene)]
+
+
 def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Camera centres (3,) by name, in metres from the first camera, and the (3, 3) intrinsics."""
-    rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
-    rows = [row for row in rows if row[0].startswith(scene)]
+    rows = true_rows(folder, scene)
     step = {}
     for name0, name1, *values in rows:
         T_0to1 = np.array(values[20:36], float).reshape(4, 4)
@@ -125,7 +129,7 @@ def scores(
     centres, K = ground_truth(folder, scene)
     names, run = list(centres), runs / scene
     run.mkdir(parents=True, exist_ok=True)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 : i + 1 + WINDOW]]
+    pairs = sorted((row[0], row[1]) for row in true_rows(folder, scene))
     (run / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
     for merge in merges:
         code = match.main([
@@ -156,8 +160,8 @@ def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words[2:])
     chosen = {name: given.pop(name, default) for name, default in DEFAULTS.items()}
     options = [f"{name}={value}" for name, value in given.items()]
-    found = []
-    for scene in chosen["scenes"].split(","):
+    found, scenes = [], chosen["scenes"].split(",")
+    for scene in scenes:
         for score in scores(folder, runs, scene, chosen["merge"].split(","), options):
             found.append(score)
             print(" | ".join(score.row), flush=True)
@@ -166,7 +170,7 @@ def main(words: list[str]) -> int:
         shown = "".join(f" {word}" for word in options)
         page = PAGE.format(
             options=shown,
-            window=WINDOW,
+            pairs=", ".join(f"{len(true_rows(folder, s))} of {s}" for s in scenes),
             weights=manifest.settings["weights_sha256"],
             table=table(found),
         )
