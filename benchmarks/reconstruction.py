@@ -167,7 +167,7 @@ def main(words: list[str]) -> int:
             print(" | ".join(score.row), flush=True)
     if chosen["document"]:
         manifest = open_run(runs / found[0].scene).manifest
-        shown = "".join(f" {word}" for word in options)
+        shown = "".join(f" {word}" for word in words[2:] if not word.startswith("document="))
         page = PAGE.format(
             options=shown,
             pairs=", ".join(f"{len(true_rows(folder, s))} of {s}" for s in scenes),
