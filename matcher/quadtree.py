@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from matcher import quadtree_cpu
 from matcher.quadtree_ops import attend_blocks, attend_coarsest
 
 MapSize = tuple[int, int]
@@ -47,13 +48,13 @@ def to_quad(x: Tensor, levels: int, heads: int) -> Tensor:
     cell = 2**splits
     if h % cell or w % cell:
         raise ValueError(f"map of {h}x{w} is not divisible by {cell}, as {levels} levels need")
-    x = x.permute(0, 2, 3, 1).reshape(
-        b, h // cell, *[2] * splits, w // cell, *[2] * splits, heads, c // heads
-    )
+    x = x.permute(0, 2, 3, 1).reshape(b, h // cell, *[2] * splits, w // cell, *[2] * splits, c)
     rows = range(1, 2 + splits)
     columns = range(2 + splits, 3 + 2 * splits)
     order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
-    return x.permute(0, x.ndim - 2, *order, x.ndim - 1).reshape(b, heads, h * w, c // heads)
+    # Two copies, tokens first and heads then, take a fifth of the time of one.
+    tokens = x.permute(0, *order, x.ndim - 1).reshape(b, h * w, heads, c // heads)
+    return tokens.transpose(1, 2).contiguous()
 
 
 def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
@@ -111,7 +112,7 @@ def descend(
     key_masks: Sequence[Tensor | None],
     record: list[Level] | None = None,
 ) -> list[Tensor]:
-    """The messages of all levels.
+    """The messages of all levels, by the fastest path that takes the queries and the call.
 
     Args:
         queries, keys, values: one (B, H, N, D) tensor a level, coarsest first, in quad order.
@@ -124,6 +125,32 @@ def descend(
     Returns:
         One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
     """
+    if record is None and quadtree_cpu.takes(queries[0]):
+        return quadtree_cpu.descend(
+            queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
+        )
+    return descend_reference(
+        queries,
+        keys,
+        values,
+        topks=topks,
+        variant=variant,
+        key_masks=key_masks,
+        record=record,
+    )
+
+
+def descend_reference(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    topks: Sequence[int],
+    variant: str,
+    key_masks: Sequence[Tensor | None],
+    record: list[Level] | None = None,
+) -> list[Tensor]:
+    """`descend` in plain operations, on any device and in any dtype: what the others must equal."""
     finest = len(queries) - 1
     messages = []
     rest_only = variant == "A"
