@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from matcher import quadtree_cpu
+from matcher import quadtree_cpu, quadtree_gpu
 from matcher.quadtree_ops import attend_blocks, attend_coarsest
 
 MapSize = tuple[int, int]
@@ -125,6 +125,10 @@ def descend(
     Returns:
         One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
     """
+    if record is None and quadtree_gpu.takes(queries, keys, values, topks):
+        return quadtree_gpu.descend(
+            queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
+        )
     if record is None and quadtree_cpu.takes(queries[0]):
         return quadtree_cpu.descend(
             queries, keys, values, topks=topks, variant=variant, key_masks=key_masks

@@ -1,0 +1,277 @@
+"""The two finer levels of a three-level QuadTree descent in one Triton kernel, without gradients.
+
+One program works off one coarse cell of one head: its 4 middle queries score the children of the
+cell's list and choose what descends without leaving the chip; then its 16 fine queries score the
+children of the four new lists side by side. A fine query keeps the quarter of that product that
+is its own; the rest are rows that a tensor core would otherwise pad.
+
+Written for Triton 3.6 and later, which PyTorch 2.11 and later bring along on Linux with CUDA:
+`tl.dot` takes fewer than 16 rows and the precision `tf32x3`. Importing this module imports Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import knobs
+
+from matcher.quadtree_ops import attend_coarsest
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_HEAD_DIM = 64
+LOG2_E = 1.4426950408889634
+WARP_BYTES = 8 << 10
+"""Keys at a time for which the registers of a warp suffice, as the compiler reports for sm_80,
+sm_90 and sm_120."""
+MAX_WARPS = 4
+INTERPRETED = knobs.runtime.interpret
+"""Whether the kernels below run in Triton's interpreter (`TRITON_INTERPRET=1`)."""
+
+
+def supports(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    topks: Sequence[int],
+) -> bool:
+    """Whether `descend` takes these pyramids (their dtypes and sizes; the device is not asked)."""
+    tensors = [*queries, *keys, *values]
+    first = queries[0]
+    if len(queries) != 3 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
+        return False
+    if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
+        return False
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return False
+    coarse, middle = _counts(keys, topks)
+    d = first.shape[-1]
+    return min(coarse, middle) >= 1 and warps(d, coarse, middle, first.dtype) <= MAX_WARPS
+
+
+def descend(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    topks: Sequence[int],
+    variant: str,
+    key_masks: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """Messages as of `matcher.quadtree.descend`, for what `supports` accepts.
+
+    Of middle keys with equal probabilities the one with the lowest index descends.
+    """
+    cascade = variant == "A"
+    coarse, middle = _counts(keys, topks)
+    step = attend_coarsest(queries[0], keys[0], values[0], key_masks[0], coarse, cascade)
+    if step.selected is None:
+        raise ValueError(f"no key descends from the coarsest level with topks {tuple(topks)}")
+    messages = descend_blocks(
+        queries[1:],
+        keys[1:],
+        values[1:],
+        step.selected,
+        step.selected_scores if cascade else None,
+        middle,
+        key_masks[1:],
+    )
+    return [step.message, *messages]
+
+
+def descend_blocks(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    blocks: Tensor,
+    parents: Tensor | None,
+    topk: int,
+    key_masks: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """Messages of the middle and the fine level.
+
+    Args:
+        queries, keys, values: (B, H, N, D) and (B, H, 4N, D) tokens in quad order.
+        blocks: (B, H, N / 4, K) coarse keys whose children the middle queries score.
+        parents: (B, H, N / 4, K) float32 probabilities of these (variant A), or None (variant B).
+        topk: middle keys that descend, at most 4K.
+        key_masks: (B, S) and (B, 4S) bool, True where a key is valid; or None and None.
+    """
+    (q1, q2), (k1, k2), (v1, v2) = ([x.contiguous() for x in xs] for xs in (queries, keys, values))
+    mask1, mask2 = (None if x is None else x.contiguous().view(torch.uint8) for x in key_masks)
+    out1, out2 = torch.empty_like(q1), torch.empty_like(q2)
+    b, h, n, d = q1.shape
+    count = blocks.shape[-1]
+    with torch.cuda.device_of(q1):
+        _descend_kernel[(n // 4, b * h)](
+            q1,
+            k1,
+            v1,
+            mask1,
+            q2,
+            k2,
+            v2,
+            mask2,
+            blocks.contiguous(),
+            None if parents is None else parents.contiguous(),
+            out1,
+            out2,
+            n // 4,
+            k1.shape[2],
+            h,
+            d**-0.5 * LOG2_E,
+            **specialisation(d, count, topk, parents is not None, mask1 is not None, q1.dtype),
+            num_warps=warps(d, count, topk, q1.dtype),  # pyright: ignore[reportCallIssue]
+        )
+    return [out1, out2]
+
+
+def _counts(keys: Sequence[Tensor], topks: Sequence[int]) -> tuple[int, int]:
+    """Keys that descend from the coarsest and from the middle level."""
+    coarse = min(topks[0], keys[0].shape[2])
+    return coarse, min(topks[1], 4 * coarse)
+
+
+def specialisation(
+    d: int, coarse: int, middle: int, cascade: bool, masked: bool, dtype: torch.dtype
+) -> dict[str, int | bool]:
+    """What is constant when the kernel is compiled."""
+    return {
+        "D": d,
+        "TILE_D": _power_of_two(d, 16),
+        "COUNT": coarse,
+        "COLUMNS": _power_of_two(4 * coarse, 16),
+        "TOPK": middle,
+        "SLOTS": _power_of_two(middle, 1),
+        "CASCADE": cascade,
+        "MASKED": masked,
+        "WIDEN": INTERPRETED and dtype == torch.bfloat16,
+    }
+
+
+def warps(d: int, coarse: int, middle: int, dtype: torch.dtype) -> int:
+    """Warps for a program, by the larger of the two tiles of keys that it fetches."""
+    rows = max(_power_of_two(4 * coarse, 16), 16 * _power_of_two(middle, 1))
+    return max(1, rows * _power_of_two(d, 16) * dtype.itemsize // WARP_BYTES)
+
+
+def _power_of_two(n: int, least: int) -> int:
+    return max(least, 1 << (n - 1).bit_length())
+
+
+@triton.jit
+def _load_rows(table, rows, keep, D: tl.constexpr, TILE_D: tl.constexpr):
+    """(rows, TILE_D) of a (., D) table, zeros where not kept and beyond D."""
+    dims = tl.arange(0, TILE_D)
+    within = keep[:, None] & (dims < D)[None, :]
+    return tl.load(table + rows[:, None] * D + dims[None, :], mask=within, other=0.0)
+
+
+@triton.jit
+def _product(a, b, WIDEN: tl.constexpr):
+    """Matrix product in fp32; widened where Triton's interpreter cannot multiply bf16."""
+    if WIDEN:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    return tl.dot(a, b, input_precision="tf32x3")
+
+
+@triton.jit
+def _softmax(scores, axis: tl.constexpr):
+    """Of base-2 scores; a row that is -inf throughout gives zeros."""
+    top = tl.max(scores, axis, keep_dims=True)
+    e = tl.exp2(scores - tl.where(top == float("-inf"), 0.0, top))
+    total = tl.sum(e, axis, keep_dims=True)
+    return e / tl.where(total == 0.0, 1.0, total)
+
+
+@triton.jit
+def _probabilities(
+    q, k, valid, parents, scale, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CASCADE: tl.constexpr,
+    WIDEN: tl.constexpr,
+):  # fmt: skip
+    """(ROWS, COLUMNS) of queries and keys; in a cascade a softmax of four times the parent's."""
+    scores = tl.where(valid, _product(q, tl.trans(k), WIDEN) * scale, float("-inf"))
+    if CASCADE:
+        siblings = _softmax(tl.reshape(scores, (ROWS, COLUMNS // 4, 4)), 2)
+        return tl.reshape(siblings * parents[None, :, None], (ROWS, COLUMNS))
+    return _softmax(scores, 1)
+
+
+@triton.jit
+def _descend_kernel(
+    q1_ptr, k1_ptr, v1_ptr, mask1_ptr,
+    q2_ptr, k2_ptr, v2_ptr, mask2_ptr,
+    blocks_ptr, parents_ptr, out1_ptr, out2_ptr,
+    cells, keys, heads, scale,
+    D: tl.constexpr, TILE_D: tl.constexpr, COUNT: tl.constexpr, COLUMNS: tl.constexpr,
+    TOPK: tl.constexpr, SLOTS: tl.constexpr, CASCADE: tl.constexpr, MASKED: tl.constexpr,
+    WIDEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (coarse cells, B * H). Pads COUNT * 4 to COLUMNS, TOPK to SLOTS and D to TILE_D."""
+    cell = tl.program_id(0)
+    head = tl.program_id(1).to(tl.int64)
+    batch = head // heads
+    dims = tl.arange(0, TILE_D)
+    LAST: tl.constexpr = 0x7FFFFFFF  # pyright: ignore[reportAssignmentType]
+
+    # Middle level: 4 queries, the children of COUNT coarse keys.
+    column = tl.arange(0, COLUMNS)
+    valid1 = column < 4 * COUNT
+    listed = blocks_ptr + (head * cells + cell) * COUNT
+    key1 = 4 * tl.load(listed + column // 4, mask=valid1, other=0).to(tl.int32) + column % 4
+    if MASKED:
+        valid1 &= tl.load(mask1_ptr + batch * keys + key1, mask=valid1, other=0) != 0
+    row1 = cell * 4 + tl.arange(0, 4)
+    q1 = _load_rows(q1_ptr + head * cells * 4 * D, row1, row1 >= 0, D, TILE_D)
+    k1 = _load_rows(k1_ptr + head * keys * D, key1, valid1, D, TILE_D)
+    parents1 = scale
+    if CASCADE:
+        block = tl.arange(0, COLUMNS // 4)
+        above = parents_ptr + (head * cells + cell) * COUNT + block
+        parents1 = tl.load(above, mask=block < COUNT, other=0.0)
+    p1 = _probabilities(q1, k1, valid1[None, :], parents1, scale, 4, COLUMNS, CASCADE, WIDEN)
+
+    # A probability is not negative, so its bits order it; the index below them breaks ties.
+    rank = p1.to(tl.int32, bitcast=True).to(tl.int64) << 32
+    rank = tl.where(valid1[None, :], rank | (LAST - key1)[None, :].to(tl.int64), -1)
+    slot = tl.arange(0, SLOTS)[None, :]
+    best = tl.full((4, SLOTS), -1, tl.int64)
+    left = rank
+    for i in tl.static_range(TOPK):
+        top = tl.max(left, 1, keep_dims=True)
+        best = tl.where(slot == i, top, best)
+        left = tl.where(left == top, -1, left)
+    if CASCADE:
+        p1 = tl.where(left == rank, p1, 0.0)
+    v1 = _load_rows(v1_ptr + head * keys * D, key1, valid1, D, TILE_D)
+    message1 = _product(p1.to(v1.dtype), v1, WIDEN)
+    out1 = out1_ptr + head * cells * 4 * D + row1[:, None] * D + dims[None, :]
+    tl.store(out1, message1.to(v1.dtype), mask=(row1 >= 0)[:, None] & (dims < D)[None, :])
+
+    # Fine level: 16 queries, the children of four lists of SLOTS middle keys.
+    chosen = best >= 0
+    block2 = tl.where(chosen, LAST - (best & LAST).to(tl.int32), -1)
+    child = tl.arange(0, 4)[None, None, :]
+    key2 = tl.where(block2[:, :, None] >= 0, block2[:, :, None] * 4 + child, -1)
+    key2 = tl.reshape(key2, (16 * SLOTS,))
+    valid2 = key2 >= 0
+    if MASKED:
+        valid2 &= tl.load(mask2_ptr + batch * keys * 4 + key2, mask=valid2, other=0) != 0
+    row2 = cell * 16 + tl.arange(0, 16)
+    q2 = _load_rows(q2_ptr + head * cells * 16 * D, row2, row2 >= 0, D, TILE_D)
+    k2 = _load_rows(k2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
+    own = (tl.arange(0, 16) // 4)[:, None] == (tl.arange(0, 16 * SLOTS) // (4 * SLOTS))[None, :]
+    parents2 = scale
+    if CASCADE:
+        p = tl.where(chosen, (best >> 32).to(tl.int32).to(tl.float32, bitcast=True), 0.0)
+        parents2 = tl.reshape(p, (4 * SLOTS,))
+    p2 = _probabilities(
+        q2, k2, own & valid2[None, :], parents2, scale, 16, 16 * SLOTS, CASCADE, WIDEN
+    )
+    v2 = _load_rows(v2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
+    message2 = _product(p2.to(v2.dtype), v2, WIDEN)
+    out2 = out2_ptr + head * cells * 16 * D + row2[:, None] * D + dims[None, :]
+    tl.store(out2, message2.to(v2.dtype), mask=(row2 >= 0)[:, None] & (dims < D)[None, :])
