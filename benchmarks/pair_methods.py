@@ -32,7 +32,7 @@ def images_of(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Two (H, W) uint8 images of a size."""
     with Image.open(PHOTOGRAPH) as photograph:
         image = np.asarray(photograph.convert("L").resize(size[::-1]))
-    return image, np.roll(image, 8, axis=1)
+    return image.copy(), np.roll(image, 8, axis=1)
 
 
 def ours(predictor: Predictor, size: tuple[int, int]) -> PairCall:

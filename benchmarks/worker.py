@@ -9,6 +9,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+FOUR_LEVELS = 16 * 1200
+"""Tokens above which `benchmarks.attention.levels_for` takes more than three levels."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,8 +29,16 @@ class Case:
     """Find the threshold of equally many matches first; it takes a call."""
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens (h, w); of a large attention call, cut so that four levels fit."""
+        rows, columns = (side // 8 for side in self.size)
+        if self.part == "attention" and rows * columns > FOUR_LEVELS:
+            return rows // 8 * 8, columns // 8 * 8
+        return rows, columns
+
+    @property
     def tokens(self) -> int:
-        return (self.size[0] // 8) * (self.size[1] // 8)
+        return self.grid[0] * self.grid[1]
 
 
 class Worker:
@@ -84,6 +95,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.call: Callable[[], object] = lambda: None
+        self.found: object = None
         self.threshold = 0.0
         self.device = "cpu"
         self.memory: Any = None
@@ -102,9 +114,7 @@ class Bench:
         if case.part == "attention":
             from benchmarks.attention import calls
 
-            self.call = calls((case.size[0] // 8, case.size[1] // 8), dtype, case.training)[
-                case.method
-            ]
+            self.call = calls(case.grid, dtype, case.training)[case.method]
             return
         from benchmarks.pair_methods import METHODS
 
@@ -116,17 +126,21 @@ class Bench:
     def seconds(self) -> float:
         """Of one call."""
         start = time.perf_counter()
-        self.call()
+        self.found = self.call()
         self._wait()
         return time.perf_counter() - start
 
-    def count(self) -> tuple[int, int]:
-        """FLOPs, and matches where it is a pair, of one more call."""
+    def first(self) -> tuple[float, int, int]:
+        """Seconds of one call, its FLOPs, and its matches where it is a pair."""
+        import torch
         from torch.utils.flop_counter import FlopCounterMode
 
+        with FlopCounterMode(display=False):  # Loads what it needs.
+            torch.ones(2, 2) @ torch.ones(2, 2)
         with FlopCounterMode(display=False) as counter:
-            found = self.call()
-        return counter.get_total_flops(), found if isinstance(found, int) else 0
+            seconds = self.seconds()
+        matches = self.found if isinstance(self.found, int) else 0
+        return seconds, counter.get_total_flops(), matches
 
     def peak_megabytes(self) -> float:
         """Largest resident size of the process since `prepare`; on a GPU, of the tensors."""
