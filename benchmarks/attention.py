@@ -109,17 +109,19 @@ def _selected_keys(
     keys = keys.view(b, h // 2, 1, w // 2, 1, count, heads)
     keys = keys.expand(b, h // 2, 2, w // 2, 2, count, heads).reshape(b, h * w, count, heads)
     tq, tk, tv = (_tokens(x, heads) for x in (q, k, v))
-    scores = (tq[:, :, None] * _gather(tk, keys)).sum(dim=-1) * tq.shape[-1] ** -0.5
+    scores = torch.einsum("blhd,blkhd->blkh", tq, _gather(tk, keys)) * tq.shape[-1] ** -0.5
     p = scores.softmax(dim=2)
-    message = (p[..., None] * _gather(tv, keys)).sum(dim=2)
+    message = torch.einsum("blkh,blkhd->blhd", p, _gather(tv, keys))
     best = p.topk(min(topk, count), dim=2).indices
     return _map(message, q), keys.gather(2, best)
 
 
 def _gather(tokens: Tensor, index: Tensor) -> Tensor:
     """(B, S, H, D) tokens at (B, L, K, H) indices: (B, L, K, H, D)."""
-    flat = index.flatten(1, 2)[..., None].expand(-1, -1, -1, tokens.shape[-1])
-    return tokens.gather(1, flat).view(*index.shape, tokens.shape[-1])
+    b, n, heads, d = tokens.shape
+    batch = torch.arange(b).view(-1, 1, 1, 1)
+    rows = (batch * n + index) * heads + torch.arange(heads)
+    return tokens.reshape(-1, d).index_select(0, rows.flatten()).view(*index.shape, d)
 
 
 def _tokens(x: Tensor, heads: int) -> Tensor:
