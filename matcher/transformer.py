@@ -12,6 +12,10 @@ from matcher.attention import build_attention
 from matcher.config import TransformerConfig
 from matcher.quadtree import Level
 
+TOGETHER_CELLS = 128 * 128
+"""Up to so many cells an image, both images go through a layer as one batch: that saves calls.
+Beyond, it would only take twice the memory."""
+
 Recording = list[list[Level]]
 """One list of levels for each attention call."""
 
@@ -141,7 +145,8 @@ class Transformer(nn.Module):
             mask0: (B, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
             recording: receives the levels of every attention call: image 0 then 1, layer by layer.
         """
-        together = recording is None and x0.shape == x1.shape
+        few = x0[:, 0].numel() <= TOGETHER_CELLS
+        together = few and recording is None and x0.shape == x1.shape
         mask = _stack_masks(x0, mask0, x1, mask1) if together else None
         swapped = None if mask is None else mask.roll(x0.shape[0], dims=0)
         for name, block in zip(self.names, self.blocks, strict=True):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import matcher.transformer
 from matcher.backbone import Backbone, fold_norms
 from matcher.config import (
     COMPACT,
@@ -21,6 +22,7 @@ from matcher.errors import UsageError
 from matcher.fine import expectation
 from matcher.model import build_matcher
 from matcher.position import PositionEncoding, sine_encoding
+from matcher.transformer import build_transformer
 
 TINY = MatcherConfig(
     backbone=BackboneConfig(initial_dim=8, block_dims=(8, 12, 16), depths=(1, 1, 1)),
@@ -190,3 +192,16 @@ def test_folded_norms_leave_the_features_as_they_are(config: BackboneConfig) -> 
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in backbone.modules())
     for a, b in zip(folded, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_large_images_one_at_a_time_give_what_they_give_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    transformer = build_transformer(TransformerConfig(heads=2), 16)
+    x0, x1 = torch.randn(2, 1, 16, 8, 12)
+    mask = torch.rand(1, 8, 12) > 0.2
+    expected = transformer(x0, x1, mask, None)
+    monkeypatch.setattr(matcher.transformer, "TOGETHER_CELLS", 0)
+    for found, wanted in zip(transformer(x0, x1, mask, None), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
