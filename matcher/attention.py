@@ -88,4 +88,5 @@ def build_attention(config: TransformerConfig, channels: int, layer: str) -> nn.
         config.variant,
         pyramid=config.pyramid if within else "average",
         lepe=config.lepe and within,
+        coarsest_cells=config.coarsest_cells,
     )

@@ -113,6 +113,9 @@ class TransformerConfig:
     """QuadTree variant ``A`` or ``B``."""
     topks: tuple[int, ...] = (16, 8, 8)
     """Keys kept at each level, coarsest first; their number is the number of levels."""
+    coarsest_cells: int = 0
+    """Most cells of the coarsest level: larger maps get more levels, which only choose where the
+    trained ones look; 0 keeps the levels of `topks` at every size."""
     pyramid: str = "average"
     """How self-attention layers pool their values: ``average`` or a learned ``conv``."""
     lepe: bool = False
@@ -135,6 +138,9 @@ class TransformerConfig:
         if not self.topks:
             raise invalid("transformer.topks", self.topks, "at least one level")
         require_positive("transformer.topks", *self.topks)
+        cells = self.coarsest_cells
+        if isinstance(cells, bool) or not isinstance(cells, int) or cells < 0:
+            raise invalid("transformer.coarsest_cells", cells, "an integer of at least 0")
         if self.block == "loftr" and self.attention == "quadtree":
             raise invalid(
                 "transformer.attention",

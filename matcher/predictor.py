@@ -229,6 +229,7 @@ def load_matcher(
     apply_exif: bool = False,
     allow_truncated: bool = False,
     dtype: torch.dtype | None = None,
+    coarsest_cells: int | None = None,
     offline: bool = False,
 ) -> Predictor:
     """A predictor with weights by name or path.
@@ -236,6 +237,9 @@ def load_matcher(
     Args:
         name_or_path: ``compact``, which is bundled; the name of published weights, which are
             fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
+        coarsest_cells: most cells of the coarsest attention level; larger images get more levels
+            (1,200 keeps the time of the attention in proportion to the pixels). None: as the
+            weights were trained.
         offline: fail at once where weights would have to be fetched.
         device, threshold, max_side, top_k, apply_exif, allow_truncated, dtype: see `Predictor`.
 
@@ -247,6 +251,8 @@ def load_matcher(
     device = find_device(device)
     model = load_safetensors(resolve(os.fspath(name_or_path), offline=offline)).eval()
     fold_norms(model)
+    if coarsest_cells is not None:
+        model.limit_coarsest(coarsest_cells)
     return Predictor(
         model,
         device=device,

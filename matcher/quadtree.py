@@ -15,10 +15,12 @@ pooling is a mean of four neighbours in memory and a block of children is one co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matcher import quadtree_cpu, quadtree_gpu
@@ -197,6 +199,9 @@ class QuadTreeAttention(nn.Module):
         variant: ``A`` or ``B``.
         pyramid: values pooled by ``average`` or by a learned stride-2 ``conv``.
         lepe: add a depthwise 3x3 convolution of each level's values to its message.
+        coarsest_cells: where the coarsest level of a map has more cells than this, coarser levels
+            are put on top until it has not; they only choose where the trained levels look, each
+            by `topks[0]`. 0: never.
     """
 
     def __init__(
@@ -207,9 +212,11 @@ class QuadTreeAttention(nn.Module):
         variant: str = "B",
         pyramid: str = "average",
         lepe: bool = False,
+        coarsest_cells: int = 0,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.coarsest_cells = coarsest_cells
         self.topks = tuple(topks)
         self.variant = variant
         levels = len(self.topks)
@@ -247,18 +254,40 @@ class QuadTreeAttention(nn.Module):
         Raises:
             ValueError: sizes that do not divide, or LePE between grids of different sizes.
         """
-        levels = len(self.topks)
+        size = query.shape[-2], query.shape[-1]
+        key_size = key.shape[-2], key.shape[-1]
+        extra = extra_levels(
+            max(size, key_size, key=math.prod), len(self.topks), self.coarsest_cells
+        )
+        if extra:
+            cell = 2 ** (len(self.topks) - 1 + extra)
+            query, query_mask = pad_to(query, query_mask, cell)
+            value, _ = pad_to(value, None, cell)
+            key, key_mask = pad_to(key, key_mask, cell)
+        message = self._attend(query, key, value, query_mask, key_mask, extra, record)
+        return message[..., : size[0], : size[1]]
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None,
+        key_mask: Tensor | None,
+        extra: int,
+        record: list[Level] | None,
+    ) -> Tensor:
+        """The message of maps whose sizes divide, with `extra` levels on top."""
+        levels = len(self.topks) + extra
         size = query.shape[-2], query.shape[-1]
         q_mask = None if query_mask is None else quad_mask(query_mask, levels)
         k_mask = None if key_mask is None else quad_mask(key_mask, levels)
-        queries = token_pyramid(to_quad(query, levels, self.heads), q_mask, levels)
-        keys = token_pyramid(to_quad(key, levels, self.heads), k_mask, levels)
-        values = self._value_pyramid(value, key_mask, k_mask)
+        values = self._value_pyramid(value, key_mask, k_mask, extra)
         messages = descend(
-            queries,
-            keys,
+            token_pyramid(to_quad(query, levels, self.heads), q_mask, levels),
+            token_pyramid(to_quad(key, levels, self.heads), k_mask, levels),
             values,
-            topks=self.topks,
+            topks=(self.topks[0],) * extra + self.topks,
             variant=self.variant,
             key_masks=mask_pyramid(k_mask, levels),
             record=record,
@@ -266,19 +295,23 @@ class QuadTreeAttention(nn.Module):
         if self.lepe:
             key_size = key.shape[-2], key.shape[-1]
             messages = self._add_lepe(messages, values, size, key_size, k_mask)
-        weights = None if self.level_weights is None else self.level_weights.softmax(dim=0)
-        return from_quad(merge_levels(messages, weights), levels, size)
+        if self.level_weights is None:
+            return from_quad(merge_levels(messages, None), levels, size)
+        own = merge_levels(messages[extra:], self.level_weights.softmax(dim=0))
+        return from_quad(own, levels, size)
 
     def _value_pyramid(
-        self, value: Tensor, key_mask: Tensor | None, quad: Tensor | None
+        self, value: Tensor, key_mask: Tensor | None, quad: Tensor | None, extra: int
     ) -> list[Tensor]:
         """(B, H, N, D) values of each level, coarsest first."""
-        levels = len(self.topks)
+        levels = len(self.topks) + extra
         if not self.value_pools:
             return token_pyramid(to_quad(value, levels, self.heads), quad, levels)
         maps = [value if key_mask is None else value.masked_fill(~key_mask[:, None], 0.0)]
         for pool in self.value_pools:
             maps.append(pool(maps[-1]))
+        for _ in range(extra):
+            maps.append(F.avg_pool2d(maps[-1], 2))
         return [to_quad(m, i + 1, self.heads) for i, m in enumerate(reversed(maps))]
 
     def _add_lepe(
@@ -291,10 +324,11 @@ class QuadTreeAttention(nn.Module):
     ) -> list[Tensor]:
         if query_size != key_size:
             raise ValueError(f"LePE needs equal grids, got {query_size} and {key_size}")
-        levels = len(self.topks)
+        levels = len(messages)
+        extra = levels - len(self.lepe)
         masks = mask_pyramid(key_mask, levels)
-        out = []
-        for level, conv in enumerate(self.lepe):
+        out = list(messages[:extra])
+        for level, conv in enumerate(self.lepe, start=extra):
             shrink = 2 ** (levels - 1 - level)
             size = query_size[0] // shrink, query_size[1] // shrink
             mask, value = masks[level], values[level]
@@ -303,6 +337,27 @@ class QuadTreeAttention(nn.Module):
             local = conv(from_quad(value, level + 1, size))
             out.append(messages[level] + to_quad(local, level + 1, self.heads))
         return out
+
+
+def extra_levels(size: MapSize, levels: int, coarsest_cells: int) -> int:
+    """Levels to add to `levels` until the coarsest has at most `coarsest_cells` cells; 0: none."""
+    if not coarsest_cells:
+        return 0
+    extra = 0
+    while math.prod(-(-side // 2 ** (levels - 1 + extra)) for side in size) > coarsest_cells:
+        extra += 1
+    return extra
+
+
+def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | None]:
+    """(B, C, h, w) and (B, h, w) mask enlarged to multiples of `cell` by tokens that are masked."""
+    h, w = x.shape[-2:]
+    border = (0, -w % cell, 0, -h % cell)
+    if not any(border):
+        return x, mask
+    if mask is None:
+        mask = torch.ones(x.shape[0], h, w, dtype=torch.bool, device=x.device)
+    return F.pad(x, border), F.pad(mask, border)
 
 
 def quad_mask(mask: Tensor, levels: int) -> Tensor:

@@ -5,8 +5,11 @@ import torch
 from torch import Tensor
 
 from matcher.attention import DenseAttention
+from matcher.config import COMPACT
+from matcher.model import build_matcher
 from matcher.quadtree import (
     QuadTreeAttention,
+    extra_levels,
     from_quad,
     merge_levels,
     pool_tokens,
@@ -174,3 +177,45 @@ def test_full_attention_is_a_softmax_over_all_keys() -> None:
     p = (tokens[0] @ tokens[1].transpose(1, 2) / 2).softmax(-1)
     expected = (p @ tokens[2]).transpose(1, 2).view_as(q)
     torch.testing.assert_close(DenseAttention(1, "full")(q, k, v), expected)
+
+
+def test_levels_are_added_until_the_coarsest_is_small_enough():
+    assert extra_levels((60, 80), 3, 0) == 0
+    assert extra_levels((60, 80), 3, 300) == 0
+    assert extra_levels((60, 80), 3, 299) == 1
+    assert extra_levels((256, 256), 3, 1200) == 1
+    assert extra_levels((252, 252), 3, 1) == 6
+
+
+def test_added_levels_that_keep_every_key_change_nothing():
+    attention = QuadTreeAttention(16, 2, (999, 999, 8))
+    with torch.no_grad():
+        attention.level_weights.copy_(torch.tensor([0.3, -1.0, 0.5]))  # pyright: ignore
+    fixed = attention(*maps(*[(16, 24)] * 3, channels=16))
+    attention.coarsest_cells = 4
+    torch.testing.assert_close(
+        attention(*maps(*[(16, 24)] * 3, channels=16)), fixed, atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(variant: str):
+    attention = QuadTreeAttention(16, 2, (3, 2, 2), variant, lepe=True, coarsest_cells=4)
+    query, key, value = maps(*[(20, 12)] * 3, batch=1, channels=16)
+    out = attention(query, key, value)
+    assert out.shape == query.shape
+    valid = torch.ones(1, 32, 16, dtype=torch.bool)
+    valid[:, 20:] = valid[:, :, 12:] = False
+    noise = [torch.randn(1, 16, 32, 16) for _ in range(3)]
+    for padded, x in zip(noise, (query, key, value), strict=True):
+        padded[..., :20, :12] = x
+    again = attention(*noise, valid, valid)[..., :20, :12]
+    torch.testing.assert_close(again, out, atol=1e-5, rtol=0)
+
+
+def test_levels_can_be_limited_after_loading():
+    model = build_matcher(COMPACT)
+    model.limit_coarsest(70)
+    assert model.config.transformer.coarsest_cells == 70
+    attentions = [m for m in model.modules() if isinstance(m, QuadTreeAttention)]
+    assert [m.coarsest_cells for m in attentions] == [70] * len(attentions)
