@@ -178,12 +178,12 @@ def merge_levels(messages: Sequence[Tensor], weights: Tensor | None) -> Tensor:
     """Repeat each message to its children and sum the levels, weighted by (levels,) `weights`."""
     total = None
     for level, message in enumerate(messages):
-        if weights is not None:
-            message = message * weights[level].to(message.dtype)
-        if total is not None:
-            message = message.unflatten(2, (-1, 4)) + total.unsqueeze(3)
-            message = message.flatten(2, 3)
-        total = message
+        weight = message.new_ones(()) if weights is None else weights[level].to(message.dtype)
+        if total is None:
+            total = message * weight
+        else:
+            total = torch.addcmul(total.unsqueeze(3), message.unflatten(2, (-1, 4)), weight)
+            total = total.flatten(2, 3)
     if total is None:
         raise ValueError("no level to merge")
     return total

@@ -68,15 +68,16 @@ def descend(
 def _coarsest(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, topk: int, rest_only: bool
 ) -> _Result:
-    """Every query scores every key, a few heads at a time."""
-    b, heads, n, d = q.shape
+    """Every query scores every key, a few heads or a part of the queries of one at a time."""
+    b, heads, n = q.shape[:3]
     s = k.shape[2]
-    step = max(1, CHUNK_BYTES // (4 * n * s))
+    room = max(1, CHUNK_BYTES // (4 * s))
+    rows, step = min(room, n), max(1, room // n)
     q, k, v = (x.flatten(0, 1).unsqueeze(1) for x in (q, k, v))
     by_head = None if mask is None else mask.repeat_interleave(heads, dim=0)
     steps = [
         attend_coarsest(
-            q[i : i + step],
+            q[i : i + step, :, j : j + rows],
             k[i : i + step],
             v[i : i + step],
             None if by_head is None else by_head[i : i + step],
@@ -84,15 +85,21 @@ def _coarsest(
             rest_only,
         )
         for i in range(0, b * heads, step)
+        for j in range(0, n, rows)
     ]
-    message = torch.cat([each.message for each in steps]).view(-1, d)
+    message = torch.cat([each.message.flatten(0, 2) for each in steps])
     if topk == 0:
         return _Result(message, *_nothing(q))
-    selected = torch.cat([each.selected for each in steps if each.selected is not None])
-    first = torch.arange(0, b * heads * s, s).view(-1, 1, 1, 1)
-    rows = (selected + first).view(b * heads * n, -1)
-    scores = [each.selected_scores for each in steps if each.selected_scores is not None]
-    return _Result(message, rows, torch.cat(scores).view_as(rows) if scores else _nothing(q)[1])
+    selected = [each.selected.flatten(0, 2) for each in steps if each.selected is not None]
+    first = torch.arange(0, b * heads * s, s).repeat_interleave(n)
+    scores = [
+        each.selected_scores.flatten(0, 2) for each in steps if each.selected_scores is not None
+    ]
+    return _Result(
+        message,
+        torch.cat(selected) + first[:, None],
+        torch.cat(scores) if scores else _nothing(q)[1],
+    )
 
 
 def _finer(
@@ -109,7 +116,7 @@ def _finer(
     table = None if mask is None else mask[:, None].expand(-1, heads, -1).reshape(-1, 4)
     with torch.autocast("cpu", enabled=False):
         message, rows, scores = _AttendBlocks.apply(
-            (q * d**-0.5).view(-1, 4, d),
+            q.view(-1, 4, d),
             k.view(-1, 4 * d),
             v.view(-1, 4 * d),
             above.scores,
@@ -144,7 +151,7 @@ class _AttendBlocks(Function):
         topk: int,
         rest_only: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q (G, 4, D) scaled; k, v (R, 4 D); parents (G, K) or empty; rows (G, K); mask (R, 4)."""
+        """q (G, 4, D); k, v (R, 4 D); parents (G, K) or empty; rows (G, K); mask (R, 4)."""
         groups, d, count = q.shape[0], q.shape[2], rows.shape[1]
         topk = min(topk, 4 * count)
         message = torch.empty_like(q)
@@ -154,7 +161,7 @@ class _AttendBlocks(Function):
         for part in _chunks(groups, count, q):
             index = rows[part].flatten()
             keys = k.index_select(0, index).view(-1, 4 * count, d)
-            p = torch.bmm(q[part], keys.mT)
+            p = torch.bmm(q[part] * d**-0.5, keys.mT)
             valid = None
             if mask is not None:
                 valid = mask.index_select(0, index).view(-1, 1, 4 * count)
@@ -209,6 +216,7 @@ class _AttendBlocks(Function):
             ds = dp.mul_(p)
             ds = ds.addcmul_(ds.sum(dim=-1, keepdim=True), p, value=-1).view(-1, 4, 4 * count)
             keys = k.index_select(0, index).view(-1, 4 * count, d)
+            ds *= d**-0.5
             torch.bmm(ds.to(q.dtype), keys, out=dq[part])
             # Sums over many queries stay in fp32.
             dk.index_add_(0, index, torch.bmm(ds.mT, q[part].float()).view(-1, 4 * d))

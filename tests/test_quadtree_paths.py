@@ -94,3 +94,12 @@ def test_a_recording_is_made_by_the_reference_and_changes_nothing() -> None:
         recorded = case.attention(*case.maps, None, case.key_mask, record=record)
     assert len(record) == len(case.attention.topks)
     assert (plain - recorded).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("piece", [4, 100, 1000])
+def test_the_size_of_the_pieces_does_not_matter(piece: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quadtree_cpu, "CHUNK_BYTES", piece)
+    for seed in range(6):
+        with monkeypatch.context() as patch:
+            errors = largest_errors(Case(1000 + seed, torch.float32), patch)
+        assert max(errors) < 1e-5
