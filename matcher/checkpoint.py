@@ -2,6 +2,7 @@
 
     python -m matcher.checkpoint convert IN.ckpt OUT.safetensors [--config official.json]
     python -m matcher.checkpoint info FILE.safetensors
+    python -m matcher.checkpoint selftest FILE.safetensors
 
 Nothing that a file holds is ever run: no pickle, no class named by a file.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from matcher.archive import read_tensors
+from matcher.canary import TOLERANCE, largest_difference, readings
 from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
 from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, MatcherError, UsageError
@@ -33,7 +35,7 @@ from matcher.weights_file import (
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
-METADATA = frozenset({"config", "source_sha256", "training_pairs"})
+METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
 
 
@@ -71,8 +73,39 @@ def save_safetensors(
         if not name.endswith(COUNTER)
     }
     require_finite(path, tensors)
-    metadata = {"config": json.dumps(config_to_dict(model.config), sort_keys=True), **(extra or {})}
+    stored = _assemble(path, model.config, tensors, "")
+    metadata = {
+        "config": json.dumps(config_to_dict(model.config), sort_keys=True),
+        "canary": json.dumps(readings(stored)),
+        **(extra or {}),
+    }
     write_weights(path, Weights(tensors, metadata))
+
+
+def selftest(path: Path | str) -> float:
+    """How far what the weights compute now is from what they computed when they were saved.
+
+    Returns:
+        The largest relative difference of the readings of `matcher.canary`.
+
+    Raises:
+        CheckpointError: more than `matcher.canary.TOLERANCE`, or nothing to compare with (E509);
+            else as `load_safetensors`.
+    """
+    path = Path(path)
+    expected = _stored_readings(path)
+    difference = largest_difference(readings(load_safetensors(path)), expected)
+    if not difference <= TOLERANCE:
+        remedy = "the file or the installation is damaged"
+        raise CheckpointError(509, path, f"its results differ by {difference:.2g}", remedy)
+    return difference
+
+
+def _stored_readings(path: Path) -> list[float]:
+    try:
+        return [float(value) for value in json.loads(read_weights(path).metadata["canary"])]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(509, path, "holds nothing to test it with", "save it anew") from error
 
 
 def load_safetensors(
@@ -232,6 +265,11 @@ def _info_command(arguments: argparse.Namespace) -> None:
     sys.stdout.write("finite: yes\n")
 
 
+def _selftest_command(arguments: argparse.Namespace) -> None:
+    difference = selftest(arguments.file)
+    sys.stdout.write(f"{arguments.file}: as when it was saved, up to {difference:.1g}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit codes are those of `matcher.errors`."""
     parser = argparse.ArgumentParser(prog="python -m matcher.checkpoint")
@@ -244,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info_parser = commands.add_parser("info", help="what a safetensors file holds")
     info_parser.add_argument("file", type=Path, metavar="FILE.safetensors")
     info_parser.set_defaults(run=_info_command)
+    test_parser = commands.add_parser("selftest", help="does it compute what it did when saved?")
+    test_parser.add_argument("file", type=Path, metavar="FILE.safetensors")
+    test_parser.set_defaults(run=_selftest_command)
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = parsed.run
     try:

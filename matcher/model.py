@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +10,6 @@ from matcher.coarse import CoarseMatcher
 from matcher.config import MatcherConfig
 from matcher.fine import FineMatcher
 from matcher.position import PositionEncoding
-from matcher.quadtree import QuadTreeAttention
 from matcher.structures import CoarseMatches, FeatureMaps, MatcherOutput
 from matcher.transformer import Recording, Transformer, build_transformer
 
@@ -113,18 +110,6 @@ class FeatureMatcher(nn.Module):
             deviation=deviation,
             coarse=CoarseMatches(*matches),
         )
-
-    def limit_coarsest(self, cells: int) -> None:
-        """Give large maps more attention levels: `TransformerConfig.coarsest_cells`, after loading.
-
-        Args:
-            cells: most cells of the coarsest level; 0 keeps the trained levels at every size.
-        """
-        transformer = replace(self.config.transformer, coarsest_cells=cells)
-        self.config = replace(self.config, transformer=transformer)
-        for module in self.transformer.modules():
-            if isinstance(module, QuadTreeAttention):
-                module.coarsest_cells = cells
 
     def cell_mask(self, mask: Tensor | None) -> Tensor | None:
         """(B, H, W) mask of pixels to (B, H/8, W/8) of cells: that of the centre pixel (8i, 8j)."""

@@ -245,14 +245,14 @@ def load_matcher(
 
     Raises:
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
-        CheckpointError: weights that are refused or cannot be fetched (E501 to E508).
+        CheckpointError: weights that are refused or cannot be fetched (E501 to E509).
     """
     _require_options(threshold, top_k)
     device = find_device(device)
-    model = load_safetensors(resolve(os.fspath(name_or_path), offline=offline)).eval()
+    levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
+    path = resolve(os.fspath(name_or_path), offline=offline)
+    model = load_safetensors(path, overrides=levels)
     fold_norms(model)
-    if coarsest_cells is not None:
-        model.limit_coarsest(coarsest_cells)
     return Predictor(
         model,
         device=device,

@@ -100,7 +100,7 @@ def test_the_same_weights_are_the_same_bytes(model: FeatureMatcher, tmp_path: Pa
         save_safetensors(model, tmp_path / f"{i}.safetensors", extra=extra)
         hashes.add(sha256_of(tmp_path / f"{i}.safetensors"))
     assert len(hashes) == 1
-    assert set(read_weights(tmp_path / "0.safetensors").metadata) == {"config", *extra}
+    assert set(read_weights(tmp_path / "0.safetensors").metadata) == {"canary", "config", *extra}
 
 
 def test_loading_draws_no_random_numbers(saved: Path) -> None:

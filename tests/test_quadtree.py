@@ -5,8 +5,6 @@ import torch
 from torch import Tensor
 
 from matcher.attention import DenseAttention
-from matcher.config import COMPACT
-from matcher.model import build_matcher
 from matcher.quadtree import (
     QuadTreeAttention,
     extra_levels,
@@ -211,11 +209,3 @@ def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(varia
         padded[..., :20, :12] = x
     again = attention(*noise, valid, valid)[..., :20, :12]
     torch.testing.assert_close(again, out, atol=1e-5, rtol=0)
-
-
-def test_levels_can_be_limited_after_loading():
-    model = build_matcher(COMPACT)
-    model.limit_coarsest(70)
-    assert model.config.transformer.coarsest_cells == 70
-    attentions = [m for m in model.modules() if isinstance(m, QuadTreeAttention)]
-    assert [m.coarsest_cells for m in attentions] == [70] * len(attentions)

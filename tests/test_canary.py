@@ -1,0 +1,74 @@
+"""Weights that no longer compute what they did are told from those that do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from matcher.canary import canary_pair, largest_difference, readings
+from matcher.checkpoint import load_safetensors, main, save_safetensors, selftest
+from matcher.config import COMPACT
+from matcher.errors import CheckpointError
+from matcher.model import FeatureMatcher, build_matcher
+from matcher.registry import resolve
+from matcher.weights_file import Weights, read_weights, write_weights
+
+
+@pytest.fixture(scope="module")
+def model() -> FeatureMatcher:
+    torch.manual_seed(4)
+    return build_matcher(COMPACT).eval()
+
+
+def test_the_second_image_is_the_first_moved_by_a_cell() -> None:
+    image0, image1 = canary_pair()
+    assert torch.equal(image0[..., 8:], image1[..., :-8])
+    assert image0.min() >= 0
+    assert image0.max() <= 1
+
+
+def test_saved_weights_pass_and_the_bundled_ones_do(model: FeatureMatcher, tmp_path: Path) -> None:
+    save_safetensors(model, tmp_path / "w.safetensors")
+    assert selftest(tmp_path / "w.safetensors") <= 1e-3
+    assert selftest(resolve("compact", offline=True)) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["backbone.stem.weight", "transformer.blocks.1.query.weight"])
+def test_swapped_numbers_of_the_right_shape_are_noticed(
+    model: FeatureMatcher, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_safetensors(model, path)
+    weights = read_weights(path)
+    write_weights(
+        path, Weights({**weights.tensors, name: weights.tensors[name].flip(0)}, weights.metadata)
+    )
+    load_safetensors(path)
+    with pytest.raises(CheckpointError, match=r"E509 .*w\.safetensors: its results differ by"):
+        selftest(path)
+    assert main(["selftest", str(path)]) == 5
+    assert "E509" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("canary", [None, "[1, 2]", "{", "[[]]", "null"])
+def test_a_missing_or_damaged_canary_is_an_error(
+    model: FeatureMatcher, tmp_path: Path, canary: str | None
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_safetensors(model, path)
+    weights = read_weights(path)
+    metadata = {k: v for k, v in weights.metadata.items() if k != "canary"}
+    metadata |= {} if canary is None else {"canary": canary}
+    write_weights(path, Weights(weights.tensors, metadata))
+    with pytest.raises(CheckpointError, match="E509"):
+        selftest(path)
+
+
+def test_readings_are_finite_and_compare_relatively(model: FeatureMatcher) -> None:
+    found = readings(model)
+    assert len(found) == 10
+    assert all(abs(value) < 1e6 for value in found)
+    assert largest_difference([2.0, 0.1], [4.0, 0.1]) == 0.5
+    assert largest_difference([1.0], [1.0, 2.0]) == float("inf")
