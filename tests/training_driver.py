@@ -62,7 +62,10 @@ def kill(child: int, after: float) -> None:
         if os.waitpid(child, os.WNOHANG)[0]:
             return
         time.sleep(0.005)
-    os.killpg(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # So young that it leads no group yet, and has no workers.
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
