@@ -75,26 +75,28 @@ def _coarsest(
     rows, step = min(room, n), max(1, room // n)
     q, k, v = (x.flatten(0, 1).unsqueeze(1) for x in (q, k, v))
     by_head = None if mask is None else mask.repeat_interleave(heads, dim=0)
-    steps = [
-        attend_coarsest(
-            q[i : i + step, :, j : j + rows],
-            k[i : i + step],
-            v[i : i + step],
-            None if by_head is None else by_head[i : i + step],
-            topk,
-            rest_only,
-        )
-        for i in range(0, b * heads, step)
-        for j in range(0, n, rows)
-    ]
-    message = torch.cat([each.message.flatten(0, 2) for each in steps])
+    messages: list[Tensor] = []
+    selected: list[Tensor] = []
+    scores: list[Tensor] = []
+    for i in range(0, b * heads, step):
+        for j in range(0, n, rows):
+            some = attend_coarsest(
+                q[i : i + step, :, j : j + rows],
+                k[i : i + step],
+                v[i : i + step],
+                None if by_head is None else by_head[i : i + step],
+                topk,
+                rest_only,
+            )
+            messages.append(some.message.flatten(0, 2))
+            if some.selected is not None:
+                selected.append(some.selected.flatten(0, 2))
+            if some.selected_scores is not None:
+                scores.append(some.selected_scores.flatten(0, 2))
+    message = torch.cat(messages)
     if topk == 0:
         return _Result(message, *_nothing(q))
-    selected = [each.selected.flatten(0, 2) for each in steps if each.selected is not None]
     first = torch.arange(0, b * heads * s, s).repeat_interleave(n)
-    scores = [
-        each.selected_scores.flatten(0, 2) for each in steps if each.selected_scores is not None
-    ]
     return _Result(
         message,
         torch.cat(selected) + first[:, None],
