@@ -190,6 +190,11 @@ class FineConfig:
     heads: int = 8
     use_coarse: bool = True
     """Add the coarse features to the windows."""
+    normalize: bool = False
+    """Compare directions of features, with a learned sharpness; else products, as published."""
+    local: int = 0
+    """The position is the mean of the samples at most so far from the best one, along x and y; 0:
+    of the whole window, as published."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -199,6 +204,10 @@ class FineConfig:
         require_positive("fine.window", self.window)
         if self.window % 2 == 0 or self.window < 3:
             raise invalid("fine.window", self.window, "an odd number of at least 3")
+        if not isinstance(self.normalize, bool):
+            raise invalid("fine.normalize", self.normalize, "true or false")
+        if isinstance(self.local, bool) or not isinstance(self.local, int) or self.local < 0:
+            raise invalid("fine.local", self.local, "an integer of at least 0")
 
 
 @dataclass(frozen=True)
@@ -235,7 +244,7 @@ COMPACT = MatcherConfig(
     ),
     position=PositionConfig(shift=64),
     transformer=TransformerConfig(layers=("self", "cross") * 2, heads=4, mlp_ratio=2),
-    fine=FineConfig(window=7, layers=(), heads=4),
+    fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=2),
 )
 """The bundled model, small enough for a laptop CPU."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matcher.attention import DenseAttention
@@ -14,6 +16,8 @@ from matcher.transformer import LoFTRBlock, Transformer
 
 CHUNK = 4096
 """Matches refined at a time, which bounds the memory of the windows."""
+SHARPNESS = 20.0
+"""Of heat maps of directions, before it is learned."""
 
 
 class FineMatcher(nn.Module):
@@ -30,6 +34,7 @@ class FineMatcher(nn.Module):
         super().__init__()
         self.window = config.window
         self.ratio = ratio
+        self.local = config.local
         self.use_coarse = config.use_coarse
         if config.use_coarse:
             self.reduce_coarse = nn.Linear(coarse_dim, fine_dim)
@@ -37,6 +42,9 @@ class FineMatcher(nn.Module):
         self.transformer = Transformer(
             config.layers,
             [LoFTRBlock(fine_dim, DenseAttention(config.heads, "linear")) for _ in config.layers],
+        )
+        self.log_sharpness = (
+            nn.Parameter(torch.tensor(math.log(SHARPNESS))) if config.normalize else None
         )
 
     def refine(
@@ -53,7 +61,7 @@ class FineMatcher(nn.Module):
             (M, 2) offset (x, y) and (M,) standard deviation, in half windows.
         """
         parts: Sequence[tuple[Tensor, Tensor]] = [
-            expectation(self.heat(fine0, fine1, coarse0, coarse1, *columns).exp())
+            self.locate(self.heat(fine0, fine1, coarse0, coarse1, *columns))
             for columns in zip(*(c.split(CHUNK) for c in matches[:3]), strict=True)
         ]
         offset, deviation = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -81,8 +89,19 @@ class FineMatcher(nn.Module):
             window0, window1 = self.transformer(window0, window1)
         middle = window0.shape[-1] // 2
         centre = window0[:, :, middle, middle]
-        scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * centre.shape[1] ** -0.5
+        if self.log_sharpness is None:
+            scale = centre.shape[1] ** -0.5
+        else:
+            scale = self.log_sharpness.exp()
+            centre, window1 = (F.normalize(x.float(), dim=1) for x in (centre, window1))
+        scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * scale
         return scores.flatten(1).log_softmax(dim=1).view_as(scores)
+
+    def locate(self, log_heat: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (M, 2) and standard deviation (M,) of (M, W, W) heat maps, in half windows."""
+        if self.local:
+            log_heat = near_best(log_heat, self.local).flatten(1).log_softmax(1).view_as(log_heat)
+        return expectation(log_heat.exp())
 
     @property
     def _mixes(self) -> bool:
@@ -105,9 +124,19 @@ class FineMatcher(nn.Module):
         window = window * inside[..., None]
         if self.use_coarse:
             cell = coarse.permute(0, 2, 3, 1)[batch, index // columns, index % columns]
-            cell = self.reduce_coarse(cell)[:, None, None].expand(-1, side, side, -1)
-            window = self.merge(torch.cat([window, cell], dim=-1))
+            of_window, of_cell = self.merge.weight.chunk(2, dim=1)
+            cell = F.linear(self.reduce_coarse(cell), of_cell, self.merge.bias)
+            window = F.linear(window, of_window) + cell[:, None, None]
         return window.permute(0, 3, 1, 2)
+
+
+def near_best(log_heat: Tensor, reach: int) -> Tensor:
+    """(M, W, W) maps, -inf farther than `reach` samples from the largest along x or y."""
+    side = log_heat.shape[-1]
+    best = log_heat.flatten(1).argmax(dim=1)
+    axis = torch.arange(side, device=log_heat.device)
+    rows, columns = ((axis - at[:, None]).abs() <= reach for at in (best // side, best % side))
+    return log_heat.masked_fill(~(rows[:, :, None] & columns[:, None, :]), -math.inf)
 
 
 def expectation(heat: Tensor) -> tuple[Tensor, Tensor]:

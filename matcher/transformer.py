@@ -32,6 +32,13 @@ class ConvMLP(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """(B, h, w, C) tokens; (B, h, w) bool of valid tokens."""
+        if torch.is_grad_enabled():
+            return self._forward(tokens, mask)
+        # The hidden maps are the largest of a layer: one image's at a time.
+        masks = [None] * len(tokens) if mask is None else mask.split(1)
+        return torch.cat([self._forward(*one) for one in zip(tokens.split(1), masks, strict=True)])
+
+    def _forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         hidden = F.relu(self.expand(tokens), inplace=True)
         if mask is not None:
             hidden = hidden * mask[..., None]

@@ -1,6 +1,7 @@
 """The whole network: shapes, masks, sizes, position encoding, backbone alignment."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from matcher.config import (
     config_to_dict,
 )
 from matcher.errors import UsageError
-from matcher.fine import expectation
+from matcher.fine import FineMatcher, expectation
 from matcher.model import build_matcher
 from matcher.position import PositionEncoding, sine_encoding
 from matcher.transformer import build_transformer
@@ -144,6 +145,34 @@ def test_expectation_finds_the_centre_of_mass() -> None:
     mean, deviation = expectation(heat)
     torch.testing.assert_close(mean, torch.tensor([[1.0, -0.5], [0.0, 0.0]]))
     torch.testing.assert_close(deviation, torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
+
+
+def fine_matcher(**options: Any) -> FineMatcher:
+    config = FineConfig(window=7, layers=(), use_coarse=False, **options)
+    return FineMatcher(config, coarse_dim=8, fine_dim=8, ratio=4)
+
+
+def test_with_local_a_position_is_the_mean_of_the_samples_near_the_best() -> None:
+    heat = torch.full((1, 7, 7), 1e-9)
+    heat[0, 2, 4], heat[0, 2, 5], heat[0, 6, 0] = 0.4, 0.2, 0.4 - 1e-6
+    offset, _ = fine_matcher(local=1).locate(heat.log())
+    torch.testing.assert_close(offset, torch.tensor([[4 / 9, -1 / 3]]), atol=1e-5, rtol=0)
+    offset, _ = fine_matcher(local=2).locate(heat.log())
+    torch.testing.assert_close(offset, torch.tensor([[4 / 9, -1 / 3]]), atol=1e-5, rtol=0)
+    everywhere, _ = fine_matcher().locate(heat.log())
+    torch.testing.assert_close(everywhere, expectation(heat)[0])
+
+
+def test_with_normalize_a_feature_is_most_like_itself_whatever_the_lengths_of_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.randn(1, 8, 40, 40, generator=generator)
+    fine = fine * torch.rand(1, 1, 40, 40, generator=generator).mul(3).exp()
+    coarse, cells = torch.zeros(1, 8, 10, 10), torch.arange(100)
+    arguments = (fine, fine, coarse, coarse, torch.zeros_like(cells), cells, cells)
+    found = fine_matcher(normalize=True).heat(*arguments).flatten(1).argmax(dim=1)
+    assert (found == 24).all()  # the middle of 7 x 7
+    plain = fine_matcher().heat(*arguments).flatten(1).argmax(dim=1)
+    assert (plain == 24).float().mean() < 0.9
 
 
 def test_compact_keeps_its_promises_of_size() -> None:

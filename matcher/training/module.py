@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from matcher.config import config_to_dict
-from matcher.fine import expectation
 from matcher.model import FeatureMatcher, build_matcher
 from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
 from matcher.training import losses
@@ -92,7 +91,7 @@ class MatcherModule(pl.LightningModule):
         coarse_term, correct = self._coarse_loss(model, coarse0, coarse1, mask0, mask1, coarse)
         cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
         heat = model.fine.heat(features0.fine, features1.fine, coarse0, coarse1, *cells[:3])
-        offset, deviation = expectation(heat.exp())
+        offset, deviation = model.fine.locate(heat)
         fine_term = losses.fine_loss(offset, deviation, chosen)
         heat_term = losses.heat_loss(heat, chosen)
         block_term = blocks.loss(coarse_term)
