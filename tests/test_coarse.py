@@ -71,6 +71,39 @@ def test_what_cannot_exceed_the_threshold_is_left_out_and_changes_nothing(seed: 
         torch.testing.assert_close(found, expected[above])
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_one_pass_finds_what_the_full_matrix_holds(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    rows, columns = (int(torch.randint(200, 900, (), generator=g)) for _ in range(2))
+    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", 70 * columns)
+    threshold = [0.05, 0.2, 0.6][seed % 3]
+    scale = [1.5, 2.5, 9.0][seed // 3 % 3]  # the last has sums too far apart for one pass
+    x0 = torch.randn(rows, 16, generator=g)
+    x1 = x0[torch.randint(0, rows, (columns,), generator=g)]
+    x0, x1 = x0 * scale, (x1 + 0.2 * torch.randn(columns, 16, generator=g)) * scale
+    mask0 = torch.rand(rows, generator=g) > 0.3 if seed % 2 else None
+    mask1 = torch.rand(columns, generator=g) > 0.3 if seed % 5 else None
+    best = stream_dual_softmax(x0, x1, mask0, mask1, threshold)
+    full = full_dual_softmax(x0, x1, mask0, mask1)
+    sides = (best.score0, best.index0, full), (best.score1, best.index1, full.T)
+    for score, index, matrix in sides:
+        top, where = matrix.max(dim=1)
+        above = top > threshold + 1e-4
+        assert above.any()
+        torch.testing.assert_close(score[above].double(), top[above], atol=1e-4, rtol=0)
+        assert torch.equal(index[above], where[above])
+        assert (score[top < threshold - 1e-4] <= threshold).all()
+
+
+def test_one_pass_is_taken_where_it_can_be_and_not_where_it_cannot() -> None:
+    x = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    found = coarse._candidates(x, x, 0.2)
+    assert found is not None and len(found.score) < 250
+    assert coarse._candidates(x * 30, x * 30, 0.2) is None
+
+
 def test_ties_go_to_the_lowest_index_and_stay_one_to_one() -> None:
     x = torch.ones(6, 4)
     best = stream_dual_softmax(x, x, None, None)
