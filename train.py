@@ -88,9 +88,10 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
         return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
     except LoaderError as error:
         logger.warning("%s: going on from the newest checkpoint", error)
-        newest = checkpointing.newest_intact(Path(run.folder))
-        resume = str(newest) if newest else resume
-        return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
+    # Outside of the handler, where the error no longer keeps the dead loader alive.
+    newest = checkpointing.newest_intact(Path(run.folder))
+    resume = str(newest) if newest else resume
+    return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
 
 
 def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[str, float]:
