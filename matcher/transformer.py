@@ -153,23 +153,29 @@ class Transformer(nn.Module):
             recording: receives the levels of every attention call: image 0 then 1, layer by layer.
         """
         few = x0[:, 0].numel() <= TOGETHER_CELLS
-        together = few and recording is None and x0.shape == x1.shape
-        mask = _stack_masks(x0, mask0, x1, mask1) if together else None
-        swapped = None if mask is None else mask.roll(x0.shape[0], dims=0)
+        parallel = all(isinstance(block, QuadTreeBlock) for block in self.blocks)
+        if few and parallel and recording is None and x0.shape == x1.shape:
+            return self._together(x0, x1, _stack_masks(x0, mask0, x1, mask1))
         for name, block in zip(self.names, self.blocks, strict=True):
-            sequential = name == "cross" and isinstance(block, LoFTRBlock)
-            if together and not sequential:
-                both = torch.cat([x0, x1])
-                target = both if name == "self" else torch.cat([x1, x0])
-                target_mask = mask if name == "self" else swapped
-                x0, x1 = block(both, target, mask, target_mask).chunk(2)
-            elif name == "self":
+            if name == "self":
                 x0 = block(x0, x0, mask0, mask0, _new(recording))
                 x1 = block(x1, x1, mask1, mask1, _new(recording))
             else:
                 new0 = block(x0, x1, mask0, mask1, _new(recording))
-                source = new0 if sequential else x0
+                source = new0 if isinstance(block, LoFTRBlock) else x0
                 x0, x1 = new0, block(x1, source, mask1, mask0, _new(recording))
+        return x0, x1
+
+    def _together(self, x0: Tensor, x1: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`forward` of QuadTree blocks with both images in one batch."""
+        swapped = None if mask is None else mask.roll(len(x0), dims=0)
+        both = torch.cat([x0, x1])
+        for name, block in zip(self.names, self.blocks, strict=True):
+            if name == "self":
+                both = block(both, both, mask, mask)
+            else:
+                both = block(both, torch.cat(both.chunk(2)[::-1]), mask, swapped)
+        x0, x1 = both.chunk(2)
         return x0, x1
 
 

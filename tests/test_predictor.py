@@ -459,7 +459,6 @@ def test_constant_images_give_no_matches_worth_naming(compact: Predictor) -> Non
         assert torch.isfinite(matches.scores).all()
 
 
-@pytest.mark.xfail(strict=True, reason="weights of 57,392 pairs: 73% within 0.5 px")
 def test_identical_photographs_match_where_they_are(compact: Predictor) -> None:
     matches = compact.match(DEMO[0], DEMO[0])
     assert len(matches) > 1000
