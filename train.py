@@ -13,7 +13,6 @@ exported weights in its folder, runs/NAME.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import logging
@@ -35,6 +34,7 @@ from eval.callback import PoseAUC
 from eval.match_figures import MatchFigures
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError
+from matcher.heap import keep_everything
 from matcher.storage import write_atomically
 from matcher.training import checkpointing
 from matcher.training.callbacks import AtomicCheckpointIO, Keeper, Lines
@@ -77,7 +77,7 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     values = dict(config)
     data = values.pop("data", {})
     run = config_from_dict(RunConfig, values)
-    keep_freed_memory()
+    keep_everything()
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
     resume = find_checkpoint(run)
@@ -209,22 +209,6 @@ def precision(config: TrainerConfig) -> str:
     on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     fast = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
     return "bf16-mixed" if fast else "32-true"
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks.
-
-    It returns them to the system by default, and a training step on the CPU then spends a quarter
-    of its time on the page faults of getting them back.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(top_pad, 256 << 20)
 
 
 def main(words: Sequence[str]) -> int:

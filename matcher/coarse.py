@@ -248,11 +248,14 @@ def _candidates(x0: Tensor, x1: Tensor, threshold: float) -> _Candidates | None:
     for rows, block in _similarity_blocks(x0, x1):
         largest = block.amax(dim=1)
         softmax = torch.softmax(block, dim=1, out=block)
-        log = row_log[rows] = largest - softmax.amax(dim=1).log()
+        most = softmax.amax(dim=1)
+        log = row_log[rows] = largest - most.log()
         top = log.max()
         sums = (log - top).exp() @ softmax
         column_log = torch.logaddexp(column_log, sums.log() + top)
-        index0, index1 = (softmax > threshold).nonzero().T
+        some = (most > threshold).nonzero()[:, 0]
+        row, index1 = (softmax[some] > threshold).nonzero().T
+        index0 = some[row]
         parts.append((index0 + rows.start, index1, softmax[index0, index1]))
     smallest, largest = row_log.aminmax()
     if largest - smallest > LOG_RANGE or max(largest, -smallest) > 2 * LOG_RANGE:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher import heap
 from matcher.backbone import fold_norms
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
@@ -64,6 +65,8 @@ class Predictor:
             raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
         self.reader = PairReader(model.config, max_side, apply_exif, allow_truncated)
         self.device = find_device(device)
+        if self.device.type == "cpu":
+            heap.keep_little()
         # Channels last: the maps of the transformer are views of its tokens, and convolutions on
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()

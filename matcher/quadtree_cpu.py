@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from matcher.quadtree_ops import attend_coarsest, masked_softmax
 
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 3 << 20
 """Keys and values fetched at a time."""
 
 
