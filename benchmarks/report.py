@@ -10,6 +10,7 @@ from typing import Any
 from matcher.storage import write_atomically
 
 Row = dict[str, Any]
+WIDTHS = ("float16", "bfloat16", "float32")
 TARGETS = (
     ("attention", False, [480, 640], "published", "ours", 4.0),
     ("attention", True, [480, 640], "published", "ours", 3.0),
@@ -21,15 +22,23 @@ TARGETS = (
 INTRODUCTION = """\
 # Speed and memory
 
-Written by `python -m benchmarks --report docs/performance.md`. Each method runs in a process of
-its own, and the processes take turns call by call. A time is the median of the repeats, with the
-least and the most in brackets. Memory is the largest resident size of the process, with Python
-and PyTorch in it; on a GPU that of the tensors. FLOPs are those that `torch.utils.flop_counter`
-knows, products and convolutions. Peers have random weights. At 480x640 every matcher is told the
+Written by `python -m benchmarks --report docs/performance.md`; do not edit. Each method runs in a
+process of its own, and the processes take turns call by call. A time is the median of the repeats,
+with the least and the most in brackets. Memory is the largest resident size of the process, with
+Python and PyTorch in it; on a GPU that of the tensors.
+
+**Attention call**: projected queries, keys and values in, message out; 256 channels, 8 heads, K of
+16, 8 and 8. *published* is a port of the published operator, one gather for each child; *full* is
+PyTorch's scaled dot-product attention; *linear* is LoFTR's; *levels by size* adds levels until the
+coarsest has at most 1,200 cells.
+
+**Whole pair**: two images to matches. *published* is this library with the published QuadTree
+architecture; the weights of every method but *compact* are random. At 480x640 a matcher is told the
 threshold at which it refines an eighth as many matches as there are cells of 8x8 pixels, where it
-has so many; at larger sizes the threshold is 0. EfficientLoFTR
-refines every cell at any threshold. Growth is the exponent e in time ~ tokens^e, fitted over all
-sizes measured.
+has so many; at larger sizes the threshold is 0. EfficientLoFTR refines every cell at any threshold.
+
+FLOPs are those that `torch.utils.flop_counter` knows: products and convolutions, not the fused
+kernel of *full*. Growth is the exponent e in time ~ tokens^e, fitted over all sizes measured.
 """
 
 
@@ -46,15 +55,15 @@ def growth(tokens: Sequence[float], seconds: Sequence[float]) -> float | None:
 def write_report(rows: Sequence[Row], path: Path) -> None:
     """Write the page, and the figure to ``images/performance.png`` beside it."""
     sections = [INTRODUCTION]
-    for title, chosen in sections_of(rows):
-        sections.append(f"\n## {title}\n\n{table(chosen)}")
     found = ratios(rows)
     if found:
-        sections.append("\n## Ratios, in one run\n\n" + found)
+        sections.append("\n## Ratios, each within one run, float32, cpu\n\n" + found)
     figure = path.parent / "images" / "performance.png"
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, figure)
     sections.append(f"\n![Seconds over tokens](images/{figure.name})\n")
+    for title, chosen in sections_of(rows):
+        sections.append(f"\n## {title}\n\n{table(chosen)}")
     write_atomically(path, "".join(sections).encode())
 
 
@@ -65,7 +74,8 @@ def sections_of(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
         ("pair", False): "Whole pair",
     }
     out: list[tuple[str, list[Row]]] = []
-    for device, dtype in sorted({(r["device"], r["dtype"]) for r in rows}):
+    kinds = {(r["device"], r["dtype"]) for r in rows}
+    for device, dtype in sorted(kinds, key=lambda kind: (kind[0], -WIDTHS.index(kind[1]))):
         for (part, training), name in names.items():
             chosen = [
                 r for r in rows
@@ -120,9 +130,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Seconds over tokens, one panel for each section of the CPU in fp32."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     panels = [s for s in sections_of(rows) if s[0].endswith("float32, cpu")]
-    figure = Figure(figsize=(4 * max(1, len(panels)), 3.2), layout="constrained")
+    figure = Figure(figsize=(4 * max(1, len(panels)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for i, (title, chosen) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
@@ -130,6 +141,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             points = sorted((r["tokens"], r["seconds"]) for r in chosen if r["method"] == method)
             axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=method)
         axes.set(title=title.removesuffix(", float32, cpu"), xlabel="tokens", ylabel="seconds")
+        tokens = sorted({row["tokens"] for row in chosen})
+        axes.set_xticks(tokens, [f"{count / 1000:.3g}k" for count in tokens])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(
+            fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2)
+        )
     figure.savefig(path, dpi=100)
