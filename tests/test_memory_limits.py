@@ -70,7 +70,7 @@ def test_a_large_pair_at_full_size_stays_below_its_limit(
 SITES = (
     "backbone.stem", "backbone.stages.0", "backbone.stages.2", "backbone.output",
     "backbone.merges.1", "position", "transformer.blocks.0.attention", "transformer.blocks.1.mlp",
-    "transformer.blocks.3", "fine.merge",
+    "transformer.blocks.3", "fine.reduce_coarse",
 )  # fmt: skip
 
 
