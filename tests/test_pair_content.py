@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from matcher import Predictor, load_matcher
-from matcher.estimation import Estimator, estimate_homography, estimate_pose
+from matcher.estimation import Estimator, estimate_fundamental, estimate_homography, estimate_pose
 from matcher.images import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,8 +83,11 @@ def test_images_without_overlap_agree_on_no_geometry(compact: Predictor) -> None
         matches = compact.match(*pair)
         total += len(matches)
         points = matches.numpy()[:2]
-        homography = estimate_homography(*points, estimator=Estimator())
-        pose = estimate_pose(*points, K0=K, K1=K, estimator=Estimator())
-        inliers.append(max(0 if m is None else m.inliers.sum() for m in (homography, pose)))
+        models = (
+            estimate_homography(*points, estimator=Estimator()),
+            estimate_fundamental(*points, estimator=Estimator()),
+            estimate_pose(*points, K0=K, K1=K, estimator=Estimator()),
+        )
+        inliers.append(max(0 if m is None else m.inliers.sum() for m in models))
     assert total > 0
     assert np.mean(np.array(inliers) < 15) >= 0.95
