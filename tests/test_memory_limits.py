@@ -53,6 +53,7 @@ def test_a_4k_pair_at_the_default_size_stays_below_3_gb() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "height", "width", "limit"),
     [
