@@ -10,7 +10,6 @@ from typing import Any
 from matcher.storage import write_atomically
 
 Row = dict[str, Any]
-WIDTHS = ("float16", "bfloat16", "float32")
 TARGETS = (
     ("attention", False, [480, 640], "published", "ours", 4.0),
     ("attention", True, [480, 640], "published", "ours", 3.0),
@@ -75,7 +74,7 @@ def sections_of(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     }
     out: list[tuple[str, list[Row]]] = []
     kinds = {(r["device"], r["dtype"]) for r in rows}
-    for device, dtype in sorted(kinds, key=lambda kind: (kind[0], -WIDTHS.index(kind[1]))):
+    for device, dtype in sorted(kinds, key=lambda kind: (kind[0], kind[1] != "float32", kind[1])):
         for (part, training), name in names.items():
             chosen = [
                 r for r in rows

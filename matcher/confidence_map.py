@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from matcher.coarse import BLOCK_ELEMENTS, CoarseMatcher
+from matcher.coarse import CoarseMatcher
+from matcher.dual_softmax import BLOCK_ELEMENTS
 
 
 @torch.no_grad()

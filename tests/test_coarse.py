@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-import matcher.coarse as coarse
-from matcher.coarse import CoarseMatcher, inside_border, sinkhorn, stream_dual_softmax
+from matcher import dual_softmax
+from matcher.coarse import CoarseMatcher, inside_border, sinkhorn
 from matcher.config import CoarseConfig
+from matcher.dual_softmax import stream_dual_softmax
 
 
 def full_dual_softmax(x0, x1, mask0, mask1):
@@ -28,7 +29,7 @@ def test_streamed_equals_full(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     g = torch.Generator().manual_seed(seed)
     rows, columns, c = (int(torch.randint(1, n, (), generator=g)) for n in (60, 60, 9))
     block = int(torch.randint(1, 4 * columns + 1, (), generator=g))
-    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(dual_softmax, "BLOCK_ELEMENTS", block)
     scale = [1.0, 5.0, 330.0][seed % 3]  # the last gives similarities of 1e5
     dtype = [torch.float32, torch.float16, torch.bfloat16][seed // 3 % 3]
     x0, x1 = (torch.randn(n, c, generator=g) * scale for n in (rows, columns))
@@ -77,7 +78,7 @@ def test_one_pass_finds_what_the_full_matrix_holds(
 ) -> None:
     g = torch.Generator().manual_seed(seed)
     rows, columns = (int(torch.randint(200, 900, (), generator=g)) for _ in range(2))
-    monkeypatch.setattr(coarse, "BLOCK_ELEMENTS", 70 * columns)
+    monkeypatch.setattr(dual_softmax, "BLOCK_ELEMENTS", 70 * columns)
     threshold = [0.05, 0.2, 0.6][seed % 3]
     scale = [1.5, 2.5, 9.0][seed // 3 % 3]  # the last has sums too far apart for one pass
     x0 = torch.randn(rows, 16, generator=g)
@@ -99,10 +100,10 @@ def test_one_pass_finds_what_the_full_matrix_holds(
 
 def test_one_pass_is_taken_where_it_can_be_and_not_where_it_cannot() -> None:
     x = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
-    found = coarse._candidates(x, x, 0.2)
+    found = dual_softmax._candidates(x, x, 0.2)
     assert found is not None
     assert len(found.score) < 250
-    assert coarse._candidates(x * 30, x * 30, 0.2) is None
+    assert dual_softmax._candidates(x * 30, x * 30, 0.2) is None
 
 
 def test_ties_go_to_the_lowest_index_and_stay_one_to_one() -> None:

@@ -1,0 +1,171 @@
+"""Best partners under the dual-softmax, over blocks of rows: the (L, S) matrix is never held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 1_000_000
+"""Similarities held at a time while streaming: 4 MB in fp32."""
+FEW_CANDIDATES = 0.05
+"""Threshold from which one pass is enough: at most twenty candidates a row."""
+LOG_RANGE = 60.0
+"""Sums whose logarithms differ by less can be added in fp32."""
+
+
+class Best(NamedTuple):
+    """Best partner of every cell of one pair."""
+
+    score0: Tensor
+    """(L,) highest confidence in the row of each cell of image 0"""
+    index0: Tensor
+    """(L,) its column, the lowest where several are equal"""
+    score1: Tensor
+    """(S,) highest confidence in the column of each cell of image 1"""
+    index1: Tensor
+    """(S,) its row, the lowest where several are equal"""
+
+
+class _Sums(NamedTuple):
+    """Of the similarities of each cell with all cells of the other image."""
+
+    largest: Tensor
+    log: Tensor
+    """log of the sum of exp(similarity - largest), at least 0"""
+
+
+class _Candidates(NamedTuple):
+    """Pairs of cells that may be matches, row by row."""
+
+    index0: Tensor
+    index1: Tensor
+    score: Tensor
+
+
+def stream_dual_softmax(
+    x0: Tensor,
+    x1: Tensor,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    threshold: float = 0.0,
+) -> Best:
+    """Best partners under the dual-softmax, over blocks of rows.
+
+    A confidence is at most the softmax of its row. So where the threshold leaves few candidates a
+    row, one pass finds them all, and their confidences when all columns are summed. Otherwise, and
+    for similarities whose range is too wide for sums without a maximum of each column, two passes
+    are made: maxima and sums of rows and columns, then the best of each.
+
+    Args:
+        x0: (L, C) features, scaled; x1: (S, C).
+        mask0: (L,) bool of valid cells or None; mask1: (S,).
+        threshold: confidences up to it do not matter; cells that cannot exceed it get 0.
+    """
+    best = Best(*_nothing_best(x0), *_nothing_best(x1))
+    rows, columns = _valid(x0, mask0), _valid(x1, mask1)
+    if not (len(rows) and len(columns)):
+        return best
+    x0, x1 = x0[rows].float(), x1[columns].float()
+    candidates = _candidates(x0, x1, threshold) if threshold >= FEW_CANDIDATES else None
+    if candidates is None:
+        some = _stream_best(x0, x1, *_stream_sums(x0, x1))
+    else:
+        some = Best(
+            *_best_candidate(candidates.index0, candidates.index1, candidates.score, len(x0)),
+            *_best_candidate(candidates.index1, candidates.index0, candidates.score, len(x1)),
+        )
+    best.score0[rows], best.index0[rows] = some.score0, columns[some.index0]
+    best.score1[columns], best.index1[columns] = some.score1, rows[some.index1]
+    return best
+
+
+def _nothing_best(x: Tensor) -> tuple[Tensor, Tensor]:
+    zeros = torch.zeros(len(x), device=x.device)
+    return zeros, zeros.long()
+
+
+def _valid(x: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.arange(len(x), device=x.device) if mask is None else mask.nonzero()[:, 0]
+
+
+def _similarity_blocks(x0: Tensor, x1: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their (rows, S) similarities, block after block in the same memory: new memory for
+    each would leave gaps between what is kept, and no block fits into the gap of another."""
+    step = min(len(x0), max(1, BLOCK_ELEMENTS // len(x1)))
+    memory = x0.new_empty(step, len(x1))
+    for start in range(0, len(x0), step):
+        some = x0[start : start + step]
+        yield (
+            slice(start, start + len(some)),
+            torch.mm(some, x1.T, out=memory[: len(some)]),
+        )
+
+
+def _candidates(x0: Tensor, x1: Tensor, threshold: float) -> _Candidates | None:
+    """All pairs whose softmax along the row exceeds the threshold, with their confidence; None
+    where the logarithms of the sums of rows are too large or too far apart."""
+    row_log = x0.new_empty(len(x0))
+    column_log = x1.new_full((len(x1),), -math.inf)
+    parts = []
+    for rows, block in _similarity_blocks(x0, x1):
+        largest = block.amax(dim=1)
+        softmax = torch.softmax(block, dim=1, out=block)
+        most = softmax.amax(dim=1)
+        log = row_log[rows] = largest - most.log()
+        top = log.max()
+        sums = (log - top).exp() @ softmax
+        column_log = torch.logaddexp(column_log, sums.log() + top)
+        some = (most > threshold).nonzero()[:, 0]
+        row, index1 = (softmax[some] > threshold).nonzero().T
+        index0 = some[row]
+        parts.append((index0 + rows.start, index1, softmax[index0, index1]))
+    smallest, largest = row_log.aminmax()
+    if largest - smallest > LOG_RANGE or max(largest, -smallest) > 2 * LOG_RANGE:
+        return None
+    index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
+    by_column = (score.log() + row_log[index0] - column_log[index1]).exp()
+    return _Candidates(index0, index1, score * by_column)
+
+
+def _best_candidate(
+    cells: Tensor, partners: Tensor, scores: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """(count,) best score of each cell, 0 without a candidate, and its lowest partner."""
+    best = scores.new_zeros(count).scatter_reduce_(0, cells, scores, "amax")
+    ties = scores == best[cells]
+    lowest = partners.new_zeros(count)
+    lowest.scatter_reduce_(0, cells[ties], partners[ties], "amin", include_self=False)
+    return best, lowest
+
+
+def _stream_sums(x0: Tensor, x1: Tensor) -> tuple[_Sums, _Sums]:
+    """Of the rows and of the columns. Maxima are subtracted before anything else, as a softmax
+    does, so that large similarities keep their precision."""
+    row_max, row_log = x0.new_empty(len(x0)), x0.new_empty(len(x0))
+    column_max, column_sum = x1.new_full((len(x1),), -math.inf), x1.new_zeros(len(x1))
+    for rows, block in _similarity_blocks(x0, x1):
+        row_max[rows] = block.amax(dim=1)
+        row_log[rows] = (block - row_max[rows, None]).exp_().sum(dim=1).log()
+        new_max = torch.maximum(column_max, block.amax(dim=0))
+        column_sum = column_sum * (column_max - new_max).exp()
+        column_sum += block.sub_(new_max).exp_().sum(dim=0)
+        column_max = new_max
+    return _Sums(row_max, row_log), _Sums(column_max, column_sum.log())
+
+
+def _stream_best(x0: Tensor, x1: Tensor, sums0: _Sums, sums1: _Sums) -> Best:
+    score0, score1 = x0.new_empty(len(x0)), x1.new_full((len(x1),), -math.inf)
+    index0, index1 = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in (x0, x1))
+    for rows, block in _similarity_blocks(x0, x1):
+        log_confidence = (block - sums0.largest[rows, None]).sub_(sums0.log[rows, None])
+        log_confidence += block.sub_(sums1.largest).sub_(sums1.log)
+        score0[rows], index0[rows] = log_confidence.max(dim=1)
+        score, index = log_confidence.max(dim=0)
+        better = score > score1
+        score1[better] = score[better]
+        index1[better] = index[better] + rows.start
+    return Best(score0.exp(), index0, score1.exp(), index1)
