@@ -22,7 +22,7 @@ from matcher.images import ImageSource
 from matcher.inputs import NetworkInput, PreparedPair
 from matcher.model import FeatureMatcher
 from matcher.predictor import Predictor
-from matcher.quadtree import MapSize, to_quad
+from matcher.quad_order import MapSize, to_quad
 
 
 @dataclass(frozen=True)

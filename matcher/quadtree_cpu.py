@@ -4,7 +4,7 @@ What makes it fast: the blocks that a group of four queries selected are fetched
 `index_select` of whole rows, a chunk of groups at a time, in both directions; backward keeps the
 probabilities only, fetches keys and values again and adds gradients back in whole rows.
 
-Tokens are (T, D) with T = B * H * N, in quad order (`matcher.quadtree`). A token is named by its
+Tokens are (T, D) with T = B * H * N, in quad order (`matcher.quad_order`). A token is named by its
 row among all T, so that a key that descends is named like the row of a (T, 4 * D) table with its
 four children one level finer.
 """

@@ -5,15 +5,8 @@ import torch
 from torch import Tensor
 
 from matcher.attention import DenseAttention
-from matcher.quadtree import (
-    QuadTreeAttention,
-    extra_levels,
-    from_quad,
-    merge_levels,
-    pool_tokens,
-    to_quad,
-    token_pyramid,
-)
+from matcher.quad_order import from_quad, pool_tokens, to_quad, token_pyramid
+from matcher.quadtree import QuadTreeAttention, extra_levels, merge_levels
 
 
 def maps(*sizes: tuple[int, int], batch: int = 2, channels: int = 8, seed: int = 0) -> list[Tensor]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from matcher import quadtree, quadtree_gpu
-from matcher.quadtree import QuadTreeAttention, mask_pyramid, token_pyramid
+from matcher.quad_order import mask_pyramid, token_pyramid
+from matcher.quadtree import QuadTreeAttention
 from matcher.quadtree_ops import attend_blocks
 
 if not sys.platform.startswith("linux"):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from matcher.model import FeatureMatcher
-from matcher.quadtree import Level, to_quad
+from matcher.quad_order import to_quad
+from matcher.quadtree import Level
 from matcher.structures import ImagePair
 from matcher.training.blocks import block_index
 from matcher.training.supervision import CoarseTargets, supervise

@@ -1,0 +1,94 @@
+"""Tokens in quad order, and the pyramid that QuadTree attention descends.
+
+In quad order the children of token i are tokens 4i to 4i + 3, so that pooling is a mean of four
+neighbours in memory and a block of children is one contiguous row.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MapSize = tuple[int, int]
+
+
+def to_quad(x: Tensor, levels: int, heads: int) -> Tensor:
+    """(B, C, h, w) map to (B, H, N, D) tokens in quad order for `levels` levels.
+
+    Raises:
+        ValueError: h or w is not a multiple of 2^(levels - 1).
+    """
+    b, c, h, w = x.shape
+    splits = levels - 1
+    cell = 2**splits
+    if h % cell or w % cell:
+        raise ValueError(f"map of {h}x{w} is not divisible by {cell}, as {levels} levels need")
+    x = x.permute(0, 2, 3, 1).reshape(b, h // cell, *[2] * splits, w // cell, *[2] * splits, c)
+    rows = range(1, 2 + splits)
+    columns = range(2 + splits, 3 + 2 * splits)
+    order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
+    # Two copies, tokens first and heads then, take a fifth of the time of one.
+    tokens = x.permute(0, *order, x.ndim - 1).reshape(b, h * w, heads, c // heads)
+    return tokens.transpose(1, 2).contiguous()
+
+
+def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
+    """(B, H, N, D) tokens in quad order back to a (B, C, h, w) map of `size`."""
+    b, heads, _, d = x.shape
+    h, w = size
+    splits = levels - 1
+    cell = 2**splits
+    x = x.reshape(b, heads, h // cell, w // cell, *[2] * (2 * splits), d)
+    rows = [2 + 2 * i for i in range(1 + splits)]
+    columns = [3 + 2 * i for i in range(1 + splits)]
+    x = x.permute(0, *rows, *columns, 1, x.ndim - 1)
+    return x.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
+
+
+def quad_mask(mask: Tensor, levels: int) -> Tensor:
+    """(B, h, w) bool to (B, N) in quad order."""
+    return to_quad(mask[:, None], levels, 1)[:, 0, :, 0]
+
+
+def pool_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
+    children = x.unflatten(2, (-1, 4))
+    if mask is None:
+        return children.mean(dim=3)
+    valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
+    total = children.masked_fill(~valid, 0.0).sum(dim=3)
+    return total / valid.sum(dim=3).clamp(min=1).to(x.dtype)
+
+
+def pool_mask(mask: Tensor) -> Tensor:
+    """(B, N) to (B, N / 4): a block is valid if any of its children is."""
+    return mask.unflatten(1, (-1, 4)).any(dim=2)
+
+
+def token_pyramid(x: Tensor, mask: Tensor | None, levels: int) -> list[Tensor]:
+    """Average-pooled levels of (B, H, N, D) tokens, coarsest first."""
+    pyramid = [x]
+    for _ in range(levels - 1):
+        pyramid.append(pool_tokens(pyramid[-1], mask))
+        mask = None if mask is None else pool_mask(mask)
+    return pyramid[::-1]
+
+
+def mask_pyramid(mask: Tensor | None, levels: int) -> list[Tensor | None]:
+    """Pooled levels of a (B, N) mask, coarsest first."""
+    pyramid = [mask]
+    for _ in range(levels - 1):
+        pyramid.append(None if pyramid[-1] is None else pool_mask(pyramid[-1]))
+    return pyramid[::-1]
+
+
+def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | None]:
+    """(B, C, h, w) and (B, h, w) mask enlarged to multiples of `cell` by tokens that are masked."""
+    h, w = x.shape[-2:]
+    border = (0, -w % cell, 0, -h % cell)
+    if not any(border):
+        return x, mask
+    if mask is None:
+        mask = torch.ones(x.shape[0], h, w, dtype=torch.bool, device=x.device)
+    return F.pad(x, border), F.pad(mask, border)
