@@ -47,6 +47,7 @@ class SyntheticConfig:
     """Folder of photographs for texture; None paints with procedural textures alone."""
     photo_limit: int | None = None
     texture_side: int = 384
+    """Shorter side of the textures in pixels; with more, large images stay sharp."""
     procedural: int = 270
     """Number of procedural textures."""
     strength: float = 1.0
