@@ -17,9 +17,12 @@ import importlib.util
 import json
 import logging
 import math
+import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +30,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from data.compose import compose
 from data.datamodule import build_datamodule
@@ -45,8 +49,13 @@ from matcher.training.module import MatcherModule
 logger = logging.getLogger("train")
 
 
+DEAD_LOADER = re.compile(r"DataLoader (worker \(pid|timed out)")
+RANK_TIMEOUT = timedelta(minutes=10)
+"""For one process of several to answer the others."""
+
+
 class LoaderError(MatcherError):
-    """A process that loads data died, killed or out of memory."""
+    """A process that loads data died, killed or out of memory, or hangs."""
 
 
 class PairSource(Protocol):
@@ -61,7 +70,8 @@ class PairSource(Protocol):
 def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[str, float]:
     """Run a training and return its last metrics.
 
-    A loader process that dies is survived once: the run goes on from its newest checkpoint.
+    A loader process that dies or hangs is survived once, where one process trains: the run goes on
+    from its newest checkpoint.
 
     Args:
         config: as composed from ``conf/train.yaml``.
@@ -71,7 +81,7 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
         UsageError: a configuration that cannot work, or a file that is missing.
         CheckpointError: weights that do not fit.
         DivergedError: too many steps without a finite loss.
-        LoaderError: a second loader process died.
+        LoaderError: a second loader process died, or one of several that train lost its own.
         InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
     """
     values = dict(config)
@@ -80,21 +90,26 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     keep_everything()
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
-    resume = find_checkpoint(run)
-    checkpointing.make_folder(Path(run.folder))
-    write_atomically(Path(run.folder) / "config.json", json.dumps(config, indent=2).encode())
-    canvas = run.model.canvas
+    folder, canvas = Path(run.folder), run.model.canvas
+    resume = checkpointing.start_from(folder, run.resume)
+    if run.resume and resume is None:
+        logger.warning("no intact checkpoint in %s: starting afresh", folder)
+    checkpointing.make_folder(folder)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        checkpointing.remove_unfinished(folder)
+    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
     try:
         return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
     except LoaderError as error:
+        if run.trainer.devices * run.trainer.nodes > 1:
+            raise
         logger.warning("%s: going on from the newest checkpoint", error)
     # Outside of the handler, where the error no longer keeps the dead loader alive.
-    newest = checkpointing.newest_intact(Path(run.folder))
-    resume = str(newest) if newest else resume
+    resume = checkpointing.newest_intact(folder) or resume
     return attempt(run, datamodule or build_datamodule(data, run.seed, canvas), resume)
 
 
-def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[str, float]:
+def attempt(run: RunConfig, datamodule: PairSource, resume: Path | None) -> dict[str, float]:
     """Train until the end, or until a loader process dies."""
     parallel = run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
     pairs_a_step = datamodule.batch_size * parallel
@@ -110,10 +125,11 @@ def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process killed while it hands a batch over shows as a broken connection.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        if isinstance(error, RuntimeError) and not DEAD_LOADER.match(str(error)):
             raise
+        where = f"after {module.pairs_seen} pairs, the last {module.last_pair}"
         reason = str(error) or type(error).__name__
-        raise LoaderError(302, "loader", f"after {module.pairs_seen} pairs: {reason}") from error
+        raise LoaderError(302, "loader", f"{where}: {reason}") from error
     except SystemExit:
         if not keeper.signal:
             raise
@@ -123,18 +139,6 @@ def attempt(run: RunConfig, datamodule: PairSource, resume: str | None) -> dict[
         "pairs_seen": float(module.pairs_seen),
         "steps": float(trainer.global_step),
     }
-
-
-def find_checkpoint(run: RunConfig) -> str | None:
-    """The checkpoint to resume from, or None to start afresh."""
-    if run.resume == "auto":
-        newest = checkpointing.newest_intact(Path(run.folder))
-        if newest is None:
-            logger.warning("no intact checkpoint in %s: starting afresh", run.folder)
-        return None if newest is None else str(newest)
-    if run.resume:
-        checkpointing.load_checkpoint(Path(run.resume))
-    return run.resume or None
 
 
 def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
@@ -173,7 +177,7 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy=config.strategy,
+        strategy=strategy(config),
         precision=precision(config),  # pyright: ignore[reportArgumentType]
         max_steps=max_steps,
         max_epochs=-1,
@@ -192,6 +196,14 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         overfit_batches=1 if config.overfit else 0.0,
         **limits,
     )
+
+
+def strategy(config: TrainerConfig) -> Strategy | str:
+    """How processes train together; one that hangs ends the run after `RANK_TIMEOUT`."""
+    if config.strategy == "auto" and config.devices * config.nodes == 1:
+        return "auto"
+    start = "spawn" if config.strategy == "ddp_spawn" else "popen"
+    return DDPStrategy(timeout=RANK_TIMEOUT, start_method=start)
 
 
 def build_loggers(folder: Path) -> list[Logger]:

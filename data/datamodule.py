@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from data.failure import Failure, Reporting
 from data.quarantine import Quarantined
 from data.sampler import SceneBalanced
 from data.scene import SceneBatch
@@ -21,6 +22,8 @@ from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import config_from_dict, invalid, require_choice, require_positive
 from matcher.structures import ImagePair
 
+LOADER_TIMEOUT = 120
+"""Seconds after which a loader process counts as hanging."""
 VALIDATION_SEED = 1_000_003
 """Added to the seed of validation scenes, so that they are never trained on."""
 
@@ -102,7 +105,9 @@ class PairData(LightningDataModule):
         return self._loader(self._validation(), batch_size=self.batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> ImagePair:
-        """Render scenes where the training happens."""
+        """Render scenes where the training happens, and raise what a loader process met."""
+        if isinstance(batch, Failure):
+            raise batch.error
         if not isinstance(batch, SceneBatch):
             return batch
         training = self.trainer is not None and self.trainer.training
@@ -151,18 +156,21 @@ class PairData(LightningDataModule):
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         workers = self.config.workers
         return DataLoader(
-            dataset,
+            Reporting(dataset),
             num_workers=workers,
             collate_fn=collate,
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
-            timeout=120 if workers else 0,
+            timeout=LOADER_TIMEOUT if workers else 0,
             **options,
         )
 
 
 def collate(items: Sequence[Any]) -> Any:
-    """A batch of pairs or scenes."""
+    """A batch of pairs or scenes, or the first `Failure` among them."""
+    for item in items:
+        if isinstance(item, Failure):
+            return item
     return type(items[0]).collate(items)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch.utils.data import Sampler
 
 Key = tuple[int, int]
@@ -19,7 +18,7 @@ class PairStream(Sampler[list[Key]]):
     the ends of epochs, so that no pair is dropped.
 
     Args:
-        order: indices of an epoch, of the same number in every epoch, such as `shuffled`.
+        order: indices of an epoch, of the same number in every epoch.
         batch_size: pairs of this process in a batch.
         start: pairs that all processes together have seen.
         rank: of this process.
@@ -54,13 +53,3 @@ class PairStream(Sampler[list[Key]]):
                 keys.append((epoch, indices[n % size]))
             yield keys
             first += self.batch_size * self.world
-
-
-def shuffled(size: int, seed: int) -> Callable[[int], Sequence[int]]:
-    """An order of `size` indices for each epoch, a function of (seed, epoch) alone."""
-
-    def order(epoch: int) -> Sequence[int]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        return torch.randperm(size, generator=generator).tolist()
-
-    return order

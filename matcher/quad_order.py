@@ -92,3 +92,19 @@ def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | 
     if mask is None:
         mask = torch.ones(x.shape[0], h, w, dtype=torch.bool, device=x.device)
     return F.pad(x, border), F.pad(mask, border)
+
+
+def quad_index(index: Tensor, size: MapSize, below: int, levels: int) -> Tensor:
+    """Quad-order index, `below` levels above the finest, of the block that holds each cell.
+
+    Args:
+        index: raster indices of cells of a map of `size`.
+    """
+    cell = 2**below
+    rows, columns = size[0] // cell, size[1] // cell
+    raster = torch.arange(rows * columns, device=index.device, dtype=torch.float64)
+    order = to_quad(raster.view(1, 1, rows, columns), levels - below, 1).view(-1).long()
+    position = torch.empty_like(order)
+    position[order] = torch.arange(order.numel(), device=index.device)
+    row, column = index // size[1], index % size[1]
+    return position[row // cell * columns + column // cell]

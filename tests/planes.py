@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from data.stream import Key, PairStream, shuffled
+from data.stream import Key, PairStream
 from matcher.structures import ImagePair, PairGeometry
 
 FOCAL, DEPTH = 100.0, 2.0
@@ -84,3 +86,13 @@ class PlaneData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[ImagePair]:
         pairs = [plane_pair(-1 - i, SHIFTS[i], self.size) for i in range(4)]
         return DataLoader(pairs, batch_size=2, collate_fn=ImagePair.collate)  # pyright: ignore
+
+
+def shuffled(size: int, seed: int) -> Callable[[int], Sequence[int]]:
+    """An order of `size` indices for each epoch, a function of (seed, epoch) alone."""
+
+    def order(epoch: int) -> Sequence[int]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        return torch.randperm(size, generator=generator).tolist()
+
+    return order

@@ -9,9 +9,9 @@ from planes import plane_pair
 from data.compose import compose
 from matcher.config import MatcherConfig, config_from_dict
 from matcher.model import build_matcher
-from matcher.quad_order import to_quad
+from matcher.quad_order import quad_index, to_quad
 from matcher.quadtree import Level
-from matcher.training.coverage import coverage_of, quad_index, topk_coverage
+from matcher.training.coverage import coverage_of, topk_coverage
 from matcher.training.supervision import CoarseTargets
 
 

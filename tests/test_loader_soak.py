@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from planes import SHIFTS, PlaneData, plane_pair
+from planes import SHIFTS, PlaneData, plane_pair, shuffled
 from torch.utils.data import DataLoader, Dataset
 
 import train as program
 from data.compose import compose
 from data.quarantine import Quarantined
-from data.stream import PairStream, shuffled
+from data.stream import PairStream
 from matcher.errors import ImageError
 from matcher.structures import ImagePair
 

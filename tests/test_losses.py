@@ -10,7 +10,8 @@ import torch
 from matcher.coarse import CoarseMatcher
 from matcher.config import CoarseConfig
 from matcher.fine import expectation
-from matcher.training.blocks import block_index, block_loss, pyramid_block_loss, swap, true_blocks
+from matcher.quadtree import QuadTreeAttention
+from matcher.training.blocks import Call, block_loss, pyramid_block_loss, swap, true_blocks
 from matcher.training.likelihood import true_log_confidence
 from matcher.training.losses import fine_loss, focal_loss, found, heat_loss, positives_loss
 from matcher.training.supervision import CoarseTargets, FineTargets
@@ -87,50 +88,77 @@ def test_fine_loss_is_zero_without_targets_and_certainty_has_no_gradient():
     assert deviation.grad is None
 
 
-def test_cells_belong_to_the_block_that_covers_them():
-    index = torch.arange(4 * 8)
-    blocks = block_index(index, (4, 8), 2).view(4, 8)
-    assert blocks[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert blocks[2].tolist() == [4, 4, 5, 5, 6, 6, 7, 7]
-
-
 def test_true_blocks_hold_a_true_match():
-    true = true_blocks(cells((0, 0, 15), (0, 1, 10), size=(4, 4)), 1, 2)
-    assert true.nonzero().tolist() == [[0, 0, 3]]
+    """4 x 4 cells: blocks of 2 x 2, then the 16 cells in quad order."""
+    targets = cells((0, 0, 15), (0, 1, 10), size=(4, 4))
+    assert true_blocks(targets, 1, below=1, levels=2).nonzero().tolist() == [[0, 0, 3]]
+    assert true_blocks(targets, 1, 0, 2).nonzero().tolist() == [[0, 0, 15], [0, 1, 12]]
     assert swap(cells((0, 1, 2))).index0.item() == 2
 
 
+ONE_HOT, UNIFORM = torch.eye(4)[None, None] * 8, torch.zeros(1, 1, 4, 4)
+EYE = torch.eye(4, dtype=torch.bool)[None]
+
+
 def test_block_loss_is_small_where_attention_goes_to_the_true_block():
-    true = torch.eye(4, dtype=torch.bool)[None]
-    one_hot = torch.eye(4).view(1, 4, 2, 2) * 8
-    assert block_loss(one_hot, one_hot, 1, true) < 1e-3
-    uniform = torch.zeros(1, 4, 2, 2)
-    assert block_loss(uniform, uniform, 2, true).item() == pytest.approx(math.log(4))
+    assert block_loss(ONE_HOT, ONE_HOT, EYE, opened=1) < 1e-3
     several = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert block_loss(uniform, uniform, 2, several).item() == pytest.approx(0, abs=1e-6)
+    assert block_loss(UNIFORM, UNIFORM, several, opened=1).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_one_head_that_finds_the_true_block_is_enough():
-    true = torch.eye(4, dtype=torch.bool)[None]
-    found = torch.eye(4).view(1, 4, 2, 2) * 8
-    both = torch.cat([found, torch.zeros_like(found)], dim=1)
-    assert block_loss(both, both, 2, true).item() == pytest.approx(
-        -math.log((1 + 1 / 4) / 2), rel=1e-3
+def test_block_loss_knows_how_many_blocks_are_opened():
+    """Of four equal blocks one is true: a head opens it with odds of K to 3."""
+    for opened, heads, chance in ((1, 1, 1 / 4), (3, 1, 1 / 2), (1, 2, 7 / 16), (3, 2, 3 / 4)):
+        uniform = UNIFORM.expand(-1, heads, -1, -1)
+        assert block_loss(uniform, uniform, EYE, opened).item() == pytest.approx(-math.log(chance))
+
+
+def test_masked_blocks_are_no_rivals():
+    """One of the three that are not true is masked, so that the odds are 1 to 2."""
+    mask = torch.tensor([[True, True, True, False]])
+    first = EYE.clone()
+    first[0, 1:] = False
+    loss = block_loss(UNIFORM, UNIFORM, first, opened=1, key_mask=mask)
+    assert loss.item() == pytest.approx(math.log(3))
+
+
+def test_a_block_with_several_true_ones_should_open_each():
+    """Two of four blocks are true and one has all the weight: the other one is missed."""
+    true = EYE.clone()
+    true[0, 0, 1] = True
+    assert block_loss(ONE_HOT, ONE_HOT, true, opened=1).item() == pytest.approx(
+        math.log(3) / 5, abs=1e-3
     )
 
 
+def test_one_head_that_finds_the_true_block_is_enough():
+    both = torch.cat([ONE_HOT, UNIFORM], dim=1)
+    assert block_loss(both, both, EYE, opened=1).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_block_loss_has_a_gradient_however_far_the_true_block_is_from_being_opened():
+    key = ONE_HOT.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(block_loss(ONE_HOT, key, EYE.flip(2), opened=1), key)
+    assert gradient.isfinite().all()
+    assert gradient.abs().amax() > 0.1
+
+
 def test_blocks_without_a_true_match_add_nothing():
-    uniform = torch.zeros(1, 4, 2, 2)
     true = torch.zeros(1, 4, 4, dtype=torch.bool)
-    assert block_loss(uniform, uniform, 1, true) == 0
+    assert block_loss(UNIFORM, UNIFORM, true, opened=1) == 0
     true[0, 0, 0] = True
-    assert block_loss(uniform, uniform, 1, true).item() == pytest.approx(math.log(4))
+    assert block_loss(UNIFORM, UNIFORM, true, opened=1).item() == pytest.approx(math.log(4))
 
 
 def test_pyramid_block_loss_averages_the_levels_above_the_finest():
-    zeros = torch.zeros(1, 2, 4, 4)
-    loss = pyramid_block_loss(zeros, zeros, 1, cells((0, 0, 0), size=(4, 4)), levels=3)
-    assert loss.item() == pytest.approx((math.log(4) + math.log(1)) / 2)
+    """K of the middle level is 2, the coarsest has one block alone, and the finest is not asked."""
+    attention, zeros = QuadTreeAttention(2, 1, (1, 2, 5)), torch.zeros(1, 2, 4, 4)
+    call = Call(attention, zeros, zeros, None, None, cells((0, 0, 0), size=(4, 4)))
+    assert pyramid_block_loss(call).item() == pytest.approx((math.log(5 / 2) + 0) / 2)
+    mask = torch.ones(1, 4, 4, dtype=torch.bool)
+    mask[:, 2:] = False
+    masked = pyramid_block_loss(call._replace(key_mask=mask))
+    assert masked.item() == pytest.approx((math.log(3 / 2) + 0) / 2)
 
 
 def test_found_matches_are_those_whose_best_partner_is_true():
@@ -168,12 +196,12 @@ def test_the_likelihood_equals_that_of_the_whole_matrix(masked: bool):
 
 
 def test_a_limit_on_blocks_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    uniform = torch.zeros(1, 4, 4, 4)
-    true = torch.eye(16, dtype=torch.bool)[None]
-    assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))
-    true[:, 1:] = False
-    assert block_loss(uniform, uniform, 1, true, limit=3).item() == pytest.approx(math.log(16))
+    uniform = torch.zeros(1, 1, 16, 4)
+    true = torch.eye(16, dtype=torch.bool)[None].clone()
+    for _ in range(2):
+        loss = block_loss(uniform, uniform, true, opened=1, limit=3)
+        assert loss.item() == pytest.approx(math.log(16))
+        true[:, 1:] = False
 
 
 def test_heat_loss_is_the_cross_entropy_with_the_bilinear_position():

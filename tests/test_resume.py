@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from matcher.errors import StorageError, UsageError
 from matcher.training import checkpointing
 
+STEPS = 36  # of the driver
 DRIVER = Path(__file__).parent / "training_driver.py"
 
 
@@ -31,9 +34,11 @@ def drive(*words: object) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def check_kills(folder: Path, kills: int, workers: int) -> None:
-    result = drive("kills", folder, kills, workers)
+def check_kills(folder: Path, kills: int, workers: int, seed: int = 0) -> None:
+    result = drive("kills", folder, kills, workers, seed)
     assert result["codes"] == [0, 0]
+    steps = [0 if name == "none" else int(name[5:13]) for name in result["checkpoints"]]
+    assert min(steps) < STEPS, "no kill came before the end"
     assert result["digests"][0] == result["digests"][1] != "none"
 
 
@@ -46,7 +51,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, kills: int, wor
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("part", range(5))
 def test_twenty_kills_a_worker_count(tmp_path: Path, workers: int, part: int) -> None:
-    check_kills(tmp_path / str(part), 4, workers)
+    check_kills(tmp_path, 4, workers, seed=1 + part)
 
 
 def test_a_kill_during_a_save_loses_no_checkpoint(tmp_path: Path) -> None:
@@ -119,6 +124,8 @@ def check_two_processes(folder: Path, *limits: int) -> None:
         state = checkpointing.load_checkpoint(newest)
         assert state["global_step"] == limit
         assert state["matcher"]["pairs_seen"] == limit * 2 * 2
+        digests = {(folder / f"rank_{rank}.txt").read_text() for rank in (0, 1)}
+        assert len(digests) == 1, "the processes have different weights"
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
@@ -129,3 +136,39 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_resume(tmp_path: Path) -> None:
     check_two_processes(tmp_path, 3, 5)
+
+
+def process_of_rank(rank: int, folder: Path) -> int | None:
+    """The process that trains in `folder` with this LOCAL_RANK."""
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"folder={folder}".encode() in words and f"LOCAL_RANK={rank}".encode() in environment:
+            return int(entry.name)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
+    words = f"model=tiny folder={tmp_path} trainer.accelerator=cpu trainer.devices=2"
+    words += " trainer.threads=1 trainer.progress=false trainer.checkpoint_steps=1"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    main = subprocess.Popen(
+        [sys.executable, str(DRIVER), "run", "0", *words.split(), "trainer.max_steps=100000"],
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        while main.poll() is None and not checkpointing.checkpoints(tmp_path):
+            time.sleep(0.1)
+        other = process_of_rank(1, tmp_path)
+        assert other is not None
+        os.kill(other, signal.SIGKILL)
+        assert main.wait(timeout=120) != 0
+    finally:
+        main.kill()
+    assert checkpointing.newest_intact(tmp_path) is not None

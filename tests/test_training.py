@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from planes import PlaneData, plane_pair
+from planes import PlaneData, plane_pair, shuffled
 from pytorch_lightning import Callback
 
 import train as program
 from data.compose import compose
-from data.stream import PairStream, shuffled
+from data.stream import PairStream
 from matcher.config import COMPACT, MatcherConfig, config_from_dict
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
@@ -156,6 +156,24 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, what: str) ->
     assert next(tmp_path.glob("nonfinite_*.pt"))
 
 
+def test_a_bad_batch_of_several_in_a_step_changes_nothing(tmp_path: Path) -> None:
+    """The second batch of the step is fine; its statistics must not hide those of the first."""
+
+    class First(Disturb):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            if index % 2 == 0:
+                super().on_train_batch_start(trainer, module, batch, index)
+
+    config = run_config(tmp_path, "trainer.max_steps=2", "trainer.accumulate=2")
+    disturb = First(range(1, 2), "batch")
+    module = fit(config, disturb)
+    assert module.guard.total == 1
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, disturb.before[key]), key
+    _, pair, _, _ = load_step(next(tmp_path.glob("nonfinite_*.pt")))
+    assert torch.isnan(pair.image0).any()
+
+
 def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_path: Path) -> None:
     config = run_config(tmp_path, "trainer.max_steps=40")
     with pytest.raises(DivergedError) as caught:
@@ -180,6 +198,19 @@ def test_the_guard_allows_one_percent_and_forgets() -> None:
     copy = NonFiniteGuard()
     copy.restore(json.loads(json.dumps(guard.state())))
     assert copy.bad(11)
+
+
+def test_pairs_without_a_true_match_are_counted(tmp_path: Path) -> None:
+    class Blind(PlaneData):
+        def on_after_batch_transfer(self, batch: ImagePair, dataloader_idx: int) -> ImagePair:
+            assert batch.geometry is not None
+            batch.geometry.depth0[0] = 0
+            return batch
+
+    metrics = run(tmp_path, "trainer.max_steps=3", data=Blind(batch_size=2))
+    assert metrics["train/unmatched"] == 3
+    again = run(tmp_path, "trainer.max_steps=4", "resume=auto", data=Blind(batch_size=2))
+    assert again["train/unmatched"] == 4
 
 
 def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
@@ -332,45 +363,6 @@ def test_validation_logs_poses_and_draws_matches(tmp_path: Path) -> None:
 def test_epochs_are_counted_in_steps(tmp_path: Path) -> None:
     metrics = run(tmp_path, "trainer.max_epochs=1", data=PlaneData(batch_size=2, pairs=5))
     assert metrics["steps"] == 3
-
-
-class Deadly(PlaneData):
-    """A loader process is killed once, or every time it reaches the pair."""
-
-    def __init__(self, flag: Path, times: int) -> None:
-        super().__init__(batch_size=2, workers=1)
-        self.flag, self.times = flag, times
-
-    def train_dataloader(self) -> Any:
-        loader = super().train_dataloader()
-        fetch = loader.dataset.__getitem__
-
-        def get(key: Any) -> ImagePair:
-            deaths = len(self.flag.read_bytes()) if self.flag.exists() else 0
-            if key[0] * 13 + key[1] > 5 and key[0] == 1 and deaths < self.times:
-                with self.flag.open("ab") as file:
-                    file.write(b"x")
-                os.kill(os.getpid(), signal.SIGKILL)
-            return fetch(key)
-
-        loader.dataset.__class__ = type("Killed", (type(loader.dataset),), {})
-        loader.dataset.__class__.__getitem__ = lambda self, key: get(key)  # pyright: ignore
-        return loader
-
-
-def test_one_dead_loader_process_is_survived(tmp_path: Path) -> None:
-    data = Deadly(tmp_path / "deaths", times=1)
-    metrics = run(tmp_path, "trainer.max_steps=10", "trainer.checkpoint_steps=2", data=data)
-    assert (metrics["steps"], metrics["pairs_seen"]) == (10, 20)
-    assert (tmp_path / "deaths").read_bytes() == b"x"
-    plain = run(tmp_path / "plain", "trainer.max_steps=10")
-    assert plain["train/loss"] == metrics["train/loss"]
-
-
-def test_a_loader_process_that_dies_again_ends_the_run(tmp_path: Path) -> None:
-    data = Deadly(tmp_path / "deaths", times=9)
-    with pytest.raises(program.LoaderError, match=r"after \d+ pairs: "):
-        run(tmp_path, "trainer.max_steps=10", "trainer.checkpoint_steps=2", data=data)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,7 @@
 """A program for the kill tests; it imports once and forks the runs that are killed.
 
 python training_driver.py run WORKERS WORDS...           train.py on planes
-python training_driver.py kills FOLDER KILLS WORKERS     killed and resumed against uninterrupted
+python training_driver.py kills FOLDER KILLS WORKERS SEED   killed and resumed, and uninterrupted
 python training_driver.py saves FOLDER KILLS             killed while checkpoints are written
 """
 
@@ -87,11 +87,23 @@ def run(folder: Path, workers: int) -> None:
     train(compose("train", [*WORDS, f"folder={folder}"]), PlaneData(workers=workers))
 
 
-def kills(folder: Path, count: int, workers: int) -> dict[str, object]:
+class Witness(PlaneData):
+    """Every process writes the digest of its parameters beside the checkpoints."""
+
+    def teardown(self, stage: str) -> None:
+        module = self.trainer.lightning_module
+        digest = hashlib.sha256()
+        for parameter in module.model.parameters():
+            digest.update(parameter.detach().contiguous().view(-1).numpy().tobytes())
+        path = Path(self.trainer.default_root_dir) / f"rank_{module.global_rank}.txt"
+        path.write_text(digest.hexdigest())
+
+
+def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, object]:
     start = time.monotonic()
     code = finish(fork(lambda: run(folder / "whole", workers)))
     seconds = time.monotonic() - start
-    random.seed(count + workers)
+    random.seed(seed)
     seen = []
     for _ in range(count):
         kill(fork(lambda: run(folder / "killed", workers)), random.uniform(0.2, 0.7) * seconds)
@@ -142,8 +154,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     mode, *words = sys.argv[1:]
     if mode == "run":
-        train(compose("train", words[1:]), PlaneData(workers=int(words[0])))
+        train(compose("train", words[1:]), Witness(workers=int(words[0])))
     elif mode == "kills":
-        sys.stdout.write(json.dumps(kills(Path(words[0]), int(words[1]), int(words[2]))))
+        sys.stdout.write(json.dumps(kills(Path(words[0]), *map(int, words[1:]))))
     else:
         sys.stdout.write(json.dumps(saves(Path(words[0]), int(words[1]))))

@@ -49,28 +49,37 @@ class Keeper(Callback):
         self.config = config.trainer
         self.folder = Path(config.folder)
         self.start = self.saved = self.exported = time.monotonic()
+        self.step = 0
+        """The last that was seen"""
+        self.saved_step = -1
         self.signal = 0
         """Number of the signal that asked for an end"""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.global_step == self.step:  # Gradients of an unfinished step would be lost.
+            return
+        self.step = trainer.global_step
         now, config = time.monotonic(), self.config
         due = 0 < config.checkpoint_minutes * 60 <= now - self.saved
-        if config.checkpoint_steps and trainer.global_step % config.checkpoint_steps == 0:
+        if config.checkpoint_steps and self.step % config.checkpoint_steps == 0:
             due = True
         stop = self.signal != 0 or 0 < config.max_minutes * 60 <= now - self.start
         if trainer.world_size > 1:
             due, stop = trainer.strategy.broadcast((due, stop))
         if due:
-            trainer.save_checkpoint(self.folder)
-            self.saved = time.monotonic()
+            self.save(trainer)
         if 0 < config.export_minutes * 60 <= now - self.exported:
             self.export(trainer, pl_module)
         trainer.should_stop = trainer.should_stop or stop
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        trainer.save_checkpoint(self.folder)
+        if trainer.global_step != self.saved_step:
+            self.save(trainer)
         self.export(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -78,6 +87,10 @@ class Keeper(Callback):
         if isinstance(exception, SIGTERMException):
             self.signal = int(signal.SIGTERM)
             self.on_train_end(trainer, pl_module)
+
+    def save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.folder)
+        self.saved, self.saved_step = time.monotonic(), trainer.global_step
 
     def export(self, trainer: Trainer, module: MatcherModule) -> None:
         if trainer.is_global_zero:
@@ -104,12 +117,16 @@ class Lines(Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
+        self.step = 0
         self.since, self.pairs = time.monotonic(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+        if trainer.global_step == self.step or not trainer.is_global_zero:
+            return
+        self.step = trainer.global_step
+        if self.step % self.every:
             return
         now = time.monotonic()
         rate = (pl_module.pairs_seen - self.pairs) / (now - self.since)
@@ -121,6 +138,6 @@ class Lines(Callback):
         )
         if self.pairs:
             known += f" {rate:.1f} pairs/s"
-        sys.stdout.write(f"step {trainer.global_step} pairs {pl_module.pairs_seen} {known}\n")
+        sys.stdout.write(f"step {self.step} pairs {pl_module.pairs_seen} {known}\n")
         sys.stdout.flush()
         self.since, self.pairs = now, pl_module.pairs_seen

@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -46,6 +47,38 @@ def make_folder(folder: Path) -> None:
         raise StorageError(401, folder, f"cannot make the folder: {error.strerror}") from error
 
 
+def start_from(folder: Path, resume: str) -> Path | None:
+    """The checkpoint that a run in `folder` goes on from; None starts afresh.
+
+    The newest checkpoint of a folder is the one of the highest step, so a folder belongs to one
+    line of steps. A run that would begin another in it is refused before anything is lost.
+
+    Args:
+        resume: a checkpoint, ``auto`` for the newest intact one of `folder`, or empty.
+
+    Raises:
+        UsageError: there is no such checkpoint (E111), or the folder belongs to another run (E204).
+        StorageError: the checkpoint is damaged.
+    """
+    if resume == "auto":
+        return newest_intact(folder)
+    start = Path(resume) if resume else None
+    if start is not None:
+        load_checkpoint(start)
+    there = checkpoints(folder)
+    if there and (start is None or start.resolve() != there[0].resolve()):
+        raise UsageError(
+            204, folder, f"holds {there[0].name}", "resume=auto goes on from it, name= starts anew"
+        )
+    return start
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed left behind."""
+    for part in folder.glob(".quadmatch-*.part"):
+        part.unlink(missing_ok=True)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoints in `folder`, newest first."""
     found = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name)]
@@ -66,15 +99,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no such file.
-        StorageError: the content does not match the name.
+        StorageError: the content does not match the name, or cannot be read.
     """
     if not path.is_file():
         raise UsageError(111, path, "no such checkpoint")
     data = path.read_bytes()
     match = NAME.fullmatch(path.name)
+    damaged = StorageError(402, path, "is damaged", "resume=auto takes the newest intact one")
     if match and _digest(data) != match[2]:
-        raise StorageError(402, path, "is damaged", "resume=auto takes the newest intact one")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        raise damaged
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+        raise damaged from error
 
 
 def _digest(data: bytes) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from matcher.model import FeatureMatcher
-from matcher.quad_order import to_quad
+from matcher.quad_order import quad_index
 from matcher.quadtree import Level
 from matcher.structures import ImagePair
-from matcher.training.blocks import block_index
 from matcher.training.supervision import CoarseTargets, supervise
 
 
@@ -86,14 +84,3 @@ def coverage_of(levels: list[Level], targets: CoarseTargets) -> list[LevelCovera
             )
         )
     return out
-
-
-def quad_index(index: Tensor, size: tuple[int, int], below: int, levels: int) -> Tensor:
-    """Quad-order index, `below` levels above the finest, of the block that holds each cell."""
-    factor = 2**below
-    rows, columns = size[0] // factor, size[1] // factor
-    raster = torch.arange(rows * columns, device=index.device, dtype=torch.float64)
-    order = to_quad(raster.view(1, 1, rows, columns), levels - below, 1).view(-1).long()
-    position = torch.empty_like(order)
-    position[order] = torch.arange(order.numel(), device=index.device)
-    return position[block_index(index, size, factor)]

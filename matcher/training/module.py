@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from matcher.config import config_to_dict
+from matcher.errors import CheckpointError
 from matcher.model import FeatureMatcher, build_matcher
 from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
 from matcher.training import losses
+from matcher.training.attempt import Attempt
 from matcher.training.blocks import BlockSupervision
 from matcher.training.config import RunConfig
 from matcher.training.ema import averaged_copy, update_average
 from matcher.training.guard import DivergedError, NonFiniteGuard
 from matcher.training.likelihood import true_log_confidence
 from matcher.training.losses import LossTerms
-from matcher.training.repro import save_step
 from matcher.training.schedule import lr_factor, scaled
 from matcher.training.supervision import CoarseTargets, FineTargets, supervise
 
@@ -68,10 +69,12 @@ class MatcherModule(pl.LightningModule):
         self.guard = NonFiniteGuard()
         self.batches_seen = 0
         self.pairs_seen = 0
+        self.unmatched = 0
+        """Pairs without a true match so far."""
+        self.last_pair = "none"
+        """Name of the last pair of the last batch."""
         self._finite = True
-        self._seed = 0
-        self._buffers_before: list[Tensor] = []
-        self._pair: ImagePair | None = None
+        self._attempt = Attempt()
         self._last_end = time.monotonic()
 
     def restart_average(self) -> None:
@@ -86,7 +89,8 @@ class MatcherModule(pl.LightningModule):
         coarse, fine = supervise(pair, stride=stride, reach=float(reach), tolerance=loss.tolerance)
         features0, features1 = extract_both(model, pair)
         mask0, mask1 = model.cell_mask(pair.mask0), model.cell_mask(pair.mask1)
-        with BlockSupervision(model, coarse, loss.block_weight > 0) as blocks:
+        pairs, active = pair.image0.shape[0], loss.block_weight > 0
+        with BlockSupervision(model, coarse, pairs, active) as blocks:
             coarse0, coarse1 = model.attend(features0.coarse, features1.coarse, mask0, mask1)
         coarse_term, correct = self._coarse_loss(model, coarse0, coarse1, mask0, mask1, coarse)
         cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
@@ -134,20 +138,19 @@ class MatcherModule(pl.LightningModule):
         return int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
 
     def training_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
-        self._seed = self.step_seed()
-        torch.manual_seed(self._seed)
-        self._pair = batch
-        self._buffers_before = [b.clone() for b in self.model.buffers()]
+        seed, pairs = self.step_seed(), batch.image0.shape[0]
+        torch.manual_seed(seed)
+        self._attempt.begin_batch(self.model, batch, seed)
         result = self.compute(self.model, batch)
         total = result.terms.total
+        self._attempt.end_batch(total)
         self.batches_seen += 1
-        self.pairs_seen += batch.image0.shape[0] * self.trainer.world_size
-        self._log_training(result, batch.image0.shape[0])
+        self.pairs_seen += pairs * self.trainer.world_size
+        self.unmatched += pairs - result.coarse.batch.unique().numel()
+        self.last_pair = " ".join(batch.names[-1]) if batch.names else "none"
+        self._log_training(result, pairs)
         # An infinite loss can have finite gradients: its square has not.
         return total if torch.isfinite(total) else total * total.detach()
-
-    def on_train_batch_end(self, outputs: Any, batch: ImagePair, batch_idx: int) -> None:
-        self._pair = None
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -167,20 +170,14 @@ class MatcherModule(pl.LightningModule):
             update_average(self.average, self.model, self.optim.ema, self.global_step)
         else:
             self._skip()
+        self._attempt = Attempt()
 
     def _skip(self) -> None:
-        for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=True):
-            buffer.copy_(before)
+        self._attempt.undo(self.model)
         stop = self.guard.bad(self.batches_seen)
         path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
-        if (self.guard.total == 1 or stop) and self._pair is not None:
-            save_step(
-                path,
-                self.model.state_dict(),
-                self._pair,
-                self._seed,
-                config_to_dict(self.config),
-            )
+        if self.guard.total == 1 or stop:
+            self._attempt.save(path, self.model, config_to_dict(self.config))
         if stop:
             raise DivergedError(
                 301, "training", f"{self.guard.total} steps were not finite", f"see {path}"
@@ -222,14 +219,37 @@ class MatcherModule(pl.LightningModule):
             "config": config_to_dict(self.config),
             "batches_seen": self.batches_seen,
             "pairs_seen": self.pairs_seen,
+            "unmatched": self.unmatched,
             "guard": self.guard.state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["matcher"]
+        """Go on where the checkpoint was saved.
+
+        Raises:
+            CheckpointError: it is none of train.py, or of another architecture (E502).
+        """
+        state = checkpoint.get("matcher")
+        if state is None:
+            raise CheckpointError(502, "resume", "is no checkpoint of train.py")
+        if state["config"]["model"] != config_to_dict(self.config)["model"]:
+            raise CheckpointError(
+                502, "resume", "the checkpoint holds another model", "set model= to match"
+            )
         self.batches_seen = int(state["batches_seen"])
         self.pairs_seen = int(state["pairs_seen"])
+        self.unmatched = int(state["unmatched"])
         self.guard.restore(state["guard"])
+
+    def on_train_start(self) -> None:
+        """The options of this run count, also where a checkpoint brings those of another."""
+        (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        scheduler: Any = schedule.scheduler
+        scheduler.base_lrs = [self.optim.lr] * len(optimizer.param_groups)
+        for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group["initial_lr"] = self.optim.lr
+            group["lr"] = self.optim.lr * factor(scheduler.last_epoch)
+            group["weight_decay"] = self.optim.weight_decay
 
     def _log_training(self, result: StepResult, pairs: int) -> None:
         now = time.monotonic()
@@ -246,6 +266,7 @@ class MatcherModule(pl.LightningModule):
             "train/accuracy": accuracy,
             "train/matches": result.coarse.batch.numel() / pairs,
             "train/skipped": float(self.guard.total),
+            "train/unmatched": float(self.unmatched),
             "train/pairs": float(self.pairs_seen),
         }
         self.log_dict(values, batch_size=pairs)
