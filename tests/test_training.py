@@ -18,6 +18,7 @@ from pytorch_lightning import Callback
 
 import train as program
 from data.compose import compose
+from data.datamodule import DataConfig
 from data.stream import PairStream
 from matcher.config import COMPACT, MatcherConfig, config_from_dict
 from matcher.errors import CheckpointError, UsageError
@@ -348,8 +349,10 @@ def test_every_experiment_composes() -> None:
     for group in ("experiment", "debug"):
         for path in sorted((folder / group).glob("*.yaml")):
             values = compose("train", [f"{group}={path.stem}"])
-            values.pop("data", None)
+            data = config_from_dict(DataConfig, values.pop("data"))
             assert config_from_dict(RunConfig, values).name
+            sizes = [stage[1:] for stage in data.ramp]
+            assert path.stem != "compact" or sizes[-1] == (480, 640)
 
 
 def test_validation_logs_poses_and_draws_matches(tmp_path: Path) -> None:
@@ -358,6 +361,27 @@ def test_validation_logs_poses_and_draws_matches(tmp_path: Path) -> None:
     assert metrics["val/matches"] > 10
     assert "val/auc@10" in metrics
     assert len(list((tmp_path / "figures").glob("00000002_*.png"))) == 2
+
+
+def test_the_weights_of_the_best_validation_are_kept(tmp_path: Path) -> None:
+    """Three validations and a restart between them: 30, 50, 40."""
+    scores = iter((30.0, 50.0, 40.0))
+
+    class Judge(Callback):
+        def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+            module.log("val/auc@10", next(scores))
+
+    best = tmp_path / "best.safetensors"
+    kept = []
+    for steps, resume in ((2, None), (3, "auto")):
+        config = run_config(tmp_path, f"trainer.max_steps={steps}", "trainer.validate_steps=1")
+        trainer = program.build_trainer(replace(config, folder=str(tmp_path)), steps, [])
+        trainer.callbacks = [Judge(), Keeper(config)]  # pyright: ignore
+        start = checkpointing.newest_intact(tmp_path) if resume else None
+        module = MatcherModule(config, 2)
+        trainer.fit(module, datamodule=PlaneData(), ckpt_path=start)
+        kept.append(load_weights(MatcherModule(config, 2).model, best))
+    assert kept == [4, 4]  # pairs seen at the second validation
 
 
 def test_epochs_are_counted_in_steps(tmp_path: Path) -> None:

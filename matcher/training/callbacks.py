@@ -42,8 +42,15 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+BEST = "val/auc@10"
+
+
 class Keeper(Callback):
-    """Saves checkpoints, exports weights, and ends the run when time is up or Ctrl-C is pressed."""
+    """Saves checkpoints, exports weights, and ends the run when time is up or Ctrl-C is pressed.
+
+    ``weights.safetensors`` are the latest, ``best.safetensors`` those of the validation with the
+    highest pose AUC@10.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config.trainer
@@ -52,6 +59,8 @@ class Keeper(Callback):
         self.step = 0
         """The last that was seen"""
         self.saved_step = -1
+        self.best = 0.0
+        """AUC@10 of the weights in best.safetensors"""
         self.signal = 0
         """Number of the signal that asked for an end"""
 
@@ -75,7 +84,20 @@ class Keeper(Callback):
             self.save(trainer)
         if 0 < config.export_minutes * 60 <= now - self.exported:
             self.export(trainer, pl_module)
+            self.exported = time.monotonic()
         trainer.should_stop = trainer.should_stop or stop
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        auc = float(trainer.callback_metrics.get(BEST, 0.0))
+        if auc > self.best:
+            self.best = auc
+            self.export(trainer, pl_module, "best.safetensors")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = float(state_dict["best"])
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.global_step != self.saved_step:
@@ -92,10 +114,11 @@ class Keeper(Callback):
         trainer.save_checkpoint(self.folder)
         self.saved, self.saved_step = time.monotonic(), trainer.global_step
 
-    def export(self, trainer: Trainer, module: MatcherModule) -> None:
+    def export(
+        self, trainer: Trainer, module: MatcherModule, name: str = "weights.safetensors"
+    ) -> None:
         if trainer.is_global_zero:
-            export_weights(module.average, self.folder / "weights.safetensors", module.pairs_seen)
-        self.exported = time.monotonic()
+            export_weights(module.average, self.folder / name, module.pairs_seen)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -1,0 +1,89 @@
+"""What drawing and rendering training pairs costs beside the training step.
+
+    python -m benchmarks.generation [photos=FOLDER] [threads=2] [size=192x256] [repeats=9]
+
+The bundled model on batches of eight rendered pairs, as ``train.py experiment=compact`` trains it,
+without the loader. Prints medians and ranges of milliseconds a pair, and the share of the step.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from data.compose import compose
+from data.scene import SceneBatch
+from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from matcher.config import config_from_dict
+from matcher.errors import MatcherError, UsageError
+from matcher.heap import keep_everything
+from matcher.training.config import RunConfig
+from matcher.training.module import MatcherModule
+from train import precision
+
+PAIRS = 8
+DEFAULTS = {"photos": "", "threads": "2", "size": "192x256", "repeats": "9"}
+
+
+def measure(options: dict[str, str]) -> list[list[float]]:
+    """Seconds of drawing, rendering and the step, one list a batch; the first is left out."""
+    keep_everything()
+    torch.set_num_threads(int(options["threads"]))
+    height, width = (int(side) for side in options["size"].split("x"))
+    values = compose("train", ["experiment=compact", "trainer.accelerator=cpu"])
+    values.pop("data")
+    run = config_from_dict(RunConfig, values)
+    module = MatcherModule(run, PAIRS)
+    optimizer = torch.optim.AdamW(module.model.parameters(), lr=run.optim.lr, fused=True)
+    count = PAIRS * (int(options["repeats"]) + 1)
+    scenes = SyntheticScenes(
+        SyntheticConfig(size=(height, width), pairs=count, photos=options["photos"] or None)
+    )
+    mixed = precision(run.trainer) == "bf16-mixed"
+    out = []
+    for start in range(0, count, PAIRS):
+        times = [time.perf_counter()]
+        batch = SceneBatch.collate([scenes[i] for i in range(start, start + PAIRS)])
+        times.append(time.perf_counter())
+        pair = render(batch)
+        times.append(time.perf_counter())
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = module.compute(module.model, pair).terms.total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter())
+        out.append([b - a for a, b in pairwise(times)])
+    return out[1:]
+
+
+def main(words: Sequence[str]) -> int:
+    """The program; returns its exit code."""
+    try:
+        options = dict(DEFAULTS)
+        for word in words:
+            key, _, value = word.partition("=")
+            if key not in options:
+                raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
+            options[key] = value
+        rows = measure(options)
+    except MatcherError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    columns = dict(zip(("draw", "render", "step"), zip(*rows, strict=True), strict=True))
+    for name, seconds in columns.items():
+        a_pair = sorted(1e3 * s / PAIRS for s in seconds)
+        median = statistics.median(a_pair)
+        sys.stdout.write(f"{name:7s} {median:7.1f} ms a pair [{a_pair[0]:.1f}, {a_pair[-1]:.1f}]\n")
+    share = statistics.median((draw + made) / step for draw, made, step in rows)
+    sys.stdout.write(f"drawing and rendering cost {share:.2f} of a training step\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
