@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.readers import Framing, View, join, make_view, read_gray
-from data.rgbd import rotation_of
+from data.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
+from data.rgbd_frames import rotation_of
 from data.stream import Key
 from matcher.errors import ImageError, UsageError
 from matcher.structures import ImagePair
@@ -25,15 +25,24 @@ PATCH = 4
 """A point's depth stands for the network pixels up to so far around it: coarse labels only."""
 
 
+class Camera(NamedTuple):
+    """A pinhole."""
+
+    K: np.ndarray
+    """(3, 3) in pixels of a picture of `size`"""
+    size: tuple[int, int]
+    """(H, W); photographs may have been scaled since"""
+
+
 class ColmapImage(NamedTuple):
     """A registered picture."""
 
     name: str
-    K: np.ndarray
+    camera: Camera
     pose: np.ndarray
     """(4, 4) world to camera"""
     points2d: np.ndarray
-    """(N, 2) pixels of the triangulated keypoints"""
+    """(N, 2) the triangulated keypoints in pixels of the camera"""
     points3d: np.ndarray
     """(N,) their point ids"""
 
@@ -88,13 +97,22 @@ class ColmapPairs(Dataset[ImagePair]):
         return join(self.view(first), self.view(second), T_0to1, (first.name, second.name))
 
     def view(self, image: ColmapImage) -> View:
-        gray = read_gray(self.folder / image.name)
-        size = self.framing.content(*gray.shape)
-        scale = np.array([gray.shape[1] / size[1], gray.shape[0] / size[0]])
+        """The picture with depth where points are.
+
+        Raises:
+            UsageError, ImageError: as `read_gray`, or other proportions than its camera (E105).
+        """
+        path = self.folder / image.name
+        gray = read_gray(path)
+        height, width = gray.shape
+        camera = image.camera
+        K = fitted_intrinsics(camera.K, camera.size, (height, width), path)
+        size = self.framing.content(height, width)
+        scale = np.array([camera.size[1] / size[1], camera.size[0] / size[0]])
         position = np.array([self.model.points[i] for i in image.points3d.tolist()])
         z = position.reshape(-1, 3) @ image.pose[2, :3] + image.pose[2, 3]
         depth = splat((image.points2d + 0.5) / scale - 0.5, z, size)
-        return make_view(gray, depth, image.K, self.framing)
+        return make_view(gray, depth, K, self.framing)
 
 
 def splat(points: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -139,16 +157,28 @@ def read_model(folder: Path) -> ColmapModel:
             raise UsageError(111, file, "no such file", "give the folder of a COLMAP model")
     try:
         parse = _binary if binary else _text
-        return parse(*files)
-    except (struct.error, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+        return known_points(parse(*files))
+    except (struct.error, ValueError, LookupError, OverflowError) as error:
         raise ImageError(102, folder, f"is not a COLMAP model ({error!r})") from error
 
 
-def intrinsics(model: str, values: tuple[float, ...], where: Path) -> np.ndarray:
-    """(3, 3) of a pinhole.
+def known_points(model: ColmapModel) -> ColmapModel:
+    """The model without keypoints that are no point or one that the model does not hold."""
+    known = np.fromiter(model.points, np.int64)
+    images = []
+    for image in model.images:
+        kept = np.isin(image.points3d, known)
+        points2d, points3d = image.points2d[kept], image.points3d[kept]
+        images.append(image._replace(points2d=points2d, points3d=points3d))
+    return ColmapModel(tuple(images), model.points)
+
+
+def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where: Path) -> Camera:
+    """A camera of (H, W) `size` and COLMAP's parameters.
 
     Raises:
         UsageError: a model with distortion.
+        ValueError: a size or parameters that no camera has.
     """
     if model == "SIMPLE_PINHOLE":
         values = (values[0], *values)
@@ -156,8 +186,10 @@ def intrinsics(model: str, values: tuple[float, ...], where: Path) -> np.ndarray
         raise UsageError(
             113, where, f"has a camera {model}", "undistort first (colmap image_undistorter)"
         )
+    if min(size) < 1:
+        raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")
     fx, fy, cx, cy = values
-    return np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
+    return Camera(np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]), size)
 
 
 def world_to_camera(quaternion: tuple[float, ...], translation: tuple[float, ...]) -> np.ndarray:
@@ -167,22 +199,19 @@ def world_to_camera(quaternion: tuple[float, ...], translation: tuple[float, ...
     return pose
 
 
-def _triangulated(xy: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return xy[ids >= 0] - 0.5, ids[ids >= 0]
-
-
 def _text(cameras: Path, images: Path, points: Path) -> ColmapModel:
-    K = {}
+    known = {}
     for words in _rows(cameras):
-        K[int(words[0])] = intrinsics(words[1], tuple(map(float, words[4:])), cameras)
+        size = int(words[3]), int(words[2])
+        known[int(words[0])] = pinhole(words[1], size, tuple(map(float, words[4:])), cameras)
     found, lines = [], [li for li in images.read_text().splitlines() if not li.startswith("#")]
     for head, body in zip(lines[::2], lines[1::2], strict=True):
         words = head.split(maxsplit=9)
         numbers = tuple(map(float, words[1:8]))
         table = np.array(body.split(), float).reshape(-1, 3)
-        seen = _triangulated(table[:, :2], table[:, 2].astype(np.int64))
         pose = world_to_camera(numbers[:4], numbers[4:])
-        found.append(ColmapImage(words[9], K[int(words[8])], pose, *seen))
+        seen = table[:, :2] - 0.5, table[:, 2].astype(np.int64)
+        found.append(ColmapImage(words[9], known[int(words[8])], pose, *seen))
     positions = {int(words[0]): np.array(words[1:4], float) for words in _rows(points)}
     return ColmapModel(tuple(found), positions)
 
@@ -219,12 +248,12 @@ class _Bytes:
 
 
 def _binary(cameras: Path, images: Path, points: Path) -> ColmapModel:
-    stream, K = _Bytes(cameras), {}
+    stream, known = _Bytes(cameras), {}
     for _ in range(stream.count()):
-        number, model, _, _ = stream.take("iiQQ")
-        if model not in MODELS:
-            intrinsics(f"of model {model}", (), cameras)
-        K[number] = intrinsics(MODELS[model], stream.take("d" * (3 + model)), cameras)
+        number, model, width, height = stream.take("iiQQ")
+        name = MODELS.get(model, f"of model {model}")
+        values = stream.take("d" * (3 + model)) if model in MODELS else ()
+        known[number] = pinhole(name, (height, width), values, cameras)
     stream, found = _Bytes(images), []
     keypoint = np.dtype([("xy", "<f8", 2), ("id", "<i8")])
     for _ in range(stream.count()):
@@ -232,7 +261,8 @@ def _binary(cameras: Path, images: Path, points: Path) -> ColmapModel:
         name = stream.text()
         table = stream.table(stream.count(), keypoint)
         motion = world_to_camera(tuple(pose[:4]), tuple(pose[4:]))
-        found.append(ColmapImage(name, K[camera], motion, *_triangulated(table["xy"], table["id"])))
+        seen = table["xy"] - 0.5, table["id"]
+        found.append(ColmapImage(name, known[camera], motion, *seen))
     stream, positions = _Bytes(points), {}
     for _ in range(stream.count()):
         number, x, y, z, _, _, _, _, track = stream.take("Q3d3BdQ")

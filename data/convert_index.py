@@ -11,28 +11,36 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index import read_arrays, read_scene_index, write_arrays, write_scene_index
+from data.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
 from matcher.errors import MatcherError, StorageError, UsageError
+from matcher.storage import write_atomically
 
 
 def convert(path: Path, folder: Path) -> Path:
-    """Write the HDF5 form of an index into `folder` and return its path.
+    """Write the HDF5 form of an index into `folder`, all of it or nothing, and return its path.
 
     Raises:
         UsageError, StorageError: `path` is missing or not an index.
+        StorageError: the file cannot be written (E401).
     """
     target = folder / f"{path.stem}.h5"
-    partial = target.with_suffix(".h5.part")
-    folder.mkdir(parents=True, exist_ok=True)
+    data = as_hdf5(path)
     try:
-        write_scene_index(partial, read_scene_index(path))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(401, folder, f"cannot make the folder: {error.strerror}") from error
+    write_atomically(target, data)
+    return target
+
+
+def as_hdf5(path: Path) -> bytes:
+    try:
+        return scene_index_as_hdf5(read_scene_index(path))
     except StorageError as error:
         arrays = read_arrays(path)
         if "image_paths" in arrays or any(v.dtype.hasobject for v in arrays.values()):
             raise error
-        write_arrays(partial, arrays)
-    partial.replace(target)
-    return target
+        return arrays_as_hdf5(arrays)
 
 
 def main(words: Sequence[str]) -> int:

@@ -180,7 +180,7 @@ def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> P
     Args:
         values: options of `DataConfig`.
         seed: of the run.
-        canvas: sides of rendered images must be multiples of it, `MatcherConfig.canvas` pixels.
+        canvas: sides of images must be multiples of it, `MatcherConfig.canvas` pixels.
 
     Raises:
         UsageError: an unknown option or a value that cannot work.
@@ -188,9 +188,10 @@ def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> P
     config = config_from_dict(DataConfig, values)
     if config.source == "synthetic":
         ramp = [("data.ramp", stage[1:]) for stage in config.ramp]
-        for option, size in [("data.synthetic.size", config.synthetic.size), *ramp]:
-            if any(side % canvas for side in size):
-                raise invalid(
-                    option, size, f"(height, width), multiples of {canvas} for this model"
-                )
+        sizes = [("data.synthetic.size", config.synthetic.size), *ramp]
+    else:
+        sizes = [("data.files.framing.size", config.files.framing.size)]
+    for option, size in sizes:
+        if any(side % canvas for side in size):
+            raise invalid(option, size, f"(height, width), multiples of {canvas} for this model")
     return PairData(config, seed)

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from data.scene import SceneBatch
 
+SHARPEST = 0.3
+"""Standard deviation, in pixels, across the line along which a view moved."""
+WIDEST = 2.0
+"""Largest standard deviation of a blur in a picture 256 wide."""
 NOISE_LENGTH = 1 << 21
+"""Values after which noise repeats; views of as many pixels see some of it twice."""
 JPEG_LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -38,8 +43,8 @@ def develop(radiance: Tensor, scene: SceneBatch) -> Tensor:
     light = light.mul_(exposure * contrast).mul_(falloff(radiance, vignette))
     image = torch.addcmul(0.5 - 0.5 * contrast, radiance, light).clamp_(0, 1)
     image = torch.addcmul(image, curve * image, 1 - image)
-    if (scene.blur.amax((-2, -1)) < 1).any():
-        image = blurred(image, scene.blur)
+    if (scene.blur[..., 0] > 0).any():
+        image = blurred(image, point_spread(scene.blur, image.shape[-1] / 256))
     image = torch.addcmul(image, noise, noise_field(noise_start, image))
     if (jpeg_step > 0).any():
         image = compressed(image.clamp_(0, 1), jpeg_step)
@@ -52,6 +57,21 @@ def falloff(image: Tensor, vignette: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, height, device=image.device)[:, None]
     x = torch.linspace(-1, 1, width, device=image.device)
     return 1 - vignette * ((x * x + y * y) / 2)
+
+
+def point_spread(blur: Tensor, scale: float) -> Tensor:
+    """(B, 2, k, k) Gaussians of (B, 2, 3) `SceneBatch.blur`, `scale` times as wide; of a sharp view
+    the middle alone is not 0."""
+    along, across, angle = blur[..., None, None].unbind(2)
+    sharp = along == 0
+    along, across = ((scale * side).clamp(min=SHARPEST) for side in (along, across))
+    reach = math.ceil(2.5 * WIDEST * scale)
+    steps = torch.arange(-reach, reach + 1, device=blur.device)
+    y, x = steps[:, None], steps
+    p, q = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    kernel = (-((p / along) ** 2 + (q / across) ** 2) / 2).exp()
+    kernel = kernel / kernel.sum((-2, -1), keepdim=True)
+    return torch.where(sharp, ((x == 0) & (y == 0)).to(kernel.dtype), kernel)
 
 
 def blurred(image: Tensor, kernels: Tensor) -> Tensor:
@@ -70,8 +90,8 @@ def blurred(image: Tensor, kernels: Tensor) -> Tensor:
 def noise_field(start: Tensor, image: Tensor) -> Tensor:
     """A stretch of one fixed sequence of standard normal values for each view."""
     height, width = image.shape[-2:]
-    source = normal_values(image.device)
-    offset = start.long() % (NOISE_LENGTH - height * width)
+    source = normal_values(image.device, 1 + height * width // NOISE_LENGTH)
+    offset = start.long() % (len(source) - height * width)
     if image.device.type == "cpu":
         parts = [source[i : i + height * width] for i in offset.flatten().tolist()]
         return torch.stack(parts).view_as(image)
@@ -80,9 +100,9 @@ def noise_field(start: Tensor, image: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def normal_values(device: torch.device) -> Tensor:
+def normal_values(device: torch.device, repeats: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(NOISE_LENGTH, generator=generator).to(device)
+    return torch.randn(NOISE_LENGTH, generator=generator).repeat(repeats).to(device)
 
 
 def compressed(image: Tensor, step: Tensor) -> Tensor:

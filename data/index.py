@@ -102,20 +102,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return _read(path, lambda values: {k: np.asarray(v) for k, v in values.items()})
 
 
-def write_scene_index(path: Path, index: SceneIndex) -> None:
-    """As HDF5 without pickles."""
-    text = h5py.string_dtype()
-    with h5py.File(path, "w") as file:
+def scene_index_as_hdf5(index: SceneIndex) -> bytes:
+    """A file without pickles that `read_scene_index` reads."""
+    buffer, text = io.BytesIO(), h5py.string_dtype()
+    with h5py.File(buffer, "w") as file:
         file.create_dataset("image_paths", data=list(index.image_paths), dtype=text)
         file.create_dataset("depth_paths", data=list(index.depth_paths), dtype=text)
         for name in ("intrinsics", "poses", "pairs", "overlap"):
             file.create_dataset(name, data=getattr(index, name), compression="gzip")
+    return buffer.getvalue()
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with h5py.File(path, "w") as file:
+def arrays_as_hdf5(arrays: dict[str, np.ndarray]) -> bytes:
+    """A file that `read_arrays` reads."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values, compression="gzip" if values.ndim else None)
+    return buffer.getvalue()
 
 
 def _read(path: Path, parse: Any) -> Any:

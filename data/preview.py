@@ -3,7 +3,8 @@
     python -m data.preview output=sheet.png [data=synthetic] [count=24] [key=value ...]
 
 Further words change the data configuration of conf/train.yaml, as in
-`data.synthetic.photos=FOLDER`.
+`data.synthetic.photos=FOLDER`. Samples that cannot be read are listed beside the sheet, as
+sheet_corrupt.txt.
 """
 
 from __future__ import annotations
@@ -17,12 +18,32 @@ import numpy as np
 import torch
 
 from data.compose import compose
-from data.datamodule import build_datamodule
+from data.datamodule import PairData, build_datamodule, collate
+from data.quarantine import Quarantined
+from data.sampler import SceneBalanced
+from data.sources import SOURCES, training_pairs
+from data.stream import PairStream
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
 
 STRIDE = 8
+
+
+def first_pairs(data: PairData, notes: Path) -> ImagePair:
+    """The first batch of a run; `notes` lists samples that cannot be read.
+
+    Raises:
+        MatcherError: the source cannot be used.
+    """
+    config = data.config
+    if config.source not in SOURCES:
+        return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    pairs = training_pairs(config.source, config.files)
+    readable = Quarantined(pairs, notes)
+    order = SceneBalanced(pairs.counts, config.files.per_scene, data.seed)
+    keys = next(iter(PairStream(order, config.batch_size)))
+    return collate([readable[key] for key in keys])
 
 
 def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:
@@ -84,7 +105,8 @@ def main(words: Sequence[str]) -> int:
             raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
         values = compose("train", rest)["data"]
         data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
-        pair = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        output = Path(own["output"])
+        pair = first_pairs(data, output.parent / f"{output.stem}_corrupt.txt")
         if not cv2.imwrite(own["output"], contact_sheet(pair)):
             raise UsageError(401, own["output"], "cannot be written")
     except MatcherError as error:

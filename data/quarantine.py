@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from itertools import count
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ logger = logging.getLogger(__name__)
 LIMIT = 0.001
 STRIDE = 7919
 """A prime: replacements come from elsewhere, often from another scene."""
+IN_A_ROW = 50
+"""So many unreadable samples one after the other are no accident, however large the dataset."""
+REPAIR = "delete the file once the samples are repaired"
 
 
 class Quarantined(Dataset[Any]):
@@ -34,6 +39,9 @@ class Quarantined(Dataset[Any]):
         self.dataset = dataset
         self.notes = notes
         self.limit = limit
+        self.stride = coprime_stride(len(dataset))
+        self._known: set[int] = set()
+        self._bytes_read = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -42,33 +50,56 @@ class Quarantined(Dataset[Any]):
         """The sample, or the first readable one of its replacements.
 
         Raises:
-            ImageError: more than the allowed share of the samples is corrupt (E106).
+            ImageError: more than the allowed share of the samples is corrupt, or as many as
+                `IN_A_ROW` one after the other (E106).
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        for _ in range(len(self)):
+        tries = min(len(self), IN_A_ROW)
+        last: MatcherError | None = None
+        for _ in range(tries):
             try:
                 return self.dataset[epoch, index]
             except MatcherError as error:
+                last = error
                 self._note(index, error)
-                index = (index + STRIDE) % len(self)
-        raise ImageError(106, self.notes, "no sample can be read")
+                index = (index + self.stride) % len(self)
+        what = f"{tries} samples in a row cannot be read, the last one: {last}"
+        raise ImageError(106, self.notes, what, f"check the paths; {REPAIR}") from last
 
     def _note(self, index: int, error: MatcherError) -> None:
-        known = self.bad()
-        if index in known:
+        self._read_notes()
+        if index in self._known:
             return
         logger.warning("sample %d replaced: %s", index, error)
         self.notes.parent.mkdir(parents=True, exist_ok=True)
-        with self.notes.open("a", encoding="utf-8") as file:
-            file.write(f"{index}\t{error}\n")
-        count = len(known) + 1
-        if count > max(1, self.limit * len(self)):
-            share = f"{count} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
-            raise ImageError(106, self.notes, share, "the file lists them")
+        with self.notes.open("ab") as file:
+            file.write(f"{index}\t{error}\n".encode("utf-8", "backslashreplace"))
+        self._read_notes()
+        bad = len(self._known)
+        if bad > max(1, self.limit * len(self)):
+            share = f"{bad} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
+            raise ImageError(106, self.notes, share, f"the file lists them; {REPAIR}")
 
     def bad(self) -> set[int]:
         """Indices noted so far."""
-        if not self.notes.is_file():
-            return set()
-        lines = self.notes.read_text(encoding="utf-8").splitlines()
-        return {int(line.split("\t")[0]) for line in lines if line}
+        self._read_notes()
+        return set(self._known)
+
+    def _read_notes(self) -> None:
+        """Whole lines that this or another process has added since the last call."""
+        size = self.notes.stat().st_size if self.notes.is_file() else 0
+        if size < self._bytes_read:
+            self._known, self._bytes_read = set(), 0
+        if size == self._bytes_read:
+            return
+        with self.notes.open("rb") as file:
+            file.seek(self._bytes_read)
+            added = file.read()
+        whole = added[: added.rfind(b"\n") + 1]
+        self._known |= {int(line.split(b"\t")[0]) for line in whole.splitlines() if line}
+        self._bytes_read += len(whole)
+
+
+def coprime_stride(length: int) -> int:
+    """The first of `STRIDE`, `STRIDE` + 1000, ... whose multiples visit all of `length` indices."""
+    return next(stride for stride in count(STRIDE, 1000) if gcd(stride, length) == 1)

@@ -13,7 +13,7 @@ import cv2
 import h5py
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from matcher.config import invalid, require_positive
@@ -37,11 +37,11 @@ class Framing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
-        require_positive("data.framing.size", *self.size)
-        require_positive("data.framing.multiple", self.multiple)
+        require_positive("data.files.framing.size", *self.size)
+        require_positive("data.files.framing.multiple", self.multiple)
         if len(self.size) != 2 or min(self.size) < self.multiple:
             expected = f"(height, width) of at least {self.multiple}"
-            raise invalid("data.framing.size", self.size, expected)
+            raise invalid("data.files.framing.size", self.size, expected)
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) of the content of a picture of `height` x `width`."""
@@ -103,6 +103,27 @@ def resample_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return depth[row[:, None], column]
 
 
+def resized_intrinsics(K: np.ndarray, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
+    """(3, 3) `K` of a picture of (H, W) `size` after that picture was resized to `to`."""
+    x, y = to[1] / size[1], to[0] / size[0]
+    return np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1]]) @ K
+
+
+def fitted_intrinsics(
+    K: np.ndarray, size: tuple[int, int], stored: tuple[int, int], image: Path
+) -> np.ndarray:
+    """(3, 3) `K` of a camera of (H, W) `size` in the pixels of its picture `image` as stored.
+
+    Raises:
+        ImageError: the `stored` size has not the proportions of the camera, to within a pixel.
+    """
+    (height, width), (rows, columns) = size, stored
+    if min(abs(rows - height * columns / width), abs(columns - width * rows / height)) > 1:
+        what = f"is {columns} x {rows}, its camera {width} x {height}"
+        raise ImageError(105, image, what, "expected a picture of the same proportions")
+    return resized_intrinsics(K, size, stored)
+
+
 def join(view0: View, view1: View, T_0to1: np.ndarray, names: tuple[str, str]) -> ImagePair:
     """A batch of one pair."""
     T = torch.from_numpy(np.asarray(T_0to1, np.float32))[None]
@@ -143,9 +164,9 @@ def read_depth(path: Path, unit: float = MILLIMETRES) -> np.ndarray:
         raise UsageError(111, path, "no such depth map")
     try:
         depth = _read_h5(path) if path.suffix == ".h5" else _read_png(path, unit)
-    except (OSError, KeyError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    except Exception as error:  # Pillow and h5py raise whatever a damaged file leads them to.
         raise ImageError(102, path, f"is not a depth map ({error})") from error
-    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
     if depth.ndim != 2:
         raise ImageError(105, path, f"has shape {depth.shape}", "expected (height, width)")
     return depth

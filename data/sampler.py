@@ -22,9 +22,9 @@ class SceneBalanced:
     """
 
     def __init__(self, counts: Sequence[int], per_scene: int, seed: int) -> None:
-        require_positive("data.per_scene", per_scene)
+        require_positive("data.files.per_scene", per_scene)
         if not any(counts):
-            raise invalid("data.overlap", tuple(counts)[:8], "a range that keeps some pairs")
+            raise invalid("data.files.overlap", tuple(counts)[:8], "a range that keeps some pairs")
         self.counts = tuple(counts)
         self.per_scene = per_scene
         self.seed = seed

@@ -50,7 +50,8 @@ class SceneBatch(_TensorFields):
     tone: Tensor
     """(B, 2, 7) as named in `TONE`"""
     blur: Tensor
-    """(B, 2, k, k) point spread; all on its centre for a sharp view"""
+    """(B, 2, 3) standard deviations along and across a line, in pixels of a view 256 wide, and its
+    angle in radians; 0 along it for a sharp view"""
     counts: Tensor
     """(B, 3) rectangles, sheets and textures in use"""
     size: tuple[int, int]

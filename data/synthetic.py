@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cameras import Cameras, choose_cameras
+from data.develop import WIDEST
 from data.layouts import LAYOUTS, Draft
 from data.photos import load_photos
 from data.render import render
@@ -50,6 +51,8 @@ class SyntheticConfig:
     """Shorter side of the textures in pixels; with more, large images stay sharp."""
     procedural: int = 270
     """Number of procedural textures."""
+    texture_seed: int = 0
+    """Of the procedural textures: another one shows none that training has seen."""
     strength: float = 1.0
     """Of the photometric differences; 0 turns them off."""
     seed: int = 0
@@ -57,20 +60,20 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
         object.__setattr__(self, "overlap", tuple(self.overlap))
-        require_positive("data.size", *self.size)
-        require_positive("data.pairs", self.pairs)
-        require_positive("data.procedural", self.procedural)
-        require_positive("data.texture_side", self.texture_side)
-        require_range("data.strength", self.strength, 0, 2)
+        require_positive("data.synthetic.size", *self.size)
+        require_positive("data.synthetic.pairs", self.pairs)
+        require_positive("data.synthetic.procedural", self.procedural)
+        require_positive("data.synthetic.texture_side", self.texture_side)
+        require_range("data.synthetic.strength", self.strength, 0, 2)
         if len(self.size) != 2 or any(n % 8 for n in self.size):
-            raise invalid("data.size", self.size, "(height, width), multiples of 8")
+            raise invalid("data.synthetic.size", self.size, "(height, width), multiples of 8")
         if self.texture_side % 32:
-            raise invalid("data.texture_side", self.texture_side, "a multiple of 32")
+            raise invalid("data.synthetic.texture_side", self.texture_side, "a multiple of 32")
         if len(self.overlap) != 2 or not 0 <= self.overlap[0] < self.overlap[1] <= 1:
-            raise invalid("data.overlap", self.overlap, "(low, high) in 0..1")
+            raise invalid("data.synthetic.overlap", self.overlap, "(low, high) in 0..1")
         unknown = set(self.mix) - set(LAYOUTS)
         if unknown or not sum(self.mix.values()) > 0 or min(self.mix.values()) < 0:
-            raise invalid("data.mix", dict(self.mix), f"weights of {', '.join(LAYOUTS)}")
+            raise invalid("data.synthetic.mix", dict(self.mix), f"weights of {', '.join(LAYOUTS)}")
 
 
 class SyntheticScenes(Dataset[SceneBatch]):
@@ -79,7 +82,11 @@ class SyntheticScenes(Dataset[SceneBatch]):
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
         self.bank = texture_bank(
-            config.photos, config.photo_limit, config.texture_side, config.procedural
+            config.photos,
+            config.photo_limit,
+            config.texture_side,
+            config.procedural,
+            config.texture_seed,
         )
         self.epoch = 0
 
@@ -119,12 +126,12 @@ class TextureBank:
 
 
 @lru_cache(maxsize=2)
-def texture_bank(photos: str | None, limit: int | None, side: int, procedural: int) -> TextureBank:
+def texture_bank(
+    photos: str | None, limit: int | None, side: int, procedural: int, seed: int
+) -> TextureBank:
     empty = np.zeros((0, side, side), np.uint8)
     pictures = load_photos(photos, side, limit) if photos else empty
-    return TextureBank(
-        with_mips(pictures), with_mips(procedural_textures(procedural, side, seed=0))
-    )
+    return TextureBank(with_mips(pictures), with_mips(procedural_textures(procedural, side, seed)))
 
 
 def draw_scene(
@@ -180,7 +187,7 @@ def assemble(
         pose=torch.from_numpy(cameras.pose)[None],
         light=_batch(np.exp(0.25 * s * rng.normal(size=(2, *LIGHT_GRID)))),
         tone=_batch(np.stack([draw_tone(rng, s) for _ in range(2)])),
-        blur=_batch(np.stack([draw_blur(rng, config.size[1] / 256, s) for _ in range(2)])),
+        blur=_batch(np.array([draw_blur(rng, s) for _ in range(2)])),
         counts=torch.tensor([[len(rects), len(sheets), len(textures)]]),
         size=config.size,
         names=(name,),
@@ -234,17 +241,13 @@ def draw_tone(rng: np.random.Generator, strength: float) -> list[float]:
     return [exposure, contrast, curve, vignette, noise, start, step]
 
 
-def draw_blur(rng: np.random.Generator, scale: float, strength: float) -> np.ndarray:
-    """(9, 9) point spread: sharp, out of focus, or moved along a line."""
-    y, x = np.mgrid[-4:5, -4:5].astype(float)
+def draw_blur(rng: np.random.Generator, strength: float) -> list[float]:
+    """Standard deviations along and across a line, in pixels of a picture 256 wide, and its angle:
+    sharp, out of focus, or moved."""
     kind = rng.random()
     angle, along, across = rng.uniform(0, np.pi), 0.0, 0.0
     if strength > 0 and kind < 0.2:
-        along = across = scale * rng.uniform(0.3, 1.2)
+        along = across = rng.uniform(0.3, 1.2)
     elif strength > 0 and kind < 0.28:
-        along, across = scale * rng.uniform(0.8, 2.0), 0.3
-    if along == 0:
-        return ((x == 0) & (y == 0)).astype(float)
-    p, q = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    kernel = np.exp(-((p / along) ** 2 + (q / across) ** 2) / 2)
-    return kernel / kernel.sum()
+        along = rng.uniform(0.8, WIDEST)
+    return [along, across, angle]

@@ -55,6 +55,7 @@ def synthetic_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
         pairs=options.count,
         photos=options.root,
         procedural=90,
+        texture_seed=HELD_OUT_SEED,
         seed=HELD_OUT_SEED,
         mix={"room": 0.4, "street": 0.4, "clutter": 0.2},
     )

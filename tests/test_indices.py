@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
 from miniature import megadepth_tree, objects, scannet_tree
+from PIL import Image
 
 from data.convert_index import convert, main
 from data.index import read_arrays, read_scannet_index, read_scene_index
 from data.megadepth import MegaDepthPairs, listed_indices
-from data.quarantine import Quarantined
+from data.photos import list_photos
+from data.quarantine import Quarantined, coprime_stride
 from data.readers import Framing, make_view, read_depth, resample_depth
 from data.sampler import SceneBalanced
 from data.scannet import ScanNetPairs
@@ -230,14 +235,27 @@ def test_every_scene_is_drawn_equally_often_and_ranks_share_nothing() -> None:
     assert sorted(i for keys in ranks for _, i in keys) == sorted(first)
 
 
-class Spoiled(torch.utils.data.Dataset):
-    """10,000 samples, some of which cannot be read."""
+def test_every_failure_of_a_depth_reader_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, bomb = tmp_path / "text.h5", tmp_path / "bomb.png"
+    with h5py.File(text, "w") as file:
+        file["depth"] = [b"a", b"b"]
+    cv2.imwrite(str(bomb), np.ones((3, 3), np.uint16))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    for path in (text, bomb):
+        with pytest.raises(ImageError, match=rf"E102 .*{path.name}: is not a depth map"):
+            read_depth(path)
 
-    def __init__(self, bad: set[int]) -> None:
-        self.bad = bad
+
+class Spoiled(torch.utils.data.Dataset):
+    """Samples of which some cannot be read."""
+
+    def __init__(self, bad: Container[int], count: int = 10_000) -> None:
+        self.bad, self.count = bad, count
 
     def __len__(self) -> int:
-        return 10_000
+        return self.count
 
     def __getitem__(self, key: tuple[int, int]) -> int:
         if key[1] in self.bad:
@@ -259,3 +277,76 @@ def test_too_many_corrupt_samples_stop_the_run(tmp_path: Path) -> None:
         data[0, i]
     with pytest.raises(ImageError, match="11 of 10000"):
         data[0, 10]
+
+
+def test_a_dataset_of_which_nothing_can_be_read_stops_after_50_samples(tmp_path: Path) -> None:
+    data = Quarantined(Spoiled(range(10**8), 10**8), tmp_path / "notes.txt")
+    last = 7 + 49 * 7919
+    with pytest.raises(ImageError, match=rf"E106 .*50 samples in a row .*{last}\.jpg.*delete"):
+        data[0, 7]
+    assert len(data.bad()) == 50
+
+
+def test_each_note_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, lengths = tmp_path / "notes.txt", []
+    data = Quarantined(Spoiled(range(30), 10**6), notes)
+    read = Path.open
+
+    def opened(path: Path, mode: str) -> Any:
+        lengths.append((mode, path.stat().st_size if path.exists() else 0))
+        return read(path, mode)
+
+    monkeypatch.setattr(Path, "open", opened)
+    for _ in range(2):
+        for i in range(30):
+            data[0, i]
+    assert [mode for mode, _ in lengths] == ["ab", "rb"] * 30
+
+
+def test_notes_of_another_process_count_and_deleted_ones_are_forgotten(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    data, other = (Quarantined(Spoiled({1, 2}), notes) for _ in range(2))
+    data[0, 1]
+    other[0, 2]
+    assert data.bad() == {1, 2}
+    notes.unlink()
+    assert data.bad() == set()
+
+
+@pytest.mark.parametrize("count", [1, 7918, 7919, 2 * 7919, 7919 * 8919, 10_000])
+def test_replacements_visit_every_sample(count: int) -> None:
+    stride = coprime_stride(count)
+    assert len({i * stride % count for i in range(min(count, 20_000))}) == min(count, 20_000)
+
+
+def test_a_dataset_as_long_as_the_stride_finds_a_replacement(tmp_path: Path) -> None:
+    assert Quarantined(Spoiled({5}, 7919), tmp_path / "notes.txt")[0, 5] == 1005
+
+
+def test_an_interrupted_conversion_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "scene.npz", tmp_path / "out" / "scene.h5"
+    np.savez(source, name=np.zeros((2, 4), np.uint16))
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"E401 .*scene\.h5"):
+        convert(source, target.parent)
+    assert [p.name for p in target.parent.iterdir()] == ["scene.h5"]
+    assert target.read_bytes() == b"old"
+
+
+def test_options_are_named_as_the_configuration_has_them(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E201 data\.files\.framing\.size"):
+        Framing((8, 8))
+    with pytest.raises(UsageError, match=r"E201 data\.files\.per_scene"):
+        SceneBalanced((1,), per_scene=0, seed=0)
+    with pytest.raises(UsageError, match=r"E201 data\.files\.overlap"):
+        SceneBalanced((0,), per_scene=1, seed=0)
+    with pytest.raises(UsageError, match=r"set data\.synthetic\.photos"):
+        list_photos(tmp_path / "nowhere")

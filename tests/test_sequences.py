@@ -6,6 +6,7 @@ import shutil
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,8 @@ from test_indices import gray_error
 
 from data.colmap import PATCH, ColmapPairs, read_model, splat
 from data.readers import Framing
-from data.rgbd import RgbdPairs, list_frames, pose_of
+from data.rgbd import RgbdPairs
+from data.rgbd_frames import list_frames, pose_of
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 
@@ -56,32 +58,99 @@ def test_frames_are_limited_by_number(tmp_path: Path, frames) -> None:
         RgbdPairs(folder, frames=(1, 700))
 
 
-def test_seven_scenes_and_tum_layouts_are_read(tmp_path: Path, frames) -> None:
-    first = frames[0]
-    seven, tum = tmp_path / "seven", tmp_path / "tum"
-    for i in range(2):
+def seven_scenes(folder: Path, depth: np.ndarray, count: int = 2) -> Path:
+    """`count` times the same frame."""
+    for i in range(count):
         stem = f"frame-{i:06d}"
-        write_image(seven / f"{stem}.color.png", first.gray)
-        write_image(seven / f"{stem}.depth.png", millimetres(first.depth))
-        np.savetxt(seven / f"{stem}.pose.txt", np.linalg.inv(first.pose))
+        write_image(folder / f"{stem}.color.png", np.full((480, 640), 128, np.uint8))
+        write_image(folder / f"{stem}.depth.png", millimetres(depth))
+        np.savetxt(folder / f"{stem}.pose.txt", np.eye(4))
+    return folder
+
+
+def test_depth_of_seven_scenes_is_brought_to_the_colour_camera(tmp_path: Path) -> None:
+    depth = np.ones((480, 640))
+    depth[:, 437:] = 2  # 117 pixels right of the centre at f = 585 are 105 at f = 525
+    geometry = RgbdPairs(seven_scenes(tmp_path, depth), overlap=(0.5, 1.0))[0].geometry
+    assert geometry is not None
+    assert geometry.K0[0].tolist() == [[525, 0, 320], [0, 525, 240], [0, 0, 1]]
+    seen = geometry.depth0[0, 240]
+    assert [seen[x].item() for x in (31, 34, 424, 426, 605, 608)] == [0, 1, 1, 2, 2, 0]
+
+
+def test_tum_layout_is_read(tmp_path: Path, frames) -> None:
+    first = frames[0]
+    tum = tmp_path / "tum"
+    for i in range(2):
         write_image(tum / "rgb" / f"{i}.png", first.gray)
         write_image(tum / "depth" / f"{i}.png", (first.depth * 5000).round().astype(np.uint16))
     for name in ("rgb", "depth"):
         lines = [f"{i}.{name == 'depth':d} {name}/{i}.png" for i in range(2)]
         (tum / f"{name}.txt").write_text("# time file\n" + "\n".join(lines).replace(".1", ".01"))
     (tum / "groundtruth.txt").write_text("0.0 1 2 3 0 0 0 1\n1.0 1 2 3 0 0 0 1\n9 0 0 0 0 0 0 1")
-    for folder in (seven, tum):
-        pairs = RgbdPairs(folder, overlap=(0.5, 1.0))
-        assert len(pairs) == 1
-        depth = pairs[0].geometry.depth0[0].numpy()
-        assert np.abs(depth - first.depth).max() < 0.001
+    pairs = RgbdPairs(tum, overlap=(0.5, 1.0))
+    assert len(pairs) == 1
+    assert pairs[0].geometry is not None
+    depth = pairs[0].geometry.depth0[0].numpy()
+    assert np.abs(depth - first.depth).max() < 0.001
     np.testing.assert_allclose(list_frames(tum)[0].pose[:3, 3], [1, 2, 3])
+
+
+def test_frames_without_a_pose_are_left_out_and_counted(tmp_path: Path, frames, caplog) -> None:
+    seven = seven_scenes(tmp_path / "seven", np.ones((480, 640)), count=4)
+    (seven / "frame-000001.pose.txt").write_text("nan " * 16)
+    (seven / "frame-000003.pose.txt").write_text("cut off")
+    assert [f.number for f in list_frames(seven)] == [0, 2]
+    assert [r.getMessage().count("2 of 4 frames") for r in caplog.records] == [1]
+    folder = numbered(tmp_path / "numbered", frames)
+    poses = np.stack([np.full((4, 4), -np.inf), np.eye(4)])
+    np.savez(folder / "cameras.npz", frame=np.arange(2), K=np.eye(3), pose=poses)
+    assert [f.number for f in list_frames(folder)] == [1]
+
+
+@pytest.mark.parametrize("words", ["nan 0 0 0 0 0 1", "0 0 0 0 0 0 0", "0 0 0 0 0 nan 1", "1 2"])
+def test_words_that_are_no_pose_of_tum_are_a_lost_one(words: str) -> None:
+    assert not np.isfinite(pose_of(words.split())).all()
+
+
+def test_an_unreadable_depth_map_does_not_stop_the_start(tmp_path: Path, caplog) -> None:
+    folder = seven_scenes(tmp_path, np.ones((480, 640)), count=3)
+    (folder / "frame-000001.depth.png").write_bytes(b"damaged")
+    pairs = RgbdPairs(folder, overlap=(0.5, 1.0))
+    assert pairs.pairs.tolist() == [[0, 2]]
+    assert "1 of 3 depth maps" in caplog.text
+    every = RgbdPairs(folder, overlap=(0.0, 1.0))
+    with pytest.raises(ImageError, match=r"frame-000001\.depth\.png"):
+        every[0]
+    for i in (0, 2):
+        (folder / f"frame-{i:06d}.depth.png").unlink()
+    with pytest.raises(UsageError, match=r"frame-000000\.depth\.png: no such depth map"):
+        RgbdPairs(folder)
+
+
+def test_overlap_is_that_of_pictures_of_any_size(tmp_path: Path) -> None:
+    """A wall 2 m ahead, seen 2 m wide: a camera half a metre aside shares three quarters."""
+    for i in range(2):
+        write_image(tmp_path / f"{i:06d}.jpg", np.full((240, 320), 128, np.uint8))
+        write_image(tmp_path / f"{i:06d}.depth.png", np.full((240, 320), 2000, np.uint16))
+    pose = np.stack([np.eye(4)] * 2)
+    pose[1, 0, 3] = 0.5
+    K = np.array([[320, 0, 159.5], [0, 320, 119.5], [0, 0, 1]])
+    np.savez(tmp_path / "cameras.npz", frame=np.arange(2), K=K, pose=pose)
+    assert RgbdPairs(tmp_path).overlap.tolist() == [0.75]
+
+
+def test_pictures_of_other_proportions_than_their_camera_are_refused(tmp_path: Path) -> None:
+    folder = seven_scenes(tmp_path, np.ones((480, 640)))
+    write_image(folder / "frame-000001.color.png", np.zeros((480, 480), np.uint8))
+    with pytest.raises(ImageError, match=r"color\.png: is 480 x 480, its camera 640 x 480"):
+        list_frames(folder)
 
 
 def test_a_quaternion_of_a_quarter_turn() -> None:
     half = np.sqrt(0.5)
     np.testing.assert_allclose(
-        pose_of(np.array([0, 0, 0, 0, 0, half, half]))[:3, :3],
+        pose_of(f"0 0 0 0 0 {half} {half}".split())[:3, :3],
         [[0, -1, 0], [1, 0, 0], [0, 0, 1]],
         atol=1e-12,
     )
@@ -196,6 +265,38 @@ def test_a_colmap_model_gives_pairs_with_sparse_depth(tmp_path: Path, frames, bi
     np.testing.assert_allclose(pair.geometry.T_0to1[0].numpy(), relative, atol=1e-4)
     assert gray_error(pair) < 0.06
     assert len(supervise(pair, stride=8, reach=6.0)[0].batch) > 50
+
+
+def test_the_camera_of_a_scaled_photograph_is_scaled(tmp_path: Path, frames) -> None:
+    folder = colmap_model(tmp_path, frames, binary=False)
+    pairs = ColmapPairs(
+        folder / "images", folder / "sparse", overlap=(0.05, 1.0), framing=Framing((480, 640))
+    )
+    full = pairs[0].geometry
+    write_image(folder / "images" / "0.jpg", cv2.resize(frames[0].gray, (320, 240)))
+    half = pairs[0].geometry
+    assert full is not None
+    assert half is not None
+    f, cx = frames[0].K[0, 0], frames[0].K[0, 2]
+    torch.testing.assert_close(
+        half.K0[0, 0], torch.tensor([f / 2, 0, (cx + 0.5) / 2 - 0.5]).float()
+    )
+    assert torch.equal(half.depth0, full.depth0)
+    write_image(folder / "images" / "0.jpg", frames[0].gray.T)
+    with pytest.raises(ImageError, match=r"0\.jpg: is 480 x 640, its camera 640 x 480"):
+        pairs[0]
+
+
+def test_observations_of_points_that_are_missing_are_ignored(tmp_path: Path, frames) -> None:
+    folder = colmap_model(tmp_path, frames, binary=False) / "sparse"
+    before = read_model(folder).images[0].points3d.tolist()
+    lines = (folder / "points3D.txt").read_text().splitlines()
+    (folder / "points3D.txt").write_text("\n".join(lines[:100] + lines[101:]))
+    image = read_model(folder).images[0]
+    assert 100 in before
+    assert image.points3d.tolist() == [i for i in before if i != 100]
+    assert len(image.points2d) == len(before) - 1
+    assert len(ColmapPairs(tmp_path / "images", folder, overlap=(0.05, 1.0))) == 1
 
 
 def test_a_point_stands_for_its_patch_and_the_nearest_wins() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data.cameras import Cameras
+from data.develop import point_spread
 from data.layouts import Draft, Z, rotation_y, whole
 from data.render import fetch, render
 from data.scene import SceneBatch
@@ -17,7 +18,7 @@ from data.synthetic import SyntheticConfig, SyntheticScenes, TextureBank, assemb
 from data.textures import MIP_LEVELS, procedural_textures, with_mips
 from matcher.errors import UsageError
 from matcher.geometry import warp_points
-from matcher.structures import ImagePair
+from matcher.structures import ImagePair, PairGeometry
 
 SIZE = (96, 128)
 CONFIG = SyntheticConfig(size=SIZE, pairs=40, texture_side=128, procedural=27, seed=3)
@@ -148,7 +149,60 @@ def test_rendering_together_equals_rendering_one_by_one(scenes: SyntheticScenes)
     assert ((together.image1 - apart.image1).abs() > 0.01).float().mean() < 2e-3
 
 
-def test_overlap_is_in_range_and_most_pixels_are_covered(scenes: SyntheticScenes) -> None:
+def overlap(pair: ImagePair) -> float:
+    """The smaller of the two shares of pixels that the other image shows too."""
+    g = pair.geometry
+    assert g is not None
+    back = PairGeometry(g.depth1, g.depth0, g.K1, g.K0, torch.linalg.inv(g.T_0to1))
+    return min(seen_by_both(g), seen_by_both(back))
+
+
+def seen_by_both(g: PairGeometry) -> float:
+    """The share of the pixels of image 0 that image 1 shows at the depth where it should."""
+    height, width = g.depth0.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    points = torch.stack([x, y], dim=-1).flatten(0, 1).float()[None]
+    there, z = warp_points(points, g.depth0.flatten(1), g.K0, g.K1, g.T_0to1)
+    column, row = there.round().long().unbind(-1)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (z > 0)
+    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    depth = g.depth1.flatten(1).gather(1, index)
+    near = (z - depth).abs() < 0.1 * depth
+    return (inside & near & (g.depth0.flatten(1) > 0)).float().mean().item()
+
+
+def test_overlaps_fill_their_range(scenes: SyntheticScenes) -> None:
+    """Overlap was chosen on a coarse probe, so that the limits are kept within a few percent."""
+    shares = [overlap(render(scenes[i], augment=False)) for i in range(30)]
+    assert min(shares) > 0.1 - 0.07
+    assert max(shares) > 0.75
+    assert np.median(shares) == pytest.approx(0.5, abs=0.2)
+    narrow = SyntheticScenes(replace(CONFIG, overlap=(0.7, 0.8)))
+    assert all(0.6 < overlap(render(narrow[i], augment=False)) < 0.9 for i in range(6))
+
+
+def test_another_seed_paints_with_other_textures(scenes: SyntheticScenes) -> None:
+    other = SyntheticScenes(replace(CONFIG, texture_seed=1)).bank.procedural
+    alike = (other == scenes.bank.procedural).all(axis=(1, 2))
+    assert alike.mean() < 0.2  # plain walls may be
+
+
+def test_a_blur_grows_with_the_picture() -> None:
+    """Sharp, out of focus by one pixel at a width of 256, and moved by two along a column."""
+    blur = torch.tensor([[[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[2.0, 0.0, math.pi / 2]] * 2])
+    for scale in (1.0, 2.5):
+        kernels = point_spread(blur, scale).double()
+        reach = kernels.shape[-1] // 2
+        assert torch.allclose(kernels.sum((-2, -1)), torch.ones(2, 2).double())
+        assert kernels[0, 0, reach, reach] == 1
+        y, x = torch.meshgrid(*[torch.arange(-reach, reach + 1)] * 2, indexing="ij")
+        spread = (kernels[0, 1] * x**2).sum().sqrt().item()
+        assert spread == pytest.approx(scale, rel=0.02)
+        assert (kernels[1, 0] * x**2).sum().sqrt() < 0.4
+        assert (kernels[1, 0] * y**2).sum().sqrt() == pytest.approx(2 * scale, rel=0.1)
+
+
+def test_most_pixels_are_covered(scenes: SyntheticScenes) -> None:
     for i in range(20):
         pair = render(scenes[i])
         assert pair.geometry is not None
@@ -197,11 +251,11 @@ def test_mip_levels_are_means(scenes: SyntheticScenes) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"size": (100, 128)}, "data.size"),
-        ({"overlap": (0.9, 0.1)}, "data.overlap"),
-        ({"mix": {"planet": 1.0}}, "data.mix"),
-        ({"texture_side": 100}, "data.texture_side"),
-        ({"strength": -1.0}, "data.strength"),
+        ({"size": (100, 128)}, "data.synthetic.size"),
+        ({"overlap": (0.9, 0.1)}, "data.synthetic.overlap"),
+        ({"mix": {"planet": 1.0}}, "data.synthetic.mix"),
+        ({"texture_side": 100}, "data.synthetic.texture_side"),
+        ({"strength": -1.0}, "data.synthetic.strength"),
     ],
 )
 def test_impossible_options_are_named(change: dict[str, object], named: str) -> None:

@@ -1,0 +1,165 @@
+"""Frames of an RGB-D sequence in a folder: their files, cameras and poses.
+
+Three layouts are told apart by their files: ``cameras.npz`` (``frame``, ``K``, ``pose``) with
+``NNNNNN.jpg`` and ``NNNNNN.depth.png``; 7-Scenes (``frame-NNNNNN.{color,depth}.png`` and
+``.pose.txt``); TUM (``rgb.txt``, ``depth.txt``, ``groundtruth.txt``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data.index import read_arrays
+from data.readers import MILLIMETRES, fitted_intrinsics, read_pose
+from matcher.errors import MatcherError, UsageError
+
+logger = logging.getLogger(__name__)
+
+SIZE = (480, 640)
+"""(H, W) of the pictures that these cameras belong to."""
+SEVEN_SCENES_K = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
+SEVEN_SCENES_DEPTH_K = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
+TUM_K = np.array([[525.0, 0, 319.5], [0, 525, 239.5], [0, 0, 1]])
+TUM_UNIT = 1 / 5000
+TUM_DELAY = 0.02
+"""Seconds by which a depth map or a pose may miss its picture."""
+LOST = np.full((4, 4), np.nan)
+"""The pose of a frame that has none."""
+
+
+class RgbdFrame(NamedTuple):
+    """A picture with its depth map and camera."""
+
+    number: int
+    image: Path
+    depth: Path
+    unit: float
+    """metres a step of the depth map"""
+    K: np.ndarray
+    """(3, 3) in pixels of the stored picture"""
+    pose: np.ndarray
+    """(4, 4) camera to world"""
+    size: tuple[int, int]
+    """(H, W) of the stored picture"""
+    depth_camera: np.ndarray | None = None
+    """(3, 3) of a depth camera of its own at 640 x 480; None where depth is registered"""
+
+
+def list_frames(folder: Path) -> list[RgbdFrame]:
+    """The frames of a folder whose pose is known, in their order.
+
+    Raises:
+        UsageError: none of the layouts.
+        ImageError: a picture of other proportions than its camera.
+    """
+    layouts: dict[str, Callable[[Path], list[RgbdFrame]]] = {
+        "cameras.npz": _numbered,
+        "groundtruth.txt": _tum,
+        "frame-*.pose.txt": _seven_scenes,
+    }
+    for mark, read in layouts.items():
+        if any(folder.glob(mark)):
+            return _with_pose(folder, read(folder))
+    raise UsageError(111, folder, "is no RGB-D sequence", f"expected {', '.join(layouts)}")
+
+
+def _with_pose(folder: Path, frames: list[RgbdFrame]) -> list[RgbdFrame]:
+    kept = [f for f in frames if _is_pose(f.pose)]
+    if len(kept) < len(frames):
+        lost = len(frames) - len(kept)
+        logger.warning("%s: %d of %d frames left out, no usable pose", folder, lost, len(frames))
+    return kept
+
+
+def _is_pose(pose: np.ndarray) -> bool:
+    return bool(np.isfinite(pose).all()) and abs(np.linalg.det(pose[:3, :3]) - 1) < 0.1
+
+
+def _numbered(folder: Path) -> list[RgbdFrame]:
+    cameras = read_arrays(folder / "cameras.npz")
+    K, frames = cameras["K"].astype(float), []
+    for number, pose in zip(cameras["frame"].tolist(), cameras["pose"], strict=True):
+        image, depth = folder / f"{number:06d}.jpg", folder / f"{number:06d}.depth.png"
+        camera = K, pose.astype(float), stored_size(image)
+        frames.append(RgbdFrame(number, image, depth, MILLIMETRES, *camera))
+    return frames
+
+
+def _seven_scenes(folder: Path) -> list[RgbdFrame]:
+    frames = []
+    for path in sorted(folder.glob("frame-*.pose.txt")):
+        stem = path.name.removesuffix(".pose.txt")
+        image, depth = folder / f"{stem}.color.png", folder / f"{stem}.depth.png"
+        number, size = int(stem.removeprefix("frame-")), stored_size(image)
+        K = fitted_intrinsics(SEVEN_SCENES_K, SIZE, size, image)
+        try:
+            pose = read_pose(path)
+        except MatcherError:
+            pose = LOST
+        camera = K, pose, size, SEVEN_SCENES_DEPTH_K
+        frames.append(RgbdFrame(number, image, depth, MILLIMETRES, *camera))
+    return frames
+
+
+def _tum(folder: Path) -> list[RgbdFrame]:
+    depth, truth = (_timed(folder / name) for name in ("depth.txt", "groundtruth.txt"))
+    frames = []
+    for number, (time, (name,)) in enumerate(_timed(folder / "rgb.txt")):
+        near_depth = min(depth, key=lambda entry: abs(entry[0] - time))
+        near_pose = min(truth, key=lambda entry: abs(entry[0] - time))
+        if abs(near_depth[0] - time) > TUM_DELAY:
+            continue
+        image, size = folder / name, stored_size(folder / name)
+        pose = pose_of(near_pose[1]) if abs(near_pose[0] - time) <= TUM_DELAY else LOST
+        camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose, size
+        frames.append(RgbdFrame(number, image, folder / near_depth[1][0], TUM_UNIT, *camera))
+    return frames
+
+
+def stored_size(image: Path) -> tuple[int, int]:
+    """(H, W) that the header of a picture tells; `SIZE` where it cannot be read, since whoever
+    needs its pixels will say so."""
+    try:
+        with Image.open(image) as picture:
+            return picture.height, picture.width
+    except Exception:
+        return SIZE
+
+
+def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
+    """Lines ``time word...`` that are no comments."""
+    if not path.is_file():
+        raise UsageError(111, path, "no such file")
+    lines = (line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
+    return [(float(words[0]), tuple(words[1:])) for words in lines if words]
+
+
+def pose_of(words: Sequence[str]) -> np.ndarray:
+    """(4, 4) of TUM's ``tx ty tz qx qy qz qw``, `LOST` if they are no pose."""
+    try:
+        tx, ty, tz, qx, qy, qz, qw = map(float, words)
+    except ValueError:
+        return LOST
+    if not (np.isfinite([qx, qy, qz, qw]).all() and any((qx, qy, qz, qw))):
+        return LOST
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_of(np.array([qw, qx, qy, qz]))
+    pose[:3, 3] = tx, ty, tz
+    return pose
+
+
+def rotation_of(quaternion: np.ndarray) -> np.ndarray:
+    """(3, 3) of a quaternion (w, x, y, z)."""
+    w, *vector = quaternion / np.linalg.norm(quaternion)
+    length = np.linalg.norm(vector)
+    if length < 1e-12:
+        return np.eye(3)
+    angle = 2 * np.arctan2(length, w)
+    return cv2.Rodrigues(np.array(vector) / length * angle)[0]
