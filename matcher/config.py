@@ -243,7 +243,9 @@ COMPACT = MatcherConfig(
         initial_dim=32, block_dims=(32, 64, 128), depths=(1, 2, 3), pyramid="lean"
     ),
     position=PositionConfig(shift=64),
-    transformer=TransformerConfig(layers=("self", "cross") * 2, heads=4, mlp_ratio=2),
+    transformer=TransformerConfig(
+        layers=("self", "cross") * 2, heads=4, topks=(16, 16, 8), mlp_ratio=2
+    ),
     fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=1),
 )
 """The bundled model, small enough for a laptop CPU."""
