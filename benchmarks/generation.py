@@ -16,11 +16,11 @@ from itertools import pairwise
 
 import torch
 
-from data.compose import compose
+from data.compose import compose, plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import config_from_dict
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import MatcherError
 from matcher.heap import keep_everything
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
@@ -65,13 +65,7 @@ def measure(options: dict[str, str]) -> list[list[float]]:
 def main(words: Sequence[str]) -> int:
     """The program; returns its exit code."""
     try:
-        options = dict(DEFAULTS)
-        for word in words:
-            key, _, value = word.partition("=")
-            if key not in options:
-                raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
-            options[key] = value
-        rows = measure(options)
+        rows = measure(plain_options(words, DEFAULTS))
     except MatcherError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -7,7 +7,7 @@ no logging is set up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -116,3 +116,18 @@ def _refuse_calls(values: Any, path: str = "") -> None:
     elif isinstance(values, list):
         for i, value in enumerate(values):
             _refuse_calls(value, f"{path}{i}.")
+
+
+def plain_options(words: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """`defaults` with ``key=value`` words applied, for programs without a configuration.
+
+    Raises:
+        UsageError: a key that `defaults` lacks (E202).
+    """
+    options = dict(defaults)
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in options:
+            raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
+        options[key] = value
+    return options

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from matcher.config import invalid, require_positive
 from matcher.errors import ImageError, UsageError
+from matcher.geometry import rescale_intrinsics
 from matcher.images import read_image
 from matcher.structures import ImagePair, PairGeometry
 
@@ -105,8 +106,8 @@ def resample_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resized_intrinsics(K: np.ndarray, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
     """(3, 3) `K` of a picture of (H, W) `size` after that picture was resized to `to`."""
-    x, y = to[1] / size[1], to[0] / size[0]
-    return np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1]]) @ K
+    scale = torch.tensor([size[1] / to[1], size[0] / to[0]], dtype=torch.float64)
+    return rescale_intrinsics(torch.from_numpy(np.asarray(K, np.float64)), scale).numpy()
 
 
 def fitted_intrinsics(

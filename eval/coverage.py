@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from data.compose import plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.checkpoint import load_safetensors
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import MatcherError
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
 
@@ -55,12 +56,7 @@ def main(words: Sequence[str]) -> int:
         sys.stdout.write(__doc__ or "")
         return 0 if words else 2
     try:
-        options = dict(DEFAULTS)
-        for word in words[1:]:
-            key, _, value = word.partition("=")
-            if key not in options:
-                raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
-            options[key] = value
+        options = plain_options(words[1:], DEFAULTS)
         model = load_safetensors(words[0])
         levels = mean_coverage([topk_coverage(model, pair) for pair in rendered_pairs(options)])
     except MatcherError as error:
