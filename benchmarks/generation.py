@@ -24,6 +24,7 @@ from matcher.errors import MatcherError
 from matcher.heap import keep_everything
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
+from matcher.training.objective import objective
 from train import precision
 
 PAIRS = 8
@@ -53,7 +54,7 @@ def measure(options: dict[str, str]) -> list[list[float]]:
         pair = render(batch)
         times.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = module.compute(module.model, pair).terms.total
+            loss = objective(module.model, pair, run.loss).terms.total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from data.index import read_arrays
 from data.readers import MILLIMETRES, fitted_intrinsics, read_pose
+from matcher.config import invalid
 from matcher.errors import MatcherError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def list_frames(folder: Path) -> list[RgbdFrame]:
     """The frames of a folder whose pose is known, in their order.
 
     Raises:
-        UsageError: none of the layouts.
+        UsageError: none of the layouts, or a list of TUM's that cannot be read.
         ImageError: a picture of other proportions than its camera.
     """
     layouts: dict[str, Callable[[Path], list[RgbdFrame]]] = {
@@ -134,11 +135,25 @@ def stored_size(image: Path) -> tuple[int, int]:
 
 
 def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
-    """Lines ``time word...`` that are no comments."""
+    """Lines ``time word...`` that are no comments.
+
+    Raises:
+        UsageError: no such file, or a line that is not like that, or none that is.
+    """
     if not path.is_file():
         raise UsageError(111, path, "no such file")
-    lines = (line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
-    return [(float(words[0]), tuple(words[1:])) for words in lines if words]
+    entries = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        if line.startswith("#") or not line.strip():
+            continue
+        try:
+            time, *words = line.split()
+            entries.append((float(time), (words[0], *words[1:])))
+        except (ValueError, IndexError):
+            raise invalid(f"{path}, line {number}", line[:40], "a time and what it is of") from None
+    if not entries:
+        raise UsageError(201, path, "lists nothing")
+    return entries
 
 
 def pose_of(words: Sequence[str]) -> np.ndarray:

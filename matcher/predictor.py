@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from matcher import heap
 from matcher.backbone import fold_norms
@@ -21,6 +19,7 @@ from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.images import ImageSource
 from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
 from matcher.model import FeatureMatcher
+from matcher.padding import pad_feature_maps
 from matcher.registry import resolve
 from matcher.structures import FeatureMaps, Matches
 
@@ -187,29 +186,50 @@ class Predictor:
         parts = (pairs[:half], pairs[half:])
         return [found for part in parts for found in self._match(part, threshold, top_k)]
 
-    @torch.inference_mode()
     def _match_at_once(
         self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
     ) -> list[Matches]:
-        threshold = self.threshold if threshold is None else threshold
-        top_k = self.top_k if top_k is None else top_k
         out = [Matches.empty(pair.reason) for pair in pairs]
         able = [i for i, pair in enumerate(pairs) if not pair.reason]
         if not able:
             return out
-        with self._arithmetic():
-            features0, mask0 = self._extract([pairs[i].input0 for i in able])
-            features1, mask1 = self._extract([pairs[i].input1 for i in able])
-            output = self.model.match(features0, features1, mask0, mask1, threshold=threshold)
-        for i, found in zip(able, output.split(len(able)), strict=True):
-            out[i] = in_original(found.to("cpu"), pairs[i])
-            out[i] = out[i] if top_k is None else out[i].top(top_k)
+        features0, features1 = ([self.extract(pairs[i][side]) for i in able] for side in (0, 1))
+        ready = [pairs[i] for i in able]
+        found = self.match_features(ready, features0, features1, threshold, top_k)
+        for i, matches in zip(able, found, strict=True):
+            out[i] = matches
         return out
 
-    def _extract(self, inputs: Sequence[NetworkInput]) -> tuple[FeatureMaps, Tensor | None]:
-        """Features of several images, each from its own canvas, and the mask of valid cells."""
-        maps = [self.model.extract(each.canvas[None].to(self.device)) for each in inputs]
-        return pad_feature_maps(maps, [each.cells.to(self.device) for each in inputs])
+    @torch.inference_mode()
+    def extract(self, image: NetworkInput) -> FeatureMaps:
+        """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W)."""
+        with self._arithmetic():
+            return self.model.extract(image.canvas[None].to(self.device))
+
+    @torch.inference_mode()
+    def match_features(
+        self,
+        pairs: Sequence[PreparedPair],
+        features0: Sequence[FeatureMaps],
+        features1: Sequence[FeatureMaps],
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> list[Matches]:
+        """Matches of a batch from the features of its images, one by one from `extract`.
+
+        Args:
+            pairs: sizes, masks and the way back to original pixels; none with a `reason`.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        top_k = self.top_k if top_k is None else top_k
+        cells0, cells1 = ([pair[side].cells.to(self.device) for pair in pairs] for side in (0, 1))
+        batch0, mask0 = pad_feature_maps(features0, cells0)
+        batch1, mask1 = pad_feature_maps(features1, cells1)
+        with self._arithmetic():
+            output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
+        split = output.split(len(pairs))
+        found = [in_original(f.to("cpu"), pair) for f, pair in zip(split, pairs, strict=True)]
+        return found if top_k is None else [each.top(top_k) for each in found]
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -281,33 +301,6 @@ def find_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = re.split(r"\n|\. ", str(error))[0][:120]
         raise invalid("device", str(device), f"a device of this machine ({reason})") from error
-
-
-def pad_feature_maps(
-    maps: Sequence[FeatureMaps], cells: Sequence[Tensor]
-) -> tuple[FeatureMaps, Tensor | None]:
-    """Feature maps of several sizes as one batch, padded at the bottom and the right.
-
-    Batches pad feature maps and never images: an image must not feel its batch mates.
-
-    Args:
-        maps: of one image each, (1, C, h, w) and (1, D, H, W).
-        cells: (h, w) bool of the valid cells of each.
-
-    Returns:
-        (B, C, h, w) and (B, D, H, W) maps and the (B, h, w) mask of valid cells, None where all
-        are.
-    """
-    mask = _stack([each[None] for each in cells])
-    features = FeatureMaps(_stack([m.coarse for m in maps]), _stack([m.fine for m in maps]))
-    return features, None if mask.all() else mask
-
-
-def _stack(maps: Sequence[Tensor]) -> Tensor:
-    if len(maps) == 1:
-        return maps[0]
-    height, width = (max(m.shape[side] for m in maps) for side in (-2, -1))
-    return torch.cat([F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in maps])
 
 
 def in_original(found: Matches, pair: PreparedPair) -> Matches:

@@ -113,6 +113,23 @@ def test_words_that_are_no_pose_of_tum_are_a_lost_one(words: str) -> None:
     assert not np.isfinite(pose_of(words.split())).all()
 
 
+@pytest.mark.parametrize("line", ["soon rgb/0.png", "1.0", "0.0 rgb/0.png\n\n1,0 rgb/1.png"])
+def test_a_line_without_time_or_picture_is_named(tmp_path: Path, line: str) -> None:
+    for name in ("depth", "groundtruth"):
+        (tmp_path / f"{name}.txt").write_text("0.0 0\n")
+    (tmp_path / "rgb.txt").write_text(f"# time file\n{line}\n")
+    number = 1 + len(line.splitlines())
+    with pytest.raises(UsageError, match=rf"rgb\.txt, line {number}"):
+        list_frames(tmp_path)
+
+
+def test_an_empty_list_is_named(tmp_path: Path) -> None:
+    for name in ("rgb", "depth", "groundtruth"):
+        (tmp_path / f"{name}.txt").write_text("# time file\n")
+    with pytest.raises(UsageError, match="lists nothing"):
+        list_frames(tmp_path)
+
+
 def test_an_unreadable_depth_map_does_not_stop_the_start(tmp_path: Path, caplog) -> None:
     folder = seven_scenes(tmp_path, np.ones((480, 640)), count=3)
     (folder / "frame-000001.depth.png").write_bytes(b"damaged")

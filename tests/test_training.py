@@ -29,7 +29,8 @@ from matcher.training.config import OptimConfig, RunConfig
 from matcher.training.ema import averaged_copy, update_average
 from matcher.training.export import export_weights, load_weights
 from matcher.training.guard import DivergedError, NonFiniteGuard
-from matcher.training.module import MatcherModule, sample_matches
+from matcher.training.module import MatcherModule
+from matcher.training.objective import objective, sample_matches
 from matcher.training.repro import load_step
 from matcher.training.schedule import lr_factor, scaled
 from matcher.training.supervision import supervise
@@ -186,7 +187,7 @@ def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_pa
     again = MatcherModule(config_from_dict(RunConfig, saved), 2)
     again.model.load_state_dict(weights)
     torch.manual_seed(seed)
-    assert not torch.isfinite(again.compute(again.model, pair).terms.total)
+    assert not torch.isfinite(objective(again.model, pair, again.config.loss).terms.total)
 
 
 def test_the_guard_allows_one_percent_and_forgets() -> None:
@@ -219,7 +220,7 @@ def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
     pair = plane_pair(0)
     assert pair.geometry is not None
     nothing = replace(pair, geometry=replace(pair.geometry, depth0=torch.zeros(1, 64, 96)))
-    terms = module.compute(module.model, nothing).terms
+    terms = objective(module.model, nothing, module.config.loss).terms
     terms.total.backward()
     assert terms.total.item() == 0
     gradients = [p.grad for p in module.model.parameters()]
@@ -230,7 +231,7 @@ def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
 def test_every_loss_trains_every_parameter(tmp_path: Path, options: tuple[str, ...]) -> None:
     module = MatcherModule(run_config(tmp_path, *options), 2)
     pair = ImagePair.collate([plane_pair(0), plane_pair(1, shift=8)])
-    terms = module.compute(module.model, pair).terms
+    terms = objective(module.model, pair, module.config.loss).terms
     terms.total.backward()
     unused = [n for n, p in module.model.named_parameters() if p.grad is None]
     assert unused == []
@@ -243,7 +244,7 @@ def test_images_of_different_sizes_train(tmp_path: Path) -> None:
     geometry = replace(pair.geometry, depth1=pair.geometry.depth1[:, :32])
     pair = replace(pair, image1=pair.image1[:, :, :32], geometry=geometry)
     module = MatcherModule(run_config(tmp_path, "loss.block_weight=0.1"), 2)
-    terms = module.compute(module.model, pair).terms
+    terms = objective(module.model, pair, module.config.loss).terms
     assert torch.isfinite(terms.total)
     assert terms.blocks > 0
 

@@ -16,7 +16,7 @@ from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
 from matcher.errors import ImageError, UsageError, out_of_memory
 from matcher.inputs import PreparedPair
-from matcher.predictor import Predictor, in_original, load_matcher, pad_feature_maps
+from matcher.predictor import Predictor, load_matcher
 from matcher.structures import Matches
 
 OUT_OF_MEMORY = 131
@@ -101,21 +101,11 @@ class ShardMatcher:
         return [*self._match_fitting(batch[:half]), *self._match_fitting(batch[half:])]
 
     def _match(self, batch: Sequence[Numbered]) -> list[Matches]:
-        predictor = self.predictor
         pairs = [pair for _, pair in batch]
-        sides = []
-        with predictor._arithmetic():
-            for side in (0, 1):
-                maps = [self.features.features(images[side]) for images, _ in batch]
-                cells = [pair[side].cells.to(predictor.device) for pair in pairs]
-                sides.append(pad_feature_maps(maps, cells))
-            (features0, mask0), (features1, mask1) = sides
-            output = predictor.model.match(
-                features0, features1, mask0, mask1, threshold=predictor.threshold
-            )
-        found = output.split(len(pairs))
-        out = [in_original(f.to("cpu"), pair) for f, pair in zip(found, pairs, strict=True)]
-        return out if predictor.top_k is None else [each.top(predictor.top_k) for each in out]
+        maps0, maps1 = (
+            [self.features.features(images[side]) for images, _ in batch] for side in (0, 1)
+        )
+        return self.predictor.match_features(pairs, maps0, maps1)
 
 
 def build_shard_matcher(

@@ -87,8 +87,7 @@ class ImageFeatures:
             self._kept.move_to_end(image)
             return self._kept[image].features
         read = self.input(image)
-        device = self.predictor.device
-        features = self.predictor.model.extract(read.canvas[None].to(device))
+        features = self.predictor.extract(read)
         self.extractions += 1
         self._keep(image, Extracted(read._replace(canvas=torch.empty(1, 0, 0)), features))
         return features

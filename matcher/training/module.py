@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,30 +14,14 @@ from torch import Tensor
 
 from matcher.config import config_to_dict
 from matcher.errors import CheckpointError
-from matcher.model import FeatureMatcher, build_matcher
-from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
-from matcher.training import losses
+from matcher.model import build_matcher
+from matcher.structures import ImagePair
 from matcher.training.attempt import Attempt
-from matcher.training.blocks import BlockSupervision
 from matcher.training.config import RunConfig
 from matcher.training.ema import averaged_copy, update_average
 from matcher.training.guard import DivergedError, NonFiniteGuard
-from matcher.training.likelihood import true_log_confidence
-from matcher.training.losses import LossTerms
+from matcher.training.objective import Objective, objective
 from matcher.training.schedule import lr_factor, scaled
-from matcher.training.supervision import CoarseTargets, FineTargets, supervise
-
-
-class StepResult(NamedTuple):
-    """Losses of a batch and what they were computed from."""
-
-    terms: LossTerms
-    correct: Tensor
-    """(M,) bool: the best partner of a matched cell is the true one"""
-    coarse: CoarseTargets
-    fine: FineTargets
-    """Of the matches that were refined."""
-    offset: Tensor
 
 
 class MatcherModule(pl.LightningModule):
@@ -81,57 +65,6 @@ class MatcherModule(pl.LightningModule):
         """Forget the average: after weights were loaded from elsewhere."""
         self.average.load_state_dict(self.model.state_dict())
 
-    def compute(self, model: FeatureMatcher, pair: ImagePair) -> StepResult:
-        """Losses of `model` on a batch."""
-        config, loss = model.config, self.config.loss
-        stride, fine_stride = config.backbone.resolution
-        reach = model.fine.window // 2 * fine_stride
-        coarse, fine = supervise(pair, stride=stride, reach=float(reach), tolerance=loss.tolerance)
-        features0, features1 = extract_both(model, pair)
-        mask0, mask1 = model.cell_mask(pair.mask0), model.cell_mask(pair.mask1)
-        pairs, active = pair.image0.shape[0], loss.block_weight > 0
-        with BlockSupervision(model, coarse, pairs, active) as blocks:
-            coarse0, coarse1 = model.attend(features0.coarse, features1.coarse, mask0, mask1)
-        coarse_term, correct = self._coarse_loss(model, coarse0, coarse1, mask0, mask1, coarse)
-        cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
-        heat = model.fine.heat(features0.fine, features1.fine, coarse0, coarse1, *cells[:3])
-        offset, deviation = model.fine.locate(heat)
-        fine_term = losses.fine_loss(offset, deviation, chosen)
-        heat_term = losses.heat_loss(heat, chosen)
-        block_term = blocks.loss(coarse_term)
-        total = (
-            loss.coarse_weight * coarse_term
-            + loss.fine_weight * fine_term
-            + loss.heat_weight * heat_term
-            + loss.block_weight * block_term
-        )
-        terms = LossTerms(total, coarse_term, fine_term, heat_term, block_term)
-        return StepResult(terms, correct, coarse, chosen, offset)
-
-    def _coarse_loss(
-        self,
-        model: FeatureMatcher,
-        coarse0: Tensor,
-        coarse1: Tensor,
-        mask0: Tensor | None,
-        mask1: Tensor | None,
-        targets: CoarseTargets,
-    ) -> tuple[Tensor, Tensor]:
-        """The coarse loss and which of the true matches are found."""
-        loss, config = self.config.loss, model.config.coarse
-        if loss.coarse == "positives" and config.match_type == "dual_softmax":
-            true, partner = true_log_confidence(
-                coarse0, coarse1, mask0, mask1, config.temperature, targets
-            )
-            return -true.sum() / max(true.numel(), 1), partner == targets.index1
-        log_confidence = model.coarse.log_confidence(coarse0, coarse1, mask0, mask1)
-        correct = losses.found(log_confidence.detach(), targets)
-        if loss.coarse == "positives":
-            return losses.positives_loss(log_confidence, targets), correct
-        return losses.focal_loss(
-            log_confidence, targets, alpha=loss.focal_alpha, gamma=loss.focal_gamma
-        ), correct
-
     def step_seed(self) -> int:
         """Seed of the draws of the present batch."""
         key = f"{self.config.seed} {self.batches_seen} {self.global_rank}".encode()
@@ -141,7 +74,7 @@ class MatcherModule(pl.LightningModule):
         seed, pairs = self.step_seed(), batch.image0.shape[0]
         torch.manual_seed(seed)
         self._attempt.begin_batch(self.model, batch, seed)
-        result = self.compute(self.model, batch)
+        result = objective(self.model, batch, self.config.loss)
         total = result.terms.total
         self._attempt.end_batch(total)
         self.batches_seen += 1
@@ -201,7 +134,7 @@ class MatcherModule(pl.LightningModule):
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> None:
         torch.manual_seed(batch_idx)
-        result = self.compute(self.average, batch)
+        result = objective(self.average, batch, self.config.loss)
         values = {
             "val/loss": result.terms.total,
             "val/coarse_accuracy": result.correct.float().mean(),
@@ -251,7 +184,7 @@ class MatcherModule(pl.LightningModule):
             group["lr"] = self.optim.lr * factor(scheduler.last_epoch)
             group["weight_decay"] = self.optim.weight_decay
 
-    def _log_training(self, result: StepResult, pairs: int) -> None:
+    def _log_training(self, result: Objective, pairs: int) -> None:
         now = time.monotonic()
         rate, self._last_end = pairs / max(now - self._last_end, 1e-9), now
         if (self.global_step + 1) % self.config.trainer.log_every:
@@ -272,36 +205,3 @@ class MatcherModule(pl.LightningModule):
         self.log_dict(values, batch_size=pairs)
         self.log("pairs/s", rate * self.trainer.world_size, prog_bar=True, batch_size=pairs)
         self.log("acc", accuracy, prog_bar=True, logger=False, batch_size=pairs)
-
-
-def extract_both(model: FeatureMatcher, pair: ImagePair) -> tuple[FeatureMaps, FeatureMaps]:
-    """Features of both images, in one pass where their sizes agree."""
-    if pair.image0.shape != pair.image1.shape:
-        return model.extract(pair.image0), model.extract(pair.image1)
-    both = model.extract(torch.cat([pair.image0, pair.image1]))
-    halves = zip(both.coarse.chunk(2), both.fine.chunk(2), strict=True)
-    features0, features1 = (FeatureMaps(*maps) for maps in halves)
-    return features0, features1
-
-
-def sample_matches(
-    coarse: CoarseTargets, fine: FineTargets, limit: int
-) -> tuple[CoarseMatches, FineTargets]:
-    """At most `limit` true matches, drawn at random; one without target where there is none."""
-    count = coarse.batch.numel()
-    device = coarse.batch.device
-    if count == 0:
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        nothing = FineTargets(torch.zeros(1, 2, device=device), zero.bool())
-        return CoarseMatches(zero, zero, zero, torch.zeros(1, device=device)), nothing
-    if count > limit:
-        index = torch.randperm(count)[:limit].sort().values.to(device)
-    else:
-        index = torch.arange(count, device=device)
-    matches = CoarseMatches(
-        coarse.batch[index],
-        coarse.index0[index],
-        coarse.index1[index],
-        torch.ones(index.numel(), device=device),
-    )
-    return matches, FineTargets(fine.offset[index], fine.valid[index])
