@@ -121,8 +121,7 @@ def attempt(run: RunConfig, datamodule: PairSource, resume: Path | None) -> dict
     keeper = Keeper(run)
     trainer = build_trainer(run, steps_of_run(run.trainer, steps_an_epoch), [keeper])
     try:
-        with keeper.interruptible():
-            trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)  # pyright: ignore
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process killed while it hands a batch over shows as a broken connection.
         if isinstance(error, RuntimeError) and not DEAD_LOADER.match(str(error)):
@@ -130,9 +129,6 @@ def attempt(run: RunConfig, datamodule: PairSource, resume: Path | None) -> dict
         where = f"after {module.pairs_seen} pairs, the last {module.last_pair}"
         reason = str(error) or type(error).__name__
         raise LoaderError(302, "loader", f"{where}: {reason}") from error
-    except SystemExit:
-        if not keeper.signal:
-            raise
     if keeper.signal:
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     return {k: float(v) for k, v in trainer.callback_metrics.items()} | {

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from matcher.config import MatcherConfig, config_from_dict
 from matcher.errors import StorageError, UsageError
+from matcher.model import build_matcher
 from matcher.training import checkpointing
 
 STEPS = 36  # of the driver
@@ -138,37 +143,66 @@ def test_two_processes_resume(tmp_path: Path) -> None:
     check_two_processes(tmp_path, 3, 5)
 
 
-def process_of_rank(rank: int, folder: Path) -> int | None:
-    """The process that trains in `folder` with this LOCAL_RANK."""
+def second_process(folder: Path) -> int | None:
+    """The process that the first of two that train in `folder` has started."""
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
             environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if f"folder={folder}".encode() in words and f"LOCAL_RANK={rank}".encode() in environment:
+        if f"folder={folder}".encode() in words and b"LOCAL_RANK=1" in environment:
             return int(entry.name)
     return None
+
+
+@contextmanager
+def two_processes(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Two that train together until they are stopped, the second by its number; they have a
+    checkpoint."""
+    words = f"model=tiny folder={folder} trainer.accelerator=cpu trainer.devices=2"
+    words += " trainer.threads=1 trainer.progress=false trainer.checkpoint_steps=2"
+    main = subprocess.Popen(
+        [sys.executable, str(DRIVER), "run", "0", *words.split(), "trainer.max_steps=100000"],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        while main.poll() is None and not checkpointing.checkpoints(folder):
+            time.sleep(0.1)
+        second = second_process(folder)
+        assert second is not None
+        yield main, second
+    finally:
+        main.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
-    words = f"model=tiny folder={tmp_path} trainer.accelerator=cpu trainer.devices=2"
-    words += " trainer.threads=1 trainer.progress=false trainer.checkpoint_steps=1"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    main = subprocess.Popen(
-        [sys.executable, str(DRIVER), "run", "0", *words.split(), "trainer.max_steps=100000"],
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    try:
-        while main.poll() is None and not checkpointing.checkpoints(tmp_path):
-            time.sleep(0.1)
-        other = process_of_rank(1, tmp_path)
-        assert other is not None
-        os.kill(other, signal.SIGKILL)
+    with two_processes(tmp_path) as (main, second):
+        os.kill(second, signal.SIGKILL)
         assert main.wait(timeout=120) != 0
-    finally:
-        main.kill()
     assert checkpointing.newest_intact(tmp_path) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("asked", [(0,), (1,), (0, 1)])
+def test_processes_that_are_asked_to_end_save_what_they_have(
+    tmp_path: Path, asked: tuple[int, ...]
+) -> None:
+    """One of them, or all at once as a cluster does."""
+    with two_processes(tmp_path) as (main, second):
+        for rank in asked:
+            os.kill((main.pid, second)[rank], signal.SIGTERM)
+        assert main.wait(timeout=120) == 128 + signal.SIGTERM
+    newest = checkpointing.newest_intact(tmp_path)
+    assert newest is not None
+    state = checkpointing.load_checkpoint(newest)
+    assert (tmp_path / "weights.safetensors").is_file()
+    weights, config = state["state_dict"], state["matcher"]["config"]["model"]
+    digest = hashlib.sha256()
+    for name, _ in build_matcher(config_from_dict(MatcherConfig, config)).named_parameters():
+        digest.update(weights[f"model.{name}"].contiguous().view(-1).numpy().tobytes())
+    assert {(tmp_path / f"rank_{rank}.txt").read_text() for rank in (0, 1)} == {digest.hexdigest()}

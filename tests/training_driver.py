@@ -22,9 +22,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import torch  # noqa: E402
 from planes import PlaneData  # noqa: E402
 
+import train as program  # noqa: E402
 from data.compose import compose  # noqa: E402
 from matcher.training import checkpointing  # noqa: E402
-from train import train  # noqa: E402
 
 STEPS = 36
 WORDS = (
@@ -84,7 +84,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def run(folder: Path, workers: int) -> None:
-    train(compose("train", [*WORDS, f"folder={folder}"]), PlaneData(workers=workers))
+    program.train(compose("train", [*WORDS, f"folder={folder}"]), PlaneData(workers=workers))
 
 
 class Witness(PlaneData):
@@ -154,7 +154,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     mode, *words = sys.argv[1:]
     if mode == "run":
-        train(compose("train", words[1:]), Witness(workers=int(words[0])))
+        program.build_datamodule = lambda *_: Witness(workers=int(words[0]))
+        sys.exit(program.main(words[1:]))
     elif mode == "kills":
         sys.stdout.write(json.dumps(kills(Path(words[0]), *map(int, words[1:]))))
     else:

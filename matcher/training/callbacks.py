@@ -5,15 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from matcher.training import checkpointing
 from matcher.training.config import RunConfig
@@ -46,10 +44,12 @@ BEST = "val/auc@10"
 
 
 class Keeper(Callback):
-    """Saves checkpoints, exports weights, and ends the run when time is up or Ctrl-C is pressed.
+    """Saves checkpoints, exports weights, and ends the run when time is up or a signal asks for it.
 
     ``weights.safetensors`` are the latest, ``best.safetensors`` those of the validation with the
-    highest pose AUC@10.
+    highest pose AUC@10. SIGINT and SIGTERM end the run after its step, or after the validation that
+    is under way, with a checkpoint; a second SIGINT ends it at once. Processes that train together
+    agree on all of this, so that it does not matter which of them was asked.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -61,11 +61,21 @@ class Keeper(Callback):
         self.saved_step = -1
         self.best = 0.0
         """AUC@10 of the weights in best.safetensors"""
+        self.asked = 0
+        """Number of the signal that this process was sent"""
         self.signal = 0
-        """Number of the signal that asked for an end"""
+        """Number of the signal that the run ends for"""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.step = trainer.global_step
+        # Instead of Lightning's, which talks to the other processes out of the handler; what was
+        # there before comes back when Lightning is done.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        self.asked = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -74,23 +84,25 @@ class Keeper(Callback):
             return
         self.step = trainer.global_step
         now, config = time.monotonic(), self.config
-        due = 0 < config.checkpoint_minutes * 60 <= now - self.saved
-        if config.checkpoint_steps and self.step % config.checkpoint_steps == 0:
-            due = True
-        stop = self.signal != 0 or 0 < config.max_minutes * 60 <= now - self.start
-        if trainer.world_size > 1:
-            due, stop = trainer.strategy.broadcast((due, stop))
+        due = any(
+            every and self.step % every == 0
+            for every in (config.checkpoint_steps, config.validate_steps)
+        )
+        due |= 0 < config.checkpoint_minutes * 60 <= now - self.saved
+        late = 0 < config.max_minutes * 60 <= now - self.start
+        due, late, self.signal = largest(trainer, due, late, self.asked)
         if due:
             self.save(trainer)
         if 0 < config.export_minutes * 60 <= now - self.exported:
             self.export(trainer, pl_module)
             self.exported = time.monotonic()
-        trainer.should_stop = trainer.should_stop or stop
+        trainer.should_stop = trainer.should_stop or bool(late or self.signal)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         auc = float(trainer.callback_metrics.get(BEST, 0.0))
         if auc > self.best:
             self.best = auc
+            self.saved_step = -1  # What was saved before the validation does not know of it.
             self.export(trainer, pl_module, "best.safetensors")
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,12 +116,6 @@ class Keeper(Callback):
             self.save(trainer)
         self.export(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        # Lightning raises this one between two steps: the state is whole.
-        if isinstance(exception, SIGTERMException):
-            self.signal = int(signal.SIGTERM)
-            self.on_train_end(trainer, pl_module)
-
     def save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.folder)
         self.saved, self.saved_step = time.monotonic(), trainer.global_step
@@ -120,19 +126,13 @@ class Keeper(Callback):
         if trainer.is_global_zero:
             export_weights(module.average, self.folder / name, module.pairs_seen)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Ctrl-C ends the run after its step, with a checkpoint; a second one ends it at once."""
 
-        def note(number: int, _: FrameType | None) -> None:
-            self.signal = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        before = signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+def largest(trainer: Trainer, *values: int) -> list[int]:
+    """The largest of each value among the processes that train together."""
+    if trainer.world_size == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
+    return trainer.strategy.reduce(tensor, reduce_op="max").tolist()
 
 
 class Lines(Callback):
