@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ class BenchmarkOptions:
     """``scannet`` only: ``files``, ``npz``, or ``auto`` (files where they are)."""
     count: int = 0
     """Pairs to render, of benchmarks that are rendered."""
+    overlap: tuple[float, float] = (0.1, 0.9)
+    """``synthetic`` only: range of the shared part of the images."""
+    mix: dict[str, float] = field(
+        default_factory=lambda: {"room": 0.4, "street": 0.4, "clutter": 0.2}
+    )
+    """``synthetic`` only: relative frequency of the kinds of scene."""
     note: str = ""
     """Shown with every result."""
 
@@ -38,6 +44,7 @@ class BenchmarkOptions:
         require_choice("benchmark.pose_source", self.pose_source, ("auto", "files", "npz"))
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
+        object.__setattr__(self, "overlap", tuple(self.overlap))
         self.sizing()
 
     def sizing(self, published: bool = False) -> Sizing:

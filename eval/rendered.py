@@ -53,11 +53,13 @@ def synthetic_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
     config = SyntheticConfig(
         size=(height, width),
         pairs=options.count,
+        mix=options.mix,
+        overlap=options.overlap,
         photos=options.root,
+        texture_side=384 if max(width, height) <= 512 else 768,
         procedural=90,
         texture_seed=HELD_OUT_SEED,
         seed=HELD_OUT_SEED,
-        mix={"room": 0.4, "street": 0.4, "clutter": 0.2},
     )
     folder = _once(cache, "synthetic", repr(config), lambda to: _render_scenes(config, to))
     return tuple(

@@ -179,6 +179,19 @@ def test_synthetic_needs_no_download(tmp_path):
     assert "overlap" in record["breakdown"]
 
 
+def test_rendered_pairs_are_of_the_kind_and_overlap_asked_for(tmp_path):
+    nothing = Prediction(Matches.empty(), (160, 120), (160, 120), 0, 0, 0)
+    shares = []
+    for overlap in ((0.05, 0.2), (0.7, 0.9)):
+        asked = BenchmarkOptions(
+            "wide", "synthetic", count=4, size=(160, 120), overlap=overlap, mix={"room": 1.0}
+        )
+        pairs = load_benchmark(asked, cache=tmp_path).pairs
+        assert all(pair.image0.stem.startswith("room_") for pair in pairs)
+        shares.append(np.mean([match_scene(p, nothing, Sizing())["overlap"] for p in pairs]))
+    assert shares[0] < shares[1] - 0.3
+
+
 def test_exact_matches_of_a_synthetic_pair_are_found_right(tmp_path):
     asked = BenchmarkOptions("synthetic", "synthetic", count=1, size=(160, 120))
     (pair,) = load_benchmark(asked, cache=tmp_path).pairs
