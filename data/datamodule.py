@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from data.augment import Augmented
 from data.failure import Failure, Reporting
 from data.quarantine import Quarantined
 from data.sampler import SceneBalanced
@@ -127,7 +128,9 @@ class PairData(LightningDataModule):
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
         if self.config.source in SOURCES:
-            return self._guarded(self._files, "corrupt_training.txt"), self._order(self._files)
+            pairs, strength = self._files, self.config.files.augment
+            seen = Augmented(pairs, strength, self.seed) if strength else pairs
+            return self._guarded(seen, "corrupt_training.txt"), self._order(pairs)
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
 

@@ -13,7 +13,7 @@ from data.megadepth import MegaDepthPairs, listed_indices
 from data.readers import Framing
 from data.rgbd import RgbdPairs
 from data.scannet import ScanNetPairs
-from matcher.config import require_choice, require_positive
+from matcher.config import require_choice, require_positive, require_range
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 
@@ -46,11 +46,14 @@ class FilesConfig:
     per_scene: int = 100
     """Pairs of every scene in an epoch."""
     framing: Framing = field(default_factory=Framing)
+    augment: float = 0.0
+    """Strength of other light, blur, noise and compression of training pictures; 0: as published"""
 
     def __post_init__(self) -> None:
         for name in ("overlap", "frames", "val_frames"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require_positive("data.files.per_scene", self.per_scene)
+        require_range("data.files.augment", self.augment, 0, 2)
 
 
 SOURCES = ("megadepth", "scannet", "rgbd", "colmap")
