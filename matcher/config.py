@@ -244,7 +244,7 @@ COMPACT = MatcherConfig(
     ),
     position=PositionConfig(shift=64),
     transformer=TransformerConfig(
-        layers=("self", "cross") * 2, heads=4, topks=(16, 16, 8), mlp_ratio=2
+        layers=("self", "cross") * 2, heads=4, topks=(20, 28, 8), mlp_ratio=2
     ),
     fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=1),
 )
