@@ -36,6 +36,8 @@ class BenchmarkOptions:
         default_factory=lambda: {"room": 0.4, "street": 0.4, "clutter": 0.2}
     )
     """``synthetic`` only: relative frequency of the kinds of scene."""
+    texture_side: int = 384
+    """``synthetic`` only: shorter side of the textures in pixels."""
     note: str = ""
     """Shown with every result."""
 

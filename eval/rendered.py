@@ -56,7 +56,7 @@ def synthetic_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
         mix=options.mix,
         overlap=options.overlap,
         photos=options.root,
-        texture_side=384 if max(width, height) <= 512 else 768,
+        texture_side=options.texture_side,
         procedural=90,
         texture_seed=HELD_OUT_SEED,
         seed=HELD_OUT_SEED,

@@ -21,6 +21,7 @@ from torch import Tensor
 from matcher.config import MatcherConfig, invalid, require_positive
 from matcher.geometry import network_to_original, resize_scale, turn_upright
 from matcher.images import ImageSource, LoadedImage, load_image, read_mask
+from matcher.structures import Matches
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,15 @@ class PreparedPair(NamedTuple):
         if any(min(each.image.size) < MIN_SIDE for each in self):
             return "too_small"
         return "" if all(each.cells.any() for each in self) else "masked"
+
+    def in_original(self, found: Matches) -> Matches:
+        """Matches of the network in pixels of the originals, those outside of them dropped."""
+        points0 = self.input0.to_original(found.keypoints0)
+        points1 = self.input1.to_original(found.keypoints1)
+        inside = torch.ones(len(found), dtype=torch.bool)
+        for each, points in ((self.input0, points0), (self.input1, points1)):
+            inside &= ((points >= 0) & (points < torch.tensor(each.image.size))).all(dim=1)
+        return Matches(points0, points1, found.scores)[inside]
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ class Predictor:
         with self._arithmetic():
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
         split = output.split(len(pairs))
-        found = [in_original(f.to("cpu"), pair) for f, pair in zip(split, pairs, strict=True)]
+        found = [p.in_original(f.to("cpu")) for f, p in zip(split, pairs, strict=True)]
         return found if top_k is None else [each.top(top_k) for each in found]
 
     @contextmanager
@@ -301,16 +301,6 @@ def find_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = re.split(r"\n|\. ", str(error))[0][:120]
         raise invalid("device", str(device), f"a device of this machine ({reason})") from error
-
-
-def in_original(found: Matches, pair: PreparedPair) -> Matches:
-    """Matches of the network in pixels of the original images, those outside of them dropped."""
-    points0 = pair.input0.to_original(found.keypoints0)
-    points1 = pair.input1.to_original(found.keypoints1)
-    inside = torch.ones(len(found), dtype=torch.bool)
-    for each, points in ((pair.input0, points0), (pair.input1, points1)):
-        inside &= ((points >= 0) & (points < torch.tensor(each.image.size))).all(dim=1)
-    return Matches(points0, points1, found.scores)[inside]
 
 
 def _require_options(threshold: float | None, top_k: int | None) -> None:
