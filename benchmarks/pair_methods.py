@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matcher.backbone import fold_norms
 from matcher.config import MatcherConfig
+from matcher.folding import fold
 from matcher.model import build_matcher
 from matcher.predictor import Predictor, load_matcher
 
@@ -31,7 +31,7 @@ PairCall = Callable[[float], np.ndarray]
 def images_of(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Two (H, W) uint8 images of a size."""
     with Image.open(PHOTOGRAPH) as photograph:
-        image = np.asarray(photograph.convert("L").resize(size[::-1]))
+        image = np.asarray(photograph.convert("L").resize((size[1], size[0])))
     return image.copy(), np.roll(image, 8, axis=1)
 
 
@@ -51,7 +51,7 @@ def compact(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
 def published(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     """The QuadTree ``outdoor`` architecture."""
     model = build_matcher(MatcherConfig()).eval()
-    fold_norms(model)
+    fold(model)
     return ours(Predictor(model, max_side=None, dtype=dtype, device=device), size)
 
 

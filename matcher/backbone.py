@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from matcher.config import BackboneConfig
 from matcher.structures import FeatureMaps
@@ -65,7 +64,7 @@ class LeanMerge(nn.Module):
         super().__init__()
         self.reduce = conv1x1(coarse, fine)
         self.merge = nn.Sequential(conv3x3(fine, fine), nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
-        self.project = conv1x1(fine, fine)
+        self.project: nn.Module = conv1x1(fine, fine)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         up = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode="nearest")
@@ -108,20 +107,6 @@ class Backbone(nn.Module):
         coarse = self.output(maps.pop())
         middle = self.merges[0](coarse, maps.pop())
         return FeatureMaps(coarse, self.merges[1](middle, maps.pop()))
-
-
-def fold_norms(module: nn.Module) -> None:
-    """Fold every batch normalisation into the convolution registered just before it, in place.
-
-    For inference: the results stay equal up to rounding, and a pass over each map is saved.
-    """
-    before, convolution = "", None
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
-            setattr(module, before, fuse_conv_bn_eval(convolution, child))
-            setattr(module, name, nn.Identity())
-        fold_norms(child)
-        before, convolution = name, child
 
 
 def _initialise(module: nn.Module) -> None:

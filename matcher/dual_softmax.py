@@ -13,6 +13,8 @@ BLOCK_ELEMENTS = 1_000_000
 """Similarities held at a time while streaming: 4 MB in fp32."""
 FEW_CANDIDATES = 0.05
 """Threshold from which one pass is enough: at most twenty candidates a row."""
+GROUP = 64
+"""Confidences looked at together: few groups of a sparse matrix hold one above the threshold."""
 LOG_RANGE = 60.0
 """Sums whose logarithms differ by less can be added in fp32."""
 
@@ -119,16 +121,26 @@ def _candidates(x0: Tensor, x1: Tensor, threshold: float) -> _Candidates | None:
         top = log.max()
         sums = (log - top).exp() @ softmax
         column_log = torch.logaddexp(column_log, sums.log() + top)
-        some = (most > threshold).nonzero()[:, 0]
-        row, index1 = (softmax[some] > threshold).nonzero().T
-        index0 = some[row]
-        parts.append((index0 + rows.start, index1, softmax[index0, index1]))
+        index0, index1, score = _above(softmax, threshold)
+        parts.append((index0 + rows.start, index1, score))
     smallest, largest = row_log.aminmax()
     if largest - smallest > LOG_RANGE or max(largest, -smallest) > 2 * LOG_RANGE:
         return None
     index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
     by_column = (score.log() + row_log[index0] - column_log[index1]).exp()
     return _Candidates(index0, index1, score * by_column)
+
+
+def _above(p: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and value of the few elements of a contiguous matrix above the threshold."""
+    flat = p.view(-1)
+    whole = len(flat) // GROUP * GROUP
+    groups = flat[:whole].view(-1, GROUP)
+    some = (groups.amax(dim=1) > threshold).nonzero()[:, 0]
+    group, place = (groups[some] > threshold).nonzero().T
+    rest = (flat[whole:] > threshold).nonzero()[:, 0]
+    at = torch.cat([some[group] * GROUP + place, whole + rest])
+    return at // p.shape[1], at % p.shape[1], flat[at]
 
 
 def _best_candidate(

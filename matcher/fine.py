@@ -16,6 +16,8 @@ from matcher.transformer import LoFTRBlock, Transformer
 
 CHUNK = 4096
 """Matches refined at a time, which bounds the memory of the windows."""
+CPU_CHUNK = 512
+"""The same on a CPU, whose caches hold the windows of so many."""
 SHARPNESS = 20.0
 """Of heat maps of directions, before it is learned."""
 
@@ -60,9 +62,10 @@ class FineMatcher(nn.Module):
         Returns:
             (M, 2) offset (x, y) and (M,) standard deviation, in half windows.
         """
+        chunk = CPU_CHUNK if fine0.device.type == "cpu" else CHUNK
         parts: Sequence[tuple[Tensor, Tensor]] = [
             self.locate(self.heat(fine0, fine1, coarse0, coarse1, *columns))
-            for columns in zip(*(c.split(CHUNK) for c in matches[:3]), strict=True)
+            for columns in zip(*(c.split(chunk) for c in matches[:3]), strict=True)
         ]
         offset, deviation = (torch.cat(column) for column in zip(*parts, strict=True))
         return offset, deviation

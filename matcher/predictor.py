@@ -12,10 +12,10 @@ from itertools import islice
 import torch
 
 from matcher import heap
-from matcher.backbone import fold_norms
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
+from matcher.folding import fold
 from matcher.images import ImageSource
 from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
 from matcher.model import FeatureMatcher
@@ -41,7 +41,8 @@ class Predictor:
         apply_exif: turn image files as their EXIF orientation says. Results are in pixels of the
             image as stored either way.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
-        dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere.
+        dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
+            GPU, PyTorch's own setting decides whether convolutions round to TF32).
 
     Raises:
         UsageError: a value that cannot work, or a device that is not there.
@@ -237,7 +238,12 @@ class Predictor:
         mixed = self.dtype not in (None, torch.float32)
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+            torch.backends.cudnn.flags(
+                enabled=True,
+                benchmark=False,
+                deterministic=True,
+                allow_tf32=torch.backends.cudnn.allow_tf32,
+            ),
         ):
             yield
 
@@ -275,7 +281,7 @@ def load_matcher(
     levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
     path = resolve(os.fspath(name_or_path), offline=offline)
     model = load_safetensors(path, overrides=levels)
-    fold_norms(model)
+    fold(model)
     return Predictor(
         model,
         device=device,

@@ -160,10 +160,11 @@ class _AttendBlocks(Function):
         kept = q.new_empty(groups, 4, 4 * count) if any(ctx.needs_input_grad) else None
         position = rows.new_empty(groups, 4, topk)
         scores = q.new_empty(groups, 4, topk if rest_only else 0, dtype=torch.float32)
+        scaled = q * d**-0.5
         for part in _chunks(groups, count, q):
             index = rows[part].flatten()
             keys = k.index_select(0, index).view(-1, 4 * count, d)
-            p = torch.bmm(q[part] * d**-0.5, keys.mT)
+            p = torch.bmm(scaled[part], keys.mT)
             valid = None
             if mask is not None:
                 valid = mask.index_select(0, index).view(-1, 1, 4 * count)
