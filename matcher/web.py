@@ -1,6 +1,7 @@
 """A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
 
-It listens on 127.0.0.1 alone, takes uploads and no paths, and deletes them within the hour.
+It listens on 127.0.0.1 alone, takes uploads and no paths. Uploads are deleted within the hour,
+results when their page is left.
 """
 
 from __future__ import annotations

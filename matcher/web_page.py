@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from matcher.web import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, sho
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets"
 MAX_UPLOAD = "30mb"
 FORGET = 3600
-"""Seconds after which uploads and results are deleted."""
+"""Seconds after which uploads are deleted."""
 HEIGHT = 300
 DOWNLOADS = {"matches.csv": "Download matches (CSV)", "matches.png": "Download picture (PNG)"}
 NOTHING = None, "", None, *(gr.update(value=None, interactive=False) for _ in DOWNLOADS)
@@ -45,23 +46,46 @@ def result() -> Any:
     return gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
 
 
-def look(found: Found | None, point: Sequence[float] | None, layer: float) -> np.ndarray | None:
+def look(
+    found: Found | None, point: Sequence[float] | None, layer: float | None
+) -> np.ndarray | None:
     """The attention of a point of image 0, once there is one."""
-    if found is None or point is None:
+    if found is None or point is None or layer is None:
         return None
     trace = guarded(trace_attention, predictor(found.weights), found.image0, found.image1)
     drawn = found.image0, found.image1, trace, point
     return guarded(lambda: draw_attention(*drawn, layer=int(layer)))
 
 
-def build_page(folder: Path) -> Any:
-    """The page as Gradio blocks; downloads are written below `folder`."""
+class Actions:
+    """What the page does when it is used.
 
-    def refresh(found: Found | None, threshold: float, geometry: str, request: gr.Request) -> tuple:
+    Args:
+        folder: where the downloads of each open page are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def match(
+        self,
+        image0: Any,
+        image1: Any,
+        weights: str,
+        threshold: float,
+        geometry: str,
+        request: gr.Request,
+    ) -> tuple:
+        found = guarded(find, image0, image1, weights)
+        return found, *self.refresh(found, threshold, geometry, request)
+
+    def refresh(
+        self, found: Found | None, threshold: float, geometry: str, request: gr.Request
+    ) -> tuple:
         if found is None:
             return NOTHING
         shown = guarded(show, found, threshold, geometry)
-        place = folder / str(request.session_hash)
+        place = self._place(request)
         place.mkdir(parents=True, exist_ok=True)
         write_matches(place / "matches.csv", shown.record)
         write_picture(place / "matches.png", shown.picture)
@@ -69,17 +93,21 @@ def build_page(folder: Path) -> Any:
         files = [gr.update(value=str(place / name), interactive=True) for name in DOWNLOADS]
         return shown.picture, f"**{numbers}**", shown.coverage, *files
 
-    def match(
-        image0: Any, image1: Any, weights: str, threshold: float, geometry: str, request: gr.Request
-    ) -> tuple:
-        found = guarded(find, image0, image1, weights)
-        return found, *refresh(found, threshold, geometry, request)
-
-    def point_at(found: Found | None, layer: float, event: gr.SelectData) -> tuple:
+    def point_at(self, found: Found | None, layer: float | None, event: gr.SelectData) -> tuple:
         if found is None:
             raise gr.Error("match the images first")
         return event.index, look(found, event.index, layer), gr.Tabs(selected="attention")
 
+    def forget(self, request: gr.Request) -> None:
+        shutil.rmtree(self._place(request), ignore_errors=True)
+
+    def _place(self, request: gr.Request) -> Path:
+        return self.folder / str(request.session_hash)
+
+
+def build_page(folder: Path) -> Any:
+    """The page as Gradio blocks; downloads are written below `folder`."""
+    actions = Actions(folder)
     with gr.Blocks(
         title="quadmatch", analytics_enabled=False, delete_cache=(600, FORGET), fill_width=True
     ) as page:
@@ -112,15 +140,16 @@ def build_page(folder: Path) -> Any:
             files = [gr.DownloadButton(label, interactive=False) for label in DOWNLOADS.values()]
         shown = [picture, numbers, coverage, *files]
         settings = [threshold, geometry]
-        start.click(match, [*images, weights, *settings], [found, *shown])
+        start.click(actions.match, [*images, weights, *settings], [found, *shown])
         for setting in settings:
-            setting.change(refresh, [found, *settings], shown, trigger_mode="always_last")
-        images[0].select(point_at, [found, layer], [point, attention, tabs])
+            setting.change(actions.refresh, [found, *settings], shown, trigger_mode="always_last")
+        images[0].select(actions.point_at, [found, layer], [point, attention, tabs])
         layer.change(look, [found, point, layer], attention)
         for image in images:
             image.change(
                 lambda: (None, None, None, *NOTHING), None, [found, point, attention, *shown]
             )
+        page.unload(actions.forget)
     return page
 
 

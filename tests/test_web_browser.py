@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -36,10 +36,15 @@ pytestmark = [
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def url(results: Path) -> Iterator[str]:
     from matcher.web_page import build_page, launch
 
-    page = build_page(tmp_path / "results")
+    page = build_page(results)
     _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
@@ -55,7 +60,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         "--headless=new",
         "--no-sandbox",
         "--disable-dev-shm-usage",
-        "--window-size=1100,1600",
+        "--window-size=1100,1800",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ):
         options.add_argument(argument)
@@ -119,6 +124,13 @@ class Visitor:
     def tab(self) -> str:
         return next(iter(self.seen("[role=tab][aria-selected=true]", "innerText")), "").strip()
 
+    def open(self, tab: str) -> None:
+        """Show the tab of that name and wait for its picture."""
+        script = """[...document.querySelectorAll("[role=tab]")]
+            .find(e => e.offsetParent && e.innerText.trim() === arguments[0]).click()"""
+        self.browser.execute_script(script, tab)
+        self.until(tab, lambda: self.tab() == tab and self.picture())
+
     def download(self, button: str, suffix: str) -> Path:
         self.press(button)
         return self.until(suffix, lambda: next(self.downloads.glob(f"*{suffix}"), None))
@@ -128,11 +140,15 @@ class Visitor:
         if folder := os.environ.get("SCREENSHOTS"):
             self.browser.execute_script("window.scrollTo(0, 0)")
             page = Image.open(BytesIO(self.browser.get_screenshot_as_png())).convert("RGB")
+            _, top, _, bottom = ImageOps.invert(page).getbbox() or (0, 0, *page.size)
+            page = page.crop((0, 0, page.width, min(bottom + top, page.height)))
             page.thumbnail((900, 1400))
             page.save(Path(folder) / name, quality=75, optimize=True)
 
 
-def test_upload_match_threshold_click_download(url: str, browser: Any, tmp_path: Path) -> None:
+def test_upload_match_click_threshold_download_leave(
+    url: str, browser: Any, results: Path, tmp_path: Path
+) -> None:
     visitor = Visitor(browser, tmp_path / "downloads")
     browser.get(url)
     fields = visitor.until("fields", lambda: visitor.all("input[type=file][accept='image/*']"))
@@ -148,6 +164,11 @@ def test_upload_match_threshold_click_download(url: str, browser: Any, tmp_path:
     first = visitor.until("picture", visitor.picture)
     visitor.screenshot("web_matches.jpg")
 
+    visitor.all(".image-frame.selectable img")[0].click()
+    visitor.until("attention", lambda: visitor.tab() == "Attention" and visitor.picture())
+    visitor.screenshot("web_attention.jpg")
+    visitor.open("Matches")
+
     visitor.all("input[type=range]")[0].send_keys(END)
     visitor.until("other numbers", lambda: visitor.numbers() not in ("", numbers))
     assert visitor.count() < count / 2
@@ -159,7 +180,8 @@ def test_upload_match_threshold_click_download(url: str, browser: Any, tmp_path:
     drawing = visitor.download("Download picture (PNG)", ".png")
     assert np.asarray(Image.open(drawing)).std() > 10
 
-    visitor.all(".image-frame.selectable img")[0].click()
-    visitor.until("attention", lambda: visitor.tab() == "Attention" and visitor.picture())
-    visitor.screenshot("web_attention.jpg")
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+    assert [*results.glob("*/matches.csv")]
+    browser.get("about:blank")
+    visitor.until("empty folder of results", lambda: not [*results.iterdir()])
