@@ -17,6 +17,7 @@ from matcher.canvas import (
     Legend,
     as_rgb,
     draw_dots,
+    letter_size,
     palette,
     resized,
     unit,
@@ -189,7 +190,9 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     path = Path(path)
     if path.suffix.lower() != ".gif":
         raise invalid("animation", str(path), "a name ending in .gif")
-    images = [Image.fromarray(frame).quantize(128) for frame in frames]
+    # The colours of few pixels, as the yellow of the heaviest block, must stay.
+    few = Image.Quantize.MAXCOVERAGE
+    images = [Image.fromarray(frame).quantize(128, method=few) for frame in frames]
     out = BytesIO()
     images[0].save(
         out, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * seconds), loop=0
@@ -227,9 +230,12 @@ def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _grid(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
     """Panels with captions on one sheet; the panels of a row share the height of the highest."""
+    panel = rows[0][0][0].shape[1]
+    longest = max(len(text) for row in rows for _, text in row)
+    size = min(letter_size(0.8 * panel * len(rows[0])), round(2 * panel / (longest + 4)))
     lines = []
     for row in rows:
-        panels = [with_legend(picture, Legend(text)) for picture, text in row]
+        panels = [with_legend(picture, Legend(text), size) for picture, text in row]
         height = max(panel.shape[0] for panel in panels) + GAP
         panels = [_padded(p, height, p.shape[1] + GAP) for p in panels]
         lines.append(np.concatenate(panels, axis=1))

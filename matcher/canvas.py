@@ -170,9 +170,15 @@ class Legend:
     """Names and colours of areas."""
 
 
-def with_legend(canvas: np.ndarray, legend: Legend) -> np.ndarray:
-    """The canvas with `legend` below it, the text to the left and the keys to the right."""
-    size = round(float(np.clip(canvas.shape[1] / 62, 14, 64)))
+def letter_size(width: float) -> int:
+    """Height in pixels of letters that can be read on a picture of `width` pixels."""
+    return round(float(np.clip(width / 62, 14, 64)))
+
+
+def with_legend(canvas: np.ndarray, legend: Legend, size: int | None = None) -> np.ndarray:
+    """The canvas with `legend` below it, the text to the left and the keys to the right, in
+    letters of `size` pixels."""
+    size = size or letter_size(canvas.shape[1])
     font = ImageFont.load_default(size)
     parts: list[Image.Image] = [_text(legend.text, font)]
     if legend.bar:
