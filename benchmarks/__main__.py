@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
+import re
 import statistics
 import sys
 import time
@@ -124,6 +126,7 @@ def measure(group: Sequence[Case], options: argparse.Namespace) -> list[dict[str
                 taken.append(workers[case].order("seconds"))
     rows = [
         row_of(case, taken or [first[case][0]], first[case], workers[case])
+        | {"conditions": conditions(case.device, options.threads)}
         for case, taken in times.items()
     ]
     for worker in workers.values():
@@ -147,6 +150,18 @@ def row_of(
     what = "step" if case.training else "call"
     print(f"{name:48} {what} {row['seconds']:8.3f} s {spread} {peak:6.0f} MB", flush=True)
     return row
+
+
+def conditions(device: str, threads: int) -> str:
+    """The machine and the versions behind a measurement, in words."""
+    if device == "cpu":
+        information = Path("/proc/cpuinfo")
+        text = information.read_text() if information.is_file() else ""
+        model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+        where = f"{threads} threads on {model[1] if model else platform.machine()}"
+    else:
+        where = torch.cuda.get_device_name(device)
+    return f"{where}, PyTorch {torch.__version__}"
 
 
 def attempt(case: Case, what: Any) -> Any:

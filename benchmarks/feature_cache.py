@@ -38,7 +38,7 @@ def write_images(folder: Path, count: int, side: int) -> list[str]:
     for cells in (8, 32, 128):
         grid = rng.normal(0, 1, (cells, cells)).astype(np.float32)
         texture += cv2.resize(grid, texture.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    texture = (255 * (texture - texture.min()) / np.ptp(texture)).astype(np.uint8)
     paths = []
     for i in range(count):
         turn = cv2.getRotationMatrix2D((side, side), rng.uniform(-10, 10), rng.uniform(0.9, 1.1))
@@ -70,7 +70,8 @@ def main(words: list[str]) -> int:
         paths = write_images(Path(folder), chosen["images"], chosen["side"])
         for _ in range(chosen["rounds"]):
             for name, cache_bytes in CACHE.items():
-                *found[name], spent = run(predictor, paths, cache_bytes)
+                shard, extractions, spent = run(predictor, paths, cache_bytes)
+                found[name] = shard, extractions
                 seconds[name].append(spent)
     shards = [found[name][0] for name in CACHE]
     print(f"pairs           {len(shards[0])} of {chosen['images']} images of {chosen['side']} px")

@@ -36,11 +36,13 @@ Written by `python benchmarks/reconstruction.py`; do not edit. To make it anew:
 python benchmarks/reconstruction.py ../shared/eval/strecha RUNS{options} document=docs/reconstruction.md
 ```
 
-The photographs of Strecha's fountain-P11 and Herz-Jesus-P25 at a long side of 832 pixels. The
-pairs that see the same ({pairs}) are matched by our matcher alone, points merged in cells of
-`merge` pixels (`match.py pairs=... export=colmap`); the true intrinsics, then COLMAP's incremental
-mapping with its own settings. Centre error: distance of the camera centres from the surveyed ones
-after the best similarity. Weights sha256 {weights}.
+The photographs of Strecha's {scenes} at a long side of 832 pixels.
+The pairs that see the same ({pairs}) are matched by our matcher alone, points merged
+in cells of `merge` pixels (`match.py pairs=... export=colmap`); the true intrinsics, then COLMAP's
+incremental mapping with its own settings. Centre error: distance of the camera centres from the
+surveyed ones after the best similarity.
+
+Weights sha256 {weights}.
 
 {table}
 """  # noqa: E501
@@ -170,6 +172,7 @@ def main(words: list[str]) -> int:
         shown = "".join(f" {word}" for word in words[2:] if not word.startswith("document="))
         page = PAGE.format(
             options=shown,
+            scenes=" and ".join(scenes),
             pairs=", ".join(f"{len(true_rows(folder, s))} of {s}" for s in scenes),
             weights=manifest.settings["weights_sha256"],
             table=table(found),

@@ -21,20 +21,25 @@ TARGETS = (
 INTRODUCTION = """\
 # Speed and memory
 
+Measured with {conditions}.
+
 Written by `python -m benchmarks --report docs/performance.md`; do not edit. Each method runs in a
 process of its own, and the processes take turns call by call. A time is the median of the repeats,
 with the least and the most in brackets. Memory is the largest resident size of the process, with
-Python and PyTorch in it; on a GPU that of the tensors.
+Python and PyTorch in it; on a GPU that of the tensors. What is wanted of a ratio is the goal of the
+project, met or not.
 
 **Attention call**: projected queries, keys and values in, message out; 256 channels, 8 heads, K of
 16, 8 and 8. *published* is a port of the published operator, one gather for each child; *full* is
 PyTorch's scaled dot-product attention; *linear* is LoFTR's; *levels by size* adds levels until the
 coarsest has at most 1,200 cells.
 
-**Whole pair**: two images to matches. *published* is this library with the published QuadTree
-architecture; the weights of every method but *compact* are random. At 480x640 a matcher is told the
-threshold at which it refines an eighth as many matches as there are cells of 8x8 pixels, where it
-has so many; at larger sizes the threshold is 0. EfficientLoFTR refines every cell at any threshold.
+**Whole pair**: from a photograph and itself moved by 8 pixels to matches. *published* is this
+library with the published QuadTree architecture; the weights of every method but *compact* are
+random. At 480x640 a matcher is told the threshold at which it refines an eighth as many matches as
+there are cells of 8x8 pixels, where it has so many; at larger sizes the threshold is 0.
+EfficientLoFTR refines every cell at any threshold. *OpenCV SIFT* is RootSIFT with at most 4,096
+keypoints an image, matched both ways.
 
 FLOPs are those that `torch.utils.flop_counter` knows: products and convolutions, not the fused
 kernel of *full*. Growth is the exponent e in time ~ tokens^e, fitted over all sizes measured.
@@ -53,7 +58,8 @@ def growth(tokens: Sequence[float], seconds: Sequence[float]) -> float | None:
 
 def write_report(rows: Sequence[Row], path: Path) -> None:
     """Write the page, and the figure to ``images/performance.png`` beside it."""
-    sections = [INTRODUCTION]
+    conditions = "; ".join(sorted({row["conditions"] for row in rows})) or "nothing yet"
+    sections = [INTRODUCTION.replace("{conditions}", conditions)]
     found = ratios(rows)
     if found:
         sections.append("\n## Ratios, each within one run, float32, cpu\n\n" + found)
@@ -126,7 +132,7 @@ def ratios(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Seconds over tokens, one panel for each section of the CPU in fp32."""
+    """Seconds over tokens, one panel for each section of the CPU in fp32; bars for one size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -135,12 +141,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(4 * max(1, len(panels)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for i, (title, chosen) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
+        axes = figure.add_subplot(1, len(panels), i + 1, title=title.removesuffix(", float32, cpu"))
+        tokens = sorted({row["tokens"] for row in chosen})
+        if len(tokens) == 1:
+            draw_bars(axes, chosen)
+            continue
         for method in dict.fromkeys(row["method"] for row in chosen):
             points = sorted((r["tokens"], r["seconds"]) for r in chosen if r["method"] == method)
             axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=method)
-        axes.set(title=title.removesuffix(", float32, cpu"), xlabel="tokens", ylabel="seconds")
-        tokens = sorted({row["tokens"] for row in chosen})
+        axes.set(xlabel="tokens", ylabel="seconds")
         axes.set_xticks(tokens, [f"{count / 1000:.3g}k" for count in tokens])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_locator(NullLocator())
@@ -150,3 +159,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2)
         )
     figure.savefig(path, dpi=100)
+
+
+def draw_bars(axes: Any, rows: Sequence[Row]) -> None:
+    """Seconds of each method at the one size that was measured."""
+    slowest_first = sorted(rows, key=lambda row: -row["seconds"])
+    bars = axes.barh([r["method"] for r in slowest_first], [r["seconds"] for r in slowest_first])
+    axes.bar_label(bars, [f"{row['seconds']:.2g}" for row in slowest_first], padding=3)
+    axes.margins(x=0.12)
+    height, width = rows[0]["size"]
+    axes.set(xlabel=f"seconds at {height}x{width}")

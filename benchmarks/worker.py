@@ -136,7 +136,7 @@ class Bench:
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False):  # Loads what it needs.
-            torch.ones(2, 2) @ torch.ones(2, 2)
+            torch.mm(torch.ones(2, 2), torch.ones(2, 2))
         with FlopCounterMode(display=False) as counter:
             seconds = self.seconds()
         matches = self.found if isinstance(self.found, int) else 0

@@ -19,6 +19,7 @@ def row(method: str, size: tuple[int, int], seconds: float, run: str = "a") -> d
         "training": False, "device": "cpu", "tokens": size[0] * size[1] // 64,
         "seconds": seconds, "least": seconds, "most": seconds, "repeats": 1,
         "peak_megabytes": 100.0, "flops": 2_000_000_000, "matches": 7, "run": run,
+        "conditions": "2 threads on a fast one",
     }  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def test_the_page_has_a_line_for_each_row_and_a_small_figure(tmp_path: Path) -> 
     rows = [row("compact", (480, 640), 0.5), row("compact", (960, 1280), 4.0)]
     write_report(rows, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
+    assert "Measured with 2 threads on a fast one." in page
     assert "| compact | 480x640 | 4800 | 0.5 [0.5, 0.5] | 100 | 2 | 7 |  |" in page
     assert "| compact | 960x1280 | 19200 | 4 [4, 4] | 100 | 2 | 7 | 1.50 |" in page
     assert 0 < (tmp_path / "images" / "performance.png").stat().st_size < 150_000
