@@ -249,7 +249,8 @@ def trace_attention(
     """Run the transformer of `predictor` on a pair and keep what its layers saw.
 
     Raises:
-        UsageError: an image without a valid cell, or below 32 pixels.
+        UsageError: an image without a valid cell, or below 32 pixels; or so large that
+            `coarsest_cells` of the model puts levels on top of the trained ones.
         UsageError, ImageError: as `Predictor.match`.
     """
     model, pair = predictor.model, predictor.reader.read(image0, image1)
@@ -260,4 +261,8 @@ def trace_attention(
     )
     mask0, mask1 = (each.cells[None].to(predictor.device) for each in pair)
     layers, coarse0, coarse1 = record_layers(model, (coarse0, coarse1), (mask0, mask1))
+    transformer = model.config.transformer
+    if any(len(layer.levels) > transformer.levels for layer in layers):
+        expected = f"0 to look at the attention of images of {max(pair.input0.image.size)} pixels"
+        raise invalid("coarsest_cells", transformer.coarsest_cells, expected)
     return AttentionTrace(model, pair, layers, coarse0, coarse1)

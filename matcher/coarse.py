@@ -44,9 +44,9 @@ class CoarseMatcher(nn.Module):
             similarity = x0.float() @ x1.float().transpose(1, 2)
         valid = _pair_mask(x0, x1, mask0, mask1)
         if self.bin_score is not None:
-            return sinkhorn(similarity, self.bin_score, self.config.sinkhorn_iterations, valid)[
-                :, :-1, :-1
-            ]
+            iterations = self.config.sinkhorn_iterations
+            scores = sinkhorn(similarity, self.bin_score, iterations, valid)[:, :-1, :-1]
+            return scores if valid is None else scores.masked_fill(~valid, -math.inf)
         if valid is None:
             return similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
         similarity = similarity.masked_fill(~valid, torch.finfo(torch.float32).min)

@@ -15,7 +15,6 @@ import poselib
 from matcher.config import invalid, require_choice, require_positive, require_range
 
 ESTIMATORS = ("poselib", "magsac", "ransac")
-GEOMETRIES = ("homography", "fundamental", "essential")
 MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
 _MAX_SEED = 2**31 - 1
 

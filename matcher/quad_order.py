@@ -57,7 +57,7 @@ def pool_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return children.mean(dim=3)
     valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
-    total = children.masked_fill(~valid, 0.0).sum(dim=3)
+    total = children.masked_fill(~valid, 0.0).sum(dim=3, dtype=x.dtype)
     return total / valid.sum(dim=3).clamp(min=1).to(x.dtype)
 
 

@@ -92,7 +92,7 @@ def _check_error(device: torch.device) -> float:
     blocks = torch.tensor([3, 1], device=device).expand(1, 2, 4, 2)
     q1, k1, v1 = middle
     q2, k2, v2 = fine
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         found = quadtree_triton.descend_blocks(
             (q1, q2), (k1, k2), (v1, v2), blocks, None, 8, (None, None)
         )

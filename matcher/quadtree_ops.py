@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,13 +41,12 @@ class Step:
         return children_of(self.blocks).repeat_interleave(4, dim=2)
 
 
-class _Tables:
+class _Tables(NamedTuple):
     """Blocks of four siblings, one a row."""
 
-    def __init__(self, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
-        self.key = key
-        self.value = value
-        self.mask = mask
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
 
 
 def children_of(blocks: Tensor) -> Tensor:
@@ -104,9 +104,8 @@ def attend_blocks(
     b, h, n, d = q.shape
     count = blocks.shape[3]
     rows = _rows(blocks, k.shape[2] // 4)
-    tables = _Tables(k.reshape(-1, 4 * d), v.reshape(-1, 4 * d), None)
-    if mask is not None:
-        tables.mask = mask[:, None].expand(b, h, -1).reshape(-1, 4)
+    mask = None if mask is None else mask[:, None].expand(b, h, -1).reshape(-1, 4)
+    tables = _Tables(k.reshape(-1, 4 * d), v.reshape(-1, 4 * d), mask)
     groups = (q * d**-0.5).reshape(-1, 4, d)
     parents = None if parent_scores is None else parent_scores.reshape(-1, 1, count, 1)
     step = groups.shape[0]

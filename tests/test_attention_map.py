@@ -262,3 +262,9 @@ def test_the_animation_goes_down_the_pyramid(trace: AttentionTrace, tmp_path: Pa
         assert image.size == frames[0].shape[1::-1]
     with pytest.raises(UsageError, match="gif"):
         write_animation(tmp_path / "descent.png", frames)
+
+
+def test_added_levels_are_refused_as_pictures_know_the_trained_ones() -> None:
+    predictor = Predictor(build_matcher(tiny(coarsest_cells=4)).eval(), device="cpu")
+    with pytest.raises(UsageError, match="E201 coarsest_cells: got 4; expected 0"):
+        trace_attention(predictor, *IMAGES)

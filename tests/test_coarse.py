@@ -149,8 +149,9 @@ def test_log_confidence_is_the_log_of_what_inference_scores() -> None:
     torch.testing.assert_close(chosen, matches.score, atol=1e-5, rtol=1e-4)
 
 
-def test_masked_log_confidence_is_minus_infinity() -> None:
-    head = CoarseMatcher(CoarseConfig())
+@pytest.mark.parametrize("match_type", ["dual_softmax", "sinkhorn"])
+def test_masked_log_confidence_is_minus_infinity(match_type: str) -> None:
+    head = CoarseMatcher(CoarseConfig(match_type=match_type))
     x = features(4, 4)
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     mask[:, 0, 0] = False

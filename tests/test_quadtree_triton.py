@@ -324,6 +324,8 @@ def test_a_gpu_older_than_triton_supports_gets_plain_operators(
 
 def test_the_check_before_first_use_passes(kernel: ModuleType) -> None:
     assert quadtree_gpu._check_error(DEVICE) <= 1e-4
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        assert quadtree_gpu._check_error(DEVICE) <= 1e-4
 
 
 @pytest.mark.slow
