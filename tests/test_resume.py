@@ -157,15 +157,17 @@ def second_process(folder: Path) -> int | None:
 
 
 @contextmanager
-def two_processes(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def two_processes(
+    folder: Path, rank_seconds: int = 600
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Two that train together until they are stopped, the second by its number; they have a
-    checkpoint."""
+    checkpoint, and wait `rank_seconds` for one another."""
     words = f"model=tiny folder={folder} trainer.accelerator=cpu trainer.devices=2"
     words += " trainer.threads=1 trainer.progress=false trainer.checkpoint_steps=2"
     main = subprocess.Popen(
         [sys.executable, str(DRIVER), "run", "0", *words.split(), "trainer.max_steps=100000"],
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RANK_SECONDS": str(rank_seconds)},
     )
     try:
         while main.poll() is None and not checkpointing.checkpoints(folder):
@@ -183,6 +185,18 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     with two_processes(tmp_path) as (main, second):
         os.kill(second, signal.SIGKILL)
         assert main.wait(timeout=120) != 0
+    assert checkpointing.newest_intact(tmp_path) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
+    with two_processes(tmp_path, rank_seconds=15) as (main, second):
+        os.kill(second, signal.SIGSTOP)
+        try:
+            assert main.wait(timeout=120) != 0
+        finally:
+            os.kill(second, signal.SIGKILL)
     assert checkpointing.newest_intact(tmp_path) is not None
 
 

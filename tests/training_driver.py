@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -26,6 +27,7 @@ import train as program  # noqa: E402
 from data.compose import compose  # noqa: E402
 from matcher.training import checkpointing  # noqa: E402
 
+program.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
 STEPS = 36
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
