@@ -20,15 +20,27 @@ Recording = list[list[Level]]
 """One list of levels for each attention call."""
 
 
+class TokenLinear(nn.Linear):
+    """A linear layer on (B, h, w, C) tokens.
+
+    On CPUs a 1x1 convolution: PyTorch's library for these is the faster one, by 4% of a pair.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or torch.is_grad_enabled():
+            return super().forward(input)
+        return to_tokens(F.conv2d(to_map(input), self.weight[:, :, None, None], self.bias))
+
+
 class ConvMLP(nn.Module):
     """Two linear layers with a depthwise 3x3 convolution between them (PVTv2's)."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
         hidden = channels * ratio
-        self.expand = nn.Linear(channels, hidden)
+        self.expand = TokenLinear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.reduce = nn.Linear(hidden, channels)
+        self.reduce = TokenLinear(hidden, channels)
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """(B, h, w, C) tokens; (B, h, w) bool of valid tokens."""
@@ -52,11 +64,11 @@ class QuadTreeBlock(nn.Module):
     def __init__(self, channels: int, attention: nn.Module, mlp_ratio: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(channels, channels, bias=False)
-        self.value = nn.Linear(channels, channels, bias=False)
+        self.query = TokenLinear(channels, channels, bias=False)
+        self.key = TokenLinear(channels, channels, bias=False)
+        self.value = TokenLinear(channels, channels, bias=False)
         self.attention = attention
-        self.project = nn.Linear(channels, channels)
+        self.project = TokenLinear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = ConvMLP(channels, mlp_ratio)
 
