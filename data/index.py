@@ -20,21 +20,9 @@ import numpy as np
 from numpy._core import multiarray
 
 from matcher.errors import StorageError, UsageError
+from matcher.formats import BROKEN, require_npz
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK"
-BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-"""What damaged data raises in the readers."""
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 WHITELIST = {
     ("numpy", "ndarray"): np.ndarray,
@@ -127,7 +115,7 @@ def _read(path: Path, parse: Any) -> Any:
         raise UsageError(111, path, "no such index")
     try:
         return parse(_load(path))
-    except BROKEN as error:
+    except (*BROKEN, pickle.UnpicklingError) as error:
         raise StorageError(402, path, f"is not an index of pairs ({error})") from error
 
 
@@ -137,6 +125,7 @@ def _load(path: Path) -> dict[str, Any]:
         with h5py.File(io.BytesIO(data), "r") as file:
             return {name: file[name][()] for name in file}  # pyright: ignore
     if data.startswith(ZIP_MAGIC):
+        require_npz(io.BytesIO(data))
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {n.removesuffix(".npy"): archive.read(n) for n in archive.namelist()}
         return {name: _read_npy(member) for name, member in members.items()}

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from data.index import read_arrays
 from data.readers import MILLIMETRES, fitted_intrinsics, read_pose
 from matcher.config import invalid
+from matcher.decoding import stored_size
 from matcher.errors import MatcherError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _numbered(folder: Path) -> list[RgbdFrame]:
     K, frames = cameras["K"].astype(float), []
     for number, pose in zip(cameras["frame"].tolist(), cameras["pose"], strict=True):
         image, depth = folder / f"{number:06d}.jpg", folder / f"{number:06d}.depth.png"
-        camera = K, pose.astype(float), stored_size(image)
+        camera = K, pose.astype(float), picture_shape(image)
         frames.append(RgbdFrame(number, image, depth, MILLIMETRES, *camera))
     return frames
 
@@ -98,7 +98,7 @@ def _seven_scenes(folder: Path) -> list[RgbdFrame]:
     for path in sorted(folder.glob("frame-*.pose.txt")):
         stem = path.name.removesuffix(".pose.txt")
         image, depth = folder / f"{stem}.color.png", folder / f"{stem}.depth.png"
-        number, size = int(stem.removeprefix("frame-")), stored_size(image)
+        number, size = int(stem.removeprefix("frame-")), picture_shape(image)
         K = fitted_intrinsics(SEVEN_SCENES_K, SIZE, size, image)
         try:
             pose = read_pose(path)
@@ -117,21 +117,18 @@ def _tum(folder: Path) -> list[RgbdFrame]:
         near_pose = min(truth, key=lambda entry: abs(entry[0] - time))
         if abs(near_depth[0] - time) > TUM_DELAY:
             continue
-        image, size = folder / name, stored_size(folder / name)
+        image, size = folder / name, picture_shape(folder / name)
         pose = pose_of(near_pose[1]) if abs(near_pose[0] - time) <= TUM_DELAY else LOST
         camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose, size
         frames.append(RgbdFrame(number, image, folder / near_depth[1][0], TUM_UNIT, *camera))
     return frames
 
 
-def stored_size(image: Path) -> tuple[int, int]:
+def picture_shape(image: Path) -> tuple[int, int]:
     """(H, W) that the header of a picture tells; `SIZE` where it cannot be read, since whoever
     needs its pixels will say so."""
-    try:
-        with Image.open(image) as picture:
-            return picture.height, picture.width
-    except Exception:
-        return SIZE
+    width, height = stored_size(image) or SIZE[::-1]
+    return height, width
 
 
 def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:

@@ -95,6 +95,18 @@ def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) ->
     return Decoded(pixels, size, applied, notes + warnings)
 
 
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(width, height) of an image file as stored, from its header; None where it has none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                # Pillow tells the size that a TIFF has after it is turned.
+                return image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
     """Pixels of a picture of Pillow as it stands, of a kind that `matcher.pixels` takes.
 

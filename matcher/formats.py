@@ -10,8 +10,11 @@ import csv
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,12 +31,31 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 SEAL, SEAL_BYTES = "quadmatch results, sha256 of what follows this block: ", 512
 
+BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    csv.Error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy, h5py and the readers of zip, JSON and CSV raise over a broken file, if an npz passed
+`require_npz`."""
+
 Arrays = dict[str, np.ndarray]
 Attributes = dict[str, str | int | float]
 
 
 class Format(NamedTuple):
-    """A way to write and one to read; reading damaged bytes raises an ordinary exception."""
+    """A way to write and one to read; reading damaged bytes raises one of `BROKEN`."""
 
     encode: Callable[[Arrays, Attributes], bytes]
     decode: Callable[[bytes], tuple[Arrays, Attributes]]
@@ -102,11 +124,23 @@ def _to_npz(arrays: Arrays, attributes: Attributes) -> bytes:
     return buffer.getvalue()
 
 
+def require_npz(file: Path | io.BytesIO, limit: int = MAX_FILE_BYTES) -> None:
+    """Whether a zip unpacks to at most `limit` bytes and is packed as NumPy packs.
+
+    Raises:
+        ValueError, or another of `BROKEN`: it is not.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > limit:
+        raise ValueError(f"unpacks to more than {limit} bytes")
+    # The decoders of other methods raise errors of their own.
+    if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("is packed by another method than NumPy's")
+
+
 def _from_npz(data: bytes) -> tuple[Arrays, Attributes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        declared = sum(entry.file_size for entry in archive.infolist())
-    if declared > MAX_FILE_BYTES:
-        raise ValueError(f"unpacks to {declared} bytes")
+    require_npz(io.BytesIO(data))
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in ARRAYS if name in file.files}
         return arrays, json.loads(str(file["metadata"]))

@@ -102,9 +102,21 @@ class PairReader:
             UsageError: a missing file (E111), or a mask that is not of the size of its image.
             ImageError: an image that cannot be used.
         """
-        return PreparedPair(self._read(image0, mask0, "0"), self._read(image1, mask1, "1"))
+        return PreparedPair(
+            self.read_one(image0, mask0, number="0"), self.read_one(image1, mask1, number="1")
+        )
 
-    def _read(self, source: ImageSource, mask: MaskSource | None, number: str) -> NetworkInput:
+    def read_one(
+        self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
+    ) -> NetworkInput:
+        """Read one image and its region mask.
+
+        Args:
+            number: of the image in its pair, for messages about what is no file.
+
+        Raises:
+            UsageError, ImageError: as `read`.
+        """
         image = load_image(
             source,
             name=f"image{number}",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import torch
 
 from matcher.config import invalid
 from matcher.errors import StorageError, UsageError
-from matcher.formats import FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
+from matcher.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch/1"
@@ -91,7 +90,7 @@ def read_matches(path: Path | str) -> MatchRecord:
         return _record(arrays, attributes)
     except FileNotFoundError:
         raise UsageError(111, path, "no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise StorageError(402, path, f"not a readable result: {error}", "write it anew") from error
 
 

@@ -136,6 +136,21 @@ def test_every_pair_has_a_status(program: Callable[..., Outcome], tmp_path: Path
     assert program(*words)[0] == 3
 
 
+def test_warnings_about_images_are_in_the_log_of_the_run(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    whole = tmp_path / "img" / "whole.jpg"
+    Image.open(tmp_path / "img" / "im 0.png").save(whole, quality=95)
+    (tmp_path / "img" / "cut.jpg").write_bytes(whole.read_bytes()[:-600])
+    words = ("pairs=img", "output=run", "allow_truncated=true", "cache_mb=1", "shard_size=2")
+    code, _, err = program(*words)
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert code == 0, err
+    assert log.count("warning") == 1
+    assert f"warning {Path('img') / 'cut.jpg'}: cut off; the missing part is gray" in log
+    assert "cut off" not in err
+
+
 def test_the_room_on_the_disk_is_estimated_before_matching(
     program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

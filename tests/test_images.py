@@ -16,6 +16,7 @@ import torch
 from image_files import FILES, HEIGHT, WIDTH, Case, encode, gray16, picture, rgb, turned, with_alpha
 from PIL import Image
 
+from matcher.decoding import stored_size
 from matcher.errors import ImageError, UsageError
 from matcher.images import LoadedImage, load_image, read_image, read_mask, read_rgb
 
@@ -182,9 +183,16 @@ def test_exif_turns_only_on_request_and_maps_back(
     assert (stored.orientation, upright.orientation) == (1, orientation)
     assert upright.size == stored.size == (WIDTH, HEIGHT)
     assert upright.gray.shape == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+    assert stored_size(path) == (WIDTH, HEIGHT)
     y, x = np.mgrid[: upright.gray.shape[0], : upright.gray.shape[1]]
     back = upright.to_stored(torch.tensor(np.stack([x, y], axis=-1)))
     assert np.array_equal(stored.gray[back[..., 1], back[..., 0]], upright.gray)
+
+
+def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
+    for data in (b"", b"text", rgb("TIFF")[:9], rgb("PNG")[:20]):
+        assert stored_size(written(tmp_path, data)) is None
+    assert stored_size(tmp_path / "gone") is None
 
 
 def test_unknown_orientations_are_ignored(tmp_path: Path) -> None:

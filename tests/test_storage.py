@@ -6,13 +6,19 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from broken_files import LZMA, bracketless, flipped, repacked
+from collections_of_pairs import stub_pairs
 
+from data.index import read_arrays
+from matcher.batch.manifest import ImageFiles, encode_list, read_list
 from matcher.errors import StorageError, UsageError
 from matcher.formats import SEAL_BYTES, sealed
 from matcher.storage import (
@@ -193,6 +199,50 @@ def test_a_flipped_bit_in_the_payload_is_refused(tmp_path: Path) -> None:
     target.write_bytes(bytes(data))
     with pytest.raises(StorageError, match="E402"):
         read_matches(target)
+
+
+def unreadable(reads: Callable[[Path], object], path: Path, files: Iterable[bytes]) -> int:
+    """How many of the files are refused as damaged; any other error is passed on."""
+    refused = 0
+    for data in files:
+        path.write_bytes(data)
+        try:
+            reads(path)
+        except StorageError as error:
+            refused += error.code == 402
+    return refused
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".json"])
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"m{suffix}"
+    write_matches(target, with_model(20))
+    refused = unreadable(read_matches, target, flipped(target.read_bytes(), 1000))
+    assert 500 < refused <= 1000
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_flipped_bytes_of_arrays_are_read_or_refused(tmp_path: Path, pack: Any) -> None:
+    target = tmp_path / "arrays.npz"
+    pack(target, a=np.eye(3), b=np.arange(9000) % 7)
+    whole = target.read_bytes()
+    assert unreadable(read_arrays, target, flipped(whole, 1000)) > 500
+    odd = [repacked(whole, LZMA), *([bracketless(whole)] if pack is np.savez else [])]
+    assert unreadable(read_arrays, target, odd) == len(odd)
+    target.write_bytes(whole)
+    assert read_arrays(target)["a"].tolist() == np.eye(3).tolist()
+
+
+def test_flipped_bytes_of_a_list_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
+    pairs = stub_pairs(3000)
+    images = ImageFiles(*(np.ones(len(pairs.names), np.int64) for _ in range(2)))
+    whole = encode_list(pairs, images)
+    target = tmp_path / "pairs.npz"
+    assert unreadable(read_list, target, flipped(whole, 300)) > 150
+    odd = [repacked(whole, LZMA), bracketless(whole)]
+    assert unreadable(read_list, target, odd) == 2
+    target.write_bytes(whole)
+    assert read_list(target)[0].names == pairs.names
 
 
 MUTATED = """

@@ -13,7 +13,7 @@ from matcher.batch.names import Root, encode_name
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pack import outcome, pack, verify
 from matcher.batch.pairlist import PairList
-from matcher.batch.progress import Progress
+from matcher.batch.progress import Progress, warnings_noted
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.sources import find_pairs
@@ -112,7 +112,8 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
             return
         matcher = build_shard_matcher(options, weights, lambda i: root.path(run.pairs.names[i]))
         try:
-            run_local(run, matcher, published)
+            with warnings_noted(progress):
+                run_local(run, matcher, published)
         finally:
             matcher.features.close()
     except BaseException as error:

@@ -12,6 +12,7 @@ from matcher.batch.merge import merged_keypoints, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.run import Run, make_folder
 from matcher.errors import StorageError, UsageError
+from matcher.geometry import to_colmap
 from matcher.storage import write_atomically
 
 DATABASE, PAIRS = "database.db", "pairs.txt"
@@ -68,7 +69,8 @@ def _write(
         lines = []
         with pycolmap.Database.open(database) as file:
             for image in used:
-                file.write_keypoints(number[names[image]], merged.keypoints(image)[0] + 0.5)
+                keypoints, _ = merged.keypoints(image)
+                file.write_keypoints(number[names[image]], to_colmap(keypoints))
             for pair in pair_matches(run):
                 matches, _ = merged.matches(pair)
                 if len(matches):
@@ -93,9 +95,9 @@ def _import_images(
         pass
     mode, options = pycolmap.CameraMode.PER_IMAGE, {}
     if camera is not None:
-        fx, fy, cx, cy = camera
+        fx, fy, *centre = camera
         mode = pycolmap.CameraMode.SINGLE
-        parameters = ",".join(f"{value:.17g}" for value in (fx, fy, cx + 0.5, cy + 0.5))
+        parameters = ",".join(f"{value:.17g}" for value in (fx, fy, *to_colmap(np.array(centre))))
         options = {"camera_model": "PINHOLE", "camera_params": parameters}
     pycolmap.import_images(database, root.folder, mode, image_names=names, options=options)
     with pycolmap.Database.open(database) as file:

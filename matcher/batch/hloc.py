@@ -17,13 +17,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matcher.batch.images import stored_size
 from matcher.batch.merge import Merged, merged_keypoints, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.pack import outcome
 from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
 from matcher.batch.sink import hdf5_published
+from matcher.decoding import stored_size
 from matcher.errors import UsageError
 
 FEATURES, MATCHES = "features.h5", "matches.h5"

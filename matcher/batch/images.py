@@ -10,11 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
-from matcher.decoding import FORMATS
-from matcher.images import read_image
-from matcher.inputs import NetworkInput, prepare
+from matcher.inputs import NetworkInput
 from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps
 
@@ -116,21 +113,6 @@ class ImageFeatures:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _read(self, image: int) -> NetworkInput:
-        reader = self.predictor.reader
-        loaded = read_image(
-            self.path_of(image),
-            apply_exif=reader.apply_exif,
-            allow_truncated=reader.allow_truncated,
-        )
-        ready = prepare(loaded, None, reader.config, reader.max_side)
+        read = self.predictor.reader.read_one(self.path_of(image))
         # The original in full size is not needed any more.
-        return ready._replace(image=replace(loaded, gray=np.empty((0, 0), np.float32)))
-
-
-def stored_size(path: str) -> tuple[int, int] | None:
-    """(width, height) of an image file as stored, from its header; None where it has none."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        return read._replace(image=replace(read.image, gray=np.empty((0, 0), np.float32)))

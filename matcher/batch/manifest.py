@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +14,12 @@ import numpy as np
 from matcher.batch.names import Root, decode_name, encode_name
 from matcher.batch.pairlist import PairList
 from matcher.errors import StorageError, UsageError
+from matcher.formats import BROKEN, require_npz
 
 SCHEMA = "quadmatch-run/1"
 SHOWN = 10
 LISTED = ("names", "index", "size", "changed")
 MAX_LIST_BYTES = 2**35
-BROKEN = (ArithmeticError, LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile,
-          NotImplementedError, RuntimeError, EOFError, zlib.error)  # fmt: skip
-"""What a damaged list raises."""
 Settings = Mapping[str, str | int | float | bool | None]
 
 
@@ -91,7 +87,7 @@ class Manifest:
             if values.pop("schema") != SCHEMA:
                 raise ValueError("another schema")
             return Manifest(**values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except BROKEN as error:
             raise StorageError(402, path, f"not a readable manifest: {error}") from error
 
     def require_same(self, now: Manifest, folder: Path, changed_images: list[str]) -> None:
@@ -141,9 +137,7 @@ def read_list(path: Path) -> tuple[PairList, ImageFiles]:
         StorageError: damaged (E402).
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_LIST_BYTES:
-                raise ValueError(f"unpacks to more than {MAX_LIST_BYTES} bytes")
+        require_npz(path, MAX_LIST_BYTES)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in LISTED}
         names = [decode_name(text) for text in arrays["names"].tobytes().decode().split("\n")]

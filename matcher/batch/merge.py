@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from matcher.batch.run import Run
-from matcher.batch.shards import OK
+from matcher.batch.shards import NO_MATCH
 from matcher.errors import StorageError
 
 POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
@@ -119,7 +119,7 @@ def pair_matches(run: Run) -> Iterator[PairMatches]:
     for number, shard in run.read_all():
         first = run.range(number).start
         ends = np.cumsum(shard.count)
-        for i in np.flatnonzero(shard.status <= OK + 1):
+        for i in np.flatnonzero(shard.status <= NO_MATCH):
             part = slice(int(ends[i] - shard.count[i]), int(ends[i]))
             image0, image1 = run.pairs.index[first + i].tolist()
             yield PairMatches(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matcher.batch.sources import SELECTIONS
-from matcher.config import invalid, require_choice, require_positive, require_range
+from matcher.config import (
+    invalid,
+    require_bool,
+    require_choice,
+    require_positive,
+    require_range,
+)
 from matcher.options import MatchOptions
 
 EXPORTS = ("none", "pack", "hloc", "colmap")
@@ -47,8 +53,7 @@ class CollectionOptions:
 
     def __post_init__(self) -> None:
         for name in ("allow_outside_root", "skip_missing"):
-            if not isinstance(getattr(self, name), bool):
-                raise invalid(name, getattr(self, name), "true or false")
+            require_bool(name, getattr(self, name))
         for name in ("pairs", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise invalid(name, getattr(self, name), "a name")

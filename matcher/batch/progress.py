@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -73,6 +76,28 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class _Notes(logging.Handler):
+    """Takes warnings to the log of a run."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.progress.note(f"warning {record.getMessage()}")
+
+
+@contextmanager
+def warnings_noted(progress: Progress) -> Iterator[None]:
+    """Meanwhile, what the library warns of goes to the log of a run, not to the terminal."""
+    library, notes = logging.getLogger("matcher"), _Notes(progress)
+    library.addHandler(notes)
+    try:
+        yield
+    finally:
+        library.removeHandler(notes)
 
 
 def _span(seconds: float) -> str:

@@ -62,11 +62,6 @@ class Shard:
     def __len__(self) -> int:
         return len(self.status)
 
-    @property
-    def failed(self) -> np.ndarray:
-        """(n,) bool"""
-        return self.status > DUPLICATE
-
     @staticmethod
     def of(results: Sequence[Matches | int]) -> Shard:
         """Of the matches of each pair, or the status of one that has none."""
