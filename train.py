@@ -37,7 +37,7 @@ from data.datamodule import build_datamodule
 from eval.callback import PoseAUC
 from eval.match_figures import MatchFigures
 from matcher.config import config_from_dict
-from matcher.errors import MatcherError
+from matcher.errors import MatcherError, UsageError
 from matcher.heap import keep_everything
 from matcher.storage import write_atomically
 from matcher.training import checkpointing
@@ -170,7 +170,7 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         }
     )
     return Trainer(
-        accelerator=config.accelerator,
+        accelerator=accelerator(config),
         devices=config.devices,
         num_nodes=config.nodes,
         strategy=strategy(config),
@@ -208,6 +208,22 @@ def build_loggers(folder: Path) -> list[Logger]:
     if importlib.util.find_spec("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=loggers[0].version))
     return loggers
+
+
+def accelerator(config: TrainerConfig) -> str:
+    """``cuda`` or ``cpu``. Lightning's own choice may be MPS, which has no float64.
+
+    Raises:
+        UsageError: fewer GPUs than asked for.
+    """
+    gpus = torch.cuda.device_count()
+    if config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus):
+        return "cpu"
+    if gpus < config.devices:
+        what = f"{config.devices} GPUs are asked for, this machine has {gpus}"
+        remedy = "trainer.accelerator=cpu, or fewer trainer.devices"
+        raise UsageError(201, "trainer.accelerator", what, remedy)
+    return "cuda"
 
 
 def precision(config: TrainerConfig) -> str:

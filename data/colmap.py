@@ -18,6 +18,7 @@ from data.readers import Framing, View, fitted_intrinsics, join, make_view, read
 from data.rgbd_frames import rotation_of
 from data.stream import Key
 from matcher.errors import ImageError, UsageError
+from matcher.geometry import from_colmap, original_to_network
 from matcher.structures import ImagePair
 
 MODELS = {0: "SIMPLE_PINHOLE", 1: "PINHOLE"}
@@ -111,7 +112,7 @@ class ColmapPairs(Dataset[ImagePair]):
         scale = np.array([camera.size[1] / size[1], camera.size[0] / size[0]])
         position = np.array([self.model.points[i] for i in image.points3d.tolist()])
         z = position.reshape(-1, 3) @ image.pose[2, :3] + image.pose[2, 3]
-        depth = splat((image.points2d + 0.5) / scale - 0.5, z, size)
+        depth = splat(original_to_network(image.points2d, scale), z, size)
         return make_view(gray, depth, K, self.framing)
 
 
@@ -188,8 +189,9 @@ def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where:
         )
     if min(size) < 1:
         raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")
-    fx, fy, cx, cy = values
-    return Camera(np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]), size)
+    fx, fy, *centre = values
+    cx, cy = from_colmap(np.array(centre))
+    return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), size)
 
 
 def world_to_camera(quaternion: tuple[float, ...], translation: tuple[float, ...]) -> np.ndarray:
@@ -210,7 +212,7 @@ def _text(cameras: Path, images: Path, points: Path) -> ColmapModel:
         numbers = tuple(map(float, words[1:8]))
         table = np.array(body.split(), float).reshape(-1, 3)
         pose = world_to_camera(numbers[:4], numbers[4:])
-        seen = table[:, :2] - 0.5, table[:, 2].astype(np.int64)
+        seen = from_colmap(table[:, :2]), table[:, 2].astype(np.int64)
         found.append(ColmapImage(words[9], known[int(words[8])], pose, *seen))
     positions = {int(words[0]): np.array(words[1:4], float) for words in _rows(points)}
     return ColmapModel(tuple(found), positions)
@@ -261,7 +263,7 @@ def _binary(cameras: Path, images: Path, points: Path) -> ColmapModel:
         name = stream.text()
         table = stream.table(stream.count(), keypoint)
         motion = world_to_camera(tuple(pose[:4]), tuple(pose[4:]))
-        seen = table["xy"] - 0.5, table["id"]
+        seen = from_colmap(table["xy"]), table["id"]
         found.append(ColmapImage(name, known[camera], motion, *seen))
     stream, positions = _Bytes(points), {}
     for _ in range(stream.count()):

@@ -17,10 +17,23 @@ from data.failure import Failure, Reporting
 from data.quarantine import Quarantined
 from data.sampler import SceneBalanced
 from data.scene import SceneBatch
-from data.sources import SOURCES, FilesConfig, RealPairs, training_pairs, validation_pairs
+from data.sources import (
+    SOURCES,
+    FilesConfig,
+    RealPairs,
+    require_validated_by,
+    training_pairs,
+    validation_pairs,
+)
 from data.stream import PairStream
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
-from matcher.config import config_from_dict, invalid, require_choice, require_positive
+from matcher.config import (
+    config_from_dict,
+    invalid,
+    require_at_least,
+    require_choice,
+    require_positive,
+)
 from matcher.structures import ImagePair
 
 LOADER_TIMEOUT = 120
@@ -34,6 +47,7 @@ class DataConfig:
     """What a run trains on."""
 
     source: str = "synthetic"
+    """``synthetic`` (rendered), ``megadepth``, ``scannet``, ``rgbd`` or ``colmap``."""
     batch_size: int = 8
     """Pairs of one process in a batch."""
     workers: int = 0
@@ -48,10 +62,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choice("data.source", self.source, ("synthetic", *SOURCES))
+        if self.source in SOURCES:
+            require_validated_by(self.source, self.files)
         require_positive("data.batch_size", self.batch_size)
         object.__setattr__(self, "ramp", tuple(tuple(stage) for stage in self.ramp))
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
-            raise invalid("data.workers", self.workers, "an integer of at least 0")
+        require_at_least("data.workers", 0, self.workers)
         for stage in self.ramp:
             if len(stage) != 3 or stage[0] < 0 or any(n < 8 or n % 8 for n in stage[1:]):
                 raise invalid(
@@ -82,14 +97,26 @@ class PairData(LightningDataModule):
     def pairs_an_epoch(self) -> int:
         if self.config.source not in SOURCES:
             return self.config.synthetic.pairs
-        return len(self._order(self._files)(0))
+        return len(self._order(0))
 
     @cached_property
     def _files(self) -> RealPairs:
         return training_pairs(self.config.source, self.config.files)
 
-    def _order(self, pairs: RealPairs) -> SceneBalanced:
-        return SceneBalanced(pairs.counts, self.config.files.per_scene, self.seed)
+    @property
+    def _order(self) -> SceneBalanced:
+        return SceneBalanced(self._files.counts, self.config.files.per_scene, self.seed)
+
+    def files_in_order(self, notes: Path) -> tuple[Quarantined, SceneBalanced]:
+        """The pairs of files as a run sees them, and their order; those that cannot be read are
+        replaced and listed in `notes`.
+
+        Raises:
+            UsageError, StorageError: as `training_pairs`.
+        """
+        pairs, strength = self._files, self.config.files.augment
+        seen = Augmented(pairs, strength, self.seed) if strength else pairs
+        return Quarantined(seen, notes), self._order
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
@@ -128,9 +155,7 @@ class PairData(LightningDataModule):
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
         if self.config.source in SOURCES:
-            pairs, strength = self._files, self.config.files.augment
-            seen = Augmented(pairs, strength, self.seed) if strength else pairs
-            return self._guarded(seen, "corrupt_training.txt"), self._order(pairs)
+            return self.files_in_order(self._folder / "corrupt_training.txt")
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
 
@@ -138,7 +163,7 @@ class PairData(LightningDataModule):
         if self.config.source in SOURCES:
             pairs = validation_pairs(self.config.source, self.config.files)
             if pairs is not None:
-                return self._first(self._guarded(pairs, "corrupt_validation.txt"))
+                return self._first(Quarantined(pairs, self._folder / "corrupt_validation.txt"))
         return SyntheticScenes(
             replace(
                 self.config.synthetic,
@@ -147,9 +172,9 @@ class PairData(LightningDataModule):
             )
         )
 
-    def _guarded(self, pairs: Any, notes: str) -> Quarantined:
-        folder = Path(self.trainer.default_root_dir if self.trainer else ".")
-        return Quarantined(pairs, folder / notes)
+    @property
+    def _folder(self) -> Path:
+        return Path(self.trainer.default_root_dir if self.trainer else ".")
 
     def _first(self, pairs: Any) -> Dataset[Any]:
         """`val_pairs` of them, spread evenly."""

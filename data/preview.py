@@ -19,9 +19,7 @@ import torch
 
 from data.compose import compose
 from data.datamodule import PairData, build_datamodule, collate
-from data.quarantine import Quarantined
-from data.sampler import SceneBalanced
-from data.sources import SOURCES, training_pairs
+from data.sources import SOURCES
 from data.stream import PairStream
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
@@ -39,11 +37,9 @@ def first_pairs(data: PairData, notes: Path) -> ImagePair:
     config = data.config
     if config.source not in SOURCES:
         return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    pairs = training_pairs(config.source, config.files)
-    readable = Quarantined(pairs, notes)
-    order = SceneBalanced(pairs.counts, config.files.per_scene, data.seed)
+    pairs, order = data.files_in_order(notes)
     keys = next(iter(PairStream(order, config.batch_size)))
-    return collate([readable[key] for key in keys])
+    return collate([pairs[key] for key in keys])
 
 
 def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:

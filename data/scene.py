@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matcher.geometry import rescale_intrinsics
-from matcher.structures import _TensorFields
+from matcher.structures import TensorFields
 
 LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "gain", "offset")
 """How a primitive is painted. Texture coordinate = scale * position + shift, where the position
@@ -26,7 +26,7 @@ TONE = ("exposure", "contrast", "curve", "vignette", "noise", "noise_start", "jp
 
 
 @dataclass(frozen=True)
-class SceneBatch(_TensorFields):
+class SceneBatch(TensorFields):
     """Everything `render` needs. Unused primitives are zeros, which no ray hits."""
 
     rects: Tensor

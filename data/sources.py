@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import Dataset
 
 from data.colmap import ColmapPairs
 from data.megadepth import MegaDepthPairs, listed_indices
 from data.readers import Framing
 from data.rgbd import RgbdPairs
 from data.scannet import ScanNetPairs
-from matcher.config import require_choice, require_positive, require_range
+from matcher.config import invalid, require_choice, require_positive, require_range
 from matcher.errors import UsageError
-from matcher.structures import ImagePair
+
+NO_FRAMES = (0, 0)
 
 RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapPairs
 
@@ -40,7 +39,7 @@ class FilesConfig:
     val_intrinsics: str = ""
     frames: tuple[int, int] = (0, 10**9)
     """RGB-D: numbers (first, behind the last) of the training frames."""
-    val_frames: tuple[int, int] = (0, 0)
+    val_frames: tuple[int, int] = NO_FRAMES
     overlap: tuple[float, float] = (0.1, 0.9)
     """Kept pairs; ScanNet uses the lower limit."""
     per_scene: int = 100
@@ -56,7 +55,14 @@ class FilesConfig:
         require_range("data.files.augment", self.augment, 0, 2)
 
 
-SOURCES = ("megadepth", "scannet", "rgbd", "colmap")
+VALIDATED_BY = {
+    "megadepth": ("val_root", "val_index", "val_scenes"),
+    "scannet": ("val_root", "val_index", "val_scenes", "val_intrinsics"),
+    "rgbd": ("val_root", "val_frames"),
+    "colmap": ("val_root", "val_index"),
+}
+"""What names the pairs of each source to validate on."""
+SOURCES = tuple(VALIDATED_BY)
 
 
 def training_pairs(source: str, config: FilesConfig) -> RealPairs:
@@ -65,48 +71,63 @@ def training_pairs(source: str, config: FilesConfig) -> RealPairs:
     Raises:
         UsageError, StorageError: a missing path or a file that is not what it should be.
     """
-    return _pairs(source, config, config.root, config.index, config.scenes, config.frames)
-
-
-def validation_pairs(source: str, config: FilesConfig) -> Dataset[ImagePair] | None:
-    """The pairs to validate on, None where the configuration names none."""
-    first, last = config.val_frames
-    if last > first:
-        return _pairs(source, config, config.root, config.index, config.scenes, config.val_frames)
-    if not config.val_scenes and not config.val_root:
-        return None
-    root, index = config.val_root or config.root, config.val_index or config.index
-    return _pairs(
-        source, config, root, index, config.val_scenes, config.frames, config.val_intrinsics
-    )
-
-
-def _pairs(
-    source: str,
-    config: FilesConfig,
-    root: str,
-    index: str,
-    scenes: str,
-    frames: tuple[int, int],
-    intrinsics: str = "",
-) -> RealPairs:
     require_choice("data.source", source, SOURCES)
+    root, index = config.root, config.index
     options: dict[str, Any] = {"framing": config.framing}
     if source == "rgbd":
-        return RgbdPairs(_given("root", root), frames=frames, overlap=config.overlap, **options)
+        frames, overlap = config.frames, config.overlap
+        return RgbdPairs(_given("root", root), frames=frames, overlap=overlap, **options)
     if source == "colmap":
         folders = _given("root", root), _given("index", index)
         return ColmapPairs(*folders, overlap=config.overlap, **options)
-    indices = listed_indices(_given("index", index), _given("scenes", scenes))
+    indices = listed_indices(_given("index", index), _given("scenes", config.scenes))
     if source == "megadepth":
         return MegaDepthPairs(_given("root", root), indices, overlap=config.overlap, **options)
     return ScanNetPairs(
         _given("root", root),
         indices,
-        _given("intrinsics", intrinsics or config.intrinsics),
+        _given("intrinsics", config.intrinsics),
         min_overlap=config.overlap[0],
         **options,
     )
+
+
+def validation_pairs(source: str, config: FilesConfig) -> RealPairs | None:
+    """The pairs to validate on, None where the configuration names none.
+
+    Raises:
+        UsageError, StorageError: as `training_pairs`.
+    """
+    if not _named_for_validation(config):
+        return None
+    if "val_scenes" in VALIDATED_BY[source]:
+        _given("val_scenes", config.val_scenes)
+    other = replace(
+        config,
+        root=config.val_root or config.root,
+        index=config.val_index or config.index,
+        scenes=config.val_scenes,
+        intrinsics=config.val_intrinsics or config.intrinsics,
+        frames=config.frames if config.val_frames == NO_FRAMES else config.val_frames,
+    )
+    return training_pairs(source, other)
+
+
+def require_validated_by(source: str, config: FilesConfig) -> None:
+    """Whether all that `config` names to validate on has a meaning for the source.
+
+    Raises:
+        UsageError: an option that would do nothing.
+    """
+    for name in _named_for_validation(config):
+        if name not in VALIDATED_BY[source]:
+            expected = f"nothing: data.source={source} takes {', '.join(VALIDATED_BY[source])}"
+            raise invalid(f"data.files.{name}", getattr(config, name), expected)
+
+
+def _named_for_validation(config: FilesConfig) -> list[str]:
+    names = [f.name for f in fields(FilesConfig) if f.name.startswith("val_")]
+    return [n for n in names if (value := getattr(config, n)) and value != NO_FRAMES]
 
 
 def _given(name: str, path: str) -> Path:

@@ -88,17 +88,13 @@ class SyntheticScenes(Dataset[SceneBatch]):
             config.procedural,
             config.texture_seed,
         )
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.config.pairs
 
     def __getitem__(self, key: int | tuple[int, int]) -> SceneBatch:
-        """The scene `index` of the current epoch, or of the epoch in `key` = (epoch, index)."""
-        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
+        """The scene `index` of the first epoch, or of the epoch in `key` = (epoch, index)."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
         rng = np.random.default_rng((self.config.seed, epoch, index))

@@ -28,10 +28,19 @@ def require_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise invalid(option, value, f"one of {', '.join(allowed)}{hint}")
 
 
-def require_positive(option: str, *values: int) -> None:
+def require_bool(option: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise invalid(option, value, "true or false")
+
+
+def require_at_least(option: str, low: int, *values: int) -> None:
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise invalid(option, value, "an integer of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise invalid(option, value, f"an integer of at least {low}")
+
+
+def require_positive(option: str, *values: int) -> None:
+    require_at_least(option, 1, *values)
 
 
 def require_range(option: str, value: float, low: float, high: float) -> None:
@@ -95,8 +104,7 @@ class PositionConfig:
 
     def __post_init__(self) -> None:
         require_choice("position.variant", self.variant, ("fixed", "legacy", "none"))
-        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
-            raise invalid("position.shift", self.shift, "an integer of at least 0")
+        require_at_least("position.shift", 0, self.shift)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,9 @@ class TransformerConfig:
     """The interleaved self and cross layers on the coarse map (`matcher.transformer`)."""
 
     layers: tuple[str, ...] = ("self", "cross") * 4
+    """Which map each layer looks at, its own or the other image's: ``self`` or ``cross``."""
     heads: int = 8
+    """Attention heads, which share the channels evenly."""
     block: str = "quadtree"
     """``quadtree``: pre-norm with a convolutional MLP; ``loftr``: LoFTR's post-norm layer."""
     attention: str = "quadtree"
@@ -121,6 +131,7 @@ class TransformerConfig:
     lepe: bool = False
     """Locally enhanced position encoding in the self-attention layers."""
     mlp_ratio: int = 4
+    """Hidden channels of the MLP over those of the map (block=quadtree)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -133,14 +144,10 @@ class TransformerConfig:
         require_choice("transformer.attention", self.attention, ("quadtree", "linear", "full"))
         require_choice("transformer.variant", self.variant, ("A", "B"))
         require_choice("transformer.pyramid", self.pyramid, ("average", "conv"))
-        if not isinstance(self.lepe, bool):
-            raise invalid("transformer.lepe", self.lepe, "true or false")
         if not self.topks:
             raise invalid("transformer.topks", self.topks, "at least one level")
         require_positive("transformer.topks", *self.topks)
-        cells = self.coarsest_cells
-        if isinstance(cells, bool) or not isinstance(cells, int) or cells < 0:
-            raise invalid("transformer.coarsest_cells", cells, "an integer of at least 0")
+        require_at_least("transformer.coarsest_cells", 0, self.coarsest_cells)
         if self.block == "loftr" and self.attention == "quadtree":
             raise invalid(
                 "transformer.attention",
@@ -167,6 +174,7 @@ class CoarseConfig:
     temperature: float = 0.1
     """Of the dual-softmax."""
     sinkhorn_iterations: int = 3
+    """Sinkhorn only: how often rows and columns are normalised."""
     prefilter: bool = False
     """Sinkhorn only: drop rows and columns whose best partner is the dustbin."""
 
@@ -175,8 +183,7 @@ class CoarseConfig:
         require_range("coarse.threshold", self.threshold, 0.0, 1.0)
         require_range("coarse.temperature", self.temperature, 1e-4, 1e4)
         require_positive("coarse.sinkhorn_iterations", self.sinkhorn_iterations)
-        if isinstance(self.border, bool) or not isinstance(self.border, int) or self.border < 0:
-            raise invalid("coarse.border", self.border, "an integer of at least 0")
+        require_at_least("coarse.border", 0, self.border)
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,7 @@ class FineConfig:
     layers: tuple[str, ...] = ("self", "cross")
     """LoFTR layers with linear attention inside the windows; none is allowed."""
     heads: int = 8
+    """Of these layers."""
     use_coarse: bool = True
     """Add the coarse features to the windows."""
     normalize: bool = False
@@ -204,10 +212,7 @@ class FineConfig:
         require_positive("fine.window", self.window)
         if self.window % 2 == 0 or self.window < 3:
             raise invalid("fine.window", self.window, "an odd number of at least 3")
-        if not isinstance(self.normalize, bool):
-            raise invalid("fine.normalize", self.normalize, "true or false")
-        if isinstance(self.local, bool) or not isinstance(self.local, int) or self.local < 0:
-            raise invalid("fine.local", self.local, "an integer of at least 0")
+        require_at_least("fine.local", 0, self.local)
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,8 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
         if isinstance(nested, type) and is_dataclass(nested):
             parts[key] = config_from_dict(nested, value, f"{path}{key}.")
         else:
+            if known[key].type in (bool, "bool"):
+                require_bool(f"{path}{key}", value)
             parts[key] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**parts)

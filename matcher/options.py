@@ -10,7 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from matcher.config import invalid, require_choice, require_positive, require_range
+from matcher.config import (
+    invalid,
+    require_bool,
+    require_choice,
+    require_positive,
+    require_range,
+)
 from matcher.errors import UsageError
 from matcher.formats import FORMATS, PICTURE_SUFFIXES
 
@@ -55,9 +61,7 @@ class MatchOptions:
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
         require_positive("lines", self.lines)
-        require_choice(
-            "geometry", self.geometry, ("none", "homography", "fundamental", "essential")
-        )
+        require_choice("geometry", self.geometry, GEOMETRIES)
         require_choice("estimator", self.estimator, ("poselib", "magsac"))
         require_choice("style", self.style, STYLES)
         require_range("ransac_threshold", self.ransac_threshold, 1e-3, 1e3)
@@ -68,8 +72,7 @@ class MatchOptions:
 
     def _check_types(self) -> None:
         for name in ("offline", "apply_exif", "allow_truncated"):
-            if not isinstance(getattr(self, name), bool):
-                raise invalid(name, getattr(self, name), "true or false")
+            require_bool(name, getattr(self, name))
         for name in ("weights", "geometry", "estimator", "style"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise invalid(name, getattr(self, name), "a name")
@@ -147,7 +150,7 @@ def require_known(name: str, kind: type = MatchOptions) -> None:
 
 
 def _intrinsics(name: str, value: Any) -> tuple[float, ...]:
-    expected = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0"
+    expected = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
     if not isinstance(value, tuple) or len(value) not in (4, 9):
         raise invalid(name, value, expected)
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
@@ -156,7 +159,7 @@ def _intrinsics(name: str, value: Any) -> tuple[float, ...]:
     if (
         not all(math.isfinite(v) for v in value)
         or min(fx, fy) <= 0
-        or value[6:] not in ((), (0, 0, 1))
+        or (len(value) == 9 and (value[1], value[3], *value[6:]) != (0, 0, 0, 0, 1))
     ):
         raise invalid(name, value, expected)
     return tuple(float(v) for v in value)

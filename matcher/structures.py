@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Self = TypeVar("Self", bound="_TensorFields")
+Self = TypeVar("Self", bound="TensorFields")
 
 
-class _TensorFields:
+class TensorFields:
     """Moving and batching for frozen dataclasses of tensors, nested ones, lists and None."""
 
     def _map(self: Self, change: Any) -> Self:
@@ -26,7 +26,7 @@ class _TensorFields:
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 new[f.name] = change(value)
-            elif isinstance(value, _TensorFields):
+            elif isinstance(value, TensorFields):
                 new[f.name] = value._map(change)
         return replace(self, **new)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
@@ -48,7 +48,7 @@ class _TensorFields:
                 raise ValueError(f"{cls.__name__}.{f.name}: None in some items of a batch only")
             if isinstance(first, Tensor):
                 joined[f.name] = torch.cat(values)
-            elif isinstance(first, _TensorFields):
+            elif isinstance(first, TensorFields):
                 joined[f.name] = type(first).collate(values)
             elif first is None:
                 joined[f.name] = None
@@ -58,7 +58,7 @@ class _TensorFields:
 
 
 @dataclass(frozen=True)
-class PairGeometry(_TensorFields):
+class PairGeometry(TensorFields):
     """Ground truth of a batch of pairs."""
 
     depth0: Tensor
@@ -72,7 +72,7 @@ class PairGeometry(_TensorFields):
 
 
 @dataclass(frozen=True)
-class ImagePair(_TensorFields):
+class ImagePair(TensorFields):
     """A batch of image pairs as the network sees them."""
 
     image0: Tensor
@@ -136,7 +136,7 @@ class MatcherOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Matches(_TensorFields):
+class Matches(TensorFields):
     """Correspondences of one pair of images: the public result.
 
     Coordinates are (x, y) in pixels of the original images, the centre of the top-left pixel at

@@ -91,6 +91,7 @@ BAD = [
     ("K=[-520,520,320,240]", "K", "[fx,fy,cx,cy]"),
     ("K=[520,nan,320,240]", "K", "[fx,fy,cx,cy]"),
     ("K=[520,0,320,0,520,240,0,0,2]", "K", "[fx,fy,cx,cy]"),
+    ("K=[520,50,320,0,520,240,0,0,1]", "K", "no skew"),
     # values outside a closed set
     ("geometry=homografy", "geometry", "'homography'"),
     ("estimator=magsack", "estimator", "'magsac'"),

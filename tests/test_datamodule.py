@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from data.compose import compose
 from data.datamodule import DataConfig, PairData, build_datamodule
 from data.preview import contact_sheet
 from data.preview import main as preview
+from data.sources import FilesConfig, validation_pairs
 from matcher.config import config_from_dict
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
@@ -76,6 +78,9 @@ def test_pictures_grow_with_the_pairs_seen() -> None:
         ({"ramp": [[9, 64, 64], [1, 64, 64]]}, "data.ramp"),
         ({"workers": -1}, "data.workers"),
         ({"bach_size": 1}, "batch_size"),
+        ({"source": "megadepth", "files": {"val_frames": [0, 5]}}, "data.files.val_frames"),
+        ({"source": "colmap", "files": {"val_scenes": "x"}}, "data.files.val_scenes"),
+        ({"source": "rgbd", "files": {"val_index": "x"}}, "data.files.val_index"),
     ],
 )
 def test_impossible_options_are_named(change: dict[str, Any], named: str) -> None:
@@ -135,6 +140,23 @@ def test_scannet_trains_through_the_same_path(tmp_path: Path) -> None:
 def test_a_source_without_its_paths_names_the_option() -> None:
     with pytest.raises(UsageError, match=r"data\.files\.index"):
         build_datamodule({"source": "megadepth"}, 1).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "named"),
+    [
+        ("colmap", "val_index", "elsewhere.*no such file"),
+        ("megadepth", "val_index", r"data\.files\.val_scenes: is not set"),
+        ("scannet", "val_intrinsics", r"data\.files\.val_scenes: is not set"),
+    ],
+)
+def test_one_option_of_validation_is_enough_to_count(
+    tmp_path: Path, source: str, option: str, named: str
+) -> None:
+    files = FilesConfig(root=str(tmp_path), index=str(tmp_path))
+    assert validation_pairs(source, files) is None
+    with pytest.raises(UsageError, match=named):
+        validation_pairs(source, replace(files, **{option: str(tmp_path / "elsewhere")}))
 
 
 def test_a_sheet_shows_each_pair_with_its_matches(tmp_path: Path) -> None:

@@ -5,9 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from miniature import megadepth_tree
 
+from data.datamodule import build_datamodule
+from data.preview import first_pairs
 from data.preview import main as preview
+
+
+def test_the_sheet_shows_the_pairs_as_a_run_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = megadepth_tree(tmp_path / "mega")
+    index = root / "index"
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    for strength in (0.0, 1.0):
+        files = {
+            "root": str(root / "test"),
+            "index": str(index),
+            "scenes": str(index / "list.txt"),
+            "framing": {"size": [128, 128]},
+            "augment": strength,
+        }
+        values = {"source": "megadepth", "batch_size": 2, "files": files}
+        data = build_datamodule(values, seed=0)
+        shown[strength] = first_pairs(data, tmp_path / "corrupt.txt")
+        trained = next(iter(data.train_dataloader()))
+        assert torch.equal(shown[strength].image0, trained.image0)
+    assert shown[0.0].names == shown[1.0].names
+    assert not torch.equal(shown[0.0].image0, shown[1.0].image0)
 
 
 def test_unreadable_samples_are_noted_beside_the_sheet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from data.colmap import PATCH, ColmapPairs, read_model, splat
 from data.readers import Framing
 from data.rgbd import RgbdPairs
 from data.rgbd_frames import list_frames, pose_of
+from data.sources import FilesConfig, validation_pairs
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 
@@ -66,6 +68,20 @@ def seven_scenes(folder: Path, depth: np.ndarray, count: int = 2) -> Path:
         write_image(folder / f"{stem}.depth.png", millimetres(depth))
         np.savetxt(folder / f"{stem}.pose.txt", np.eye(4))
     return folder
+
+
+def test_frames_to_validate_on_may_be_of_another_folder(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        seven_scenes(tmp_path / name, np.ones((480, 640)), count=4)
+    files = FilesConfig(root=str(tmp_path / "a"), frames=(0, 2), overlap=(0.5, 1.0))
+    found = []
+    for change in ({"val_frames": (2, 4)}, {"val_root": str(tmp_path / "b")}):
+        for more in ({}, {"val_frames": (1, 4)}):
+            pairs = validation_pairs("rgbd", replace(files, **{**change, **more}))
+            assert isinstance(pairs, RgbdPairs)
+            found.append([(f.image.parent.name, f.number) for f in pairs.frames])
+    a, b = ([(name, number) for number in range(4)] for name in "ab")
+    assert found == [a[2:], a[1:], b[:2], b[1:]]
 
 
 def test_depth_of_seven_scenes_is_brought_to_the_colour_camera(tmp_path: Path) -> None:

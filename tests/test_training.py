@@ -328,6 +328,10 @@ def test_the_presets_equal_the_dataclasses() -> None:
         ("init_weights=/nowhere/x.safetensors", "/nowhere/x.safetensors"),
         ("trainer.threads=${oc.env:HOME}", "interpolations"),
         ("justaword", "key=value"),
+        ("seed=-1", "E201 seed"),
+        ("seed=x", "E201 seed"),
+        ("trainer.figures=2", "E201 trainer.figures"),
+        ("trainer.pose_pairs=folder", "E201 trainer.pose_pairs"),
     ],
 )
 def test_a_bad_option_is_named_in_one_line(
@@ -338,6 +342,28 @@ def test_a_bad_option_is_named_in_one_line(
     assert message in error
     assert error.startswith("E")
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "found"),
+    [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("gpu", 2, "cuda"), ("cpu", 2, "cpu")],
+)
+def test_training_takes_cuda_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, found: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = run_config(tmp_path, f"trainer.accelerator={asked}")
+    assert program.accelerator(config.trainer) == found
+
+
+def test_gpus_that_are_not_there_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert program.main(words(tmp_path, "trainer.accelerator=gpu", "trainer.max_steps=1")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("E201 trainer.accelerator: 1 GPUs are asked for, this machine has 0")
+    assert error.count("\n") == 1
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from matcher.config import MatcherConfig, invalid, require_choice, require_positive, require_range
+from matcher.config import (
+    MatcherConfig,
+    invalid,
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_range,
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,7 @@ class OptimConfig:
         require_range("optim.ema", self.ema, 0.0, 0.99999)
         require_range("optim.clip", self.clip, 0.0, 1e6)
         for name in ("canonical_batch", "warmup"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise invalid(f"optim.{name}", value, "an integer of at least 0")
+            require_at_least(f"optim.{name}", 0, getattr(self, name))
         if self.milestones:
             require_positive("optim.milestones", *self.milestones)
 
@@ -135,9 +140,11 @@ class TrainerConfig:
             ("validate_steps", 0),
             ("figures", 0),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise invalid(f"trainer.{name}", value, f"an integer of at least {low}")
+            require_at_least(f"trainer.{name}", low, getattr(self, name))
+        for name in ("figures", "pose_pairs"):
+            if getattr(self, name) and not self.validate_steps:
+                expected = "none, or trainer.validate_steps above 0: they belong to validations"
+                raise invalid(f"trainer.{name}", getattr(self, name), expected)
 
 
 @dataclass(frozen=True)
@@ -157,5 +164,6 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        require_at_least("seed", 0, self.seed)
         if self.resume and self.init_weights:
             raise invalid("init_weights", self.init_weights, "empty when `resume` is given")
