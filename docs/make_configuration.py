@@ -2,8 +2,8 @@
 
     python docs/make_configuration.py
 
-Meanings are the docstrings below the fields; those of match.py and of the evaluation are the
-comments of their YAML files.
+Meanings are the docstrings below the fields, or else the comments of the YAML files in conf/, whose
+first lines say what a file of a group is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from matcher.options import MatchOptions  # noqa: E402
 from matcher.training.config import RunConfig  # noqa: E402
 
 TARGET = ROOT / "docs" / "configuration.md"
+COMMENTED = ("loss/positives.yaml", "optim/compact.yaml", "trainer/default.yaml")
+"""Files whose comments tell what the fields of a training do not."""
 HEAD = """\
 # Configuration
 
@@ -47,6 +49,10 @@ def document() -> str:
     values = compose("train")
     loaded = config_from_dict(DataConfig, values.pop("data"))
     run = config_from_dict(RunConfig, values)
+    meanings = comments("train.yaml")
+    for name in COMMENTED:
+        meanings |= comments(name, f"{Path(name).parent}.")
+    meanings = {name: text[:1].upper() + text[1:] for name, text in meanings.items()}
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
@@ -56,14 +62,19 @@ def document() -> str:
         "## Training: `python train.py key=value ...`\n",
         "The defaults are those of the published outdoor model; the files of `conf/` choose "
         "others, and the column `train.py` holds what the program takes where that differs.\n",
-        table(RunConfig, skip=("model",), other=run, column="`train.py`"),
+        table(RunConfig, meanings, skip=("model",), other=run, column="`train.py`"),
         "### Training data: `data.`\n",
         table(DataConfig, prefix="data.", other=loaded, column="`train.py`"),
+        "### Many options in a word\n",
+        "`loss=focal` takes the values in `conf/loss/focal.yaml`, and so on; the options above "
+        "change single ones of them. An experiment may choose files of the other groups too.\n",
+        groups("train.yaml"),
         "## The model: `model.`\n",
         "The published model, and the bundled one where it differs.\n",
         table(MatcherConfig, prefix="model.", other=COMPACT, column="`compact`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
         table(EvalOptions, comments("eval.yaml"), skip=("benchmark",)),
+        groups("eval.yaml"),
     ]
     return "\n".join(parts)
 
@@ -93,17 +104,18 @@ def rows(
     skip: tuple[str, ...],
     other: object,
 ) -> Iterator[list[str]]:
-    known = docstrings(kind) | (meanings or {})
+    known = {f"{prefix}{name}": text for name, text in docstrings(kind).items()}
+    known = (meanings or {}) | known
     for field in fields(kind):
         if field.name in skip:
             continue
         there = None if other is None else getattr(other, field.name)
         nested = field.default_factory
         if isinstance(nested, type) and is_dataclass(nested):
-            yield from rows(nested, None, f"{prefix}{field.name}.", (), there)
+            yield from rows(nested, meanings, f"{prefix}{field.name}.", (), there)
             continue
         value = default(field)
-        row = [f"`{prefix}{field.name}`", shown(value), known.get(field.name, "")]
+        row = [f"`{prefix}{field.name}`", shown(value), known.get(f"{prefix}{field.name}", "")]
         if other is not None:
             row.insert(2, shown(there) if there != value else "")
         yield row
@@ -142,13 +154,32 @@ def docstrings(kind: type) -> dict[str, str]:
     return out
 
 
-def comments(name: str) -> dict[str, str]:
+def groups(name: str) -> str:
+    """Rows of the files that the groups of a YAML file choose from."""
+    text = (ROOT / "conf" / name).read_text(encoding="utf-8")
+    lines = ["| word | what it is |", "|---|---|"]
+    for group, default in re.findall(r"^  - (?:optional )?(\w+): (\w+)", text, re.MULTILINE):
+        files = sorted((ROOT / "conf" / group).glob("*.yaml"))
+        for file in files if len(files) > 1 or default == "null" else ():
+            mark = " (the default)" if file.stem == default else ""
+            lines.append(f"| `{group}={file.stem}` | {opening(file)}{mark} |")
+    return "\n".join(lines) + "\n"
+
+
+def opening(file: Path) -> str:
+    """The first sentence of the comment that a YAML file begins with."""
+    lines = file.read_text(encoding="utf-8").removeprefix("# @package _global_\n").splitlines()
+    words = " ".join(line[2:] for line in takewhile(re.compile(r"# \S").match, lines))
+    return re.split(r"\.(?: |$)", words)[0].rstrip(":")
+
+
+def comments(name: str, prefix: str = "") -> dict[str, str]:
     """What the comments of a YAML file say about its options."""
     out: dict[str, str] = {}
     last = ""
     for line in (ROOT / "conf" / name).read_text(encoding="utf-8").splitlines():
         if found := re.match(r"(\w+):[^#]*#\s*(.+)", line):
-            last = found[1]
+            last = f"{prefix}{found[1]}"
             out[last] = found[2]
         elif last and (found := re.match(r"\s+#\s*(.+)", line)):
             out[last] += " " + found[1]

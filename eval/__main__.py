@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.compose import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
+from matcher.batch.extras import require_extra
 from matcher.errors import MatcherError, UsageError
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
@@ -23,7 +24,7 @@ examples:
   python -m eval benchmark=synthetic method=compact,rootsift
   python -m eval benchmark=pairs root=../shared/eval/strecha method=all protocol=poselib,loftr
   python -m eval benchmark=megadepth1500 root=/data/megadepth method=outdoor protocol=loftr
-  python -m eval benchmark=warps root=photos method=runs/best.ckpt
+  python -m eval benchmark=warps root=photos method=runs/NAME/best.safetensors
 
 options:
 {options}
@@ -51,6 +52,8 @@ def run(words: Sequence[str]) -> int:
         print(usage())
         return 0
     plans = read_options(words)
+    if any(plan.report for plan in plans):
+        require_extra("matplotlib", "dev", "report=true")
     from eval.report import write_reports
     from eval.runner import evaluate
 

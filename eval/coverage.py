@@ -5,6 +5,7 @@ Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level,
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -12,25 +13,58 @@ from data.compose import plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.checkpoint import load_safetensors
-from matcher.errors import MatcherError
+from matcher.config import MatcherConfig, invalid
+from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
 
 DEFAULTS = {"pairs": "40", "size": "480x640", "photos": "", "seed": "5"}
 
 
-def rendered_pairs(options: dict[str, str]) -> Iterator[ImagePair]:
-    """Scenes of seeds that no training uses."""
-    height, width = (int(n) for n in options["size"].split("x"))
-    config = SyntheticConfig(
+def scenes_of(options: dict[str, str], canvas: int) -> SyntheticConfig:
+    """Scenes of seeds that no training uses.
+
+    Args:
+        options: as typed, all of `DEFAULTS`.
+        canvas: sides must be multiples of it, `MatcherConfig.canvas` pixels.
+
+    Raises:
+        UsageError: a value that cannot work.
+    """
+    for name, pattern, expected in (
+        ("pairs", r"\d+", "a number"),
+        ("size", r"\d+x\d+", "HEIGHTxWIDTH"),
+        ("seed", r"\d+", "a number"),
+    ):
+        if not re.fullmatch(pattern, options[name], re.ASCII):
+            raise invalid(name, options[name], expected)
+    height, width = map(int, options["size"].split("x"))
+    if height % canvas or width % canvas:
+        raise invalid("size", options["size"], f"multiples of {canvas} for this model")
+    return SyntheticConfig(
         size=(height, width),
         pairs=int(options["pairs"]),
         photos=options["photos"] or None,
         seed=2_000_003 + int(options["seed"]),
     )
+
+
+def rendered_pairs(config: SyntheticConfig) -> Iterator[ImagePair]:
     scenes = SyntheticScenes(config)
     for index in range(config.pairs):
         yield render(SceneBatch.collate([scenes[index]]))
+
+
+def require_lists(weights: str, config: MatcherConfig) -> None:
+    """Whether a model has the lists that this program is about.
+
+    Raises:
+        UsageError: no cross layer with QuadTree attention.
+    """
+    transformer = config.transformer
+    if transformer.attention != "quadtree" or "cross" not in transformer.layers:
+        what = f"has {transformer.attention} attention in layers {', '.join(transformer.layers)}"
+        raise UsageError(201, weights, what, "coverage needs a QuadTree cross layer")
 
 
 def mean_coverage(parts: Sequence[Sequence[LevelCoverage]]) -> list[LevelCoverage]:
@@ -58,7 +92,9 @@ def main(words: Sequence[str]) -> int:
     try:
         options = plain_options(words[1:], DEFAULTS)
         model = load_safetensors(words[0])
-        levels = mean_coverage([topk_coverage(model, pair) for pair in rendered_pairs(options)])
+        require_lists(words[0], model.config)
+        pairs = rendered_pairs(scenes_of(options, model.config.canvas))
+        levels = mean_coverage([topk_coverage(model, pair) for pair in pairs])
     except MatcherError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from matcher.config import invalid, require_positive
+from matcher.geometry import network_to_original, resize_scale
 
 PUBLISHED_STEP = 8
 """The published evaluation cuts sides to multiples of this."""
@@ -28,10 +29,14 @@ class Sizing:
     `max_side` the longer side is exactly that, and sides are cut to multiples of 8."""
 
     def __post_init__(self) -> None:
-        given = {k: getattr(self, k) for k in ("max_side", "min_side") if getattr(self, k)}
-        require_positive("benchmark.size", *given.values(), *(self.size or ()))
-        if len(given) + (self.size is not None) > 1:
-            raise invalid("benchmark.size", self.size, "one of size, max_side and min_side")
+        names = ("max_side", "min_side", "size")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if len(given) > 1:
+            raise invalid("benchmark.size", given, "one of size, max_side and min_side")
+        if self.size is not None and (not isinstance(self.size, tuple) or len(self.size) != 2):
+            raise invalid("benchmark.size", self.size, "(width, height)")
+        for name, value in given.items():
+            require_positive(f"benchmark.{name}", *(value if name == "size" else (value,)))
 
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (width, height) at which an image of `size` is matched."""
@@ -73,17 +78,17 @@ class Sizing:
 def convert(
     points: np.ndarray, source: tuple[int, int], target: tuple[int, int], published: bool
 ) -> np.ndarray:
-    """(N, 2) pixels of an image of size `source` as pixels of the same image at size `target`."""
-    scale = np.array(target, dtype=np.float64) / np.array(source, dtype=np.float64)
+    """(..., 2) pixels of an image of size `source` as those of the same image at size `target`."""
+    scale = np.array(resize_scale(target, source))
     points = np.asarray(points, dtype=np.float64)
-    return points * scale if published else (points + 0.5) * scale - 0.5
+    return points * scale if published else network_to_original(points, scale)
 
 
 def conversion(source: tuple[int, int], target: tuple[int, int], published: bool) -> np.ndarray:
     """(3, 3) affine matrix of `convert`; it turns intrinsics and homographies too."""
-    x, y = (np.array(target) / np.array(source)).tolist()
-    shift = (0.0, 0.0) if published else (0.5 * x - 0.5, 0.5 * y - 0.5)
-    return np.array([[x, 0.0, shift[0]], [0.0, y, shift[1]], [0.0, 0.0, 1.0]])
+    matrix = np.diag([*resize_scale(target, source), 1.0])
+    matrix[:2, 2] = convert(np.zeros(2), source, target, published)
+    return matrix
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

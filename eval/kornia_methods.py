@@ -11,6 +11,7 @@ from kornia.feature import DISK, LoFTR, match_smnn
 from torch import Tensor
 
 from eval.classical import as_gray
+from matcher.predictor import find_device
 from matcher.structures import Matches
 
 
@@ -19,6 +20,7 @@ class KorniaMethod:
 
     Raises:
         FileNotFoundError: the checkpoint is not there.
+        UsageError: the device is not there.
     """
 
     def __init__(self, file: str, device: str | None) -> None:
@@ -29,7 +31,7 @@ class KorniaMethod:
         self.settings: dict[str, str | int | float | bool | None] = {
             "weights_sha256": self.weights_sha256
         }
-        self.device = torch.device(device or "cpu")
+        self.device = find_device(device)
         self.state: dict[str, dict[str, Tensor]] = torch.load(
             path, map_location="cpu", weights_only=True
         )

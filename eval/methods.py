@@ -57,6 +57,8 @@ class Method:
     match: Function
     settings: dict[str, str | int | float | bool | None]
     weights_sha256: str | None = None
+    device: str = "cpu"
+    """What it computes on."""
 
 
 class MethodUnavailableError(UsageError):
@@ -91,7 +93,8 @@ def build_method(name: str, options: MethodOptions) -> Method:
             method = KORNIA[name](device=options.device, keypoints=options.keypoints)
         except (FileNotFoundError, ImportError) as error:
             raise MethodUnavailableError(name, str(error)) from error
-        return Method(name, method, {"method": name, **method.settings}, method.weights_sha256)
+        settings = {"method": name, **method.settings}
+        return Method(name, method, settings, method.weights_sha256, str(method.device))
     if ":" in name and not Path(name).exists():
         return _imported(name)
     try:
@@ -113,7 +116,8 @@ def build_method(name: str, options: MethodOptions) -> Method:
         "padded": options.padded,
         "source": source_digest(),
     }
-    return Method(name, learned, settings, learned.weights_sha256)
+    device = str(learned.predictor.device)
+    return Method(name, learned, settings, learned.weights_sha256, device)
 
 
 def _imported(name: str) -> Method:
@@ -127,7 +131,7 @@ def _imported(name: str) -> Method:
     source = Path(getattr(importlib.import_module(module), "__file__", None) or "")
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
     match: Function = function  # pyright: ignore[reportAssignmentType]
-    return Method(name, match, {"method": name, "source": digest})
+    return Method(name, match, {"method": name, "source": digest}, device="its own choice")
 
 
 def source_digest() -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eval.frames import Sizing
-from matcher.config import invalid, require_choice, require_positive, require_range
+from matcher.config import (
+    config_from_dict,
+    invalid,
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_range,
+)
 from matcher.errors import UsageError
 
 KINDS = ("pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps")
@@ -44,9 +50,10 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         require_choice("benchmark.kind", self.kind, KINDS)
         require_choice("benchmark.pose_source", self.pose_source, ("auto", "files", "npz"))
-        if self.size is not None:
-            object.__setattr__(self, "size", tuple(self.size))
-        object.__setattr__(self, "overlap", tuple(self.overlap))
+        if not isinstance(self.overlap, tuple) or len(self.overlap) != 2:
+            raise invalid("benchmark.overlap", self.overlap, "(low, high)")
+        for share in self.overlap:
+            require_range("benchmark.overlap", share, 0, 1)
         self.sizing()
 
     def sizing(self, published: bool = False) -> Sizing:
@@ -85,6 +92,7 @@ class EvalOptions:
     document: str | None = None
 
     def __post_init__(self) -> None:
+        require_at_least("seed", 0, self.seed)
         require_positive("workers", self.workers)
         require_positive("threads", self.threads)
         require_positive("keypoints", self.keypoints)
@@ -103,18 +111,12 @@ def eval_options(values: Mapping[str, Any]) -> EvalOptions:
     Raises:
         UsageError: an unknown key (with the nearest valid one) or a value that cannot work.
     """
-    known = {f.name for f in fields(EvalOptions)}
-    for key in values:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise UsageError(
-                202, key, "unknown option", f"did you mean {near[0]!r}?" if near else ""
-            )
     plain: dict[str, Any] = dict(values)
     for name in ("method", "protocol"):
         plain[name] = split_names(plain.get(name, ()))
-    plain["benchmark"] = BenchmarkOptions(**values["benchmark"])
-    return EvalOptions(**plain)
+    benchmark = plain.get("benchmark", {})
+    plain["benchmark"] = config_from_dict(BenchmarkOptions, benchmark, "benchmark.")
+    return config_from_dict(EvalOptions, plain)
 
 
 def split_names(value: Any) -> tuple[str, ...]:

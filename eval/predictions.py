@@ -1,8 +1,8 @@
 """Loop one: predictions, computed once, kept as one file a pair, read by everything after.
 
-The folder is named by a hash of everything that decides the predictions, so that another
-configuration never mixes with it. A file is published whole as soon as its pair is done: a run
-that is killed goes on where it stopped.
+The folder is named by a hash of everything that decides the predictions and their timing, so that
+another configuration never mixes with it. A file is published whole as soon as its pair is done: a
+run that is killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -27,13 +28,16 @@ from eval.frames import convert, resized
 from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
 from eval.pairs import Benchmark, EvalPair
-from matcher.errors import MatcherError, StorageError
+from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.images import read_rgb
 from matcher.storage import ImageRecord, MatchRecord, read_matches, write_atomically, write_matches
 from matcher.structures import Matches
 
 FORMAT = 2
 """Raised when the meaning of cached predictions changes."""
+Cost = Mapping[str, float]
+"""``seconds``, ``cpu_seconds`` and ``peak_mb`` as in `Prediction`."""
+NO_COST: Cost = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,6 @@ class Job:
     """Predictions of one method for one benchmark."""
 
     benchmark: Benchmark
-    method_name: str
     method_options: MethodOptions
     folder: Path
     threads: int = 1
@@ -86,6 +89,8 @@ def prepare(
         "dataset": benchmark.dataset,
         "pairs": benchmark.digest,
         "size": benchmark.sizing.describe(),
+        "threads": threads,
+        "device": method.device,
         **method.settings,
     }
     text = json.dumps(decisive, indent=1, sort_keys=True)
@@ -97,7 +102,7 @@ def prepare(
     except OSError as error:
         raise StorageError(401, folder, f"cannot make the folder: {error}") from error
     write_atomically(folder / "config.json", text.encode())
-    return Job(benchmark, method.name, options, folder, threads, overwrite)
+    return Job(benchmark, options, folder, threads, overwrite)
 
 
 def predict(job: Job, method: Method, name: str, workers: int) -> None:
@@ -136,44 +141,56 @@ def read_predictions(job: Job) -> list[Prediction]:
 
 
 def predict_pair(job: Job, index: int, method: Method) -> None:
-    """Match one pair and publish its file."""
+    """Match one pair and publish its file; an error of ours is the failure of the pair."""
     pair, sizing = job.benchmark.pairs[index], job.benchmark.sizing
     sizes = [(0, 0), (0, 0)]
-    seconds, cpu_seconds, peak_mb, failure = 0.0, 0.0, 0.0, ""
-    matches = Matches.empty()
+    matches, cost, failure = Matches.empty(), NO_COST, ""
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
-    except MatcherError as error:
-        failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
-    else:
-        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        sizes = [_size(image) for image in images]
         images = [
             resized(image, sizing.target(size)) for image, size in zip(images, sizes, strict=True)
         ]
-        memory = PeakMemory()
-        start, cpu_start = time.perf_counter(), time.process_time()
-        found = method.match(*images)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-        peak_mb = memory.megabytes()
+        found, cost = _match(method, images)
         points0, points1 = (
-            torch.from_numpy(
-                convert(keypoints, (image.shape[1], image.shape[0]), size, sizing.published)
-            ).float()
+            torch.from_numpy(convert(keypoints, _size(image), size, sizing.published)).float()
             for keypoints, image, size in zip(found.numpy()[:2], images, sizes, strict=True)
         )
         matches = Matches(points0, points1, found.scores.cpu().float(), found.reason)
+    except MatcherError as error:
+        failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0, image1 = (
         ImageRecord(path.name, *size)
         for path, size in zip((pair.image0, pair.image1), sizes, strict=True)
     )
-    facts = {
-        "pair": pair.name,
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "peak_mb": peak_mb,
-        "failure": failure,
-    }
+    facts = {"pair": pair.name, **cost, "failure": failure}
     write_matches(job.path(index), MatchRecord(matches, image0, image1, provenance=facts))
+
+
+def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]:
+    """What a method finds in two images, and what that took.
+
+    Raises:
+        MemoryLimitError: the pair does not fit into memory (E131).
+    """
+    memory = PeakMemory()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    try:
+        found = method.match(*images)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryLimitError(131, method.device, "out of memory") from error
+    return found, {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+        "peak_mb": memory.megabytes(),
+    }
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height)"""
+    return image.shape[1], image.shape[0]
 
 
 def _cached(path: Path, pair: EvalPair) -> Prediction | None:

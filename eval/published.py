@@ -12,11 +12,10 @@ from data.megadepth import listed_indices, pair_files
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, lines_of, numbers
 from matcher.errors import UsageError
+from matcher.geometry import from_colmap
 
 SCANNET_K_SIZE = (640, 480)
 """The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""
-COLMAP_ORIGIN = np.array([[0.0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-"""Cameras of COLMAP count from the corner of the first pixel, here from its centre."""
 
 
 def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
@@ -72,11 +71,11 @@ def _scannet_pair(
 
 
 def calibrated_pairs(
-    table: Path, images: Path, K_size: tuple[int, int] | None, origin: np.ndarray | None = None
+    table: Path, images: Path, K_size: tuple[int, int] | None, *, colmap: bool = False
 ) -> tuple[EvalPair, ...]:
     """glue-factory's ``pairs_calibrated.txt``: ``name0 name1 K0(9) K1(9) T_0to1(12 or 16)``,
-    twelve being the nine of the rotation and the three of the translation."""
-    shift = np.zeros((3, 3)) if origin is None else origin
+    twelve being the nine of the rotation and the three of the translation. With `colmap`, K counts
+    as COLMAP does."""
     pairs = {}
     for number, line in enumerate(lines_of(table), start=1):
         words = line.split()
@@ -87,13 +86,16 @@ def calibrated_pairs(
             T = values[18:].reshape(4, 4)
         else:
             T[:3, :3], T[:3, 3] = values[18:27].reshape(3, 3), values[27:]
+        K0, K1 = values[:18].reshape(2, 3, 3)
+        if colmap:
+            K0, K1 = from_colmap_camera(K0), from_colmap_camera(K1)
         name = f"{words[0]} {words[1]}"
         pairs[name] = EvalPair(
             name,
             images / words[0],
             images / words[1],
-            K0=values[:9].reshape(3, 3) - shift,
-            K1=values[9:18].reshape(3, 3) - shift,
+            K0=K0,
+            K1=K1,
             T_0to1=T,
             K_size=K_size,
         )
@@ -138,7 +140,7 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     older form ``pairs_calibrated.txt``. None if `root` is neither."""
     older = find(root, ("pairs_calibrated.txt", "megadepth1500/pairs_calibrated.txt"))
     if older is not None:
-        return calibrated_pairs(older, older.parent / "images", None, COLMAP_ORIGIN)
+        return calibrated_pairs(older, older.parent / "images", None, colmap=True)
     views = find(root, ("views.txt", "megadepth1500/views.txt"))
     if views is None:
         return None
@@ -152,7 +154,7 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = values[:9].reshape(3, 3), values[9:12]
         fx, fy, cx, cy = values[12:] if len(values) == 16 else values[[12, 12, 13, 14]]
-        cameras[name] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) - COLMAP_ORIGIN, T
+        cameras[name] = from_colmap_camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), T
     pairs = []
     for number, line in enumerate(lines_of(views.parent / "pairs.txt"), start=1):
         words = line.split()
@@ -163,6 +165,13 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
         T = T1 @ np.linalg.inv(T0)
         pairs.append(EvalPair(" ".join(words), image0, image1, K0=K0, K1=K1, T_0to1=T))
     return tuple(pairs)
+
+
+def from_colmap_camera(K: np.ndarray) -> np.ndarray:
+    """(3, 3) COLMAP's intrinsics in our pixels."""
+    out = K.copy()
+    out[:2, 2] = from_colmap(K[:2, 2])
+    return out
 
 
 def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:

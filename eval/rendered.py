@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +61,9 @@ def synthetic_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
         texture_seed=HELD_OUT_SEED,
         seed=HELD_OUT_SEED,
     )
-    folder = _once(cache, "synthetic", repr(config), lambda to: _render_scenes(config, to))
+    photos = list_photos(options.folder()) if options.root else []
+    what = json.dumps([repr(config), *_listed(photos)])
+    folder = _once(cache, "synthetic", what, lambda to: _render_scenes(config, to))
     return tuple(
         replace(
             pair,
@@ -105,7 +107,7 @@ def warp_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
     """
     require_positive("benchmark.count", options.count)
     photos = list_photos(options.folder()) if options.root else sample_photos()
-    what = json.dumps([options.count, *(f"{p.name} {p.stat().st_size}" for p in photos)])
+    what = json.dumps([options.count, *_listed(photos)])
     folder = _once(cache, "warps", what, lambda to: _render_warps(photos, options.count, to))
     truth = json.loads((folder / "homographies.json").read_text(encoding="utf-8"))
     return tuple(
@@ -114,8 +116,17 @@ def warp_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
     )
 
 
+def _listed(photos: Sequence[Path]) -> list[str]:
+    """What tells photographs apart without reading them."""
+    return [f"{photo.name} {photo.stat().st_size}" for photo in photos]
+
+
 def sample_photos() -> list[Path]:
-    """Photographs that come with installed packages."""
+    """Photographs that come with installed packages.
+
+    Raises:
+        UsageError: a package is not installed (E210).
+    """
     parts = {
         "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
         "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
@@ -124,7 +135,9 @@ def sample_photos() -> list[Path]:
     for package, names in parts.items():
         spec = find_spec(package)
         if spec is None or spec.origin is None:
-            raise UsageError(112, package, "its sample photographs are not installed", "root=DIR")
+            what = f"needs photographs: those of {package} are not installed"
+            remedy = 'root=DIR, or pip install "quadmatch[dev]"'
+            raise UsageError(210, "benchmark=warps", what, remedy)
         found += [Path(spec.origin).parent / name for name in names]
     return found
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import tables
-from eval.figures import error_curves, precision_recall, time_against_auc
 from eval.gallery import Drawn, draw_extremes
 from eval.options import EvalOptions
 from eval.runner import Evaluation
@@ -100,6 +99,9 @@ def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
 
 
 def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: int) -> list[str]:
+    # Matplotlib is an extra that only reports need.
+    from eval.figures import error_curves, precision_recall, time_against_auc
+
     (folder / "figures").mkdir(exist_ok=True)
     (folder / "pictures").mkdir(exist_ok=True)
     measured = [e for e in evaluations if e.record["status"] == "ok"]

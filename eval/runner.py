@@ -124,6 +124,7 @@ def _measured(
         "cpu_seconds_median": float(np.median([p.cpu_seconds for p in predictions])),
         "peak_mb": max(p.peak_mb for p in predictions),
         "threads": options.threads,
+        "device": method.device,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }

@@ -118,11 +118,14 @@ def cell(record: Record, key: str) -> str:
 def _breakdowns(group: Sequence[Record]) -> str:
     """AUC@10 in bins of overlap and rotation."""
     parts = []
-    for name, unit in (("overlap", ""), ("rotation", " deg")):
+    for name, title, unit in (
+        ("overlap", "share of image 0 seen in image 1", ""),
+        ("rotation", "rotation", " deg"),
+    ):
         bins = next((r["breakdown"][name] for r in group if name in r["breakdown"]), [])
         if not bins:
             continue
-        heads = [f"AUC@10 by {name}"]
+        heads = [f"AUC@10 by {title}"]
         heads += [f"{b['from']:g}-{b['to']:g}{unit} ({b['pairs']})" for b in bins]
         lines = [_row(heads), _row(["---"] + ["---:"] * len(bins))]
         for record in group:

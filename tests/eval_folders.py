@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from miniature import Frame, rendered_scenes, write_image
 
+from matcher.errors import MemoryLimitError
 from matcher.geometry import warp_points
 from matcher.structures import Matches
 
@@ -55,6 +56,18 @@ def exact_matches(
     seen = frame1.depth[tuple(nearest.clip(0, [width - 1, height - 1]).T[::-1])]
     keep = np.flatnonzero(inside & (np.abs(seen - z) < 0.01 * z))[:count]
     return pixels[keep].astype(np.float64), there[keep]
+
+
+def starved(image0: np.ndarray, image1: np.ndarray) -> Matches:
+    """A method that runs out of memory over the images of one scene, in a way of torch's."""
+    if image0.mean() < image1.mean():
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes.")
+    return Matches.empty()
+
+
+def refusing(image0: np.ndarray, image1: np.ndarray) -> Matches:
+    """A method that meets an error of ours with every pair."""
+    raise MemoryLimitError(131, "cpu", "out of memory with images of 9 x 9 pixels")
 
 
 def grid_matches(image0: np.ndarray, image1: np.ndarray) -> Matches:

@@ -1,6 +1,7 @@
 """Every layout of every benchmark, read from miniature trees and run end to end."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -21,10 +22,13 @@ from eval.benchmarks import load_benchmark
 from eval.frames import Sizing
 from eval.options import BenchmarkOptions
 from eval.predictions import Prediction
-from eval.published import COLMAP_ORIGIN
+from eval.published import calibrated_pairs
+from eval.rendered import sample_photos
 from eval.scene_truth import match_scene
 from matcher.errors import UsageError
 from matcher.structures import Matches
+
+COLMAP_ORIGIN = np.array([[0.0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
 def options(kind, root, **more):
@@ -153,6 +157,18 @@ def test_megadepth_runs_in_glue_factory_layout(tmp_path):
         load_benchmark(options("megadepth", root), cache=tmp_path)
 
 
+def test_intrinsics_of_colmap_are_moved_by_half_a_pixel(tmp_path):
+    K = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    table = tmp_path / "pairs_calibrated.txt"
+    values = [*K.flatten(), *K.flatten(), *np.eye(3).flatten(), 0, 0, 1]
+    table.write_text(" ".join(["a", "b", *map(str, values)]))
+    (plain,) = calibrated_pairs(table, tmp_path, None)
+    (colmap,) = calibrated_pairs(table, tmp_path, None, colmap=True)
+    assert plain.K0.tolist() == K.tolist()
+    for moved in (colmap.K0, colmap.K1):
+        assert moved.tolist() == [[500, 0, 319.5], [0, 510, 239.5], [0, 0, 1]]
+
+
 def test_hpatches_measures_corners_and_matches(tmp_path):
     gray = cv2.cvtColor(rendered_scenes(1, (240, 320))[0][0].gray, cv2.COLOR_GRAY2BGR)
     folder = tmp_path / "v_room"
@@ -177,6 +193,30 @@ def test_synthetic_needs_no_download(tmp_path):
     assert record["textures"] == "procedural"
     assert {"auc5", "epe_median", "recall_1px", "precision_5px"} <= record.keys()
     assert "overlap" in record["breakdown"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| AUC@10 by share of image 0 seen in image 1 |" in table
+
+
+def test_scenes_are_rendered_anew_when_the_photographs_change(tmp_path):
+    photos = tmp_path / "photos"
+    asked = options("synthetic", photos, count=1, size=(64, 64), texture_side=64)
+
+    def folders():
+        load_benchmark(asked, cache=tmp_path / "cache")
+        return len(list((tmp_path / "cache").iterdir()))
+
+    write_image(photos / "a.png", np.zeros((64, 64), np.uint8))
+    assert (folders(), folders()) == (1, 1)
+    write_image(photos / "b.png", np.ones((64, 64), np.uint8))
+    assert folders() == 2
+    write_image(photos / "b.png", np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    assert folders() == 3
+
+
+def test_photographs_of_a_package_that_is_absent_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UsageError, match=r"E210 benchmark=warps: .*sklearn.*quadmatch\[dev\]"):
+        sample_photos()
 
 
 def test_rendered_pairs_are_of_the_kind_and_overlap_asked_for(tmp_path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from planes import plane_pair
 
 from data.compose import compose
+from eval.coverage import main
 from matcher.config import MatcherConfig, config_from_dict
 from matcher.model import build_matcher
 from matcher.quad_order import quad_index, to_quad
 from matcher.quadtree import Level
 from matcher.training.coverage import coverage_of, topk_coverage
+from matcher.training.export import export_weights
 from matcher.training.supervision import CoarseTargets
 
 
@@ -44,6 +48,44 @@ def test_with_lists_of_all_keys_everything_is_covered() -> None:
     levels = topk_coverage(model, plane_pair(0))
     assert [level.union for level in levels] == [1, 1, 1]
     assert levels[0].matches == 8 * 10
+
+
+def exported(folder: Path, *words: str) -> str:
+    """A file of a small model."""
+    values = compose("train", ["model=tiny", *words])["model"]
+    path = folder / "tiny.safetensors"
+    export_weights(build_matcher(config_from_dict(MatcherConfig, values)), path, 0)
+    return str(path)
+
+
+def test_the_program_prints_a_line_a_level(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([exported(tmp_path), "pairs=1", "size=64x96"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("level")
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize("word", ["size=480", "size=64x90", "size=0x64", "pairs=x", "seed=-1"])
+def test_words_that_mean_nothing_are_one_line(
+    tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([exported(tmp_path), word]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("E201 ")
+    assert word.partition("=")[0] in error
+    assert error.count("\n") == 1
+
+
+def test_weights_without_lists_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = exported(tmp_path, "model.transformer.attention=full")
+    assert main([weights, "pairs=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"E201 {weights}: has full attention")
+    assert error.count("\n") == 1
 
 
 def test_coverage_needs_quadtree_attention() -> None:

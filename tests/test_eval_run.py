@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from eval_folders import pairs_folder
 from kornia.feature import DISK, LoFTR
 
 from eval.__main__ import main
+from eval.frames import Sizing
 from eval.gallery import pixel_errors
 from eval.methods import MethodOptions, MethodUnavailableError, build_method
-from eval.pairs import read_pairs_with_gt
-from eval.predictions import Prediction
+from eval.pairs import Benchmark, read_pairs_with_gt
+from eval.predictions import Prediction, prepare
 from matcher.config import (
     BackboneConfig,
     CoarseConfig,
@@ -27,7 +29,9 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
+from matcher.errors import UsageError
 from matcher.model import build_matcher
+from matcher.predictor import find_device
 from matcher.structures import Matches
 from matcher.training.export import export_weights
 
@@ -165,6 +169,38 @@ def test_other_configurations_are_kept_apart(folder, tmp_path):
     assert {s["ratio"] for s in settings} == {0.7, 0.85}
 
 
+def test_predictions_of_other_threads_and_devices_are_kept_apart(folder, tmp_path):
+    for threads in (1, 2):
+        assert run(folder, tmp_path, "method=orb", f"threads={threads}") == 0
+        (timing,) = json.loads((tmp_path / "timing.json").read_text())
+        assert (timing["threads"], timing["device"]) == (threads, "cpu")
+    assert len(list((tmp_path / "predictions").iterdir())) == 2
+    benchmark = Benchmark("pairs", "pairs", read_pairs_with_gt(folder), Sizing())
+    jobs = [
+        prepare(
+            tmp_path / "jobs",
+            benchmark,
+            replace(build_method("orb", MethodOptions()), device=device),
+            MethodOptions(),
+            threads=1,
+            overwrite=False,
+        )
+        for device in ("cpu", "cuda", "cpu")
+    ]
+    assert jobs[0].folder == jobs[2].folder != jobs[1].folder
+    assert json.loads((jobs[1].folder / "config.json").read_text())["device"] == "cuda"
+
+
+@pytest.mark.parametrize("method", ["starved", "refusing"])
+def test_a_pair_that_does_not_fit_into_memory_is_a_listed_failure(folder, tmp_path, method):
+    assert run(folder, tmp_path, f"method=eval_folders:{method}") == 0
+    (record,) = results(tmp_path)
+    failed = [line for line in record["failures"] if "E131" in line]
+    assert len(failed) == (2 if method == "starved" else 4)
+    assert all("out of memory" in line for line in failed)
+    assert (record["pairs"], record["auc20"]) == (4, 0)
+
+
 def test_damaged_predictions_are_computed_again(folder, tmp_path):
     assert run(folder, tmp_path, "method=rootsift") == 0
     expected = (tmp_path / "results.json").read_bytes()
@@ -217,6 +253,9 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
         found = method.match(image, image)
         assert isinstance(found, Matches)
         assert method.weights_sha256 == method.settings["weights_sha256"]
+        assert method.device == str(find_device(None))
+        with pytest.raises(UsageError, match="E201 device: got 'nowhere'"):
+            build_method(name, MethodOptions(device="nowhere"))
         if name == "kornia_disk":
             torch.testing.assert_close(found.keypoints0, found.keypoints1)
             assert len(found) > 10
@@ -250,6 +289,14 @@ def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):
         (["root=/nowhere"], "/nowhere"),
         (["bootstap=3"], "bootstrap"),
         (["ransac_threshold=-1"], "threshold"),
+        (["seed=-1"], "E201 seed"),
+        (["+benchmark.foo=1"], "E202 benchmark.foo"),
+        (["+benchmark.overlap=5"], "E201 benchmark.overlap"),
+        (["benchmark.max_side=0"], "E201 benchmark.max_side"),
+        (["benchmark=synthetic", "benchmark.size=[5]"], "E201 benchmark.size"),
+        (["benchmark=synthetic", "benchmark.size=5"], "E201 benchmark.size"),
+        (["benchmark=synthetic", "benchmark.size=[a,5]"], "E201 benchmark.size"),
+        (["benchmark=synthetic", "+benchmark.max_side=64"], "one of size, max_side and min_side"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(folder, tmp_path, capsys, words, named):
@@ -257,6 +304,20 @@ def test_wrong_usage_is_one_line_and_exit_code_2(folder, tmp_path, capsys, words
     error = capsys.readouterr().err
     assert named in error
     assert error.count("\n") == 1
+
+
+def test_without_matplotlib_a_report_is_refused_and_the_rest_runs(
+    folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("eval.report", "eval.figures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert run(folder, tmp_path, "method=orb", "report=true") == 2
+    assert list(tmp_path.iterdir()) == []
+    error = capsys.readouterr().err
+    assert error.startswith("E210 report=true: needs matplotlib")
+    assert "quadmatch[dev]" in error
+    assert run(folder, tmp_path, "method=orb") == 0
 
 
 def test_unknown_benchmark_names_the_nearest(capsys):
