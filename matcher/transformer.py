@@ -26,10 +26,10 @@ class TokenLinear(nn.Linear):
     On CPUs a 1x1 convolution: PyTorch's library for these is the faster one, by 4% of a pair.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or torch.is_grad_enabled():
-            return super().forward(input)
-        return to_tokens(F.conv2d(to_map(input), self.weight[:, :, None, None], self.bias))
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.device.type != "cpu" or torch.is_grad_enabled():
+            return super().forward(tokens)
+        return to_tokens(F.conv2d(to_map(tokens), self.weight[:, :, None, None], self.bias))
 
 
 class ConvMLP(nn.Module):
