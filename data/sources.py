@@ -33,13 +33,17 @@ class FilesConfig:
     intrinsics: str = ""
     """File of ScanNet's intrinsics."""
     val_root: str = ""
+    """`root` of the validation, which takes rendered scenes where no `val_` option is given."""
     val_index: str = ""
+    """MegaDepth, ScanNet, COLMAP: `index` of the validation."""
     val_scenes: str = ""
-    """Where validation differs from training; with none of them rendered scenes are validated."""
+    """MegaDepth, ScanNet: `scenes` of the validation."""
     val_intrinsics: str = ""
+    """ScanNet: `intrinsics` of the validation."""
     frames: tuple[int, int] = (0, 10**9)
     """RGB-D: numbers (first, behind the last) of the training frames."""
     val_frames: tuple[int, int] = NO_FRAMES
+    """RGB-D: those of the validation."""
     overlap: tuple[float, float] = (0.1, 0.9)
     """Kept pairs; ScanNet uses the lower limit."""
     per_scene: int = 100

@@ -47,6 +47,7 @@ class SyntheticConfig:
     photos: str | None = None
     """Folder of photographs for texture; None paints with procedural textures alone."""
     photo_limit: int | None = None
+    """Photographs read from `photos`, at most; None: all."""
     texture_side: int = 384
     """Shorter side of the textures in pixels; with more, large images stay sharp."""
     procedural: int = 270
@@ -56,6 +57,7 @@ class SyntheticConfig:
     strength: float = 1.0
     """Of the photometric differences; 0 turns them off."""
     seed: int = 0
+    """Of the scenes; a training replaces it by its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
