@@ -173,7 +173,7 @@ def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]
     Raises:
         MemoryLimitError: the pair does not fit into memory (E131).
     """
-    memory = PeakMemory()
+    memory = PeakMemory(method.device)
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
         found = method.match(*images)

@@ -75,15 +75,19 @@ def pair_table(evaluations: Sequence[Evaluation]) -> str:
 
 def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record]) -> str:
     machine = timings[0] if timings else {"machine": "-", "threads": "-"}
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     return (
         "# Results\n\n"
         "Written by the evaluation itself; do not edit. To make it anew, on one line:\n\n"
         f"```\n{tables.command(words)}\n```\n\n"
         "AUC and shares in percent. P 5e-4: share of matches whose squared symmetric epipolar "
         "distance in normalised units is below 5e-4. Seconds are the median a pair without "
-        f"reading images, on {machine['machine']}, {machine['threads']} thread(s) a process, by "
+        f"reading images, on {machine['machine']}, {threads} a process, by "
         "the clock and of the processor: the two differ where other programs ran. Peak memory "
-        "is that of the whole process.\n\n"
+        "is that of the whole process. mAA@10 is the mean of the shares of poses within 1, 2, ... "
+        "10 degrees. Where depth or a homography tells the truth, MMA@k and precision@k are the "
+        "share of matches within k pixels, recall@k the share of visible cells with such a match, "
+        "and EPE the median error of the matches.\n\n"
         f"{body}"
     )
 
