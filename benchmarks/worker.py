@@ -109,7 +109,7 @@ class Bench:
         self.device = case.device
         if case.device != "cpu":
             torch.cuda.init()
-        self.memory = PeakMemory()
+        self.memory = PeakMemory(case.device)
         dtype = getattr(torch, case.dtype)
         if case.part == "attention":
             from benchmarks.attention import calls
