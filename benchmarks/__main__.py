@@ -32,8 +32,6 @@ MEMORY = 12e9
 """Peers whose matrix of confidences needs more are left out."""
 LEAST_REPEATS = 3
 FULL_TOKENS = 128 * 128
-CALIBRATED = 480 * 640
-"""Pixels up to which whole pairs are calibrated to equally many matches: that takes a call."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +82,7 @@ def groups(options: argparse.Namespace) -> list[list[Case]]:
                     continue
                 out.append(
                     [
-                        Case("pair", name, size, dtype, device=device,
-                             calibrate=height * width <= CALIBRATED)
+                        Case("pair", name, size, dtype, device=device)
                         for name in METHODS
                         if needed_bytes(name, size) <= MEMORY and available(name)
                         and not (name == "OpenCV SIFT" and (dtype != "float32" or device != "cpu"))

@@ -36,10 +36,9 @@ coarsest has at most 1,200 cells.
 
 **Whole pair**: from a photograph and itself moved by 8 pixels to matches. *published* is this
 library with the published QuadTree architecture; the weights of every method but *compact* are
-random. At 480x640 a matcher is told the threshold at which it refines an eighth as many matches as
-there are cells of 8x8 pixels, where it has so many; at larger sizes the threshold is 0.
-EfficientLoFTR refines every cell at any threshold. *OpenCV SIFT* is RootSIFT with at most 4,096
-keypoints an image, matched both ways.
+random. A matcher is told the threshold at which it refines an eighth as many matches as there are
+cells of 8x8 pixels, where it has so many; EfficientLoFTR refines every cell at any threshold.
+*OpenCV SIFT* is RootSIFT with at most 4,096 keypoints an image, matched both ways.
 
 FLOPs are those that `torch.utils.flop_counter` knows: products and convolutions, not the fused
 kernel of *full*. Growth is the exponent e in time ~ tokens^e, fitted over all sizes measured.

@@ -25,8 +25,6 @@ class Case:
     dtype: str = "float32"
     training: bool = False
     device: str = "cpu"
-    calibrate: bool = True
-    """Find the threshold of equally many matches first; it takes a call."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -119,8 +117,7 @@ class Bench:
         from benchmarks.pair_methods import METHODS
 
         match = METHODS[case.method](case.size, dtype, case.device)
-        if case.calibrate:
-            self.threshold = threshold_of(match(0.0), case.tokens // 8)
+        self.threshold = threshold_of(match(0.0), case.tokens // 8)
         self.call = lambda: len(match(self.threshold))
 
     def seconds(self) -> float:
