@@ -11,6 +11,8 @@ from torch import Tensor
 
 BLOCK_ELEMENTS = 1_000_000
 """Similarities held at a time while streaming: 4 MB in fp32."""
+LEAST_ROWS = 64
+"""Rows of a block, however long they are: products of few rows are slow."""
 FEW_CANDIDATES = 0.05
 """Threshold from which one pass is enough: at most twenty candidates a row."""
 GROUP = 64
@@ -97,7 +99,7 @@ def _valid(x: Tensor, mask: Tensor | None) -> Tensor:
 def _similarity_blocks(x0: Tensor, x1: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their (rows, S) similarities, block after block in the same memory: new memory for
     each would leave gaps between what is kept, and no block fits into the gap of another."""
-    step = min(len(x0), max(1, BLOCK_ELEMENTS // len(x1)))
+    step = min(len(x0), max(LEAST_ROWS, BLOCK_ELEMENTS // len(x1)))
     memory = x0.new_empty(step, len(x1))
     for start in range(0, len(x0), step):
         some = x0[start : start + step]
@@ -111,28 +113,34 @@ def _candidates(x0: Tensor, x1: Tensor, threshold: float) -> _Candidates | None:
     """All pairs whose softmax along the row exceeds the threshold, with their confidence; None
     where the logarithms of the sums of rows are too large or too far apart."""
     row_log = x0.new_empty(len(x0))
-    column_log = x1.new_full((len(x1),), -math.inf)
-    parts = []
+    sums, column_log = x1.new_empty(len(x1)), x1.new_full((len(x1),), -math.inf)
+    # Nothing small is kept between the blocks: it would leave gaps, as in `_similarity_blocks`.
+    room = len(x0) * (math.ceil(1 / threshold) + 1)
+    index0, index1 = (torch.empty(room, dtype=torch.int64, device=x0.device) for _ in range(2))
+    candidates = _Candidates(index0, index1, x0.new_empty(room))
+    count = 0
     for rows, block in _similarity_blocks(x0, x1):
         largest = block.amax(dim=1)
         softmax = torch.softmax(block, dim=1, out=block)
-        most = softmax.amax(dim=1)
-        log = row_log[rows] = largest - most.log()
+        log = row_log[rows] = largest - softmax.amax(dim=1).log()
         top = log.max()
-        sums = (log - top).exp() @ softmax
-        column_log = torch.logaddexp(column_log, sums.log() + top)
-        index0, index1, score = _above(softmax, threshold)
-        parts.append((index0 + rows.start, index1, score))
+        torch.mv(softmax.T, (log - top).exp(), out=sums)
+        torch.logaddexp(column_log, sums.log_().add_(top), out=column_log)
+        found = _above(softmax, threshold)
+        found.index0.add_(rows.start)
+        for column, some in zip(candidates, found, strict=True):
+            column[count : count + len(some)] = some
+        count += len(found.score)
     smallest, largest = row_log.aminmax()
     if largest - smallest > LOG_RANGE or max(largest, -smallest) > 2 * LOG_RANGE:
         return None
-    index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
+    index0, index1, score = (column[:count] for column in candidates)
     by_column = (score.log() + row_log[index0] - column_log[index1]).exp()
     return _Candidates(index0, index1, score * by_column)
 
 
-def _above(p: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Row, column and value of the few elements of a contiguous matrix above the threshold."""
+def _above(p: Tensor, threshold: float) -> _Candidates:
+    """The few elements of a contiguous matrix above the threshold, row by row."""
     flat = p.view(-1)
     whole = len(flat) // GROUP * GROUP
     groups = flat[:whole].view(-1, GROUP)
@@ -140,7 +148,7 @@ def _above(p: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     group, place = (groups[some] > threshold).nonzero().T
     rest = (flat[whole:] > threshold).nonzero()[:, 0]
     at = torch.cat([some[group] * GROUP + place, whole + rest])
-    return at // p.shape[1], at % p.shape[1], flat[at]
+    return _Candidates(at // p.shape[1], at % p.shape[1], flat[at])
 
 
 def _best_candidate(
