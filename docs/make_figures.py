@@ -58,7 +58,7 @@ def main() -> int:
     trace, point = trace_attention(matcher, *DEMO), matched_near(DEMO_PLACE, matches)
     save(FOLDER / "attention.jpg", draw_attention(*images, trace, point), width=1500)
     save(FOLDER / "heads.jpg", draw_heads(*images, trace, point, width=240))
-    frames = animate_descent(*images, trace, point, head=0, width=400)
+    frames = animate_descent(*images, trace, point, head=0, width=360)
     write_animation(FOLDER / "descent.gif", frames)
     draw_cost()
     real_trace = trace_attention(matcher, *REAL)

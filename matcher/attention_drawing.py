@@ -191,7 +191,7 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     if path.suffix.lower() != ".gif":
         raise invalid("animation", str(path), "a name ending in .gif")
     # The colours of few pixels, as the yellow of the heaviest block, must stay.
-    few = Image.Quantize.MAXCOVERAGE
+    few = Image.Quantize.FASTOCTREE
     images = [Image.fromarray(frame).quantize(128, method=few) for frame in frames]
     out = BytesIO()
     images[0].save(
