@@ -58,7 +58,7 @@ def growth(tokens: Sequence[float], seconds: Sequence[float]) -> float | None:
 def write_report(rows: Sequence[Row], path: Path) -> None:
     """Write the page, and the figure to ``images/performance.png`` beside it."""
     conditions = "; ".join(sorted({row["conditions"] for row in rows})) or "nothing yet"
-    sections = [INTRODUCTION.replace("{conditions}", conditions)]
+    sections = [INTRODUCTION.format(conditions=conditions)]
     found = ratios(rows)
     if found:
         sections.append("\n## Ratios, each within one run, float32, cpu\n\n" + found)
@@ -131,7 +131,7 @@ def ratios(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Seconds over tokens, one panel for each section of the CPU in fp32; bars for one size."""
+    """Seconds over tokens, one panel for each section of the CPU in fp32."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -142,9 +142,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for i, (title, chosen) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1, title=title.removesuffix(", float32, cpu"))
         tokens = sorted({row["tokens"] for row in chosen})
-        if len(tokens) == 1:
-            draw_bars(axes, chosen)
-            continue
         for method in dict.fromkeys(row["method"] for row in chosen):
             points = sorted((r["tokens"], r["seconds"]) for r in chosen if r["method"] == method)
             axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=method)
@@ -158,13 +155,3 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2)
         )
     figure.savefig(path, dpi=100)
-
-
-def draw_bars(axes: Any, rows: Sequence[Row]) -> None:
-    """Seconds of each method at the one size that was measured."""
-    slowest_first = sorted(rows, key=lambda row: -row["seconds"])
-    bars = axes.barh([r["method"] for r in slowest_first], [r["seconds"] for r in slowest_first])
-    axes.bar_label(bars, [f"{row['seconds']:.2g}" for row in slowest_first], padding=3)
-    axes.margins(x=0.12)
-    height, width = rows[0]["size"]
-    axes.set(xlabel=f"seconds at {height}x{width}")

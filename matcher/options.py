@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from matcher.config import (
+    config_from_dict,
     invalid,
-    require_bool,
     require_choice,
     require_positive,
     require_range,
@@ -71,8 +71,6 @@ class MatchOptions:
         self._check_files()
 
     def _check_types(self) -> None:
-        for name in ("offline", "apply_exif", "allow_truncated"):
-            require_bool(name, getattr(self, name))
         for name in ("weights", "geometry", "estimator", "style"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise invalid(name, getattr(self, name), "a name")
@@ -135,10 +133,7 @@ def build_options(kind: type[T], values: Mapping[str, Any]) -> T:
     """Options of a dataclass from composed values; errors as `options_from`."""
     for name in values:
         require_known(name, kind)
-    plain: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    return kind(**plain)
+    return config_from_dict(kind, values)
 
 
 def require_known(name: str, kind: type = MatchOptions) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from matcher import heap
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
+from matcher.device import find_device
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.folding import fold
 from matcher.images import ImageSource
@@ -292,21 +292,6 @@ def load_matcher(
         allow_truncated=allow_truncated,
         dtype=dtype,
     )
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; None takes a CUDA device where there is one.
-
-    Raises:
-        UsageError: no such device on this machine.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        reason = re.split(r"\n|\. ", str(error))[0][:120]
-        raise invalid("device", str(device), f"a device of this machine ({reason})") from error
 
 
 def _require_options(threshold: float | None, top_k: int | None) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from matcher.batch.sources import SELECTIONS
 from matcher.config import (
     invalid,
-    require_bool,
     require_choice,
     require_positive,
     require_range,
@@ -52,8 +51,6 @@ class CollectionOptions:
     K: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("allow_outside_root", "skip_missing"):
-            require_bool(name, getattr(self, name))
         for name in ("pairs", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise invalid(name, getattr(self, name), "a name")
