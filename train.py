@@ -38,8 +38,8 @@ from eval.callback import PoseAUC
 from eval.match_figures import MatchFigures
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError, UsageError
-from matcher.heap import keep_everything
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
+from matcher.runtime import keep_everything
 from matcher.training import checkpointing
 from matcher.training.callbacks import AtomicCheckpointIO, Keeper, Lines
 from matcher.training.config import RunConfig, TrainerConfig

@@ -21,7 +21,7 @@ from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError
-from matcher.heap import keep_everything
+from matcher.runtime import keep_everything
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
 from matcher.training.objective import objective

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import match  # noqa: E402
-from matcher.batch.extras import require_extra  # noqa: E402
 from matcher.batch.run import open_run  # noqa: E402
+from matcher.errors import require_extra  # noqa: E402
 
 DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
 PAGE = """\

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 Row = dict[str, Any]
 TARGETS = (

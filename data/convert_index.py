@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
 from matcher.errors import MatcherError, StorageError, UsageError
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 
 def convert(path: Path, folder: Path) -> Path:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from data.compose import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
-from matcher.batch.extras import require_extra
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import MatcherError, UsageError, require_extra
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""

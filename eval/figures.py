@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from eval.measure import right_matches
 from eval.runner import Evaluation
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Distinct to colour-blind readers (Okabe and Ito)."""

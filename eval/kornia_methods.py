@@ -11,7 +11,7 @@ from kornia.feature import DISK, LoFTR, match_smnn
 from torch import Tensor
 
 from eval.classical import as_gray
-from matcher.device import find_device
+from matcher.runtime import find_device
 from matcher.structures import Matches
 
 

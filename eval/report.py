@@ -13,7 +13,7 @@ from eval import tables
 from eval.gallery import Drawn, draw_extremes
 from eval.options import EvalOptions
 from eval.runner import Evaluation
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }

@@ -24,7 +24,7 @@ from matcher.canvas import (
     with_legend,
 )
 from matcher.config import invalid
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 GAP = 8
 POINT = np.array([(255, 255, 255)])

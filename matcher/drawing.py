@@ -29,8 +29,8 @@ from matcher.canvas import (
     with_legend,
 )
 from matcher.config import invalid
+from matcher.files import write_atomically
 from matcher.formats import PICTURE_SUFFIXES
-from matcher.storage import write_atomically
 from matcher.structures import Matches
 
 ORANGE, BLUE = (255, 150, 20), (0, 105, 235)

@@ -16,6 +16,9 @@ without a traceback and leave with `exit_code`.
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from typing import Any
+
 
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
@@ -77,3 +80,21 @@ class CheckpointError(MatcherError):
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory of any device ran out; only some devices have a type of error for it."""
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def require_extra(module: str, extra: str, option: str) -> Any:
+    """A module of an optional dependency.
+
+    Args:
+        module: its name.
+        extra: of this project, that installs it.
+        option: what asks for it.
+
+    Raises:
+        UsageError: it is not installed (E210).
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        remedy = f'pip install "quadmatch[{extra}]"'
+        raise UsageError(210, option, f"needs {module}, which is not installed", remedy) from error

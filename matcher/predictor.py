@@ -10,10 +10,9 @@ from itertools import islice
 
 import torch
 
-from matcher import heap
+from matcher import runtime
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
-from matcher.device import find_device
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.folding import fold
 from matcher.images import ImageSource
@@ -21,6 +20,7 @@ from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
 from matcher.model import FeatureMatcher
 from matcher.padding import pad_feature_maps
 from matcher.registry import resolve
+from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches
 
 Pair = (
@@ -66,7 +66,7 @@ class Predictor:
         self.reader = PairReader(model.config, max_side, apply_exif, allow_truncated)
         self.device = find_device(device)
         if self.device.type == "cpu":
-            heap.keep_little()
+            runtime.keep_little()
         # Channels last: the maps of the transformer are views of its tokens, and convolutions on
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()

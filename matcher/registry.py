@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from matcher.checkpoint import convert
 from matcher.download import download, require_sha256, set_aside
 from matcher.errors import CheckpointError, StorageError, UsageError
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 from matcher.weights_file import sha256_of
 
 BUNDLED = {"compact": Path(__file__).parent / "weights" / "compact.safetensors"}

@@ -7,11 +7,7 @@ a full disk.
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +16,7 @@ import torch
 
 from matcher.config import invalid
 from matcher.errors import StorageError, UsageError
+from matcher.files import write_atomically
 from matcher.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
 
@@ -92,47 +89,6 @@ def read_matches(path: Path | str) -> MatchRecord:
         raise UsageError(111, path, "no such file") from None
     except BROKEN as error:
         raise StorageError(402, path, f"not a readable result: {error}", "write it anew") from error
-
-
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Publish `data` as `path`: all of it or nothing, also through a kill or a full disk.
-
-    Raises:
-        StorageError: it cannot be written (E401).
-    """
-    path = Path(path)
-    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
-        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
-    finally:
-        # Gone if all went well; after a failure its folder may be no folder at all.
-        with suppress(OSError):
-            part.unlink()
-
-
-def _free(path: Path) -> str:
-    try:
-        return f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free"
-    except OSError:
-        return ""
-
-
-def sync_directory(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _arrays(record: MatchRecord) -> Arrays:

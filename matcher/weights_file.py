@@ -16,7 +16,7 @@ from torch import Tensor
 
 from matcher.archive import MAX_FILE_BYTES
 from matcher.errors import CheckpointError, UsageError
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 from matcher.unpickle import MAX_TENSORS
 
 MAX_HEADER_BYTES = 10 * 2**20

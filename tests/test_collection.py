@@ -37,11 +37,11 @@ from matcher.batch.pairlist import PairList
 from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import Shard, find_shards, read_shard, status_text
-from matcher.batch.sink import hdf5_published
 from matcher.batch.sources import neighbours
 from matcher.batch.space import needed_bytes, size_text
 from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
+from matcher.files import hdf5_published
 from matcher.model import build_matcher
 from matcher.options import build_options
 from matcher.predictor import load_matcher

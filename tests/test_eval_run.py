@@ -29,9 +29,9 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
-from matcher.device import find_device
 from matcher.errors import UsageError
 from matcher.model import build_matcher
+from matcher.runtime import find_device
 from matcher.structures import Matches
 from matcher.training.export import export_weights
 

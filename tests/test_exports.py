@@ -17,12 +17,11 @@ from PIL import Image
 
 from matcher.batch import merge
 from matcher.batch.colmap import export_colmap
-from matcher.batch.extras import require_extra
 from matcher.batch.hloc import export_hloc, pair_key
 from matcher.batch.merge import merged_keypoints, one_to_one, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.run import Run
-from matcher.errors import StorageError, UsageError
+from matcher.errors import StorageError, UsageError, require_extra
 
 Rows = dict[tuple[str, str], list[tuple[float, ...]]]
 

@@ -17,11 +17,11 @@ import torch
 
 import matcher
 from matcher.batch.engine import build_shard_matcher, task_of
-from matcher.batch.extras import require_extra
 from matcher.batch.names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import Shard, decode_shard, encode_shard
+from matcher.errors import require_extra
 
 MAX_BLOCKS = 10_000
 

@@ -19,8 +19,8 @@ from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.sources import find_pairs
 from matcher.batch.space import free_bytes, needed_bytes, size_text
 from matcher.errors import UsageError
+from matcher.files import write_atomically
 from matcher.registry import resolve
-from matcher.storage import write_atomically
 from matcher.weights_file import sha256_of
 
 Tell = Callable[[str], None]

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from matcher.batch.extras import require_extra
 from matcher.batch.merge import merged_keypoints, pair_matches
 from matcher.batch.names import Root
 from matcher.batch.run import Run, make_folder
-from matcher.errors import StorageError, UsageError
+from matcher.errors import StorageError, UsageError, require_extra
+from matcher.files import write_atomically
 from matcher.geometry import to_colmap
-from matcher.storage import write_atomically
 
 DATABASE, PAIRS = "database.db", "pairs.txt"
 MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1

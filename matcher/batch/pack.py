@@ -23,8 +23,8 @@ import numpy as np
 from matcher.batch.names import encode_name
 from matcher.batch.run import Run
 from matcher.batch.shards import MATCHES
-from matcher.batch.sink import hdf5_published
 from matcher.errors import StorageError
+from matcher.files import hdf5_published
 
 SCHEMA = "quadmatch-packed/1"
 CHUNK = 65_536

@@ -19,7 +19,7 @@ from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
 from matcher.batch.pairlist import PairList
 from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
 from matcher.errors import StorageError, UsageError
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.npz", "shards", "lock", "lock.pid"
 LOCK_SECONDS = 0.5

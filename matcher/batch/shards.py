@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 
 from matcher.errors import StorageError
+from matcher.files import write_atomically
 from matcher.formats import MAX_FILE_BYTES, hdf5_array
-from matcher.storage import write_atomically
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch-shard/1"

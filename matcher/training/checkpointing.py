@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from matcher.errors import StorageError, UsageError
-from matcher.storage import write_atomically
+from matcher.files import write_atomically
 
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
 

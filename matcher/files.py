@@ -1,18 +1,62 @@
-"""Large HDF5 files without the danger of HDF5 meeting a full disk, which can crash the process."""
+"""Files that appear whole or not at all, also through a kill or a full disk.
+
+HDF5 never writes to disk itself: it can crash the process on a full disk.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 
 from matcher.errors import StorageError
-from matcher.storage import sync_directory
+
+
+def write_atomically(path: Path | str, data: bytes) -> None:
+    """Publish `data` as `path`: all of it or nothing, also through a kill or a full disk.
+
+    Raises:
+        StorageError: it cannot be written (E401).
+    """
+    path = Path(path)
+    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
+        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
+    finally:
+        # Gone if all went well; after a failure its folder may be no folder at all.
+        with suppress(OSError):
+            part.unlink()
+
+
+def _free(path: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free"
+    except OSError:
+        return ""
+
+
+def sync_directory(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class Sink(io.RawIOBase):
