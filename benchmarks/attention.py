@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.attention import DenseAttention
-from matcher.quadtree import QuadTreeAttention
+from matcher.attention.dense import DenseAttention
+from matcher.attention.quadtree import QuadTreeAttention
 
 CHANNELS, HEADS = 256, 8
 TOPKS = (16, 8, 8)

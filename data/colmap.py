@@ -18,7 +18,7 @@ from data.readers import Framing, View, fitted_intrinsics, join, make_view, read
 from data.rgbd_frames import rotation_of
 from data.stream import Key
 from matcher.errors import ImageError, UsageError
-from matcher.geometry import from_colmap, original_to_network
+from matcher.geometry.pixels import from_colmap, original_to_network
 from matcher.structures import ImagePair
 
 MODELS = {0: "SIMPLE_PINHOLE", 1: "PINHOLE"}

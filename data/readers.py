@@ -18,8 +18,8 @@ from torch import Tensor
 
 from matcher.config import invalid, require_positive
 from matcher.errors import ImageError, UsageError
-from matcher.geometry import rescale_intrinsics
-from matcher.images import read_image
+from matcher.geometry.cameras import rescale_intrinsics
+from matcher.images.load import read_image
 from matcher.structures import ImagePair, PairGeometry
 
 MILLIMETRES = 0.001

@@ -18,8 +18,8 @@ import numpy as np
 from data.index import read_arrays
 from data.readers import MILLIMETRES, fitted_intrinsics, read_pose
 from matcher.config import invalid
-from matcher.decoding import stored_size
 from matcher.errors import MatcherError, UsageError
+from matcher.images.decode import stored_size
 
 logger = logging.getLogger(__name__)
 

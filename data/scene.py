@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matcher.geometry import rescale_intrinsics
+from matcher.geometry.cameras import rescale_intrinsics
 from matcher.structures import TensorFields
 
 LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "gain", "offset")

@@ -30,9 +30,9 @@ from matcher.attention_drawing import (  # noqa: E402
 )
 from matcher.attention_map import AttentionTrace, Blocks, trace_attention  # noqa: E402
 from matcher.drawing import draw_coverage, draw_matches  # noqa: E402
-from matcher.estimation import estimate_fundamental  # noqa: E402
 from matcher.files import write_atomically  # noqa: E402
-from matcher.images import read_rgb  # noqa: E402
+from matcher.geometry.robust import estimate_fundamental  # noqa: E402
+from matcher.images.load import read_rgb  # noqa: E402
 from matcher.structures import Matches  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"

@@ -16,9 +16,9 @@ from eval.measure import pose_error
 from eval.metrics import error_auc
 from eval.pairs import Benchmark, read_pairs_with_gt
 from eval.summary import POSE_LIMITS
-from matcher.estimation import Estimator
-from matcher.geometry import network_to_original
-from matcher.images import read_rgb
+from matcher.geometry.pixels import network_to_original
+from matcher.geometry.robust import Estimator
+from matcher.images.load import read_rgb
 from matcher.model import FeatureMatcher
 from matcher.predictor import Predictor
 from matcher.structures import ImagePair

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from matcher.config import invalid, require_positive
-from matcher.geometry import network_to_original, resize_scale
+from matcher.geometry.pixels import network_to_original, resize_scale
 
 PUBLISHED_STEP = 8
 """The published evaluation cuts sides to multiples of this."""

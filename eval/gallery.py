@@ -15,8 +15,8 @@ from eval.predictions import Prediction
 from eval.runner import Evaluation
 from matcher.drawing import draw_matches, write_picture
 from matcher.errors import MatcherError
-from matcher.geometry import epipolar_error, fundamental_from_pose
-from matcher.images import read_rgb
+from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
+from matcher.images.load import read_rgb
 
 ERROR_LIMIT = 5.0
 """Pixels of the stored image from where on a line has the last colour."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from eval.callback import model_of
 from matcher.drawing import draw_matches, write_picture
-from matcher.geometry import epipolar_error, fundamental_from_pose, rescale_intrinsics
+from matcher.geometry.cameras import rescale_intrinsics
+from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.structures import ImagePair
 
 

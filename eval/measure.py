@@ -20,7 +20,7 @@ from eval.pairs import Benchmark, EvalPair
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from eval.scene_truth import match_scene
-from matcher.estimation import Estimator, PoseEstimate, estimate_homography, estimate_pose
+from matcher.geometry.robust import Estimator, PoseEstimate, estimate_homography, estimate_pose
 
 Row = dict[str, str | int | float | None]
 """Measures of one pair: names to plain values; an error is inf where there is no estimate."""

@@ -30,7 +30,7 @@ from eval.methods import Method, MethodOptions, build_method
 from eval.pairs import Benchmark, EvalPair
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import write_atomically
-from matcher.images import read_rgb
+from matcher.images.load import read_rgb
 from matcher.storage import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.structures import Matches
 

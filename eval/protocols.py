@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from matcher.config import require_choice
-from matcher.estimation import Estimator
+from matcher.geometry.robust import Estimator
 
 
 @dataclass(frozen=True)

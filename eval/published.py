@@ -12,7 +12,7 @@ from data.megadepth import listed_indices, pair_files
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, lines_of, numbers
 from matcher.errors import UsageError
-from matcher.geometry import from_colmap
+from matcher.geometry.pixels import from_colmap
 
 SCANNET_K_SIZE = (640, 480)
 """The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""

@@ -27,7 +27,7 @@ from eval.pairs import EvalPair, read_pairs_with_gt
 from matcher.config import require_positive
 from matcher.drawing import write_picture
 from matcher.errors import StorageError, UsageError
-from matcher.images import read_rgb
+from matcher.images.load import read_rgb
 
 HELD_OUT_SEED = 777_000_777
 """Far from every seed of training and its validation."""

@@ -8,7 +8,7 @@ import torch
 from eval.frames import Sizing, convert
 from eval.pairs import EvalPair
 from eval.predictions import Prediction
-from matcher.geometry import warp_points
+from matcher.geometry.cameras import warp_points
 
 PIXELS = (1, 3, 5)
 CELL = 8

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.attention.pyramid import MapSize, to_quad
 from matcher.attention_record import LayerTrace, record_layers
 from matcher.confidence_map import confidence_row
 from matcher.config import invalid
-from matcher.images import ImageSource
-from matcher.inputs import NetworkInput, PreparedPair
+from matcher.images.load import ImageSource
+from matcher.images.preprocess import NetworkInput, PreparedPair
 from matcher.model import FeatureMatcher
 from matcher.predictor import Predictor
-from matcher.quad_order import MapSize, to_quad
 
 
 @dataclass(frozen=True)

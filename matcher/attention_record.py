@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from matcher.attention.quadtree import Level, QuadTreeAttention
 from matcher.model import FeatureMatcher
-from matcher.quadtree import Level, QuadTreeAttention
 from matcher.transformer import Recording
 
 

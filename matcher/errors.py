@@ -19,7 +19,6 @@ import re
 from importlib import import_module
 from typing import Any
 
-
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention import DenseAttention
+from matcher.attention.dense import DenseAttention
 from matcher.config import FineConfig
 from matcher.structures import CoarseMatches
 from matcher.transformer import LoFTRBlock, Transformer

@@ -13,14 +13,14 @@ import torch
 
 from matcher.config import MatcherConfig, config_to_dict
 from matcher.drawing import draw_coverage, draw_matches, draw_overlay, draw_warp
-from matcher.estimation import (
+from matcher.geometry.epipolar import epipolar_error
+from matcher.geometry.robust import (
     Estimator,
     estimate_fundamental,
     estimate_homography,
     estimate_pose,
 )
-from matcher.geometry import epipolar_error
-from matcher.images import read_image, read_mask, read_rgb
+from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
 from matcher.registry import resolve

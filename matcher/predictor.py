@@ -15,10 +15,15 @@ from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.folding import fold
-from matcher.images import ImageSource
-from matcher.inputs import MaskSource, NetworkInput, PairReader, PreparedPair
+from matcher.images.load import ImageSource
+from matcher.images.preprocess import (
+    MaskSource,
+    NetworkInput,
+    PairReader,
+    PreparedPair,
+    pad_feature_maps,
+)
 from matcher.model import FeatureMatcher
-from matcher.padding import pad_feature_maps
 from matcher.registry import resolve
 from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches
@@ -89,7 +94,7 @@ class Predictor:
 
         Args:
             image0: a path, an array, a tensor, a PIL image or a loaded one (see
-                `matcher.images.load_image`); the sizes of the two images may differ.
+                `matcher.images.load.load_image`); the sizes of the two images may differ.
             mask0: (H, W) in pixels of image 0 as stored, or a mask image: False (black) where
                 nothing may match; `mask1` likewise.
             threshold: for this call; so is `top_k`.

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention import build_attention
+from matcher.attention.__init__ import build_attention
+from matcher.attention.quadtree import Level
 from matcher.config import TransformerConfig
-from matcher.quadtree import Level
 
 TOGETHER_CELLS = 128 * 128
 """Up to so many cells an image, both images go through a layer as one batch: that saves calls.

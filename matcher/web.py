@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 
 from matcher.drawing import draw_coverage, draw_matches
-from matcher.estimation import estimate_fundamental, estimate_homography
+from matcher.geometry.robust import estimate_fundamental, estimate_homography
 from matcher.predictor import Predictor, load_matcher
 from matcher.storage import ImageRecord, MatchRecord
 from matcher.structures import Matches

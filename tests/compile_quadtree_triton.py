@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from matcher import quadtree_triton
+from matcher.attention import triton_kernel
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -24,9 +24,9 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 def source(dtype: torch.dtype, d: int, topks: tuple[int, int], variant: str) -> ASTSource:
     """The kernel as it is specialised for a call with key masks."""
-    constants = quadtree_triton.specialisation(d, *topks, variant == "A", True, dtype)
+    constants = triton_kernel.specialisation(d, *topks, variant == "A", True, dtype)
     signature, values = {}, {}
-    for name in quadtree_triton._descend_kernel.arg_names:
+    for name in triton_kernel._descend_kernel.arg_names:
         if name in constants:
             signature[name], values[name] = "constexpr", constants[name]
         elif name.startswith("mask"):
@@ -44,7 +44,7 @@ def source(dtype: torch.dtype, d: int, topks: tuple[int, int], variant: str) -> 
     order = list(signature)
     aligned = [["tt.divisibility", 16]]
     return ASTSource(
-        quadtree_triton._descend_kernel,
+        triton_kernel._descend_kernel,
         signature,
         {(order.index(name),): value for name, value in values.items()},
         {(i,): aligned for i, name in enumerate(order) if signature[name].startswith("*")},
@@ -70,7 +70,7 @@ def use(compiled: Any) -> tuple[str, str]:
 def main(capability: int) -> None:
     calls = [(torch.bfloat16, 32), (torch.float32, 32), (torch.bfloat16, 64)]
     for (dtype, d), topks, variant in itertools.product(calls, [(16, 8), (32, 16)], "AB"):
-        warps = quadtree_triton.warps(d, *topks, dtype)
+        warps = triton_kernel.warps(d, *topks, dtype)
         target = GPUTarget("cuda", capability, 32)
         compiled = triton.compile(
             source(dtype, d, topks, variant), target=target, options={"num_warps": warps}

@@ -10,7 +10,7 @@ import torch
 from miniature import Frame, rendered_scenes, write_image
 
 from matcher.errors import MemoryLimitError
-from matcher.geometry import warp_points
+from matcher.geometry.cameras import warp_points
 from matcher.structures import Matches
 
 

@@ -1,4 +1,4 @@
-"""Image files of every kind, made by hand: what `matcher.images` promises about each."""
+"""Image files of every kind, made by hand: what `matcher.images.load` promises about each."""
 
 from __future__ import annotations
 

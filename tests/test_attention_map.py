@@ -36,8 +36,8 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.errors import UsageError
-from matcher.images import load_image
-from matcher.inputs import prepare
+from matcher.images.load import load_image
+from matcher.images.preprocess import prepare
 from matcher.model import build_matcher
 from matcher.predictor import Predictor
 

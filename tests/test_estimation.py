@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from matcher.errors import UsageError
-from matcher.estimation import (
+from matcher.geometry.robust import (
     ESTIMATORS,
     Estimator,
     estimate_fundamental,

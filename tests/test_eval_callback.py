@@ -18,7 +18,7 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
-from matcher.estimation import Estimator
+from matcher.geometry.robust import Estimator
 from matcher.model import build_matcher
 from matcher.structures import CoarseMatches, ImagePair, MatcherOutput, PairGeometry
 

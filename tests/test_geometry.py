@@ -7,21 +7,18 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from matcher.geometry import (
+from matcher.geometry.cameras import invert_rigid, rescale_intrinsics, warp_points
+from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
+from matcher.geometry.pixels import (
     EXIF_STEPS,
-    epipolar_error,
     from_colmap,
-    fundamental_from_pose,
-    invert_rigid,
     network_to_original,
     original_to_network,
-    rescale_intrinsics,
     resize_scale,
     stored_to_upright,
     to_colmap,
     turn_upright,
     upright_to_stored,
-    warp_points,
 )
 
 

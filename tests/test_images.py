@@ -16,9 +16,9 @@ import torch
 from image_files import FILES, HEIGHT, WIDTH, Case, encode, gray16, picture, rgb, turned, with_alpha
 from PIL import Image
 
-from matcher.decoding import stored_size
 from matcher.errors import ImageError, UsageError
-from matcher.images import LoadedImage, load_image, read_image, read_mask, read_rgb
+from matcher.images.decode import stored_size
+from matcher.images.load import LoadedImage, load_image, read_image, read_mask, read_rgb
 
 
 def written(folder: Path, data: bytes, name: str = "image") -> Path:
@@ -386,7 +386,7 @@ def bombs() -> dict[str, bytes]:
 BOMB_SCRIPT = """
 import resource, sys, time
 from matcher.errors import ImageError
-from matcher.images import read_image
+from matcher._images import read_image
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 read_image(sys.argv[1])
 before = peak()

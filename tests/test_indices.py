@@ -26,7 +26,7 @@ from data.sampler import SceneBalanced
 from data.scannet import ScanNetPairs
 from data.stream import PairStream
 from matcher.errors import ImageError, StorageError, UsageError
-from matcher.geometry import rescale_intrinsics, warp_points
+from matcher.geometry.cameras import rescale_intrinsics, warp_points
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
 

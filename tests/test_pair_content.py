@@ -15,8 +15,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from matcher import Predictor, load_matcher
-from matcher.estimation import Estimator, estimate_fundamental, estimate_homography, estimate_pose
-from matcher.images import read_image
+from matcher.geometry.robust import (
+    Estimator,
+    estimate_fundamental,
+    estimate_homography,
+    estimate_pose,
+)
+from matcher.images.load import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / name) for name in ("demo0.jpg", "demo1.jpg")]

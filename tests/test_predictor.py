@@ -24,9 +24,9 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.errors import ImageError, MemoryLimitError, UsageError
-from matcher.geometry import upright_to_stored
-from matcher.images import read_image
-from matcher.inputs import prepare
+from matcher.geometry.pixels import upright_to_stored
+from matcher.images.load import read_image
+from matcher.images.preprocess import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / name) for name in ("demo0.jpg", "demo1.jpg")]

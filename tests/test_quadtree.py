@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.attention import DenseAttention
-from matcher.quad_order import from_quad, pool_tokens, to_quad, token_pyramid
-from matcher.quadtree import QuadTreeAttention, extra_levels, merge_levels
+from matcher.attention.dense import DenseAttention
+from matcher.attention.pyramid import from_quad, pool_tokens, to_quad, token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention, extra_levels, merge_levels
 
 
 def maps(*sizes: tuple[int, int], batch: int = 2, channels: int = 8, seed: int = 0) -> list[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matcher.quadtree import QuadTreeAttention
+from matcher.attention.quadtree import QuadTreeAttention
 
 GOLDEN = Path(__file__).parent / "golden" / "quadtree_operators.npz"
 

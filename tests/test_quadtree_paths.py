@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher import quadtree, quadtree_cpu
-from matcher.quadtree import QuadTreeAttention
+from matcher.attention import cpu, quadtree
+from matcher.attention.quadtree import QuadTreeAttention
 
 CASES = 100
 
@@ -53,7 +53,7 @@ class Case:
 def largest_errors(case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
     """Of the message, and of the gradients relative to the largest one where that exceeds 1."""
     message, gradients = case.run()
-    monkeypatch.setattr(quadtree_cpu, "takes", lambda query: False)
+    monkeypatch.setattr(cpu, "takes", lambda query: False)
     expected, expected_gradients = case.run()
     assert len(gradients) == len(expected_gradients) >= 3
     errors = [
@@ -70,7 +70,7 @@ def test_the_cpu_path_equals_the_reference_on_random_shapes(
     for seed in range(CASES):
         with monkeypatch.context() as patch:
             if seed % 2:
-                patch.setattr(quadtree_cpu, "CHUNK_BYTES", 20_000)
+                patch.setattr(cpu, "CHUNK_BYTES", 20_000)
             errors = largest_errors(Case(seed, dtype), patch)
         assert max(errors) <= limit, f"case {seed}: {errors}"
 
@@ -82,8 +82,8 @@ def test_only_fp32_and_bf16_on_the_cpu_take_the_cpu_path() -> None:
         (torch.float64, False),
         (torch.float16, False),
     ):
-        assert quadtree_cpu.takes(torch.empty(1, dtype=dtype)) == taken
-    assert not quadtree_cpu.takes(torch.empty(1, device="meta"))
+        assert cpu.takes(torch.empty(1, dtype=dtype)) == taken
+    assert not cpu.takes(torch.empty(1, device="meta"))
 
 
 def test_a_recording_is_made_by_the_reference_and_changes_nothing() -> None:
@@ -98,7 +98,7 @@ def test_a_recording_is_made_by_the_reference_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize("piece", [4, 100, 1000])
 def test_the_size_of_the_pieces_does_not_matter(piece: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(quadtree_cpu, "CHUNK_BYTES", piece)
+    monkeypatch.setattr(cpu, "CHUNK_BYTES", piece)
     for seed in range(6):
         with monkeypatch.context() as patch:
             errors = largest_errors(Case(1000 + seed, torch.float32), patch)

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher import quadtree, quadtree_gpu
-from matcher.quad_order import mask_pyramid, token_pyramid
-from matcher.quadtree import QuadTreeAttention
-from matcher.quadtree_ops import attend_blocks
+from matcher.attention import dispatch, quadtree
+from matcher.attention.pyramid import mask_pyramid, token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.reference import attend_blocks
 
 if not sys.platform.startswith("linux"):
     pytest.skip("Triton is published for Linux only", allow_module_level=True)
@@ -36,10 +36,10 @@ def _kernel(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of the kernel, compiled or interpreted."""
     if not ON_GPU:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from matcher import quadtree_triton
+    from matcher.attention import triton_kernel
 
-    assert quadtree_triton.INTERPRETED != ON_GPU
-    return quadtree_triton
+    assert triton_kernel.INTERPRETED != ON_GPU
+    return triton_kernel
 
 
 class Case:
@@ -296,10 +296,10 @@ def count_calls(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Non
 
 def test_triton_stays_out_of_descents_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.delitem(sys.modules, "matcher.quadtree_triton", raising=False)
+    monkeypatch.delitem(sys.modules, "matcher.attention.triton_kernel", raising=False)
     case = Case((2, 2, 2))
-    assert not quadtree_gpu.takes(*([x.cpu() for x in xs] for xs in case.pyramids), case.topks)
-    assert "matcher.quadtree_triton" not in sys.modules
+    assert not dispatch.takes(*([x.cpu() for x in xs] for xs in case.pyramids), case.topks)
+    assert "matcher.attention.triton_kernel" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -310,22 +310,22 @@ def test_a_gpu_where_the_kernel_fails_gets_plain_operators_and_a_warning(
     check: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(quadtree_gpu, "_check_error", check)
+    monkeypatch.setattr(dispatch, "_check_error", check)
     with pytest.warns(UserWarning, match=reason):
-        assert not quadtree_gpu._works_on.__wrapped__(torch.device("cuda"))
+        assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
 
 
 def test_a_gpu_older_than_triton_supports_gets_plain_operators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not quadtree_gpu._works_on.__wrapped__(torch.device("cuda"))
+    assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
 
 
 def test_the_check_before_first_use_passes(kernel: ModuleType) -> None:
-    assert quadtree_gpu._check_error(DEVICE) <= 1e-4
+    assert dispatch._check_error(DEVICE) <= 1e-4
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-        assert quadtree_gpu._check_error(DEVICE) <= 1e-4
+        assert dispatch._check_error(DEVICE) <= 1e-4
 
 
 @pytest.mark.slow
@@ -366,4 +366,4 @@ def test_full_size_on_the_gpu(
 
 @needs_gpu
 def test_the_check_before_first_use_lets_this_gpu_use_the_kernel() -> None:
-    assert quadtree_gpu._works_on(DEVICE)
+    assert dispatch._works_on(DEVICE)

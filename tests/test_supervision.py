@@ -8,7 +8,7 @@ import pytest
 import torch
 from planes import DEPTH, FOCAL, plane_pair
 
-from matcher.geometry import network_to_original
+from matcher.geometry.pixels import network_to_original
 from matcher.structures import ImagePair, PairGeometry
 from matcher.training.supervision import supervise
 

@@ -17,7 +17,7 @@ from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, TextureBank, assemble
 from data.textures import MIP_LEVELS, procedural_textures, with_mips
 from matcher.errors import UsageError
-from matcher.geometry import warp_points
+from matcher.geometry.cameras import warp_points
 from matcher.structures import ImagePair, PairGeometry
 
 SIZE = (96, 128)

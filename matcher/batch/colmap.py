@@ -12,7 +12,7 @@ from matcher.batch.names import Root
 from matcher.batch.run import Run, make_folder
 from matcher.errors import StorageError, UsageError, require_extra
 from matcher.files import write_atomically
-from matcher.geometry import to_colmap
+from matcher.geometry.pixels import to_colmap
 
 DATABASE, PAIRS = "database.db", "pairs.txt"
 MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1

@@ -15,7 +15,7 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
 from matcher.errors import ImageError, UsageError, out_of_memory
-from matcher.inputs import PreparedPair
+from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
 from matcher.structures import Matches
 

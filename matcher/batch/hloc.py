@@ -22,9 +22,9 @@ from matcher.batch.names import Root
 from matcher.batch.pack import outcome
 from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
-from matcher.decoding import stored_size
 from matcher.errors import UsageError
 from matcher.files import hdf5_published
+from matcher.images.decode import stored_size
 
 FEATURES, MATCHES = "features.h5", "matches.h5"
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from matcher.inputs import NetworkInput
+from matcher.images.preprocess import NetworkInput
 from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps
 
@@ -67,7 +67,7 @@ class ImageFeatures:
         """An image as the network takes it; without pixels if its features are kept.
 
         Raises:
-            UsageError, ImageError: as `matcher.images.read_image`.
+            UsageError, ImageError: as `matcher.images.load.read_image`.
         """
         if image in self._kept:
             return self._kept[image].input

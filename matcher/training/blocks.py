@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.attention.pyramid import mask_pyramid, quad_index, quad_mask, to_quad, token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention
 from matcher.model import FeatureMatcher
-from matcher.quad_order import mask_pyramid, quad_index, quad_mask, to_quad, token_pyramid
-from matcher.quadtree import QuadTreeAttention
 from matcher.training.supervision import CoarseTargets
 
 LIMIT = 256

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from matcher.attention.pyramid import quad_index
+from matcher.attention.quadtree import Level
 from matcher.model import FeatureMatcher
-from matcher.quad_order import quad_index
-from matcher.quadtree import Level
 from matcher.structures import ImagePair
 from matcher.training.supervision import CoarseTargets, supervise
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matcher.geometry import invert_rigid, rescale_intrinsics, warp_points
+from matcher.geometry.cameras import invert_rigid, rescale_intrinsics, warp_points
 from matcher.structures import ImagePair, PairGeometry
 
 

@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
 from matcher.errors import ImageError, UsageError
-from matcher.geometry import EXIF_STEPS, turn_upright
+from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 MAX_PIXELS = 100_000_000
@@ -74,7 +74,7 @@ def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) ->
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
 
     Raises:
-        UsageError, ImageError: see `matcher.images.read_image`.
+        UsageError, ImageError: see `matcher.images.load.read_image`.
     """
     data = read_bytes(path)
     with _damage(path):
@@ -108,7 +108,7 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
-    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.pixels` takes.
+    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.images.pixels` takes.
 
     Raises:
         ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
@@ -248,7 +248,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _array(image: Image.Image) -> np.ndarray:
-    """Pixels of a decoded image, of a kind that `matcher.pixels` takes."""
+    """Pixels of a decoded image, of a kind that `matcher.images.pixels` takes."""
     mode = CONVERTED_MODES.get(image.mode, image.mode)
     if "transparency" in image.info and mode in ("L", "RGB"):
         mode = "RGBA"

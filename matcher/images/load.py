@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from matcher.decoding import array_of_picture, decode
 from matcher.errors import ImageError
-from matcher.geometry import upright_to_stored
-from matcher.pixels import array_of_tensor, to_gray, to_rgb
+from matcher.geometry.pixels import upright_to_stored
+from matcher.images.decode import array_of_picture, decode
+from matcher.images.pixels import array_of_tensor, to_gray, to_rgb
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def load_image(
     Args:
         source: a path; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor
             (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
-            before. `matcher.pixels` lists types and ranges.
+            before. `matcher.images.pixels` lists types and ranges.
         name: of what is no path, for messages.
         apply_exif: for paths, as in `read_image`; so is `allow_truncated`.
 

@@ -1,4 +1,4 @@
-"""Where the Triton kernel of `matcher.quadtree_triton` runs the descent, and where not.
+"""Where the Triton kernel of `matcher.attention.triton_kernel` runs the descent, and where not.
 
 Triton comes with PyTorch for CUDA on Linux and is imported for tensors on an NVIDIA GPU only, or
 for any under `TRITON_INTERPRET=1`, which runs kernels in Triton's interpreter.
@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from matcher.quadtree_ops import attend_blocks
+from matcher.attention.reference import attend_blocks
 
 LEAST_CAPABILITY = (8, 0)
 """Oldest NVIDIA architecture that Triton supports and that multiplies bf16."""
@@ -31,9 +31,9 @@ def takes(
     """Whether the kernel can run this descent."""
     if not _usable(queries[0].device):
         return False
-    from matcher import quadtree_triton
+    from matcher.attention import triton_kernel
 
-    return quadtree_triton.supports(queries, keys, values, topks)
+    return triton_kernel.supports(queries, keys, values, topks)
 
 
 def descend(
@@ -45,10 +45,10 @@ def descend(
     variant: str,
     key_masks: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """The messages of all levels: arguments and result as in `matcher.quadtree.descend`."""
-    from matcher import quadtree_triton
+    """The messages of all levels: arguments and result as in `matcher.attention.quadtree.descend`."""
+    from matcher.attention import triton_kernel
 
-    return quadtree_triton.descend(
+    return triton_kernel.descend(
         queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
     )
 
@@ -85,7 +85,7 @@ def _works_on(device: torch.device) -> bool:
 
 def _check_error(device: torch.device) -> float:
     """Largest difference from the reference where everything descends."""
-    from matcher import quadtree_triton
+    from matcher.attention import triton_kernel
 
     generator = torch.Generator().manual_seed(0)
     middle, fine = (torch.randn(3, 1, 2, n, 16, generator=generator).to(device) for n in (16, 64))
@@ -93,7 +93,7 @@ def _check_error(device: torch.device) -> float:
     q1, k1, v1 = middle
     q2, k2, v2 = fine
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        found = quadtree_triton.descend_blocks(
+        found = triton_kernel.descend_blocks(
             (q1, q2), (k1, k2), (v1, v2), blocks, None, 8, (None, None)
         )
         above = attend_blocks(q1, k1, v1, None, blocks, None, 8, False)

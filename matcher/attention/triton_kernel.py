@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from matcher.quadtree_ops import attend_coarsest
+from matcher.attention.reference import attend_coarsest
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 64
@@ -61,7 +61,7 @@ def descend(
     variant: str,
     key_masks: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """Messages as of `matcher.quadtree.descend`, for what `supports` accepts.
+    """Messages as of `matcher.attention.quadtree.descend`, for what `supports` accepts.
 
     Of middle keys with equal probabilities the one with the lowest index descends.
     """

@@ -9,7 +9,7 @@ to the finest level. The two published variants share the descent and differ in 
 - **A**: a candidate's probability is its parent's times a softmax among its siblings; keys that
   descend leave their part of the message to their children.
 
-Tokens are in the order of `matcher.quad_order` here.
+Tokens are in the order of `matcher.attention.pyramid` here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher import quadtree_cpu, quadtree_gpu
-from matcher.quad_order import (
+from matcher.attention import cpu, dispatch
+from matcher.attention.pyramid import (
     MapSize,
     from_quad,
     mask_pyramid,
@@ -32,7 +32,7 @@ from matcher.quad_order import (
     to_quad,
     token_pyramid,
 )
-from matcher.quadtree_ops import attend_blocks, attend_coarsest
+from matcher.attention.reference import attend_blocks, attend_coarsest
 
 
 class Level(NamedTuple):
@@ -68,14 +68,12 @@ def descend(
     Returns:
         One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
     """
-    if record is None and quadtree_gpu.takes(queries, keys, values, topks):
-        return quadtree_gpu.descend(
+    if record is None and dispatch.takes(queries, keys, values, topks):
+        return dispatch.descend(
             queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
         )
-    if record is None and quadtree_cpu.takes(queries[0]):
-        return quadtree_cpu.descend(
-            queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
-        )
+    if record is None and cpu.takes(queries[0]):
+        return cpu.descend(queries, keys, values, topks=topks, variant=variant, key_masks=key_masks)
     return descend_reference(
         queries,
         keys,

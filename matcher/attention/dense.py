@@ -1,12 +1,11 @@
-"""Linear and full attention with the interface of `matcher.quadtree.QuadTreeAttention`."""
+"""Linear and full attention with the interface of `matcher.attention.quadtree.QuadTreeAttention`."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.config import TransformerConfig
-from matcher.quadtree import Level, QuadTreeAttention
+from matcher.attention.quadtree import Level
 
 
 def linear_attention(
@@ -74,19 +73,3 @@ class DenseAttention(nn.Module):
         else:
             message = full_attention(q, k, v, k_valid)
         return message.transpose(2, 3).reshape(b, c, h, w)
-
-
-def build_attention(config: TransformerConfig, channels: int, layer: str) -> nn.Module:
-    """The attention of one ``self`` or ``cross`` layer."""
-    if config.attention != "quadtree":
-        return DenseAttention(config.heads, config.attention)
-    within = layer == "self"
-    return QuadTreeAttention(
-        channels,
-        config.heads,
-        config.topks,
-        config.variant,
-        pyramid=config.pyramid if within else "average",
-        lepe=config.lepe and within,
-        coarsest_cells=config.coarsest_cells,
-    )

@@ -1,0 +1,1 @@
+"""Where points are: pixels, cameras, epipolar lines and robust estimates of them."""

@@ -1,0 +1,1 @@
+"""Image files to what the network takes."""
