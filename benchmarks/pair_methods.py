@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.folding import fold
-from matcher.model import build_matcher
+from matcher.network.fuse import fold
+from matcher.network.model import build_matcher
 from matcher.predictor import Predictor, load_matcher
 
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "assets" / "demo0.jpg"

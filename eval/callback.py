@@ -19,7 +19,7 @@ from eval.summary import POSE_LIMITS
 from matcher.geometry.pixels import network_to_original
 from matcher.geometry.robust import Estimator
 from matcher.images.load import read_rgb
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
 from matcher.structures import ImagePair
 

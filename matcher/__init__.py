@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matcher.config import MatcherConfig
-    from matcher.model import FeatureMatcher, build_matcher
+    from matcher.network.model import FeatureMatcher, build_matcher
     from matcher.predictor import Predictor, load_matcher
     from matcher.structures import Matches
 

@@ -21,7 +21,7 @@ from matcher.confidence_map import confidence_row
 from matcher.config import invalid
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import NetworkInput, PreparedPair
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from matcher.attention.quadtree import Level, QuadTreeAttention
-from matcher.model import FeatureMatcher
-from matcher.transformer import Recording
+from matcher.network.model import FeatureMatcher
+from matcher.network.transformer import Recording
 
 
 @dataclass(frozen=True)

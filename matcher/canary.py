@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 
 SIDE = 64
 TOLERANCE = 1e-3

@@ -24,7 +24,7 @@ from matcher.canary import TOLERANCE, largest_difference, readings
 from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
 from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, MatcherError, UsageError
-from matcher.model import FeatureMatcher, build_matcher
+from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights_file import (
     Weights,
     read_weights,

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from matcher.coarse import CoarseMatcher
-from matcher.dual_softmax import BLOCK_ELEMENTS
+from matcher.network.coarse import CoarseMatcher
+from matcher.network.dual_softmax import BLOCK_ELEMENTS
 
 
 @torch.no_grad()

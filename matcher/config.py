@@ -51,7 +51,7 @@ def require_range(option: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A ResNet with a feature pyramid (`matcher.backbone`)."""
+    """A ResNet with a feature pyramid (`matcher.network.backbone`)."""
 
     resolution: tuple[int, int] = (8, 2)
     """Strides of the coarse and the fine map: (8, 2) or (16, 4)."""
@@ -94,7 +94,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class PositionConfig:
-    """The 2-D sine position encoding added before the first layer (`matcher.position`)."""
+    """The 2-D sine position encoding added before the first layer (`matcher.network.position`)."""
 
     variant: str = "fixed"
     """``fixed`` (QuadTree weights), ``legacy`` (LoFTR's own weights) or ``none``."""
@@ -109,7 +109,7 @@ class PositionConfig:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The interleaved self and cross layers on the coarse map (`matcher.transformer`)."""
+    """The interleaved self and cross layers on the coarse map (`matcher.network.transformer`)."""
 
     layers: tuple[str, ...] = ("self", "cross") * 4
     """Which map each layer looks at, its own or the other image's: ``self`` or ``cross``."""
@@ -163,7 +163,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class CoarseConfig:
-    """Matching of coarse cells (`matcher.coarse`)."""
+    """Matching of coarse cells (`matcher.network.sinkhorn`)."""
 
     match_type: str = "dual_softmax"
     """``dual_softmax`` or ``sinkhorn``."""
@@ -188,7 +188,7 @@ class CoarseConfig:
 
 @dataclass(frozen=True)
 class FineConfig:
-    """Sub-pixel refinement in windows of the fine map (`matcher.fine`)."""
+    """Sub-pixel refinement in windows of the fine map (`matcher.network.fine`)."""
 
     window: int = 5
     """Side of the window in fine pixels, odd."""

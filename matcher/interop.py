@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matcher.config import invalid
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 
 
 class KorniaMatcher(nn.Module):

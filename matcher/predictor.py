@@ -14,7 +14,6 @@ from matcher import runtime
 from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
-from matcher.folding import fold
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import (
     MaskSource,
@@ -23,7 +22,8 @@ from matcher.images.preprocess import (
     PreparedPair,
     pad_feature_maps,
 )
-from matcher.model import FeatureMatcher
+from matcher.network.fuse import fold
+from matcher.network.model import FeatureMatcher
 from matcher.registry import resolve
 from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches

@@ -26,7 +26,6 @@ from matcher.attention_map import (
     raster_of_quad,
     trace_attention,
 )
-from matcher.coarse import CoarseMatcher
 from matcher.confidence_map import confidence_row
 from matcher.config import (
     BackboneConfig,
@@ -38,7 +37,8 @@ from matcher.config import (
 from matcher.errors import UsageError
 from matcher.images.load import load_image
 from matcher.images.preprocess import prepare
-from matcher.model import build_matcher
+from matcher.network.coarse import CoarseMatcher
+from matcher.network.model import build_matcher
 from matcher.predictor import Predictor
 
 IMAGES = [np.random.default_rng(i).integers(0, 256, (90, 125), dtype=np.uint8) for i in (0, 1)]

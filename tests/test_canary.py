@@ -11,7 +11,7 @@ from matcher.canary import canary_pair, largest_difference, readings
 from matcher.checkpoint import load_safetensors, main, save_safetensors, selftest
 from matcher.config import COMPACT
 from matcher.errors import CheckpointError
-from matcher.model import FeatureMatcher, build_matcher
+from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.registry import resolve
 from matcher.weights_file import Weights, read_weights, write_weights
 

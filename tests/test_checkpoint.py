@@ -24,7 +24,7 @@ from matcher.config import (
 )
 from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, UsageError
-from matcher.model import FeatureMatcher, build_matcher
+from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights_file import read_weights, sha256_of
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,10 +8,11 @@ import sys
 import pytest
 import torch
 
-from matcher import dual_softmax
-from matcher.coarse import CoarseMatcher, inside_border, sinkhorn
 from matcher.config import CoarseConfig
-from matcher.dual_softmax import stream_dual_softmax
+from matcher.network import dual_softmax
+from matcher.network.coarse import CoarseMatcher, inside_border
+from matcher.network.dual_softmax import stream_dual_softmax
+from matcher.network.sinkhorn import sinkhorn
 
 
 def full_dual_softmax(x0, x1, mask0, mask1):

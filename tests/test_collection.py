@@ -42,7 +42,7 @@ from matcher.batch.space import needed_bytes, size_text
 from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.options import build_options
 from matcher.predictor import load_matcher
 

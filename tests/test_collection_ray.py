@@ -18,7 +18,7 @@ from test_model import TINY
 import match
 from matcher.batch.run import open_run
 from matcher.checkpoint import save_safetensors
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 
 
 def descendants(pid: int) -> list[int]:

@@ -19,7 +19,7 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.geometry.robust import Estimator
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.structures import CoarseMatches, ImagePair, MatcherOutput, PairGeometry
 
 TINY = MatcherConfig(

@@ -30,7 +30,7 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.errors import UsageError
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.runtime import find_device
 from matcher.structures import Matches
 from matcher.training.export import export_weights

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matcher.backbone import Backbone
 from matcher.config import COMPACT, BackboneConfig
-from matcher.folding import fold, fold_norms
-from matcher.model import build_matcher
+from matcher.network.backbone import Backbone
+from matcher.network.fuse import fold, fold_norms
+from matcher.network.model import build_matcher
 
 
 def image(h: int, w: int, seed: int) -> torch.Tensor:

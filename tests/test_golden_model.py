@@ -9,7 +9,7 @@ import torch
 
 from matcher.checkpoint import convert, load_safetensors
 from matcher.conversion import config_from_official
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 
 GOLDEN = Path(__file__).parent / "golden"
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.checkpoint import convert, load_safetensors
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 
 THRESHOLD = 1e-6
 Matcher = tuple[FeatureMatcher, kornia.feature.LoFTR]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from matcher.attention.quadtree import QuadTreeAttention
-from matcher.coarse import CoarseMatcher
 from matcher.config import CoarseConfig
-from matcher.fine import expectation
+from matcher.network.coarse import CoarseMatcher
+from matcher.network.fine import expectation
 from matcher.training.blocks import Call, block_loss, pyramid_block_loss, swap, true_blocks
 from matcher.training.likelihood import true_log_confidence
 from matcher.training.losses import fine_loss, focal_loss, found, heat_loss, positives_loss

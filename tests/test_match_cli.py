@@ -20,7 +20,7 @@ from PIL import Image
 import match
 from matcher.checkpoint import save_safetensors
 from matcher.config import COMPACT
-from matcher.model import FeatureMatcher, build_matcher
+from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.storage import read_matches
 from matcher.weights_file import sha256_of
 

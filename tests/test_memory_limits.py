@@ -14,7 +14,7 @@ import torch
 
 from matcher.config import COMPACT
 from matcher.errors import MemoryLimitError
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
+import matcher.transformer
 import pytest
 import torch
 
-import matcher.transformer
-from matcher.backbone import Backbone
 from matcher.config import (
     COMPACT,
     BackboneConfig,
@@ -20,10 +19,11 @@ from matcher.config import (
     config_to_dict,
 )
 from matcher.errors import UsageError
-from matcher.fine import FineMatcher, expectation
-from matcher.model import build_matcher
-from matcher.position import PositionEncoding, sine_encoding
-from matcher.transformer import build_transformer
+from matcher.network.backbone import Backbone
+from matcher.network.fine import FineMatcher, expectation
+from matcher.network.model import build_matcher
+from matcher.network.position import PositionEncoding, sine_encoding
+from matcher.network.transformer import build_transformer
 
 TINY = MatcherConfig(
     backbone=BackboneConfig(initial_dim=8, block_dims=(8, 12, 16), depths=(1, 1, 1)),

@@ -19,7 +19,7 @@ import torch
 
 from matcher.config import MatcherConfig, config_from_dict
 from matcher.errors import StorageError, UsageError
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.training import checkpointing
 
 STEPS = 36  # of the driver

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from matcher.attention.pyramid import mask_pyramid, quad_index, quad_mask, to_quad, token_pyramid
 from matcher.attention.quadtree import QuadTreeAttention
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.training.supervision import CoarseTargets
 
 LIMIT = 256

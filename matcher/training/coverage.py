@@ -13,7 +13,7 @@ import torch
 
 from matcher.attention.pyramid import quad_index
 from matcher.attention.quadtree import Level
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.structures import ImagePair
 from matcher.training.supervision import CoarseTargets, supervise
 

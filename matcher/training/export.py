@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matcher.checkpoint import load_safetensors, save_safetensors
 from matcher.errors import CheckpointError
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.weights_file import read_weights
 
 PAIRS = "training_pairs"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from matcher.config import config_to_dict
 from matcher.errors import CheckpointError
-from matcher.model import build_matcher
+from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.attempt import Attempt
 from matcher.training.config import RunConfig

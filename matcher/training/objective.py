@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matcher.model import FeatureMatcher
+from matcher.network.model import FeatureMatcher
 from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
 from matcher.training import losses
 from matcher.training.blocks import BlockSupervision

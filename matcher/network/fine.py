@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from matcher.attention.dense import DenseAttention
 from matcher.config import FineConfig
+from matcher.network.transformer import LoFTRBlock, Transformer
 from matcher.structures import CoarseMatches
-from matcher.transformer import LoFTRBlock, Transformer
 
 CHUNK = 4096
 """Matches refined at a time, which bounds the memory of the windows."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from matcher.backbone import LeanMerge
-from matcher.model import FeatureMatcher
+from matcher.network.backbone import LeanMerge
+from matcher.network.model import FeatureMatcher
 
 
 def fold(model: FeatureMatcher) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from matcher.backbone import Backbone
-from matcher.coarse import CoarseMatcher
 from matcher.config import MatcherConfig
-from matcher.fine import FineMatcher
-from matcher.position import PositionEncoding
+from matcher.network.backbone import Backbone
+from matcher.network.coarse import CoarseMatcher
+from matcher.network.fine import FineMatcher
+from matcher.network.position import PositionEncoding
+from matcher.network.transformer import Recording, Transformer, build_transformer
 from matcher.structures import CoarseMatches, FeatureMaps, MatcherOutput
-from matcher.transformer import Recording, Transformer, build_transformer
 
 
 class FeatureMatcher(nn.Module):
