@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from data.compose import plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
-from matcher.checkpoint import load_safetensors
 from matcher.config import MatcherConfig, invalid
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
+from matcher.weights.checkpoint import load_safetensors
 
 DEFAULTS = {"pairs": "40", "size": "480x640", "photos": "", "seed": "5"}
 

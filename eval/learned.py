@@ -9,9 +9,9 @@ from torch import Tensor
 
 from eval.classical import as_gray
 from matcher.predictor import load_matcher
-from matcher.registry import resolve
 from matcher.structures import Matches
-from matcher.weights_file import sha256_of
+from matcher.weights.hub import resolve
+from matcher.weights.safetensors_file import sha256_of
 
 
 class QuadMatch:

@@ -23,9 +23,9 @@ from matcher.geometry.robust import (
 from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
-from matcher.registry import resolve
 from matcher.storage import ImageRecord, MatchRecord
-from matcher.weights_file import sha256_of
+from matcher.weights.hub import resolve
+from matcher.weights.safetensors_file import sha256_of
 
 
 @dataclass(frozen=True)

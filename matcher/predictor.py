@@ -11,7 +11,6 @@ from itertools import islice
 import torch
 
 from matcher import runtime
-from matcher.checkpoint import load_safetensors
 from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.images.load import ImageSource
@@ -24,9 +23,10 @@ from matcher.images.preprocess import (
 )
 from matcher.network.fuse import fold
 from matcher.network.model import FeatureMatcher
-from matcher.registry import resolve
 from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches
+from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.hub import resolve
 
 Pair = (
     tuple[ImageSource, ImageSource]

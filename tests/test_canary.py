@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from matcher.canary import canary_pair, largest_difference, readings
-from matcher.checkpoint import load_safetensors, main, save_safetensors, selftest
 from matcher.config import COMPACT
 from matcher.errors import CheckpointError
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.registry import resolve
-from matcher.weights_file import Weights, read_weights, write_weights
+from matcher.weights.checkpoint import load_safetensors, main, save_safetensors, selftest
+from matcher.weights.hub import resolve
+from matcher.weights.safetensors_file import Weights, read_weights, write_weights
+from matcher.weights.selftest import canary_pair, largest_difference, readings
 
 
 @pytest.fixture(scope="module")

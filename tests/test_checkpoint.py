@@ -14,7 +14,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from matcher.checkpoint import convert, load_safetensors, main, override, save_safetensors
 from matcher.config import (
     BackboneConfig,
     CoarseConfig,
@@ -22,10 +21,11 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
-from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, UsageError
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.weights_file import read_weights, sha256_of
+from matcher.weights.checkpoint import convert, load_safetensors, main, override, save_safetensors
+from matcher.weights.convert import config_from_official, infer_config, rename_tensors
+from matcher.weights.safetensors_file import read_weights, sha256_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CKPT = GOLDEN / "loftr_quadtree_b_small.ckpt"
@@ -437,7 +437,14 @@ def test_the_commands_report_in_one_line(
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(hostile.state(hostile.Call(print, "hello")))
-    command = [sys.executable, "-m", "matcher.checkpoint", "convert", "x.ckpt", "x.safetensors"]
+    command = [
+        sys.executable,
+        "-m",
+        "matcher.weights.checkpoint",
+        "convert",
+        "x.ckpt",
+        "x.safetensors",
+    ]
     root = str(Path(__file__).resolve().parents[1])
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": root}, check=False

@@ -39,12 +39,12 @@ from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import Shard, find_shards, read_shard, status_text
 from matcher.batch.sources import neighbours
 from matcher.batch.space import needed_bytes, size_text
-from matcher.checkpoint import save_safetensors
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
 from matcher.network.model import build_matcher
 from matcher.options import build_options
 from matcher.predictor import load_matcher
+from matcher.weights.checkpoint import save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
 Outcome = tuple[int, str, str]

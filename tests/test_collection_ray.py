@@ -17,8 +17,8 @@ from test_model import TINY
 
 import match
 from matcher.batch.run import open_run
-from matcher.checkpoint import save_safetensors
 from matcher.network.model import build_matcher
+from matcher.weights.checkpoint import save_safetensors
 
 
 def descendants(pid: int) -> list[int]:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from matcher.checkpoint import convert, load_safetensors
-from matcher.conversion import config_from_official
 from matcher.network.model import FeatureMatcher
+from matcher.weights.checkpoint import convert, load_safetensors
+from matcher.weights.convert import config_from_official
 
 GOLDEN = Path(__file__).parent / "golden"
 Arrays = dict[str, np.ndarray]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.checkpoint import convert, load_safetensors
 from matcher.network.model import FeatureMatcher
+from matcher.weights.checkpoint import convert, load_safetensors
 
 THRESHOLD = 1e-6
 Matcher = tuple[FeatureMatcher, kornia.feature.LoFTR]

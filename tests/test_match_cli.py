@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 import match
-from matcher.checkpoint import save_safetensors
 from matcher.config import COMPACT
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.storage import read_matches
-from matcher.weights_file import sha256_of
+from matcher.weights.checkpoint import save_safetensors
+from matcher.weights.safetensors_file import sha256_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / f"demo{i}.jpg") for i in (0, 1)]

@@ -12,12 +12,13 @@ import pytest
 import torch
 from kornia.feature.loftr.loftr import urls as kornia_urls
 
-from matcher import download, load_matcher, registry
-from matcher.checkpoint import load_safetensors, override
+from matcher import load_matcher
 from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, MatcherError, StorageError, UsageError
-from matcher.registry import PUBLISHED, Published, resolve
-from matcher.weights_file import sha256_of
+from matcher.weights import download, hub
+from matcher.weights.checkpoint import load_safetensors, override
+from matcher.weights.hub import PUBLISHED, Published, resolve
+from matcher.weights.safetensors_file import sha256_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CKPT = (GOLDEN / "loftr_quadtree_b_small.ckpt").read_bytes()
@@ -292,7 +293,7 @@ def test_a_checkpoint_by_path_is_converted_once(
         made.append((source, overrides))
         shutil.copy(source, target)
 
-    monkeypatch.setattr(registry, "convert", convert)
+    monkeypatch.setattr(hub, "convert", convert)
     path = tmp_path / "mine.ckpt"
     path.write_bytes(CKPT)
     target = resolve(path)

@@ -13,10 +13,10 @@ import hostile
 import pytest
 import torch
 
-from matcher.archive import read_tensors
-from matcher.checkpoint import override
 from matcher.config import COMPACT, config_to_dict
 from matcher.errors import CheckpointError, UsageError
+from matcher.weights.checkpoint import override
+from matcher.weights.torch_archive import read_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -20,8 +20,8 @@ from matcher.batch.sources import find_pairs
 from matcher.batch.space import free_bytes, needed_bytes, size_text
 from matcher.errors import UsageError
 from matcher.files import write_atomically
-from matcher.registry import resolve
-from matcher.weights_file import sha256_of
+from matcher.weights.hub import resolve
+from matcher.weights.safetensors_file import sha256_of
 
 Tell = Callable[[str], None]
 PACKED, FAILURES, LOG = "packed.h5", "failures.tsv", "run.log"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matcher.checkpoint import load_safetensors, save_safetensors
 from matcher.errors import CheckpointError
 from matcher.network.model import FeatureMatcher
-from matcher.weights_file import read_weights
+from matcher.weights.checkpoint import load_safetensors, save_safetensors
+from matcher.weights.safetensors_file import read_weights
 
 PAIRS = "training_pairs"
 
@@ -21,7 +21,7 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
     """Load weights of the same architecture into `model`; returns the pairs they have seen.
 
     Raises:
-        UsageError, CheckpointError: as `matcher.checkpoint.load_safetensors`, or the file holds
+        UsageError, CheckpointError: as `matcher.weights.checkpoint.load_safetensors`, or the file holds
             another architecture.
     """
     source = load_safetensors(path)

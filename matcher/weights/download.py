@@ -15,9 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from matcher.archive import MAX_FILE_BYTES
 from matcher.errors import CheckpointError, StorageError
-from matcher.weights_file import sha256_of
+from matcher.weights.safetensors_file import sha256_of
+from matcher.weights.torch_archive import MAX_FILE_BYTES
 
 ATTEMPTS = 3
 PAUSE = 1.0

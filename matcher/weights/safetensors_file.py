@@ -14,10 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from matcher.archive import MAX_FILE_BYTES
 from matcher.errors import CheckpointError, UsageError
 from matcher.files import write_atomically
-from matcher.unpickle import MAX_TENSORS
+from matcher.weights.torch_archive import MAX_FILE_BYTES
+from matcher.weights.unpickle import MAX_TENSORS
 
 MAX_HEADER_BYTES = 10 * 2**20
 

@@ -1,8 +1,8 @@
 """Weights on disk: safetensors with the configuration beside them, loaded strictly.
 
-    python -m matcher.checkpoint convert IN.ckpt OUT.safetensors [--config official.json]
-    python -m matcher.checkpoint info FILE.safetensors
-    python -m matcher.checkpoint selftest FILE.safetensors
+    python -m matcher.weights.checkpoint convert IN.ckpt OUT.safetensors [--config official.json]
+    python -m matcher.weights.checkpoint info FILE.safetensors
+    python -m matcher.weights.checkpoint selftest FILE.safetensors
 
 Nothing that a file holds is ever run: no pickle, no class named by a file.
 """
@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcher.archive import read_tensors
-from matcher.canary import TOLERANCE, largest_difference, readings
 from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
-from matcher.conversion import config_from_official, infer_config, rename_tensors
 from matcher.errors import CheckpointError, MatcherError, UsageError
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.weights_file import (
+from matcher.weights.convert import config_from_official, infer_config, rename_tensors
+from matcher.weights.safetensors_file import (
     Weights,
     read_weights,
     require_finite,
     sha256_of,
     write_weights,
 )
+from matcher.weights.selftest import TOLERANCE, largest_difference, readings
+from matcher.weights.torch_archive import read_tensors
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
@@ -86,10 +86,10 @@ def selftest(path: Path | str) -> float:
     """How far what the weights compute now is from what they computed when they were saved.
 
     Returns:
-        The largest relative difference of the readings of `matcher.canary`.
+        The largest relative difference of the readings of `matcher.weights.selftest`.
 
     Raises:
-        CheckpointError: more than `matcher.canary.TOLERANCE`, or nothing to compare with (E509);
+        CheckpointError: more than `matcher.weights.selftest.TOLERANCE`, or nothing to compare with (E509);
             else as `load_safetensors`.
     """
     path = Path(path)
@@ -146,7 +146,7 @@ def convert(
 
     Raises:
         UsageError: there is no such file (E111), or `target` has another suffix.
-        CheckpointError: as `matcher.archive.read_tensors`, or the tensors do not fit (E502).
+        CheckpointError: as `matcher.weights.torch_archive.read_tensors`, or the tensors do not fit (E502).
         StorageError: `target` cannot be written (E401).
     """
     source = Path(source)
@@ -272,7 +272,7 @@ def _selftest_command(arguments: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit codes are those of `matcher.errors`."""
-    parser = argparse.ArgumentParser(prog="python -m matcher.checkpoint")
+    parser = argparse.ArgumentParser(prog="python -m matcher.weights.checkpoint")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     convert_parser = commands.add_parser("convert", help="a published checkpoint to safetensors")
     convert_parser.add_argument("source", type=Path, metavar="IN.ckpt")

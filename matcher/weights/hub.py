@@ -14,11 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from matcher.checkpoint import convert
-from matcher.download import download, require_sha256, set_aside
 from matcher.errors import CheckpointError, StorageError, UsageError
 from matcher.files import write_atomically
-from matcher.weights_file import sha256_of
+from matcher.weights.checkpoint import convert
+from matcher.weights.download import download, require_sha256, set_aside
+from matcher.weights.safetensors_file import sha256_of
 
 BUNDLED = {"compact": Path(__file__).parent / "weights" / "compact.safetensors"}
 CONVERSION = 1

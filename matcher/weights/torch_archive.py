@@ -1,6 +1,6 @@
 """Read the weights of a torch checkpoint, a zip of one pickle and the raw bytes of its storages.
 
-The pickle is read by `matcher.unpickle`, which runs nothing. Only the storages of the state dict
+The pickle is read by `matcher.weights.unpickle`, which runs nothing. Only the storages of the state dict
 are read, and each tensor is checked to lie inside its bytes.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matcher.errors import CheckpointError, UsageError
-from matcher.unpickle import TensorView, unpickle_state_dict
+from matcher.weights.unpickle import TensorView, unpickle_state_dict
 
 MAX_FILE_BYTES = 2 * 2**30
 MAX_PICKLE_BYTES = 16 * 2**20

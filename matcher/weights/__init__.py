@@ -1,0 +1,1 @@
+"""Weights: names to files, downloads, checkpoints and their checks."""
