@@ -169,7 +169,7 @@ def match_pair(path0: str, path1: str, options: MatchOptions) -> None:
     """Match, write the results and print what was done."""
     from matcher.drawing import write_picture
     from matcher.pair import draw_pair, match_files
-    from matcher.storage import write_matches
+    from matcher.results.record import write_matches
 
     result = match_files(path0, path1, options, version=version())
     record = result.record

@@ -20,7 +20,7 @@ import numpy as np
 from numpy._core import multiarray
 
 from matcher.errors import StorageError, UsageError
-from matcher.formats import BROKEN, require_npz
+from matcher.results.formats import BROKEN, require_npz
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK"
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

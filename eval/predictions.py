@@ -31,7 +31,7 @@ from eval.pairs import Benchmark, EvalPair
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
-from matcher.storage import ImageRecord, MatchRecord, read_matches, write_matches
+from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.structures import Matches
 
 FORMAT = 2

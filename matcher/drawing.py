@@ -30,7 +30,7 @@ from matcher.canvas import (
 )
 from matcher.config import invalid
 from matcher.files import write_atomically
-from matcher.formats import PICTURE_SUFFIXES
+from matcher.results.formats import PICTURE_SUFFIXES
 from matcher.structures import Matches
 
 ORANGE, BLUE = (255, 150, 20), (0, 105, 235)

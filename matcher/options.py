@@ -18,7 +18,7 @@ from matcher.config import (
     require_range,
 )
 from matcher.errors import UsageError
-from matcher.formats import FORMATS, PICTURE_SUFFIXES
+from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
 
 T = TypeVar("T")
 GEOMETRIES = ("none", "homography", "fundamental", "essential")

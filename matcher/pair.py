@@ -23,7 +23,7 @@ from matcher.geometry.robust import (
 from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
-from matcher.storage import ImageRecord, MatchRecord
+from matcher.results.record import ImageRecord, MatchRecord
 from matcher.weights.hub import resolve
 from matcher.weights.safetensors_file import sha256_of
 

@@ -20,7 +20,7 @@ import PIL
 from matcher.drawing import draw_coverage, draw_matches
 from matcher.geometry.robust import estimate_fundamental, estimate_homography
 from matcher.predictor import Predictor, load_matcher
-from matcher.storage import ImageRecord, MatchRecord
+from matcher.results.record import ImageRecord, MatchRecord
 from matcher.structures import Matches
 
 WEIGHTS = ("compact", "outdoor", "indoor")

@@ -14,7 +14,7 @@ from matcher.attention_drawing import draw_attention
 from matcher.attention_map import trace_attention
 from matcher.drawing import write_picture
 from matcher.errors import MatcherError
-from matcher.storage import write_matches
+from matcher.results.record import write_matches
 from matcher.web import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets"

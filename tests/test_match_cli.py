@@ -20,7 +20,7 @@ from PIL import Image
 import match
 from matcher.config import COMPACT
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.storage import read_matches
+from matcher.results.record import read_matches
 from matcher.weights.checkpoint import save_safetensors
 from matcher.weights.safetensors_file import sha256_of
 

@@ -21,8 +21,8 @@ from data.index import read_arrays
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically
-from matcher.formats import SEAL_BYTES, sealed
-from matcher.storage import ImageRecord, MatchRecord, read_matches, write_matches
+from matcher.results.formats import SEAL_BYTES, sealed
+from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.structures import Matches
 
 SUFFIXES = [".h5", ".hdf5", ".npz", ".csv", ".json", ".H5"]

@@ -14,7 +14,7 @@ import numpy as np
 from matcher.batch.names import Root, decode_name, encode_name
 from matcher.batch.pairlist import PairList
 from matcher.errors import StorageError, UsageError
-from matcher.formats import BROKEN, require_npz
+from matcher.results.formats import BROKEN, require_npz
 
 SCHEMA = "quadmatch-run/1"
 SHOWN = 10

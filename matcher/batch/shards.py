@@ -24,7 +24,7 @@ import numpy as np
 
 from matcher.errors import StorageError
 from matcher.files import write_atomically
-from matcher.formats import MAX_FILE_BYTES, hdf5_array
+from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch-shard/1"

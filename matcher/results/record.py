@@ -17,7 +17,7 @@ import torch
 from matcher.config import invalid
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically
-from matcher.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
+from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch/1"
