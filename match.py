@@ -167,7 +167,7 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
 
 def match_pair(path0: str, path1: str, options: MatchOptions) -> None:
     """Match, write the results and print what was done."""
-    from matcher.drawing import write_picture
+    from matcher.drawing.matches import write_picture
     from matcher.pair import draw_pair, match_files
     from matcher.results.record import write_matches
 

@@ -13,7 +13,7 @@ from eval.metrics import warp
 from eval.pairs import EvalPair
 from eval.predictions import Prediction
 from eval.runner import Evaluation
-from matcher.drawing import draw_matches, write_picture
+from matcher.drawing.matches import draw_matches, write_picture
 from matcher.errors import MatcherError
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import read_rgb

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eval.callback import model_of
-from matcher.drawing import draw_matches, write_picture
+from matcher.drawing.matches import draw_matches, write_picture
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.structures import ImagePair

@@ -25,7 +25,7 @@ from eval.frames import conversion, resized
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, read_pairs_with_gt
 from matcher.config import require_positive
-from matcher.drawing import write_picture
+from matcher.drawing.matches import write_picture
 from matcher.errors import StorageError, UsageError
 from matcher.images.load import read_rgb
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from matcher.config import MatcherConfig, config_to_dict
-from matcher.drawing import draw_coverage, draw_matches, draw_overlay, draw_warp
+from matcher.drawing.matches import draw_coverage, draw_matches, draw_overlay, draw_warp
 from matcher.geometry.epipolar import epipolar_error
 from matcher.geometry.robust import (
     Estimator,

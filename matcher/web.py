@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from matcher.drawing import draw_coverage, draw_matches
+from matcher.drawing.matches import draw_coverage, draw_matches
 from matcher.geometry.robust import estimate_fundamental, estimate_homography
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-from matcher.attention_drawing import draw_attention
-from matcher.attention_map import trace_attention
-from matcher.drawing import write_picture
+from matcher.drawing.attention import draw_attention
+from matcher.drawing.attention_trace import trace_attention
+from matcher.drawing.matches import write_picture
 from matcher.errors import MatcherError
 from matcher.results.record import write_matches
 from matcher.web import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show

@@ -5,13 +5,20 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import matcher.confidence_map
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import matcher.confidence_map
-from matcher.attention_drawing import (
+from matcher.config import (
+    BackboneConfig,
+    CoarseConfig,
+    FineConfig,
+    MatcherConfig,
+    TransformerConfig,
+)
+from matcher.drawing.attention import (
     animate_descent,
     draw_attention,
     draw_blocks,
@@ -19,20 +26,13 @@ from matcher.attention_drawing import (
     draw_point,
     write_animation,
 )
-from matcher.attention_map import (
+from matcher.drawing.attention_trace import (
     AttentionTrace,
     Blocks,
     block_boxes,
+    confidence_row,
     raster_of_quad,
     trace_attention,
-)
-from matcher.confidence_map import confidence_row
-from matcher.config import (
-    BackboneConfig,
-    CoarseConfig,
-    FineConfig,
-    MatcherConfig,
-    TransformerConfig,
 )
 from matcher.errors import UsageError
 from matcher.images.load import load_image

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from matcher.canvas import BACKGROUND, VERMILION, arrange, as_rgb, palette
-from matcher.drawing import (
+from matcher.drawing.canvas import BACKGROUND, VERMILION, arrange, as_rgb, palette
+from matcher.drawing.matches import (
     coverage,
     draw_coverage,
     draw_matches,

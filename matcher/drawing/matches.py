@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from matcher.canvas import (
+from matcher.config import invalid
+from matcher.drawing.canvas import (
     MAX_PANEL,
     VERMILION,
     Legend,
@@ -28,7 +29,6 @@ from matcher.canvas import (
     unit,
     with_legend,
 )
-from matcher.config import invalid
 from matcher.files import write_atomically
 from matcher.results.formats import PICTURE_SUFFIXES
 from matcher.structures import Matches

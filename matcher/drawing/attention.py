@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from matcher.attention_map import AttentionTrace, Blocks
-from matcher.canvas import (
+from matcher.config import invalid
+from matcher.drawing.attention_trace import AttentionTrace, Blocks
+from matcher.drawing.canvas import (
     BACKGROUND,
     VERMILION,
     Legend,
@@ -23,7 +24,6 @@ from matcher.canvas import (
     unit,
     with_legend,
 )
-from matcher.config import invalid
 from matcher.files import write_atomically
 
 GAP = 8

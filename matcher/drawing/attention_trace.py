@@ -7,21 +7,25 @@ and the confidence of every cell of image 1. All answers are `Blocks` in origina
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from matcher.attention.pyramid import MapSize, to_quad
-from matcher.attention_record import LayerTrace, record_layers
-from matcher.confidence_map import confidence_row
+from matcher.attention.quadtree import Level, QuadTreeAttention
 from matcher.config import invalid
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import NetworkInput, PreparedPair
+from matcher.network.coarse import CoarseMatcher
+from matcher.network.dual_softmax import BLOCK_ELEMENTS
 from matcher.network.model import FeatureMatcher
+from matcher.network.transformer import Recording
 from matcher.predictor import Predictor
 
 
@@ -266,3 +270,117 @@ def trace_attention(
         expected = f"0 to look at the attention of images of {max(pair.input0.image.size)} pixels"
         raise invalid("coarsest_cells", transformer.coarsest_cells, expected)
     return AttentionTrace(model, pair, layers, coarse0, coarse1)
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """One attention call of image 0."""
+
+    name: str
+    """``self`` or ``cross``"""
+    query: Tensor
+    """(H, L, D) in raster order; key (H, S, D) likewise"""
+    key: Tensor
+    levels: tuple[Level, ...]
+    """Coarsest first; empty where the attention has no levels."""
+    weights: tuple[float, ...]
+    """Share of each level in the message."""
+    rest_only: bool
+    """Blocks that are opened add nothing themselves (variant A)."""
+
+
+def record_layers(
+    model: FeatureMatcher, coarse: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]
+) -> tuple[tuple[LayerTrace, ...], Tensor, Tensor]:
+    """What the layers saw, and the maps of both images after the last.
+
+    Args:
+        model: the matcher.
+        coarse: (1, C, h, w) maps of both images before the position encoding.
+        masks: (1, h, w) bool of valid cells of both.
+    """
+    recording: Recording = []
+    with _projections(model) as inputs:
+        coarse0, coarse1 = model.attend(*coarse, *masks, recording=recording)
+    blocks = zip(model.transformer.names, model.transformer.blocks, strict=True)
+    layers = tuple(
+        _layer_trace(name, block, inputs[2 * i], recording[2 * i])
+        for i, (name, block) in enumerate(blocks)
+    )
+    return layers, coarse0, coarse1
+
+
+@contextmanager
+def _projections(model: FeatureMatcher) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collects the (query, key) maps of every attention call, image 0 then 1, layer by layer."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append((inputs[0], inputs[1]))
+
+    hooks = [
+        module.register_forward_pre_hook(keep)
+        for name, module in model.transformer.named_modules()
+        if name.endswith(".attention")
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _layer_trace(
+    name: str, block: nn.Module, projections: tuple[Tensor, Tensor], levels: list[Level]
+) -> LayerTrace:
+    attention = block.get_submodule("attention")
+    heads = int(getattr(attention, "heads"))  # noqa: B009
+    query, key = (
+        x[0].flatten(1).unflatten(0, (heads, -1)).transpose(1, 2).float().cpu() for x in projections
+    )
+    weights: tuple[float, ...] = (1.0,) * len(levels)
+    learned = attention.level_weights if isinstance(attention, QuadTreeAttention) else None
+    if learned is not None:
+        weights = tuple(learned.softmax(dim=0).tolist())
+    kept = tuple(Level(each.keys[0].cpu(), each.scores[0].float().cpu()) for each in levels)
+    return LayerTrace(name, query, key, kept, weights, bool(levels) and learned is None)
+
+
+@torch.no_grad()
+def confidence_row(
+    matcher: CoarseMatcher,
+    coarse0: Tensor,
+    coarse1: Tensor,
+    cell: int,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+) -> Tensor:
+    """(h1, w1) confidence that a cell of image 0 matches each cell of image 1.
+
+    Equals a row of `CoarseMatcher.log_confidence`. With the dual-softmax only blocks of rows are
+    held at a time; Sinkhorn holds all pairs, as it does when matching.
+
+    Args:
+        matcher: the coarse head.
+        coarse0: (1, C, h0, w0) after the transformer; coarse1: (1, C, h1, w1).
+        cell: raster index of the cell of image 0.
+        mask0: (1, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
+    """
+    size = coarse1.shape[-2:]
+    if matcher.bin_score is not None:
+        return matcher.log_confidence(coarse0, coarse1, mask0, mask1)[0, cell].exp().view(size)
+    scale = coarse0.shape[1] ** -0.5 / math.sqrt(matcher.config.temperature)
+    x0, x1 = (x[0].flatten(1).T.float() * scale for x in (coarse0, coarse1))
+    rows = torch.arange(len(x0), device=x0.device)
+    if mask0 is not None:
+        rows = rows[mask0.flatten()]
+    columns = x0.new_full((len(x1),), -math.inf)
+    for some in rows.split(max(1, BLOCK_ELEMENTS // len(x1))):
+        columns = torch.logaddexp(columns, (x0[some] @ x1.T).logsumexp(dim=0))
+    similarity = x1 @ x0[cell]
+    valid = torch.ones_like(similarity, dtype=torch.bool) if mask1 is None else mask1.flatten()
+    row = similarity.masked_fill(~valid, -math.inf).log_softmax(dim=0)
+    confidence = (row + similarity - columns).exp().masked_fill(~valid, 0.0)
+    if mask0 is not None and not mask0.flatten()[cell]:
+        confidence = torch.zeros_like(confidence)
+    return confidence.view(size)
