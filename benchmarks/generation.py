@@ -23,8 +23,8 @@ from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.runtime import keep_everything
 from matcher.training.config import RunConfig
+from matcher.training.loss.objective import objective
 from matcher.training.module import MatcherModule
-from matcher.training.objective import objective
 from train import precision
 
 PAIRS = 8

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matcher.structures import Matches
 
 _HOMES = {
-    "FeatureMatcher": "matcher.model",
+    "FeatureMatcher": "matcher.network.model",
     "MatcherConfig": "matcher.config",
     "Matches": "matcher.structures",
     "Predictor": "matcher.predictor",
-    "build_matcher": "matcher.model",
+    "build_matcher": "matcher.network.model",
     "load_matcher": "matcher.predictor",
 }
 

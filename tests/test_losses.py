@@ -11,9 +11,9 @@ from matcher.attention.quadtree import QuadTreeAttention
 from matcher.config import CoarseConfig
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import expectation
-from matcher.training.blocks import Call, block_loss, pyramid_block_loss, swap, true_blocks
-from matcher.training.likelihood import true_log_confidence
-from matcher.training.losses import fine_loss, focal_loss, found, heat_loss, positives_loss
+from matcher.training.loss.levels import Call, block_loss, pyramid_block_loss, swap, true_blocks
+from matcher.training.loss.likelihood import true_log_confidence
+from matcher.training.loss.terms import fine_loss, focal_loss, found, heat_loss, positives_loss
 from matcher.training.supervision import CoarseTargets, FineTargets
 
 

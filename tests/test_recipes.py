@@ -12,7 +12,7 @@ import train as program
 from data.compose import compose
 from matcher.config import MatcherConfig, config_from_dict
 from matcher.training.config import RunConfig
-from matcher.training.schedule import scaled
+from matcher.training.optim import scaled
 
 SMALL = [
     "model.backbone.initial_dim=16",

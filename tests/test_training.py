@@ -26,13 +26,11 @@ from matcher.structures import ImagePair
 from matcher.training import checkpointing
 from matcher.training.callbacks import Keeper
 from matcher.training.config import OptimConfig, RunConfig
-from matcher.training.ema import averaged_copy, update_average
 from matcher.training.export import export_weights, load_weights
-from matcher.training.guard import DivergedError, NonFiniteGuard
+from matcher.training.loss.objective import objective, sample_matches
 from matcher.training.module import MatcherModule
-from matcher.training.objective import objective, sample_matches
-from matcher.training.repro import load_step
-from matcher.training.schedule import lr_factor, scaled
+from matcher.training.nonfinite import DivergedError, NonFiniteGuard, load_step
+from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 from matcher.training.supervision import supervise
 
 

@@ -16,12 +16,10 @@ from matcher.config import config_to_dict
 from matcher.errors import CheckpointError
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
-from matcher.training.attempt import Attempt
 from matcher.training.config import RunConfig
-from matcher.training.ema import averaged_copy, update_average
-from matcher.training.guard import DivergedError, NonFiniteGuard
-from matcher.training.objective import Objective, objective
-from matcher.training.schedule import lr_factor, scaled
+from matcher.training.loss.objective import Objective, objective
+from matcher.training.nonfinite import Attempt, DivergedError, NonFiniteGuard
+from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 
 
 class MatcherModule(pl.LightningModule):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from matcher.network.model import FeatureMatcher
 from matcher.structures import CoarseMatches, FeatureMaps, ImagePair
-from matcher.training import losses
-from matcher.training.blocks import BlockSupervision
 from matcher.training.config import LossConfig
-from matcher.training.likelihood import true_log_confidence
-from matcher.training.losses import LossTerms
+from matcher.training.loss import terms
+from matcher.training.loss.levels import BlockSupervision
+from matcher.training.loss.likelihood import true_log_confidence
+from matcher.training.loss.terms import LossTerms
 from matcher.training.supervision import CoarseTargets, FineTargets, supervise
 
 
@@ -42,8 +42,8 @@ def objective(model: FeatureMatcher, pair: ImagePair, loss: LossConfig) -> Objec
     cells, chosen = sample_matches(coarse, fine, loss.fine_samples)
     heat = model.fine.heat(features0.fine, features1.fine, coarse0, coarse1, *cells[:3])
     offset, deviation = model.fine.locate(heat)
-    fine_term = losses.fine_loss(offset, deviation, chosen)
-    heat_term = losses.heat_loss(heat, chosen)
+    fine_term = terms.fine_loss(offset, deviation, chosen)
+    heat_term = terms.heat_loss(heat, chosen)
     block_term = blocks.loss(coarse_term)
     total = (
         loss.coarse_weight * coarse_term
@@ -72,10 +72,10 @@ def coarse_loss(
         )
         return -true.sum() / max(true.numel(), 1), partner == targets.index1
     log_confidence = model.coarse.log_confidence(coarse0, coarse1, mask0, mask1)
-    correct = losses.found(log_confidence.detach(), targets)
+    correct = terms.found(log_confidence.detach(), targets)
     if loss.coarse == "positives":
-        return losses.positives_loss(log_confidence, targets), correct
-    return losses.focal_loss(
+        return terms.positives_loss(log_confidence, targets), correct
+    return terms.focal_loss(
         log_confidence, targets, alpha=loss.focal_alpha, gamma=loss.focal_gamma
     ), correct
 

@@ -1,0 +1,111 @@
+"""Steps whose loss or gradient is not finite: retried, skipped, counted, and kept to look at."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from matcher.errors import MatcherError
+from matcher.structures import ImagePair, PairGeometry
+
+
+def save_step(
+    path: Path, weights: dict[str, Tensor], pair: ImagePair, seed: int, config: dict[str, Any]
+) -> None:
+    """Write what `load_step` reads; plain types only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu() for k, v in weights.items()}
+    torch.save({"weights": state, "pair": _plain(pair), "seed": seed, "config": config}, path)
+
+
+def load_step(path: Path) -> tuple[dict[str, Tensor], ImagePair, int, dict[str, Any]]:
+    """Weights, batch, seed and config of a saved step."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    values = dict(saved["pair"])
+    if values["geometry"] is not None:
+        values["geometry"] = PairGeometry(**values["geometry"])
+    values["names"] = tuple((a, b) for a, b in values["names"])
+    return saved["weights"], ImagePair(**values), saved["seed"], saved["config"]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+WINDOW = 1000
+ALLOWED = 10
+"""Bad steps in the last `WINDOW`: 1%, and so also the most that may follow each other."""
+
+
+class DivergedError(MatcherError):
+    """Training does not converge: too many steps with a loss or gradient that is not finite."""
+
+    exit_code = 1
+
+
+class NonFiniteGuard:
+    """Counts the steps that were skipped."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._bad: deque[int] = deque()
+
+    def bad(self, step: int) -> bool:
+        """Count step `step` as skipped; True if the run must stop."""
+        self.total += 1
+        self._bad.append(step)
+        while self._bad[0] <= step - WINDOW:
+            self._bad.popleft()
+        return len(self._bad) > ALLOWED
+
+    def state(self) -> dict[str, object]:
+        return {"total": self.total, "bad": list(self._bad)}
+
+    def restore(self, state: dict) -> None:
+        self.total = int(state["total"])
+        self._bad = deque(int(step) for step in state["bad"])
+
+
+@dataclass
+class Attempt:
+    """One optimiser step, which may consist of several batches."""
+
+    buffers: list[Tensor] = field(default_factory=list)
+    """Of the model before the step; empty until it has begun."""
+    pair: ImagePair | None = None
+    """The first batch whose loss is not finite, otherwise the latest."""
+    seed: int = 0
+    """Of the draws of that batch."""
+    faulty: bool = False
+    """A loss of the step is not finite."""
+
+    def begin_batch(self, model: nn.Module, pair: ImagePair, seed: int) -> None:
+        """Note the batch, and the buffers if it is the first one."""
+        if not self.buffers:
+            self.buffers = [b.clone() for b in model.buffers()]
+        if not self.faulty:
+            self.pair, self.seed = pair, seed
+
+    def end_batch(self, loss: Tensor) -> None:
+        self.faulty = self.faulty or not bool(torch.isfinite(loss))
+
+    def undo(self, model: nn.Module) -> None:
+        """Give the model the buffers that it had before."""
+        for buffer, before in zip(model.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
+
+    def save(self, path: Path, model: nn.Module, config: dict[str, Any]) -> None:
+        """Write the file that brings the batch at fault back."""
+        if self.pair is not None:
+            save_step(path, model.state_dict(), self.pair, self.seed, config)
