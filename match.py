@@ -20,7 +20,7 @@ from matcher.options import PATHS, MatchOptions, options_from, require_known
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = ("pairs=", "pack=", "verify=")
-"""How the words of a program for collections begin; see `matcher.batch.program`."""
+"""How the words of a program for collections begin; see `matcher.batch.cli`."""
 FLAGS = ("--help", "-h", "--version", "--debug")
 USAGE = """\
 usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
@@ -80,7 +80,7 @@ def run(words: list[str]) -> int:
     while words and words[0] == "--debug":
         words = words[1:]
     if words and words[0].startswith(COMMANDS):
-        from matcher.batch.program import run_collection
+        from matcher.batch.cli import run_collection
 
         return run_collection(
             [w for w in words if w != "--debug"], read_values, describe, version()

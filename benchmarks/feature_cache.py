@@ -22,9 +22,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from matcher.batch.engine import ShardMatcher  # noqa: E402
-from matcher.batch.images import ImageFeatures  # noqa: E402
+from matcher.batch.feature_cache import ImageFeatures  # noqa: E402
 from matcher.batch.shards import MATCHES, Shard  # noqa: E402
+from matcher.batch.worker import ShardMatcher  # noqa: E402
 from matcher.predictor import Predictor, load_matcher  # noqa: E402
 
 DEFAULTS = {"images": 21, "side": 256, "rounds": 3}

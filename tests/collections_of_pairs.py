@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from matcher.batch.engine import Task
 from matcher.batch.manifest import ImageFiles, Manifest
-from matcher.batch.pairlist import PairList
+from matcher.batch.pairs import PairList
 from matcher.batch.run import Run, start_run
 from matcher.batch.shards import DUPLICATE, Shard
+from matcher.batch.worker import Task
 from matcher.structures import Matches
 
 

@@ -27,18 +27,17 @@ from test_model import TINY
 import match
 from data.compose import compose
 from matcher.batch import collection
-from matcher.batch.engine import ShardMatcher, run_local, task_of
-from matcher.batch.images import ImageFeatures
+from matcher.batch.disk import needed_bytes, size_text
+from matcher.batch.export.packed import verify
+from matcher.batch.feature_cache import ImageFeatures
+from matcher.batch.image_names import Root
 from matcher.batch.manifest import ImageFiles, Manifest
-from matcher.batch.names import Root
 from matcher.batch.options import EXPORTS, CollectionOptions
-from matcher.batch.pack import verify
-from matcher.batch.pairlist import PairList
+from matcher.batch.pairs import PairList, neighbours
 from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import Shard, find_shards, read_shard, status_text
-from matcher.batch.sources import neighbours
-from matcher.batch.space import needed_bytes, size_text
+from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
 from matcher.network.model import build_matcher

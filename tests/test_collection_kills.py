@@ -21,10 +21,10 @@ from collections_of_pairs import Stub, stub_result, stub_run
 
 import match
 from matcher.batch import run as run_module
-from matcher.batch.engine import run_local
-from matcher.batch.pack import pack, verify
+from matcher.batch.export.packed import pack, verify
 from matcher.batch.run import locked, open_run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, OK, Shard
+from matcher.batch.worker import run_local
 from matcher.errors import MatcherError, UsageError
 
 KILLED = 128 + signal.SIGKILL

@@ -15,11 +15,11 @@ import pytest
 from collections_of_pairs import run_of
 from PIL import Image
 
-from matcher.batch import merge
-from matcher.batch.colmap import export_colmap
-from matcher.batch.hloc import export_hloc, pair_key
-from matcher.batch.merge import merged_keypoints, one_to_one, pair_matches
-from matcher.batch.names import Root
+from matcher.batch.export import keypoints
+from matcher.batch.export.colmap import export_colmap
+from matcher.batch.export.hloc import export_hloc, pair_key
+from matcher.batch.export.keypoints import merged_keypoints, one_to_one, pair_matches
+from matcher.batch.image_names import Root
 from matcher.batch.run import Run
 from matcher.errors import StorageError, UsageError, require_extra
 
@@ -79,7 +79,7 @@ def random_run(folder: Path, images: int, matches: int) -> Run:
 def test_merging_is_one_keypoint_a_cell_and_close_to_the_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: int
 ) -> None:
-    monkeypatch.setattr(merge, "SCRATCH_POINTS", points)
+    monkeypatch.setattr(keypoints, "SCRATCH_POINTS", points)
     run = random_run(tmp_path / "run", 4, 1000)
     with merged_keypoints(run, 3.0) as merged:
         found = [merged.keypoints(image)[0] for image in range(4)]
@@ -99,7 +99,7 @@ def test_exports_hold_few_matches_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 times the matches take little more memory."""
-    monkeypatch.setattr(merge, "SCRATCH_POINTS", 10_000)
+    monkeypatch.setattr(keypoints, "SCRATCH_POINTS", 10_000)
     peaks = []
     for images in (6, 101):
         run = random_run(tmp_path / str(images), images, 4000)
@@ -108,7 +108,7 @@ def test_exports_hold_few_matches_at_a_time(
         export_hloc(run, Root(str(tmp_path)), 1.0)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    stored = 100 * 4000 * merge.BYTES_A_MATCH
+    stored = 100 * 4000 * keypoints.BYTES_A_MATCH
     assert peaks[1] - peaks[0] < stored / 4
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_while_merging_is_a_storage_error(
         def write(self, data: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(merge, "_scratch", lambda folder: Full())
+    monkeypatch.setattr(keypoints, "_scratch", lambda folder: Full())
     run = random_run(tmp_path / "run", 3, 10)
     with pytest.raises(StorageError, match=r"E401 .*No space"):
         export_hloc(run, Root(str(tmp_path)), 1.0)

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import match
+from matcher.batch.image_names import Root, decode_name, encode_name
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
-from matcher.batch.names import Root, decode_name, encode_name
-from matcher.batch.pairlist import PairList, read_pairs
-from matcher.batch.sources import find_pairs, image_names, neighbours
+from matcher.batch.pairs import PairList, find_pairs, image_names, neighbours, read_pairs
 from matcher.errors import UsageError
 
 NAMES = st.one_of(

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from matcher.batch.engine import build_shard_matcher, run_local
+from matcher.batch.disk import free_bytes, needed_bytes, size_text
+from matcher.batch.export.packed import outcome, pack, verify
+from matcher.batch.image_names import Root, encode_name
 from matcher.batch.manifest import ImageFiles, Manifest, shortened
-from matcher.batch.names import Root, encode_name
 from matcher.batch.options import CollectionOptions
-from matcher.batch.pack import outcome, pack, verify
-from matcher.batch.pairlist import PairList
+from matcher.batch.pairs import PairList, find_pairs
 from matcher.batch.progress import Progress, warnings_noted
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
-from matcher.batch.sources import find_pairs
-from matcher.batch.space import free_bytes, needed_bytes, size_text
+from matcher.batch.worker import build_shard_matcher, run_local
 from matcher.errors import UsageError
 from matcher.files import write_atomically
 from matcher.weights.hub import resolve
@@ -106,7 +105,7 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
 
     try:
         if options.engine == "ray":
-            from matcher.batch.cluster import run_ray
+            from matcher.batch.ray import run_ray
 
             run_ray(run, options, root.folder, weights, published)
             return
@@ -150,12 +149,12 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
         pack(run, run.folder / PACKED)
         tell(f"packed    {run.folder / PACKED}")
     elif options.export == "hloc":
-        from matcher.batch.hloc import export_hloc
+        from matcher.batch.export.hloc import export_hloc
 
         for path in export_hloc(run, root, options.merge):
             tell(f"hloc      {path}")
     elif options.export == "colmap":
-        from matcher.batch.colmap import export_colmap
+        from matcher.batch.export.colmap import export_colmap
 
         tell(f"colmap    {export_colmap(run, root, options.merge, options.camera)}")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from matcher.batch.names import Root, decode_name, encode_name
-from matcher.batch.pairlist import PairList
+from matcher.batch.image_names import Root, decode_name, encode_name
+from matcher.batch.pairs import PairList
 from matcher.errors import StorageError, UsageError
 from matcher.results.formats import BROKEN, require_npz
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matcher.batch.sources import SELECTIONS
+from matcher.batch.pairs import SELECTIONS
 from matcher.config import (
     invalid,
     require_choice,

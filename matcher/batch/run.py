@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
-from matcher.batch.pairlist import PairList
+from matcher.batch.pairs import PairList
 from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically

@@ -20,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matcher.batch.names import encode_name
+from matcher.batch.image_names import encode_name
 from matcher.batch.run import Run
 from matcher.batch.shards import MATCHES
 from matcher.errors import StorageError

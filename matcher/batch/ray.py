@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 import matcher
-from matcher.batch.engine import build_shard_matcher, task_of
-from matcher.batch.names import Root
+from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import Shard, decode_shard, encode_shard
+from matcher.batch.worker import build_shard_matcher, task_of
 from matcher.errors import require_extra
 
 MAX_BLOCKS = 10_000

@@ -17,9 +17,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matcher.batch.merge import Merged, merged_keypoints, pair_matches
-from matcher.batch.names import Root
-from matcher.batch.pack import outcome
+from matcher.batch.export.keypoints import Merged, merged_keypoints, pair_matches
+from matcher.batch.export.packed import outcome
+from matcher.batch.image_names import Root
 from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
 from matcher.errors import UsageError

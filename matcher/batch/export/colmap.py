@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from matcher.batch.merge import merged_keypoints, pair_matches
-from matcher.batch.names import Root
+from matcher.batch.export.keypoints import merged_keypoints, pair_matches
+from matcher.batch.image_names import Root
 from matcher.batch.run import Run, make_folder
 from matcher.errors import StorageError, UsageError, require_extra
 from matcher.files import write_atomically

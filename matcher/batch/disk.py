@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from matcher.batch.merge import BYTES_A_MATCH
-from matcher.batch.names import Root
+from matcher.batch.export.keypoints import BYTES_A_MATCH
+from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.images.decode import stored_size

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from matcher.batch.images import ImageFeatures
+from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
