@@ -84,9 +84,9 @@ def test_merging_is_one_keypoint_a_cell_and_close_to_the_points(
     with merged_keypoints(run, 3.0) as merged:
         found = [merged.keypoints(image)[0] for image in range(4)]
         matched = [(pair, merged.matches(pair)[0]) for pair in pair_matches(run)]
-    for keypoints in found:
-        cells = np.floor(keypoints / 3 + 0.5)
-        assert len(np.unique(cells, axis=0)) == len(keypoints)
+    for points_of_image in found:
+        cells = np.floor(points_of_image / 3 + 0.5)
+        assert len(np.unique(cells, axis=0)) == len(points_of_image)
     for pair, index in matched:
         assert len(np.unique(index[:, 0])) == len(np.unique(index[:, 1])) == len(index) > 200
         ends = np.hstack([found[pair.image0][index[:, 0]], found[pair.image1][index[:, 1]]])

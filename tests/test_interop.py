@@ -9,7 +9,7 @@ from test_predictor import noise, tiny_model
 
 from matcher import Predictor
 from matcher.errors import UsageError
-from matcher.interop import KorniaMatcher
+from matcher.interop.kornia import KorniaMatcher
 
 
 def batch(*shapes: tuple[int, int], seed: int = 0) -> torch.Tensor:

@@ -42,7 +42,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(results: Path) -> Iterator[str]:
-    from matcher.web_page import build_page, launch
+    from matcher.web.page import build_page, launch
 
     page = build_page(results)
     _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)

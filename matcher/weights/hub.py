@@ -20,7 +20,7 @@ from matcher.weights.checkpoint import convert
 from matcher.weights.download import download, require_sha256, set_aside
 from matcher.weights.safetensors_file import sha256_of
 
-BUNDLED = {"compact": Path(__file__).parent / "weights" / "compact.safetensors"}
+BUNDLED = {"compact": Path(__file__).parent / "compact.safetensors"}
 CONVERSION = 1
 """Raised when the names or the meaning of converted tensors change, which renews the cache."""
 LOCK_SECONDS = 600

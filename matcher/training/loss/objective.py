@@ -51,8 +51,8 @@ def objective(model: FeatureMatcher, pair: ImagePair, loss: LossConfig) -> Objec
         + loss.heat_weight * heat_term
         + loss.block_weight * block_term
     )
-    terms = LossTerms(total, coarse_term, fine_term, heat_term, block_term)
-    return Objective(terms, correct, coarse, chosen, offset)
+    losses = LossTerms(total, coarse_term, fine_term, heat_term, block_term)
+    return Objective(losses, correct, coarse, chosen, offset)
 
 
 def coarse_loss(

@@ -1,21 +1,12 @@
-"""A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
-
-It listens on 127.0.0.1 alone, takes uploads and no paths. Uploads are deleted within the hour,
-results when their page is left.
-"""
+"""What the web page does with two uploads: match them, filter, fit and draw."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL
 
 from matcher.drawing.matches import draw_coverage, draw_matches
 from matcher.geometry.robust import estimate_fundamental, estimate_homography
@@ -28,8 +19,6 @@ GEOMETRIES = ("none", "fundamental", "homography")
 LOWEST = 0.02
 """Matches below are not kept; the slider filters the others without matching again."""
 MAX_PIXELS = 40_000_000
-MISSING = "needs gradio: pip install 'quadmatch[web]'"
-OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
 
 
 class Found(NamedTuple):
@@ -108,21 +97,3 @@ def show(found: Found, threshold: float, geometry: str) -> Shown:
         numbers,
         record,
     )
-
-
-def main() -> int:
-    """Serve the page until interrupted; returns the exit code."""
-    if find_spec("gradio") is None:
-        sys.stderr.write(f"E210 matcher.web: {MISSING}\n")
-        return 2
-    from matcher.web_page import build_page, launch
-
-    if int(PIL.__version__.split(".")[0]) < 13:
-        sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
-    with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
-        launch(build_page(Path(folder)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

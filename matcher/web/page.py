@@ -15,9 +15,9 @@ from matcher.drawing.attention_trace import trace_attention
 from matcher.drawing.matches import write_picture
 from matcher.errors import MatcherError
 from matcher.results.record import write_matches
-from matcher.web import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show
+from matcher.web.app import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "assets"
+EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 MAX_UPLOAD = "30mb"
 FORGET = 3600
 """Seconds after which uploads are deleted."""

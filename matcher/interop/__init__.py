@@ -1,0 +1,1 @@
+"""Adapters to other packages of the field, one file each."""

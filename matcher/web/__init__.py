@@ -1,0 +1,1 @@
+"""A web page for one pair of images."""

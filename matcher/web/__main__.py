@@ -1,0 +1,35 @@
+"""A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
+
+It listens on 127.0.0.1 alone, takes uploads and no paths. Uploads are deleted within the hour,
+results when their page is left.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import PIL
+
+MISSING = "needs gradio: pip install 'quadmatch[web]'"
+OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
+
+
+def main() -> int:
+    """Serve the page until interrupted; returns the exit code."""
+    if find_spec("gradio") is None:
+        sys.stderr.write(f"E210 matcher.web: {MISSING}\n")
+        return 2
+    from matcher.web.page import build_page, launch
+
+    if int(PIL.__version__.split(".")[0]) < 13:
+        sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
+    with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
+        launch(build_page(Path(folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
