@@ -114,7 +114,7 @@ def read_values(
     The values of `paths` are taken as they are.
     The names are checked here, so that nothing but values of known options reaches Hydra.
     """
-    from data.compose import compose
+    from conf import compose
 
     overrides, verbatim = [], {}
     for word in words:

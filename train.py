@@ -32,7 +32,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from data.compose import compose
+from conf import compose
 from data.datamodule import build_datamodule
 from eval.callback import PoseAUC
 from eval.match_figures import MatchFigures

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 
-from data.compose import compose, plain_options
+from conf import compose, plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import config_from_dict

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from data.compose import compose
+from conf import compose
 from data.datamodule import PairData, build_datamodule, collate
 from data.sources import SOURCES
 from data.stream import PairStream

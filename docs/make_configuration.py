@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.compose import compose  # noqa: E402
+from conf import compose  # noqa: E402
 from data.datamodule import DataConfig  # noqa: E402
 from eval.options import EvalOptions  # noqa: E402
 from matcher.batch.options import CollectionOptions  # noqa: E402

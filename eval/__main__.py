@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.compose import CONF, compose
+from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import MatcherError, UsageError, require_extra
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
-from data.compose import plain_options
+from conf import plain_options
 from data.scene import SceneBatch
 from data.synthetic import SyntheticConfig, SyntheticScenes, render
 from matcher.config import MatcherConfig, invalid

@@ -25,7 +25,7 @@ from PIL import Image
 from test_model import TINY
 
 import match
-from data.compose import compose
+from conf import compose
 from matcher.batch import collection
 from matcher.batch.disk import needed_bytes, size_text
 from matcher.batch.export.packed import verify

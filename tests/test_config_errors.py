@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import match
-from data.compose import compose
+from conf import compose
 from matcher.errors import UsageError
 from matcher.options import MatchOptions, options_from
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from planes import plane_pair
 
-from data.compose import compose
+from conf import compose
 from eval.coverage import main
 from matcher.attention.pyramid import quad_index, to_quad
 from matcher.attention.quadtree import Level

@@ -11,7 +11,7 @@ import pytest
 import torch
 from miniature import megadepth_tree, scannet_tree
 
-from data.compose import compose
+from conf import compose
 from data.datamodule import DataConfig, PairData, build_datamodule
 from data.preview import contact_sheet
 from data.preview import main as preview

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import train as program
 from data import datamodule
-from data.compose import compose
+from conf import compose
 from data.datamodule import PairData, build_datamodule
 from matcher.errors import ImageError
 from matcher.structures import ImagePair

@@ -13,7 +13,7 @@ from planes import SHIFTS, PlaneData, plane_pair, shuffled
 from torch.utils.data import DataLoader, Dataset
 
 import train as program
-from data.compose import compose
+from conf import compose
 from data.quarantine import Quarantined
 from data.stream import PairStream
 from matcher.errors import ImageError

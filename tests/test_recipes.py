@@ -9,7 +9,7 @@ import pytest
 from miniature import megadepth_tree, scannet_tree
 
 import train as program
-from data.compose import compose
+from conf import compose
 from matcher.config import MatcherConfig, config_from_dict
 from matcher.training.config import RunConfig
 from matcher.training.optim import scaled

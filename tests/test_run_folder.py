@@ -10,7 +10,7 @@ from planes import PlaneData
 from pytorch_lightning import Callback
 
 import train as program
-from data.compose import compose
+from conf import compose
 from matcher.config import config_from_dict
 from matcher.errors import CheckpointError, StorageError, UsageError
 from matcher.training import checkpointing

@@ -17,7 +17,7 @@ from planes import PlaneData, plane_pair, shuffled
 from pytorch_lightning import Callback
 
 import train as program
-from data.compose import compose
+from conf import compose
 from data.datamodule import DataConfig
 from data.stream import PairStream
 from matcher.config import COMPACT, MatcherConfig, config_from_dict

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from planes import PlaneData  # noqa: E402
 
 import train as program  # noqa: E402
-from data.compose import compose  # noqa: E402
+from conf import compose  # noqa: E402
 from matcher.training import checkpointing  # noqa: E402
 
 program.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from matcher.errors import UsageError
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parent
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
