@@ -17,8 +17,8 @@ from itertools import pairwise
 import torch
 
 from conf import compose, plain_options
-from data.scene import SceneBatch
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.scene import SceneBatch
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.runtime import keep_everything

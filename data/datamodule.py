@@ -12,12 +12,10 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from data.augment import Augmented
-from data.failure import Failure, Reporting
-from data.quarantine import Quarantined
-from data.sampler import SceneBalanced
-from data.scene import SceneBatch
-from data.sources import (
+from data.corrupt import Failure, Quarantined, Reporting
+from data.order import PairStream, SceneBalanced
+from data.real.augment import Augmented
+from data.real.sources import (
     SOURCES,
     FilesConfig,
     RealPairs,
@@ -25,8 +23,8 @@ from data.sources import (
     training_pairs,
     validation_pairs,
 )
-from data.stream import PairStream
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.scene import SceneBatch
 from matcher.config import (
     config_from_dict,
     invalid,

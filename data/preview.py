@@ -3,7 +3,7 @@
     python -m data.preview output=sheet.png [data=synthetic] [count=24] [key=value ...]
 
 Further words change the data configuration of conf/train.yaml, as in
-`data.synthetic.photos=FOLDER`. Samples that cannot be read are listed beside the sheet, as
+`data._synthetic.photos=FOLDER`. Samples that cannot be read are listed beside the sheet, as
 sheet_corrupt.txt.
 """
 
@@ -19,8 +19,8 @@ import torch
 
 from conf import compose
 from data.datamodule import PairData, build_datamodule, collate
-from data.sources import SOURCES
-from data.stream import PairStream
+from data.order import PairStream
+from data.real.sources import SOURCES
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise

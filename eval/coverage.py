@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from conf import plain_options
-from data.scene import SceneBatch
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig, invalid
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.index import read_arrays, read_scannet_index, read_scene_index
-from data.megadepth import listed_indices, pair_files
+from data.real.index import read_arrays, read_scannet_index, read_scene_index
+from data.real.megadepth import listed_indices, pair_files
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, lines_of, numbers
 from matcher.errors import UsageError

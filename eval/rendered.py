@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import data
-from data.photos import list_photos
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.photos import list_photos
 from eval.frames import conversion, resized
 from eval.options import BenchmarkOptions
 from eval.pairs import EvalPair, read_pairs_with_gt

@@ -10,8 +10,8 @@ import cv2
 import h5py
 import numpy as np
 
-from data.scene import SceneBatch
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.scene import SceneBatch
 from matcher.structures import ImagePair
 
 SCANNET_SCENES = ("scene0000_00", "scene0001_01")

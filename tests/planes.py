@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from data.stream import Key, PairStream
+from data.order import Key, PairStream
 from matcher.structures import ImagePair, PairGeometry
 
 FOCAL, DEPTH = 100.0, 2.0

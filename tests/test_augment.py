@@ -8,8 +8,8 @@ import pytest
 import torch
 from planes import plane_pair
 
-from data.augment import Augmented
 from data.datamodule import DataConfig
+from data.real.augment import Augmented
 from matcher.config import config_from_dict
 from matcher.errors import UsageError
 from matcher.structures import ImagePair

@@ -15,7 +15,7 @@ from conf import compose
 from data.datamodule import DataConfig, PairData, build_datamodule
 from data.preview import contact_sheet
 from data.preview import main as preview
-from data.sources import FilesConfig, validation_pairs
+from data.real.sources import FilesConfig, validation_pairs
 from matcher.config import config_from_dict
 from matcher.errors import UsageError
 from matcher.structures import ImagePair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from data.develop import NOISE_LENGTH, noise_field, normal_values
+from data.synthetic.photometry import NOISE_LENGTH, noise_field, normal_values
 
 
 def test_noise_of_a_view_starts_where_it_is_told_and_repeats_in_large_ones() -> None:

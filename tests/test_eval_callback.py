@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from data.datamodule import collate
-from data.synthetic import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from eval.callback import PoseAUC, batch_errors, model_of
 from matcher.config import (
     BackboneConfig,

@@ -16,15 +16,14 @@ import torch
 from miniature import megadepth_tree, objects, scannet_tree
 from PIL import Image
 
-from data.convert_index import convert, main
-from data.index import read_arrays, read_scannet_index, read_scene_index
-from data.megadepth import MegaDepthPairs, listed_indices
-from data.photos import list_photos
-from data.quarantine import Quarantined, coprime_stride
-from data.readers import Framing, make_view, read_depth, resample_depth
-from data.sampler import SceneBalanced
-from data.scannet import ScanNetPairs
-from data.stream import PairStream
+from data.corrupt import Quarantined, coprime_stride
+from data.order import PairStream, SceneBalanced
+from data.real.convert_index import convert, main
+from data.real.index import read_arrays, read_scannet_index, read_scene_index
+from data.real.megadepth import MegaDepthPairs, listed_indices
+from data.real.readers import Framing, make_view, read_depth, resample_depth
+from data.real.scannet import ScanNetPairs
+from data.synthetic.photos import list_photos
 from matcher.errors import ImageError, StorageError, UsageError
 from matcher.geometry.cameras import rescale_intrinsics, warp_points
 from matcher.structures import ImagePair

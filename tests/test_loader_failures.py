@@ -13,8 +13,8 @@ from planes import PlaneData
 from torch.utils.data import Dataset
 
 import train as program
-from data import datamodule
 from conf import compose
+from data import datamodule
 from data.datamodule import PairData, build_datamodule
 from matcher.errors import ImageError
 from matcher.structures import ImagePair

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import train as program
 from conf import compose
-from data.quarantine import Quarantined
-from data.stream import PairStream
+from data.corrupt import Quarantined
+from data.order import PairStream
 from matcher.errors import ImageError
 from matcher.structures import ImagePair
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.reconstruction import aligned_errors
-from data.textures import procedural_textures
+from data.synthetic.textures import procedural_textures
 
 ROOT = Path(__file__).resolve().parents[1]
 STRECHA = ROOT.parent / "shared" / "eval" / "strecha"

@@ -14,11 +14,11 @@ import torch
 from miniature import Frame, rendered_scenes, write_image
 from test_indices import gray_error
 
-from data.colmap import PATCH, ColmapPairs, read_model, splat
-from data.readers import Framing
-from data.rgbd import RgbdPairs
-from data.rgbd_frames import list_frames, pose_of
-from data.sources import FilesConfig, validation_pairs
+from data.real.colmap import PATCH, ColmapPairs, read_model, splat
+from data.real.readers import Framing
+from data.real.rgbd import RgbdPairs
+from data.real.rgbd_layouts import list_frames, pose_of
+from data.real.sources import FilesConfig, validation_pairs
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 

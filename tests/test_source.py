@@ -13,7 +13,7 @@ FOLDERS = ("matcher", "data", "eval", "benchmarks", "assets", "docs")
 FILES = [ROOT / "match.py", ROOT / "train.py"]
 FILES += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-UNPICKLERS = ("matcher/weights/unpickle.py", "data/index.py")
+UNPICKLERS = ("matcher/weights/unpickle.py", "data/real/index.py")
 """Readers of pickles that resolve nothing but what rebuilds tensors and arrays."""
 CALLS = {
     "eval", "exec", "compile", "pickle.load", "pickle.loads", "__import__",

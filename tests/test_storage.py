@@ -17,7 +17,7 @@ import torch
 from broken_files import LZMA, bracketless, flipped, repacked
 from collections_of_pairs import stub_pairs
 
-from data.index import read_arrays
+from data.real.index import read_arrays
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.cameras import Cameras
-from data.develop import point_spread
-from data.layouts import Draft, Z, rotation_y, whole
-from data.render import fetch, render
-from data.scene import SceneBatch
-from data.synthetic import SyntheticConfig, SyntheticScenes, TextureBank, assemble
-from data.textures import MIP_LEVELS, procedural_textures, with_mips
+from data.synthetic.cameras import Cameras
+from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, TextureBank, assemble
+from data.synthetic.layouts import Draft, Z, rotation_y, whole
+from data.synthetic.photometry import point_spread
+from data.synthetic.render import fetch, render
+from data.synthetic.scene import SceneBatch
+from data.synthetic.textures import MIP_LEVELS, procedural_textures, with_mips
 from matcher.errors import UsageError
 from matcher.geometry.cameras import warp_points
 from matcher.structures import ImagePair, PairGeometry
@@ -138,7 +138,7 @@ def test_workers_draw_the_same_scenes(scenes: SyntheticScenes) -> None:
 
 
 def test_rendering_together_equals_rendering_one_by_one(scenes: SyntheticScenes) -> None:
-    from data.render import _render
+    from data.synthetic.render import _render
 
     batch = SceneBatch.collate([scenes[i] for i in range(6)])
     together, apart = _render(batch, True), render(batch)

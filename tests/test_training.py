@@ -19,7 +19,7 @@ from pytorch_lightning import Callback
 import train as program
 from conf import compose
 from data.datamodule import DataConfig
-from data.stream import PairStream
+from data.order import PairStream
 from matcher.config import COMPACT, MatcherConfig, config_from_dict
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair

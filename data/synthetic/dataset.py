@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.cameras import Cameras, choose_cameras
-from data.develop import WIDEST
-from data.layouts import LAYOUTS, Draft
-from data.photos import load_photos
-from data.render import render
-from data.scene import SceneBatch
-from data.textures import KINDS, procedural_textures, with_mips
+from data.synthetic.cameras import Cameras, choose_cameras
+from data.synthetic.layouts import LAYOUTS, Draft
+from data.synthetic.photometry import WIDEST
+from data.synthetic.photos import load_photos
+from data.synthetic.render import render
+from data.synthetic.scene import SceneBatch
+from data.synthetic.textures import KINDS, procedural_textures, with_mips
 from matcher.config import invalid, require_positive, require_range
 
 __all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
@@ -228,7 +228,7 @@ def lit(
 
 
 def draw_tone(rng: np.random.Generator, strength: float) -> list[float]:
-    """As named in `data.scene.TONE`."""
+    """As named in `data.synthetic.scene.TONE`."""
     exposure = np.exp(strength * rng.normal(0.05, 0.25))
     contrast = 1 + strength * rng.uniform(-0.3, 0.3)
     curve = strength * rng.uniform(-0.45, 0.45)

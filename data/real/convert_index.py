@@ -1,4 +1,4 @@
-"""Turn LoFTR's indices into HDF5 without pickles: python -m data.convert_index FILE... [folder=OUT]
+"""Turn LoFTR's indices into HDF5 without pickles: python -m data.real.convert_index FILE... [folder=OUT]
 
 MegaDepth scene indices (bare pickles or npz with objects) and ScanNet tables are told apart by
 their content. Each FILE becomes FILE with the suffix .h5, beside it or in OUT, and is preferred to
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
+from data.real.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
 from matcher.errors import MatcherError, StorageError, UsageError
 from matcher.files import write_atomically
 
@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
     try:
         if not files:
-            raise UsageError(203, "FILE", "is missing", "python -m data.convert_index FILE...")
+            raise UsageError(203, "FILE", "is missing", "python -m data.real.convert_index FILE...")
         for path in files:
             target = convert(path, folders[-1] if folders else path.parent)
             sys.stdout.write(f"{path} -> {target}\n")

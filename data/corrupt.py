@@ -1,4 +1,4 @@
-"""Corrupt samples: noted with their path, replaced by a neighbour, and too many of them refused."""
+"""Samples that cannot be read: how their errors travel, and how they are replaced."""
 
 from __future__ import annotations
 
@@ -10,8 +10,32 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from data.stream import Key
+from data.order import Key
 from matcher.errors import ImageError, MatcherError
+
+
+class Failure:
+    """Stands for a sample, or a batch, that could not be read."""
+
+    def __init__(self, error: MatcherError) -> None:
+        self.error = error
+
+
+class Reporting(Dataset[Any]):
+    """`dataset`, whose items are a `Failure` where it raises a `MatcherError`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except MatcherError as error:
+            return Failure(error)
+
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.cameras import PROBE, visible
-from data.readers import (
+from data.order import Key
+from data.real.readers import (
     Framing,
     join,
     make_view,
@@ -29,8 +29,8 @@ from data.readers import (
     resample_depth,
     resized_intrinsics,
 )
-from data.rgbd_frames import SIZE, RgbdFrame, list_frames
-from data.stream import Key
+from data.real.rgbd_layouts import SIZE, RgbdFrame, list_frames
+from data.synthetic.cameras import PROBE, visible
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 
@@ -48,7 +48,7 @@ class RgbdPairs(Dataset[ImagePair]):
         framing: of the network images; 640 x 480 by default.
 
     Frames without a usable pose are left out. One whose depth map cannot be read shares nothing
-    with any other, so that only a range from 0 on has pairs of it, for `data.quarantine`.
+    with any other, so that only a range from 0 on has pairs of it, for `data.corrupt`.
 
     Raises:
         UsageError: no such folder, or too few frames.

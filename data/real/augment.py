@@ -11,7 +11,7 @@ from kornia import augmentation as K
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from data.stream import Key
+from data.order import Key
 from matcher.structures import ImagePair
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.layouts import Draft, rotation_y
-from data.render import Surface, Views, add_sheet, nearest_plane, plane_maps
+from data.synthetic.layouts import Draft, rotation_y
+from data.synthetic.render import Surface, Views, add_sheet, nearest_plane, plane_maps
 
 PROBE = (15, 20)
 PROPOSALS = 8

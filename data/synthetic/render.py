@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.develop import develop
-from data.scene import SceneBatch
-from data.textures import MIP_LEVELS
+from data.synthetic.photometry import develop
+from data.synthetic.scene import SceneBatch
+from data.synthetic.textures import MIP_LEVELS
 from matcher.structures import ImagePair, PairGeometry
 
 Window = tuple[slice, slice]
@@ -114,7 +114,7 @@ def trace(views: Views, rect_look: Tensor, sheet_look: Tensor, x: Tensor, y: Ten
 
     Args:
         views: V cameras and their primitives.
-        rect_look: (B, 2, P, 7) paint as in `data.scene.LOOK`, one copy a view.
+        rect_look: (B, 2, P, 7) paint as in `data.synthetic.scene.LOOK`, one copy a view.
         sheet_look: (B, 2, Q, 7)
         x: (W,) pixel columns.
         y: (H,) pixel rows.
@@ -254,7 +254,7 @@ def fetch(textures: Tensor, u: Tensor, v: Tensor, area: Tensor, slot: Tensor) ->
     """(V, H, W) gray in [0, 1] at texture coordinates, from the mip level that fits the pixel.
 
     Args:
-        textures: (B, T, S, 3/2 S) uint8 as of `data.textures.with_mips`.
+        textures: (B, T, S, 3/2 S) uint8 as of `data.synthetic.textures.with_mips`.
         u: (V, H, W) with V a multiple of B; likewise `v`, `area` (see `Surface`) and `slot`.
     """
     batch, count, side, width = textures.shape

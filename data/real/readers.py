@@ -1,6 +1,6 @@
 """Images, depth maps and poses from files, brought to the network's size.
 
-A corrupt or missing file raises a `MatcherError` that names it, so that `data.quarantine` can
+A corrupt or missing file raises a `MatcherError` that names it, so that `data.corrupt` can
 replace the sample.
 """
 

@@ -1,7 +1,7 @@
 """Where things stand in a synthetic scene: a plane, a furnished room, a street, loose clutter.
 
 Metres; x right, y down, z ahead. A layout draws primitives, how they are painted, and where the
-first camera stands and looks; `data.cameras` places the second.
+first camera stands and looks; `data.synthetic.cameras` places the second.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.index import SceneIndex, read_scene_index
-from data.readers import Framing, join, make_view, read_depth, read_gray
-from data.stream import Key
+from data.order import Key
+from data.real.index import SceneIndex, read_scene_index
+from data.real.readers import Framing, join, make_view, read_depth, read_gray
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 
@@ -52,7 +52,7 @@ class MegaDepthPairs(Dataset[ImagePair]):
         low, high = overlap
         self.kept = [np.flatnonzero((s.overlap > low) & (s.overlap <= high)) for s in self.scenes]
         self.counts = tuple(len(rows) for rows in self.kept)
-        """Pairs of each scene, for `data.sampler.SceneBalanced`."""
+        """Pairs of each scene, for `data.order.SceneBalanced`."""
         self.first = np.cumsum([0, *self.counts])
 
     def __len__(self) -> int:

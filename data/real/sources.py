@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from data.colmap import ColmapPairs
-from data.megadepth import MegaDepthPairs, listed_indices
-from data.readers import Framing
-from data.rgbd import RgbdPairs
-from data.scannet import ScanNetPairs
+from data.real.colmap import ColmapPairs
+from data.real.megadepth import MegaDepthPairs, listed_indices
+from data.real.readers import Framing
+from data.real.rgbd import RgbdPairs
+from data.real.scannet import ScanNetPairs
 from matcher.config import invalid, require_choice, require_positive, require_range
 from matcher.errors import UsageError
 

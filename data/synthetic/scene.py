@@ -1,6 +1,6 @@
 """A synthetic scene as tensors: textured rectangles and curved sheets seen by two cameras.
 
-Drawn on the CPU by `data.synthetic.SyntheticScenes`, rendered on any device by `render`.
+Drawn on the CPU by `data.synthetic.dataset.SyntheticScenes`, rendered on any device by `render`.
 World and cameras have x right, y down, z ahead. Letters: B batch, P rectangles, Q sheets,
 T textures, S side of a texture.
 """
@@ -22,7 +22,7 @@ runs from -1 to 1 and the texture from 0 to 1, mirrored beyond. Its gray is
 gain * texture + offset; the views differ in both."""
 
 TONE = ("exposure", "contrast", "curve", "vignette", "noise", "noise_start", "jpeg_step")
-"""How a view is developed, see `data.develop`."""
+"""How a view is developed, see `data.synthetic.photometry`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SceneBatch(TensorFields):
     sheet_look: Tensor
     """(B, 2, Q, 7)"""
     textures: Tensor
-    """(B, T, S, 3/2 S) uint8 with their mip levels, see `data.textures.with_mips`"""
+    """(B, T, S, 3/2 S) uint8 with their mip levels, see `data.synthetic.textures.with_mips`"""
     K: Tensor
     """(B, 2, 3, 3)"""
     pose: Tensor

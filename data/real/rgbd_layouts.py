@@ -15,8 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.index import read_arrays
-from data.readers import MILLIMETRES, fitted_intrinsics, read_pose
+from data.real.index import read_arrays
+from data.real.readers import MILLIMETRES, fitted_intrinsics, read_pose
 from matcher.config import invalid
 from matcher.errors import MatcherError, UsageError
 from matcher.images.decode import stored_size

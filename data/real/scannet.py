@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.index import read_arrays, read_scannet_index
-from data.megadepth import PairFiles
-from data.readers import Framing, join, make_view, read_depth, read_gray, read_pose
-from data.stream import Key
+from data.order import Key
+from data.real.index import read_arrays, read_scannet_index
+from data.real.megadepth import PairFiles
+from data.real.readers import Framing, join, make_view, read_depth, read_gray, read_pose
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 
@@ -52,7 +52,7 @@ class ScanNetPairs(Dataset[ImagePair]):
         self.order = np.argsort(scene, kind="stable")
         _, counts = np.unique(scene, return_counts=True)
         self.counts = tuple(counts.tolist())
-        """Pairs of each scene, for `data.sampler.SceneBalanced`."""
+        """Pairs of each scene, for `data.order.SceneBalanced`."""
 
     def __len__(self) -> int:
         return len(self.rows)

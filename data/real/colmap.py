@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
-from data.rgbd_frames import rotation_of
-from data.stream import Key
+from data.order import Key
+from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
+from data.real.rgbd_layouts import rotation_of
 from matcher.errors import ImageError, UsageError
 from matcher.geometry.pixels import from_colmap, original_to_network
 from matcher.structures import ImagePair

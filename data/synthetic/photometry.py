@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.scene import SceneBatch
+from data.synthetic.scene import SceneBatch
 
 SHARPEST = 0.3
 """Standard deviation, in pixels, across the line along which a view moved."""
