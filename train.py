@@ -34,8 +34,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from conf import compose
 from data.datamodule import build_datamodule
-from eval.callback import PoseAUC
-from eval.match_figures import MatchFigures
+from eval.callbacks import MatchFigures, PoseAUC
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError, UsageError
 from matcher.files import write_atomically

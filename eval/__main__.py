@@ -53,7 +53,7 @@ def run(words: Sequence[str]) -> int:
     plans = read_options(words)
     if any(plan.report for plan in plans):
         require_extra("matplotlib", "dev", "report=true")
-    from eval.report import write_reports
+    from eval.report.page import write_reports
     from eval.runner import evaluate
 
     evaluations = [e for plan in plans for e in evaluate(plan)]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.frames import Sizing, conversion, convert
+from eval.benchmarks.folder import Benchmark, EvalPair
+from eval.benchmarks.sizing import Sizing, conversion, convert
 from eval.metrics import (
     corner_error,
     epipolar_errors,
@@ -16,7 +17,6 @@ from eval.metrics import (
     translation_error,
     warp,
 )
-from eval.pairs import Benchmark, EvalPair
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from eval.scene_truth import match_scene

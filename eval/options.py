@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.frames import Sizing
+from eval.benchmarks.sizing import Sizing
 from matcher.config import (
     config_from_dict,
     invalid,

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval.frames import convert, resized
+from eval.benchmarks.folder import Benchmark, EvalPair
+from eval.benchmarks.sizing import convert, resized
 from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
-from eval.pairs import Benchmark, EvalPair
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb

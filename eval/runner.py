@@ -15,10 +15,10 @@ import poselib
 import torch
 
 from eval.benchmarks import load_benchmark
+from eval.benchmarks.folder import Benchmark
 from eval.measure import Row, measure
 from eval.methods import OFFLINE, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
-from eval.pairs import Benchmark
 from eval.predictions import Prediction, predict, prepare, read_predictions
 from eval.protocols import Protocol, protocol_named
 from eval.summary import summarize

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eval.frames import Sizing, convert
-from eval.pairs import EvalPair
+from eval.benchmarks.folder import EvalPair
+from eval.benchmarks.sizing import Sizing, convert
 from eval.predictions import Prediction
 from matcher.geometry.cameras import warp_points
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from data.datamodule import collate
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
-from eval.callback import PoseAUC, batch_errors, model_of
+from eval.callbacks import PoseAUC, batch_errors, model_of
 from matcher.config import (
     BackboneConfig,
     CoarseConfig,

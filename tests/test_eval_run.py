@@ -17,11 +17,11 @@ from eval_folders import pairs_folder
 from kornia.feature import DISK, LoFTR
 
 from eval.__main__ import main
-from eval.frames import Sizing
-from eval.gallery import pixel_errors
+from eval.benchmarks.folder import Benchmark, read_pairs_with_gt
+from eval.benchmarks.sizing import Sizing
 from eval.methods import MethodOptions, MethodUnavailableError, build_method
-from eval.pairs import Benchmark, read_pairs_with_gt
 from eval.predictions import Prediction, prepare
+from eval.report.gallery import pixel_errors
 from matcher.config import (
     BackboneConfig,
     CoarseConfig,
@@ -310,7 +310,7 @@ def test_without_matplotlib_a_report_is_refused_and_the_rest_runs(
     folder, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in ("eval.report", "eval.figures"):
+    for name in ("eval._report", "eval.figures"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert run(folder, tmp_path, "method=orb", "report=true") == 2
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,9 @@ from miniature import rendered_scenes
 from sklearn.metrics import auc as trapezoid_of_points
 
 from eval import metrics
-from eval.frames import Sizing, conversion, convert
+from eval.benchmarks.folder import EvalPair
+from eval.benchmarks.sizing import Sizing, conversion, convert
 from eval.measure import measure_pair
-from eval.pairs import EvalPair
 from eval.predictions import Prediction
 from eval.protocols import PROTOCOLS, protocol_named
 from matcher.structures import Matches

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.frames import Sizing
+from eval.benchmarks.sizing import Sizing
 from matcher.errors import UsageError
 
 

@@ -10,7 +10,7 @@ import torch
 from kornia.feature import DISK, LoFTR, match_smnn
 from torch import Tensor
 
-from eval.classical import as_gray
+from eval.methods.classical import as_gray
 from matcher.runtime import find_device
 from matcher.structures import Matches
 

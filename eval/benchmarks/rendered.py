@@ -21,9 +21,9 @@ import torch
 import data
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.photos import list_photos
-from eval.frames import conversion, resized
+from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
+from eval.benchmarks.sizing import conversion, resized
 from eval.options import BenchmarkOptions
-from eval.pairs import EvalPair, read_pairs_with_gt
 from matcher.config import require_positive
 from matcher.drawing.matches import write_picture
 from matcher.errors import StorageError, UsageError

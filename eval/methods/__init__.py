@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 import matcher
-from eval import kornia_methods
-from eval.classical import Orb, RootSift
-from eval.learned import QuadMatch
+from eval.methods.classical import Orb, RootSift
+from eval.methods.quadmatch import QuadMatch
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import Matches
 
@@ -22,10 +21,10 @@ Function = Callable[[np.ndarray, np.ndarray], Matches]
 """(H, W, 3) uint8 RGB images to matches in pixels of these images, centre of the first (0, 0)."""
 
 CLASSICAL: Mapping[str, type] = {"rootsift": RootSift, "orb": Orb}
-KORNIA: Mapping[str, Callable[..., kornia_methods.KorniaLoftr | kornia_methods.Disk]] = {
-    "kornia_loftr_outdoor": kornia_methods.LoftrOutdoor,
-    "kornia_loftr_indoor": kornia_methods.LoftrIndoor,
-    "kornia_disk": kornia_methods.Disk,
+KORNIA: Mapping[str, Callable[..., kornia.KorniaLoftr | kornia.Disk]] = {
+    "kornia_loftr_outdoor": kornia.LoftrOutdoor,
+    "kornia_loftr_indoor": kornia.LoftrIndoor,
+    "kornia_disk": kornia.Disk,
 }
 OFFLINE = ("compact", *CLASSICAL, *KORNIA)
 """What ``method=all`` stands for."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_with_gt
+from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
+from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
 from eval.options import BenchmarkOptions
-from eval.pairs import Benchmark, EvalPair, digest_of, read_pairs_with_gt
-from eval.published import hpatches_pairs, megadepth_pairs, scannet_pairs
-from eval.rendered import synthetic_pairs, warp_pairs
 from matcher.errors import UsageError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.frames import conversion
+from eval.benchmarks.folder import EvalPair
+from eval.benchmarks.sizing import conversion
 from eval.metrics import warp
-from eval.pairs import EvalPair
 from eval.predictions import Prediction
 from eval.runner import Evaluation
 from matcher.drawing.matches import draw_matches, write_picture

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval.classical import as_gray
+from eval.methods.classical import as_gray
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve

@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import tables
-from eval.gallery import Drawn, draw_extremes
 from eval.options import EvalOptions
+from eval.report import tables
+from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
 from matcher.files import write_atomically
 
@@ -104,7 +104,7 @@ def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
 
 def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: int) -> list[str]:
     # Matplotlib is an extra that only reports need.
-    from eval.figures import error_curves, precision_recall, time_against_auc
+    from eval.report.figures import error_curves, precision_recall, time_against_auc
 
     (folder / "figures").mkdir(exist_ok=True)
     (folder / "pictures").mkdir(exist_ok=True)
