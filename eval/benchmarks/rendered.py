@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-import data
+import data.synthetic
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.photos import list_photos
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
@@ -31,16 +31,7 @@ from matcher.images.load import read_rgb
 
 HELD_OUT_SEED = 777_000_777
 """Far from every seed of training and its validation."""
-RENDERER = (
-    "cameras.py",
-    "develop.py",
-    "layouts.py",
-    "photos.py",
-    "render.py",
-    "scene.py",
-    "synthetic.py",
-    "textures.py",
-)
+RENDERER = sorted(Path(data.synthetic.__file__ or "").parent.glob("*.py"))
 """Code whose change renders scenes anew."""
 SIZE0, SIZE1 = (313, 471), (257, 339)
 """(width, height) of the two images of a warp: no common divisor with anything."""
@@ -187,7 +178,7 @@ def draw_homography(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Path:
     """The folder that `make` fills, made unless it is there; never half made."""
     digest = hashlib.sha256(what.encode())
-    for path in (*(Path(data.__file__ or "").parent / name for name in RENDERER), Path(__file__)):
+    for path in (*RENDERER, Path(__file__)):
         digest.update(path.read_bytes())
     folder = cache / f"{kind}-{digest.hexdigest()[:12]}"
     if folder.is_dir():

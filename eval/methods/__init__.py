@@ -13,6 +13,7 @@ import numpy as np
 
 import matcher
 from eval.methods.classical import Orb, RootSift
+from eval.methods.kornia import Disk, KorniaLoftr, LoftrIndoor, LoftrOutdoor
 from eval.methods.quadmatch import QuadMatch
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import Matches
@@ -21,10 +22,10 @@ Function = Callable[[np.ndarray, np.ndarray], Matches]
 """(H, W, 3) uint8 RGB images to matches in pixels of these images, centre of the first (0, 0)."""
 
 CLASSICAL: Mapping[str, type] = {"rootsift": RootSift, "orb": Orb}
-KORNIA: Mapping[str, Callable[..., kornia.KorniaLoftr | kornia.Disk]] = {
-    "kornia_loftr_outdoor": kornia.LoftrOutdoor,
-    "kornia_loftr_indoor": kornia.LoftrIndoor,
-    "kornia_disk": kornia.Disk,
+KORNIA: Mapping[str, Callable[..., KorniaLoftr | Disk]] = {
+    "kornia_loftr_outdoor": LoftrOutdoor,
+    "kornia_loftr_indoor": LoftrIndoor,
+    "kornia_disk": Disk,
 }
 OFFLINE = ("compact", *CLASSICAL, *KORNIA)
 """What ``method=all`` stands for."""
@@ -137,6 +138,6 @@ def source_digest() -> str:
     """Changes with the code of this project's matcher, so that old predictions are not reused."""
     folder = Path(matcher.__file__ or "").parent
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

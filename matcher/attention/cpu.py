@@ -1,12 +1,12 @@
-"""The QuadTree descent on the CPU: equal to `matcher.attention.reference`, in chunks that stay in cache.
+"""The QuadTree descent on the CPU: equal to `.reference`, in chunks that stay in cache.
 
 What makes it fast: the blocks that a group of four queries selected are fetched by one
 `index_select` of whole rows, a chunk of groups at a time, in both directions; backward keeps the
 probabilities only, fetches keys and values again and adds gradients back in whole rows.
 
-Tokens are (T, D) with T = B * H * N, in quad order (`matcher.attention.pyramid`). A token is named by its
-row among all T, so that a key that descends is named like the row of a (T, 4 * D) table with its
-four children one level finer.
+Tokens are (T, D) with T = B * H * N, in quad order (`matcher.attention.pyramid`). A token is named
+by its row among all T, so that a key that descends is named like the row of a (T, 4 * D) table with
+its four children one level finer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def descend(
     variant: str,
     key_masks: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """The messages of all levels: arguments and result as in `matcher.attention.quadtree.descend`."""
+    """The messages of all levels: arguments and result as in `quadtree.descend`."""
     finest = len(queries) - 1
     rest_only = variant == "A"
     messages = []

@@ -1,4 +1,4 @@
-"""Linear and full attention with the interface of `matcher.attention.quadtree.QuadTreeAttention`."""
+"""Linear and full attention with the interface of `QuadTreeAttention`."""
 
 from __future__ import annotations
 

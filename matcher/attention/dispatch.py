@@ -45,7 +45,7 @@ def descend(
     variant: str,
     key_masks: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """The messages of all levels: arguments and result as in `matcher.attention.quadtree.descend`."""
+    """The messages of all levels: arguments and result as in `quadtree.descend`."""
     from matcher.attention import triton_kernel
 
     return triton_kernel.descend(

@@ -21,8 +21,8 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
     """Load weights of the same architecture into `model`; returns the pairs they have seen.
 
     Raises:
-        UsageError, CheckpointError: as `matcher.weights.checkpoint.load_safetensors`, or the file holds
-            another architecture.
+        UsageError, CheckpointError: as `load_safetensors`, or the file holds another
+            architecture.
     """
     source = load_safetensors(path)
     ours = model.config.backbone, model.config.transformer, model.config.fine

@@ -89,8 +89,8 @@ def selftest(path: Path | str) -> float:
         The largest relative difference of the readings of `matcher.weights.selftest`.
 
     Raises:
-        CheckpointError: more than `matcher.weights.selftest.TOLERANCE`, or nothing to compare with (E509);
-            else as `load_safetensors`.
+        CheckpointError: more than `selftest.TOLERANCE`, or nothing to compare with
+            (E509); else as `load_safetensors`.
     """
     path = Path(path)
     expected = _stored_readings(path)
@@ -146,7 +146,7 @@ def convert(
 
     Raises:
         UsageError: there is no such file (E111), or `target` has another suffix.
-        CheckpointError: as `matcher.weights.torch_archive.read_tensors`, or the tensors do not fit (E502).
+        CheckpointError: as `torch_archive.read_tensors`, or the tensors do not fit (E502).
         StorageError: `target` cannot be written (E401).
     """
     source = Path(source)

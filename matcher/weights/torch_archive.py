@@ -1,7 +1,7 @@
 """Read the weights of a torch checkpoint, a zip of one pickle and the raw bytes of its storages.
 
-The pickle is read by `matcher.weights.unpickle`, which runs nothing. Only the storages of the state dict
-are read, and each tensor is checked to lie inside its bytes.
+The pickle is read by `matcher.weights.unpickle`, which runs nothing. Only the storages of the state
+dict are read, and each tensor is checked to lie inside its bytes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The `CheckpointUnpickler` knows an ordered dict, torch's storage types and its tensor rebuilders;
 every other name becomes an inert `Placeholder` and is never imported. Tensors stay descriptions:
-`matcher.weights.torch_archive` reads their numbers. The one sanctioned use of `pickle` for checkpoints.
+`matcher.weights.torch_archive` reads their numbers. The one sanctioned use of `pickle` for
+checkpoints.
 """
 
 from __future__ import annotations
