@@ -29,7 +29,7 @@ web: $(WEB)/core.stamp
 	$(WEB)/bin/python -m matcher.web
 
 test-web: $(WEB)/dev.stamp
-	$(WEB)/bin/python -m pytest -m 'slow or not slow' tests/test_web.py tests/test_web_browser.py
+	$(WEB)/bin/python -m pytest -m 'slow or not slow' tests/web/test_web.py tests/web/test_web_browser.py
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks --report docs/performance.md

@@ -22,7 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from matcher import Predictor, load_matcher  # noqa: E402
-from matcher.drawing.attention import animate_descent, draw_attention, draw_heads, write_animation
+from matcher.drawing.attention import (  # noqa: E402
+    animate_descent,
+    draw_attention,
+    draw_heads,
+    write_animation,
+)
 from matcher.drawing.attention_trace import AttentionTrace, Blocks, trace_attention  # noqa: E402
 from matcher.drawing.matches import draw_coverage, draw_matches  # noqa: E402
 from matcher.files import write_atomically  # noqa: E402

@@ -1,4 +1,4 @@
-"""What a training looks at now and then: poses of validation pairs, and pictures of their matches."""
+"""Callbacks of a training: poses of validation pairs, and pictures of their matches."""
 
 from __future__ import annotations
 

@@ -15,34 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from matcher import FeatureMatcher, Matches, Predictor, build_matcher, load_matcher
-from matcher.config import (
-    BackboneConfig,
-    CoarseConfig,
-    FineConfig,
-    MatcherConfig,
-    TransformerConfig,
-)
+from matcher import Matches, Predictor, load_matcher
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.geometry.pixels import upright_to_stored
 from matcher.images.load import read_image
 from matcher.images.preprocess import prepare
+from tests.helpers.models import COMPACT_TINY, noise, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / name) for name in ("demo0.jpg", "demo1.jpg")]
-TINY = MatcherConfig(
-    backbone=BackboneConfig(
-        initial_dim=8, block_dims=(8, 16, 32), depths=(1, 1, 1), pyramid="lean"
-    ),
-    transformer=TransformerConfig(layers=("self", "cross"), heads=2, topks=(4, 4, 4), mlp_ratio=1),
-    coarse=CoarseConfig(border=0, threshold=0.0),
-    fine=FineConfig(window=5, layers=(), heads=2),
-)
-
-
-def tiny_model() -> FeatureMatcher:
-    torch.manual_seed(0)
-    return build_matcher(TINY)
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +42,6 @@ def predictor() -> Predictor:
 @pytest.fixture(scope="module")
 def compact() -> Predictor:
     return load_matcher("compact", device="cpu", offline=True)
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width), dtype=np.float32)
 
 
 def by_position(matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,11 +107,11 @@ def test_identical_images_match_where_they_are_at_any_scale(predictor: Predictor
 
 
 def test_small_images_are_never_enlarged(predictor: Predictor) -> None:
-    each = prepare(read_image(DEMO[0]), None, TINY, None)
+    each = prepare(read_image(DEMO[0]), None, COMPACT_TINY, None)
     assert each.scale.tolist() == [1, 1]
-    limited = prepare(read_image(DEMO[0]), None, TINY, 100_000)
+    limited = prepare(read_image(DEMO[0]), None, COMPACT_TINY, 100_000)
     assert torch.equal(limited.canvas, each.canvas)
-    small = prepare(read_image(DEMO[0]), None, TINY, 64)
+    small = prepare(read_image(DEMO[0]), None, COMPACT_TINY, 64)
     assert small.canvas.shape[1:] == (64, 64)
     assert max(each.image.size) / 64 == pytest.approx(float(small.scale.max()))
 
@@ -142,11 +119,11 @@ def test_small_images_are_never_enlarged(predictor: Predictor) -> None:
 def test_cells_are_valid_where_their_centre_is_inside() -> None:
     image = read_image(DEMO[0])
     gray = image.gray[:41, :57]
-    each = prepare(type(image)(gray, (57, 41)), None, TINY, None)
+    each = prepare(type(image)(gray, (57, 41)), None, COMPACT_TINY, None)
     assert each.canvas.shape == (1, 64, 64)
     assert each.cells.sum(dim=0).tolist() == [6] * 8
     assert each.cells.sum(dim=1).tolist() == [8] * 6 + [0, 0]
-    narrow = prepare(type(image)(gray[:, :56], (56, 41)), None, TINY, None)
+    narrow = prepare(type(image)(gray[:, :56], (56, 41)), None, COMPACT_TINY, None)
     assert narrow.cells.any(dim=0).tolist() == [True] * 7 + [False]
     assert (each.canvas[0, 40:, :57] == torch.from_numpy(gray[40])).all()
 
@@ -401,9 +378,7 @@ def test_importing_the_package_alone_loads_no_torch() -> None:
 
 
 PROCESS = """
-import sys
-sys.path[:0] = ["tests"]
-from test_predictor import Predictor, digest, noise, tiny_model, torch
+from tests.test_predictor import Predictor, digest, noise, tiny_model, torch
 torch.set_num_threads(1)
 print(digest(Predictor(tiny_model(), device="cpu").match(noise(120, 90), noise(75, 140, 1))))
 """

@@ -1,4 +1,4 @@
-"""Turn LoFTR's indices into HDF5 without pickles: python -m data.real.convert_index FILE... [folder=OUT]
+"""LoFTR's indices as HDF5 without pickles: python -m data.real.convert_index FILE... [folder=OUT]
 
 MegaDepth scene indices (bare pickles or npz with objects) and ScanNet tables are told apart by
 their content. Each FILE becomes FILE with the suffix .h5, beside it or in OUT, and is preferred to

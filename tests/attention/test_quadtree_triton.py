@@ -1,0 +1,369 @@
+"""The Triton path of QuadTree attention equals the reference.
+
+Where there is an NVIDIA GPU the kernel is compiled and runs on it; elsewhere Triton's interpreter
+runs it on the CPU. `TRITON_INTERPRET=1` asks for the interpreter in any case.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from matcher.attention import dispatch, quadtree
+from matcher.attention.pyramid import mask_pyramid, token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.reference import attend_blocks
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("Triton is published for Linux only", allow_module_level=True)
+
+ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1"
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+GOLDEN = Path(__file__).parents[1] / "golden" / "quadtree_operators.npz"
+LIMITS = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 2e-2}
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="no NVIDIA GPU here")
+
+
+@pytest.fixture(name="kernel")
+def _kernel(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the kernel, compiled or interpreted."""
+    if not ON_GPU:
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from matcher.attention import triton_kernel
+
+    assert triton_kernel.INTERPRETED != ON_GPU
+    return triton_kernel
+
+
+class Case:
+    """Random pyramids of a call: cells are those of the coarsest level."""
+
+    def __init__(
+        self,
+        topks: tuple[int, ...],
+        *,
+        batch: int = 1,
+        heads: int = 2,
+        d: int = 16,
+        cells: int = 1,
+        key_cells: int = 5,
+        masked: bool = False,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        levels = len(topks)
+        self.topks = topks
+        tokens = [
+            torch.randn(batch, heads, n * 4 ** (levels - 1), d, generator=generator).to(dtype)
+            for n in (cells, key_cells, key_cells)
+        ]
+        mask = None
+        if masked:
+            mask = torch.rand(batch, tokens[1].shape[2], generator=generator) < 0.4
+            mask[:, : mask.shape[1] // 3] = False
+        self.place(*tokens, mask)
+
+    @classmethod
+    def draw(cls, seed: int, dtype: torch.dtype, masked: bool) -> "Case":
+        """A case of random sizes."""
+        draw = random.Random(seed)
+        topks = draw.randint(1, 9), draw.randint(1, 9), draw.randint(1, 9)
+        return cls(
+            topks,
+            batch=draw.randint(1, 2),
+            heads=draw.randint(1, 2),
+            d=draw.choice([4, 8, 16, 24, 32, 64]),
+            cells=draw.randint(1, 2),
+            key_cells=draw.randint(1, 12),
+            masked=masked,
+            dtype=dtype,
+            seed=seed,
+        )
+
+    def place(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+        """Take these tokens of the finest level."""
+        levels = len(self.topks)
+        mask = None if mask is None else mask.to(DEVICE)
+        q, k, v = (x.to(DEVICE) for x in (q, k, v))
+        self.queries = token_pyramid(q, None, levels)
+        self.keys, self.values = (token_pyramid(x, mask, levels) for x in (k, v))
+        self.masks = mask_pyramid(mask, levels)
+
+    @property
+    def pyramids(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        return self.queries, self.keys, self.values
+
+    def reference(self, variant: str) -> list[Tensor]:
+        """Messages of the reference in fp32 on the same, already rounded tokens.
+
+        It starts from the coarse keys that the tokens' own dtype selects.
+        """
+        coarse = quadtree.attend_coarsest(
+            self.queries[0],
+            self.keys[0],
+            self.values[0],
+            self.masks[0],
+            min(self.topks[0], self.keys[0].shape[2]),
+            variant == "A",
+        )
+        messages, above = [coarse.message.float()], coarse
+        for level in (1, 2):
+            q, k, v = (x[level].float() for x in self.pyramids)
+            assert above.selected is not None
+            above = attend_blocks(
+                q,
+                k,
+                v,
+                self.masks[level],
+                above.selected,
+                above.selected_scores,
+                self.topks[1] if level == 1 else 0,
+                variant == "A",
+            )
+            messages.append(above.message)
+        return messages
+
+    def largest_error(self, kernel: ModuleType, variant: str) -> float:
+        """Of the kernel's messages, relative to those of the reference that exceed 1."""
+        assert kernel.supports(*self.pyramids, self.topks)
+        found = kernel.descend(
+            *self.pyramids, topks=self.topks, variant=variant, key_masks=self.masks
+        )
+        assert all(x.dtype == self.queries[0].dtype for x in found)
+        expected = self.reference(variant)
+        pairs = zip(found, expected, strict=True)
+        return max(float(((x - y) / y.abs().clamp(min=1)).abs().max()) for x, y in pairs)
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize("masked", [False, True])
+def test_messages_equal_the_reference(
+    kernel: ModuleType, variant: str, dtype: torch.dtype, masked: bool
+) -> None:
+    for seed in range(2):
+        case = Case.draw(seed, dtype, masked)
+        assert case.largest_error(kernel, variant) <= LIMITS[dtype], f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", list(LIMITS))
+def test_messages_equal_the_reference_on_100_random_shapes(
+    kernel: ModuleType, dtype: torch.dtype
+) -> None:
+    for seed in range(100):
+        case = Case.draw(1000 + seed, dtype, masked=seed % 2 == 1)
+        error = case.largest_error(kernel, "AB"[seed // 2 % 2])
+        assert error <= LIMITS[dtype], f"seed {seed}"
+
+
+@pytest.mark.parametrize("topks", [(16, 8, 8), (32, 16, 16)])
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_the_published_numbers_of_keys_are_supported(
+    kernel: ModuleType, topks: tuple[int, ...], variant: str
+) -> None:
+    case = Case(topks, heads=1, d=32, key_cells=40)
+    assert case.largest_error(kernel, variant) <= 1e-5
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_repeated_keys_give_the_message_of_the_reference(kernel: ModuleType, variant: str) -> None:
+    case = Case((4, 3, 3), key_cells=6)
+    q, k, v = (x[-1] for x in case.pyramids)
+    k, v = (x[:, :, :48].repeat(1, 1, 2, 1) for x in (k, v))
+    case.place(q, k, v, None)
+    assert case.largest_error(kernel, variant) <= 1e-5
+
+
+def test_of_equal_scores_the_lowest_keys_descend_however_they_are_listed(
+    kernel: ModuleType,
+) -> None:
+    case = Case((3, 5, 5), key_cells=6)
+    q, k, v = (x[1:] for x in case.pyramids)
+    blocks = torch.tensor([4, 0, 2], device=DEVICE).expand(1, 2, 1, 3)
+    lowest = torch.tensor([0, 1, 2, 3, 8], device=DEVICE).expand(1, 2, 4, 5)
+    queries = torch.zeros_like(q[0]), q[1]
+    _, message = kernel.descend_blocks(queries, k, v, blocks, None, 5, (None, None))
+    expected = attend_blocks(q[1], k[1], v[1], None, lowest, None, 0, False).message
+    assert (message - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_masked_keys_do_not_count_and_a_query_without_keys_gets_zero(
+    kernel: ModuleType, variant: str
+) -> None:
+    case = Case((4, 4, 4), batch=2, heads=1, masked=True)
+    q, k, v = (x[-1] for x in case.pyramids)
+    mask = case.masks[-1]
+    assert mask is not None
+    mask[1] = False
+    k, v = (torch.where(mask[:, None, :, None], x, 1e4) for x in (k, v))
+    case.place(q, k, v, mask)
+    assert case.largest_error(kernel, variant) <= 1e-5
+    messages = kernel.descend(
+        *case.pyramids, topks=(4, 4, 4), variant=variant, key_masks=case.masks
+    )
+    assert all(torch.equal(x[1], torch.zeros_like(x[1])) for x in messages)
+
+
+def test_what_the_kernel_cannot_do_is_left_to_the_others(kernel: ModuleType) -> None:
+    plain = Case((4, 4, 4))
+    q, k, v = plain.pyramids
+    assert kernel.supports(q, k, v, plain.topks)
+    assert kernel.supports(q, k, v, (4, 4, 99))
+    assert not kernel.supports(q, k, v, (4, 0, 4))
+    assert not kernel.supports(q, [x.half() for x in k], v, plain.topks)
+    learning = [x.clone().requires_grad_() for x in v]
+    assert not kernel.supports(q, k, learning, plain.topks)
+    with torch.no_grad():
+        assert kernel.supports(q, k, learning, plain.topks)
+    for other in (
+        Case((4, 4)),
+        Case((4, 4, 4, 4)),
+        Case((4, 4, 4), dtype=torch.float64),
+        Case((4, 4, 4), d=65),
+        Case((65, 4, 4), d=32, key_cells=65),
+        Case((16, 17, 4), d=32, key_cells=16),
+    ):
+        assert not kernel.supports(*other.pyramids, other.topks)
+
+
+def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor]:
+    golden = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN).items()}
+    channels, heads = golden["query"].shape[1], int(golden["num_heads"])
+    lepe = name.endswith("lepe")
+    attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name[0], lepe=lepe)
+    if attention.level_weights is not None:
+        attention.level_weights.data = golden[f"{name}.weight"]
+    for level, conv in enumerate(attention.lepe):
+        conv.weight.data = golden[f"{name}.get_vs.{level}.weight"]
+        conv.bias.data = golden[f"{name}.get_vs.{level}.bias"]
+    maps = [golden[key].to(DEVICE) for key in ("query", "key", "value")]
+    expected = golden[f"{name}.message"].flatten(2).transpose(1, 2).reshape(maps[0].shape)
+    return attention.to(DEVICE), maps, expected.to(DEVICE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("A", marks=pytest.mark.slow),
+        pytest.param("B", marks=pytest.mark.slow),
+        "B_lepe",
+    ],
+)
+def test_the_published_operator_is_reproduced_through_the_dispatch(
+    name: str, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, maps, expected = golden_attention(name)
+    calls = count_calls(kernel, monkeypatch)
+    with torch.no_grad():
+        message = attention(*maps)
+    assert len(calls) == 1
+    assert (message - expected).abs().max() <= 1e-5
+
+
+def test_gradients_and_recordings_are_not_asked_of_the_kernel(
+    kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, maps, _ = golden_attention("B")
+    calls = count_calls(kernel, monkeypatch)
+    attention(*(x.requires_grad_() for x in maps)).sum().backward()
+    with torch.no_grad():
+        attention(*maps, record=[])
+    assert calls == []
+
+
+def count_calls(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows by one element with every descent of the kernel."""
+    calls: list[None] = []
+    descend = kernel.descend
+
+    def counting(*args: object, **options: object) -> list[Tensor]:
+        calls.append(None)
+        return descend(*args, **options)
+
+    monkeypatch.setattr(kernel, "descend", counting)
+    return calls
+
+
+def test_triton_stays_out_of_descents_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delitem(sys.modules, "matcher.attention.triton_kernel", raising=False)
+    case = Case((2, 2, 2))
+    assert not dispatch.takes(*([x.cpu() for x in xs] for xs in case.pyramids), case.topks)
+    assert "matcher.attention.triton_kernel" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [(lambda device: 0.5, "off by 5.0e-01"), (lambda device: 1 / 0, "ZeroDivisionError")],
+)
+def test_a_gpu_where_the_kernel_fails_gets_plain_operators_and_a_warning(
+    check: object, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(dispatch, "_check_error", check)
+    with pytest.warns(UserWarning, match=reason):
+        assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
+
+
+def test_a_gpu_older_than_triton_supports_gets_plain_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
+
+
+def test_the_check_before_first_use_passes(kernel: ModuleType) -> None:
+    assert dispatch._check_error(DEVICE) <= 1e-4
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        assert dispatch._check_error(DEVICE) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 86, 90, 120])
+def test_the_kernel_compiles_for_nvidia_gpus_and_keeps_to_registers(capability: int) -> None:
+    program = Path(__file__).parents[1] / "helpers" / "compile_quadtree_triton.py"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(capability)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=program.parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    reports = [line.split() for line in done.stdout.splitlines()]
+    assert len(reports) == 12
+    for *_, stack, shared in reports:
+        assert int(stack) == 0
+        assert int(shared) <= 48 << 10
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize("topks", [(16, 8, 8), (32, 16, 16)])
+def test_full_size_on_the_gpu(
+    kernel: ModuleType, dtype: torch.dtype, variant: str, topks: tuple[int, ...]
+) -> None:
+    """Keys whose probabilities differ by rounding may swap places: a few messages in 10,000."""
+    case = Case(topks, batch=2, heads=8, d=32, cells=300, key_cells=300, dtype=dtype, masked=True)
+    found = kernel.descend(*case.pyramids, topks=topks, variant=variant, key_masks=case.masks)
+    for x, y in zip(found, case.reference(variant), strict=True):
+        wrong = ((x - y).abs() > LIMITS[dtype]).any(dim=-1)
+        assert wrong.float().mean() <= 1e-3
+
+
+@needs_gpu
+def test_the_check_before_first_use_lets_this_gpu_use_the_kernel() -> None:
+    assert dispatch._works_on(DEVICE)

@@ -1,0 +1,240 @@
+"""Keypoints merged across pairs, hloc's files, COLMAP's database and what can be built from it."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import tracemalloc
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from matcher.batch.export import keypoints
+from matcher.batch.export.colmap import export_colmap
+from matcher.batch.export.hloc import export_hloc, pair_key
+from matcher.batch.export.keypoints import merged_keypoints, one_to_one, pair_matches
+from matcher.batch.image_names import Root
+from matcher.batch.run import Run
+from matcher.errors import StorageError, UsageError, require_extra
+from tests.helpers.collections_of_pairs import run_of
+
+Rows = dict[tuple[str, str], list[tuple[float, ...]]]
+
+
+def test_points_of_an_image_in_one_cell_become_one_keypoint(tmp_path: Path) -> None:
+    results: Rows = {
+        ("a", "b"): [(8, 8, 20.2, 10, 0.9), (16, 8, 30, 10, 0.5)],
+        ("b", "c"): [(20.6, 10, 5, 5, 0.3), (40, 40, 7, 7, 0.8)],
+        ("a", "c"): [(8, 8, 5.4, 5, 0.1)],
+        ("a", "d"): [],
+    }
+    run = run_of(tmp_path / "run", results)
+    with merged_keypoints(run, 2.0) as merged:
+        assert merged.counts.tolist() == [2, 3, 2, 0]
+        points, scores = zip(*(merged.keypoints(image) for image in range(4)), strict=True)
+        matches = [merged.matches(pair) for pair in pair_matches(run)]
+    assert points[0].tolist() == [[8, 8], [16, 8]]
+    shared = (20.2 * 0.9 + 20.6 * 0.3) / 1.2
+    np.testing.assert_allclose(points[1], [[shared, 10], [30, 10], [40, 40]], atol=1e-5)
+    np.testing.assert_allclose(scores[1], [0.9, 0.5, 0.8])
+    assert points[3].shape == (0, 2)
+    assert [index.tolist() for index, _ in matches] == [
+        [[0, 0], [1, 1]],
+        [[0, 0], [2, 1]],
+        [[0, 0]],
+        [],
+    ]
+    np.testing.assert_allclose(matches[1][1], [0.3, 0.8])
+
+
+def test_a_keypoint_has_one_partner_in_a_pair() -> None:
+    index = np.array([[0, 0], [0, 1], [1, 1], [2, 1]])
+    assert one_to_one(index, np.array([0.2, 0.9, 0.5, 0.6], np.float32)).tolist() == [1]
+    assert one_to_one(index, np.array([0.9, 0.2, 0.6, 0.5], np.float32)).tolist() == [0, 2]
+    assert one_to_one(index, np.full(4, 0.5, np.float32)).tolist() == [0, 2]
+
+
+def test_nothing_merges_to_nothing(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", {("a", "b"): [], ("b", "b"): [(1, 1, 2, 2, 0.5)]})
+    with merged_keypoints(run, 2.0) as merged:
+        assert merged.counts.tolist() == [0, 0]
+        assert [len(merged.matches(pair)[0]) for pair in pair_matches(run)] == [0, 0]
+        assert merged.keypoints(1)[0].shape == (0, 2)
+
+
+def random_run(folder: Path, images: int, matches: int) -> Run:
+    """Each image and the next have so many random matches."""
+    rng = np.random.default_rng(0)
+    scale = np.array([100, 100, 100, 100, 1])
+    names = [(f"{i}.jpg", f"{i + 1}.jpg") for i in range(images - 1)]
+    return run_of(folder, {both: rng.uniform(0, 1, (matches, 5)) * scale for both in names})
+
+
+@pytest.mark.parametrize("points", [100, 10**9])
+def test_merging_is_one_keypoint_a_cell_and_close_to_the_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: int
+) -> None:
+    monkeypatch.setattr(keypoints, "SCRATCH_POINTS", points)
+    run = random_run(tmp_path / "run", 4, 1000)
+    with merged_keypoints(run, 3.0) as merged:
+        found = [merged.keypoints(image)[0] for image in range(4)]
+        matched = [(pair, merged.matches(pair)[0]) for pair in pair_matches(run)]
+    for points_of_image in found:
+        cells = np.floor(points_of_image / 3 + 0.5)
+        assert len(np.unique(cells, axis=0)) == len(points_of_image)
+    for pair, index in matched:
+        assert len(np.unique(index[:, 0])) == len(np.unique(index[:, 1])) == len(index) > 200
+        ends = np.hstack([found[pair.image0][index[:, 0]], found[pair.image1][index[:, 1]]])
+        original = np.hstack([pair.keypoints0, pair.keypoints1])
+        assert np.abs(ends[:, None] - original).max(axis=2).min(axis=1).max() <= 3
+    assert not [path.name for path in run.folder.iterdir() if path.name.startswith("tmp")]
+
+
+def test_exports_hold_few_matches_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 times the matches take little more memory."""
+    monkeypatch.setattr(keypoints, "SCRATCH_POINTS", 10_000)
+    peaks = []
+    for images in (6, 101):
+        run = random_run(tmp_path / str(images), images, 4000)
+        gc.collect()
+        tracemalloc.start()
+        export_hloc(run, Root(str(tmp_path)), 1.0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    stored = 100 * 4000 * keypoints.BYTES_A_MATCH
+    assert peaks[1] - peaks[0] < stored / 4
+
+
+def test_a_full_disk_while_merging_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keypoints, "_scratch", lambda folder: Full())
+    run = random_run(tmp_path / "run", 3, 10)
+    with pytest.raises(StorageError, match=r"E401 .*No space"):
+        export_hloc(run, Root(str(tmp_path)), 1.0)
+
+
+def test_hloc_files_hold_what_hloc_reads(tmp_path: Path) -> None:
+    results = {
+        ("db/a.jpg", "q/b.jpg"): [(8, 8, 20, 10, 0.9), (16, 8, 30, 10, 0.5)],
+        ("q/b.jpg", "db/c.jpg"): [(30, 10, 4, 4, 0.7)],
+        ("db/a.jpg", "db/c.jpg"): [],
+    }
+    (tmp_path / "db").mkdir()
+    Image.new("L", (64, 48)).save(tmp_path / "db" / "a.jpg")
+    run = run_of(tmp_path / "run", results)
+    features, matches = export_hloc(run, Root(str(tmp_path)), 2.0)
+    with h5py.File(features) as file:
+        assert file["db/a.jpg/keypoints"][()].tolist() == [[8, 8], [16, 8]]
+        assert file["db/a.jpg/keypoints"].dtype == np.float32
+        assert file["db/a.jpg/image_size"][()].tolist() == [64, 48]
+        assert file["q/b.jpg/score"][()].tolist() == file["q/b.jpg/scores"][()].tolist()
+        assert len(file["q/b.jpg/scores"]) == 2
+    with h5py.File(matches) as file:
+        for key in ("db-a.jpg/q-b.jpg", "db-a.jpg_q-b.jpg"):
+            group = file[key]
+            assert group["matches0"][()].tolist() == [0, 1]
+            assert group["matches0"].dtype == np.int32
+            np.testing.assert_allclose(group["matching_scores0"], [0.9, 0.5], atol=1e-3)
+            np.testing.assert_allclose(group["keypoints1"], [[20, 10], [30, 10]])
+        assert file["q-b.jpg/db-c.jpg/matches0"][()].tolist() == [-1, 0]
+        assert file["db-a.jpg/db-c.jpg/matches0"][()].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[("a/b-c", "x"), ("a-b/c", "x")], [("a//b", "c")], [("../a", "b")], [("a\nb", "c")],
+     [("a_b", "c"), ("a", "b_c")]],
+)  # fmt: skip
+def test_names_that_hloc_cannot_tell_apart_are_refused(
+    tmp_path: Path, names: list[tuple[str, str]]
+) -> None:
+    run = run_of(tmp_path / "run", {both: [(1, 1, 2, 2, 0.5)] for both in names})
+    with pytest.raises(UsageError, match="E209"):
+        export_hloc(run, Root(str(tmp_path)), 2.0)
+    assert not (tmp_path / "run" / "matches.h5").exists()
+    assert pair_key("a/b", "c") == "a-b/c"
+
+
+FOCAL, WIDTH, HEIGHT = 400.0, 480, 360
+
+
+def views(count: int) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Rotations, centres and (count, N, 2) projections of random points in front of an arc."""
+    rng = np.random.default_rng(4)
+    points = rng.uniform((-2, -1.5, 4), (2, 1.5, 7), (400, 3))
+    rotations, centres, seen = [], [], []
+    for angle in np.linspace(-0.25, 0.25, count):
+        c, s = np.cos(angle), np.sin(angle)
+        rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        centre = np.array([5.5 * np.sin(angle), 0.3 * angle, 5.5 - 5.5 * np.cos(angle)])
+        camera = (points - centre) @ rotation.T
+        rotations.append(rotation)
+        centres.append(centre)
+        seen.append(camera[:, :2] / camera[:, 2:] * FOCAL + ((WIDTH - 1) / 2, (HEIGHT - 1) / 2))
+    return rotations, centres, np.stack(seen)
+
+
+def aligned_error(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) distances after the similarity that brings `found` to `truth` (Umeyama, 1991)."""
+    a, b = found - found.mean(0), truth - truth.mean(0)
+    u, d, vt = np.linalg.svd(b.T @ a)
+    flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    scale = np.trace(np.diag(d) @ flip) / (a**2).sum()
+    return np.linalg.norm(scale * a @ (u @ flip @ vt).T - b, axis=1)
+
+
+def reconstruct(folder: Path, images: Path) -> Any:
+    pycolmap = pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    (folder / "sparse").mkdir()
+    models = pycolmap.incremental_mapping(folder / "database.db", images, folder / "sparse")
+    return max(models.values(), key=lambda model: model.num_reg_images())
+
+
+def test_colmap_reconstructs_views_of_known_cameras(tmp_path: Path) -> None:
+    pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    count = 5
+    _, centres, seen = views(count)
+    for i in range(count):
+        Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / f"{i}.png")
+    inside = ((seen >= 0) & (seen < (WIDTH, HEIGHT))).all(axis=2)
+    results = {}
+    for i in range(count):
+        for j in range(i + 1, count):
+            both = inside[i] & inside[j]
+            score = np.full((both.sum(), 1), 0.9)
+            results[f"{i}.png", f"{j}.png"] = np.hstack([seen[i][both], seen[j][both], score])
+    run = run_of(tmp_path / "run", results)
+    camera = (FOCAL, FOCAL, (WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+    database = export_colmap(run, Root(str(tmp_path)), 0.1, camera)
+    assert sorted(p.name for p in database.parent.iterdir()) == ["database.db", "pairs.txt"]
+    model = reconstruct(database.parent, tmp_path)
+    assert model.num_reg_images() == count
+    assert model.compute_mean_reprojection_error() < 0.1
+    found = {image.name: image.projection_center() for image in model.images.values()}
+    found_centres = np.array([found[f"{i}.png"] for i in range(count)])
+    assert aligned_error(found_centres, np.array(centres)).max() < 0.01
+
+
+def test_pair_matches_skips_what_has_none(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", {("a", "b"): [(1, 1, 2, 2, 0.5)], ("a", "c"): []})
+    assert [(p.image0, p.image1, len(p.scores)) for p in pair_matches(run)] == [
+        (0, 1, 1),
+        (0, 2, 0),
+    ]
+
+
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(UsageError, match=r"E210 .*quadmatch\[sfm\]"):
+        require_extra("no_such_module_at_all", "sfm", "export=colmap")

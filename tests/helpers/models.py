@@ -1,0 +1,42 @@
+"""Tiny models and images for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from matcher import FeatureMatcher, build_matcher
+from matcher.config import (
+    BackboneConfig,
+    CoarseConfig,
+    FineConfig,
+    MatcherConfig,
+    TransformerConfig,
+)
+
+PUBLISHED_TINY = MatcherConfig(
+    backbone=BackboneConfig(initial_dim=8, block_dims=(8, 12, 16), depths=(1, 1, 1)),
+    transformer=TransformerConfig(layers=("self", "cross"), heads=2, topks=(4, 4, 4)),
+    coarse=CoarseConfig(threshold=0.0, border=0),
+    fine=FineConfig(heads=2),
+)
+"""Layers of the published model, few and narrow."""
+COMPACT_TINY = MatcherConfig(
+    backbone=BackboneConfig(
+        initial_dim=8, block_dims=(8, 16, 32), depths=(1, 1, 1), pyramid="lean"
+    ),
+    transformer=TransformerConfig(layers=("self", "cross"), heads=2, topks=(4, 4, 4), mlp_ratio=1),
+    coarse=CoarseConfig(border=0, threshold=0.0),
+    fine=FineConfig(window=5, layers=(), heads=2),
+)
+"""Layers of the bundled model, few and narrow."""
+
+
+def tiny_model() -> FeatureMatcher:
+    """A compact model with random weights, always the same."""
+    torch.manual_seed(0)
+    return build_matcher(COMPACT_TINY)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((height, width), dtype=np.float32)

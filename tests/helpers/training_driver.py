@@ -1,0 +1,164 @@
+"""A program for the kill tests; it imports once and forks the runs that are killed.
+
+python training_driver.py run WORKERS WORDS...           train.py on planes
+python training_driver.py kills FOLDER KILLS WORKERS SEED   killed and resumed, and uninterrupted
+python training_driver.py saves FOLDER KILLS             killed while checkpoints are written
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+import train as program
+from conf import compose
+from matcher.training import checkpointing
+from tests.helpers.planes import PlaneData
+
+program.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
+STEPS = 36
+WORDS = (
+    "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
+    "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=3",
+    "optim.warmup=5", "resume=auto",
+)  # fmt: skip
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run `work` in a child; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    try:
+        work()
+        sys.stdout.flush()
+        os._exit(0)
+    except Exception as error:
+        sys.stdout.write(f"child failed: {error!r}\n")
+        sys.stdout.flush()
+    finally:
+        os._exit(1)
+
+
+def finish(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill(child: int, after: float) -> None:
+    """Kill the child and its workers at a moment, unless it is done before."""
+    end = time.monotonic() + after
+    while time.monotonic() < end:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.005)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # So young that it leads no group yet, and has no workers.
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the model and its average in the newest checkpoint."""
+    path = checkpointing.newest_intact(folder)
+    if path is None:
+        return "none"
+    state = checkpointing.load_checkpoint(path)
+    digest = hashlib.sha256(str(state["global_step"]).encode())
+    for key, value in sorted(state["state_dict"].items()):
+        digest.update(
+            key.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def run(folder: Path, workers: int) -> None:
+    program.train(compose("train", [*WORDS, f"folder={folder}"]), PlaneData(workers=workers))
+
+
+class Witness(PlaneData):
+    """Every process writes the digest of its parameters beside the checkpoints."""
+
+    def teardown(self, stage: str) -> None:
+        module = self.trainer.lightning_module
+        digest = hashlib.sha256()
+        for parameter in module.model.parameters():
+            digest.update(parameter.detach().contiguous().view(-1).numpy().tobytes())
+        path = Path(self.trainer.default_root_dir) / f"rank_{module.global_rank}.txt"
+        path.write_text(digest.hexdigest())
+
+
+def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, object]:
+    start = time.monotonic()
+    code = finish(fork(lambda: run(folder / "whole", workers)))
+    seconds = time.monotonic() - start
+    random.seed(seed)
+    seen = []
+    for _ in range(count):
+        kill(fork(lambda: run(folder / "killed", workers)), random.uniform(0.2, 0.7) * seconds)
+        newest = checkpointing.newest_intact(folder / "killed")
+        seen.append(newest.name if newest else "none")
+    codes = [code, finish(fork(lambda: run(folder / "killed", workers)))]
+    digests = [weights_digest(folder / name) for name in ("whole", "killed")]
+    return {"codes": codes, "digests": digests, "checkpoints": seen, "seconds": seconds}
+
+
+def saves(folder: Path, count: int) -> dict[str, object]:
+    """Whether every kill leaves a checkpoint at least as new as the last that was acknowledged."""
+    state = {"state_dict": {"w": torch.randn(300_000)}, "global_step": 0}
+    checkpointing.save_checkpoint(folder, 0, state, 2)
+    lost, steps = 0, []
+    random.seed(count)
+
+    def write(step: int, acknowledge: int) -> None:
+        while True:
+            step += 1
+            checkpointing.save_checkpoint(folder, step, state, 2)
+            os.write(acknowledge, step.to_bytes(8, "big"))
+
+    last = 0
+    for _ in range(count):
+        read, acknowledge = os.pipe()
+        begin = last
+        child = fork(lambda a=acknowledge, s=begin: write(s, a))
+        os.close(acknowledge)
+        kill(child, random.uniform(0.0, 0.05))
+        while data := os.read(read, 8):
+            last = int.from_bytes(data, "big")
+        os.close(read)
+        newest = checkpointing.newest_intact(folder)
+        if (
+            newest is None
+            or not checkpointing.load_checkpoint(newest)
+            or int(newest.name[5:13]) < last
+        ):
+            lost += 1
+        else:
+            last = int(newest.name[5:13])
+        steps.append(last)
+    return {"lost": lost, "steps": steps}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    mode, *words = sys.argv[1:]
+    if mode == "run":
+        program.build_datamodule = lambda *_: Witness(workers=int(words[0]))
+        sys.exit(program.main(words[1:]))
+    elif mode == "kills":
+        sys.stdout.write(json.dumps(kills(Path(words[0]), *map(int, words[1:]))))
+    else:
+        sys.stdout.write(json.dumps(saves(Path(words[0]), int(words[1]))))

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from data.real.index import read_arrays
+from matcher.batch.manifest import ImageFiles, encode_list, read_list
+from matcher.errors import StorageError, UsageError
+from matcher.files import write_atomically
+from matcher.results.formats import SEAL_BYTES, sealed
+from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
+from matcher.structures import Matches
+from tests.helpers.broken_files import LZMA, bracketless, flipped, repacked
+from tests.helpers.collections_of_pairs import stub_pairs
+
+SUFFIXES = [".h5", ".hdf5", ".npz", ".csv", ".json", ".H5"]
+
+
+def record(n: int = 5, **changes: object) -> MatchRecord:
+    generator = torch.Generator().manual_seed(n)
+    values = {
+        "matches": Matches(
+            torch.rand(n, 2, generator=generator) * 4000,
+            torch.rand(n, 2, generator=generator) * 4000,
+            torch.rand(n, generator=generator),
+        ),
+        "image0": ImageRecord("photos/a (1)=ü, x.jpg", 640, 480),
+        "image1": ImageRecord('b\n"2".png', 257, 339),
+        "provenance": {"weights": "compact", "exif": "ignored", "seed": 3, "threshold": 0.25},
+    }
+    return MatchRecord(**{**values, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def with_model(n: int = 5) -> MatchRecord:
+    model = np.array([[1.1, 0.02, -30.5], [0.1, 0.9, 1 / 3], [1e-5, 2e-17, 1.0]])
+    pose = np.eye(4) + 0.1
+    return record(n, geometry="homography", model=model, inliers=np.arange(n) % 2 == 0, T_0to1=pose)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("n", [0, 1, 5, 40_000])
+def test_what_is_written_is_read_back_exactly(tmp_path: Path, suffix: str, n: int) -> None:
+    if n > 10_000 and suffix not in (".h5", ".npz"):
+        n = 1_000
+    before = with_model(n)
+    write_matches(tmp_path / f"m{suffix}", before)
+    after = read_matches(tmp_path / f"m{suffix}")
+    assert torch.equal(after.matches.keypoints0, before.matches.keypoints0)
+    assert torch.equal(after.matches.keypoints1, before.matches.keypoints1)
+    assert torch.equal(after.matches.scores, before.matches.scores)
+    assert after.matches.keypoints0.dtype == torch.float32
+    assert (after.image0, after.image1) == (before.image0, before.image1)
+    assert dict(after.provenance) == dict(before.provenance)
+    assert after.geometry == "homography"
+    assert after.model is not None
+    assert after.inliers is not None
+    assert np.array_equal(after.model, before.model)  # pyright: ignore[reportArgumentType]
+    assert np.array_equal(after.T_0to1, before.T_0to1)  # pyright: ignore[reportArgumentType]
+    assert after.inliers.dtype == bool
+    assert np.array_equal(after.inliers, before.inliers)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_match_keeps_its_reason_and_has_no_model(tmp_path: Path, suffix: str) -> None:
+    write_matches(tmp_path / f"m{suffix}", record(matches=Matches.empty("too_small")))
+    after = read_matches(tmp_path / f"m{suffix}")
+    assert len(after.matches) == 0
+    assert after.matches.reason == "too_small"
+    assert after.model is None
+    assert after.inliers is None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        write_matches(tmp_path / f"{name}{suffix}", with_model())
+    first, second = (tmp_path / f"{name}{suffix}" for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    for suffix in SUFFIXES:
+        write_matches(tmp_path / f"m{suffix}", record(image0=ImageRecord(name, 1, 1)))
+        assert read_matches(tmp_path / f"m{suffix}").image0.name == "caf\\udce9.jpg"
+
+
+def test_hdf5_opens_with_plain_h5py_and_json_with_plain_json(tmp_path: Path) -> None:
+    write_matches(tmp_path / "m.h5", with_model())
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert file["keypoints0"].shape == (5, 2)
+        assert file["inliers"][()].tolist() == [1, 0, 1, 0, 1]
+        assert file.attrs["image1_width"] == 257
+        assert file.attrs["exif"] == "ignored"
+        assert file.attrs["schema"] == "quadmatch/1"
+    write_matches(tmp_path / "m.json", with_model())
+    assert json.loads((tmp_path / "m.json").read_text())["image0_width"] == 640
+
+
+def test_csv_is_a_table_below_comments(tmp_path: Path) -> None:
+    matches = Matches(torch.tensor([[1.5, 2.0]]), torch.tensor([[3.0, 4.25]]), torch.tensor([0.5]))
+    write_matches(tmp_path / "m.csv", record(matches=matches))
+    lines = (tmp_path / "m.csv").read_text().splitlines()
+    table = [line for line in lines if not line.startswith("#")]
+    assert table == ["x0,y0,x1,y1,score", "1.5,2.0,3.0,4.25,0.5"]
+
+
+def test_another_suffix_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E201 output: got .*m\.txt.*\.h5"):
+        write_matches(tmp_path / "m.txt", record())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E111 .*gone\.h5"):
+        read_matches(tmp_path / "gone.h5")
+
+
+def test_replacing_keeps_the_old_file_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "m.h5"
+    write_atomically(target, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"E401 .*No space left on device; needs 0\.0 MB"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.h5"]
+
+
+def test_a_file_size_limit_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from matcher.storage import write_atomically; from matcher.errors import StorageError\n"
+        "import sys\n"
+        "try: write_atomically(sys.argv[1], bytes(1 << 20))\n"
+        "except StorageError as error: print(error)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "m.h5")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert "E401" in out.stdout, out.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["missing/m.h5", ".", "file/m.h5", "m" * 300 + ".h5"])
+def test_a_folder_that_is_not_there_or_in_the_way_is_a_storage_error(
+    tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="E401"):
+        write_atomically(tmp_path / target, b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"m{suffix}"
+    write_matches(target, with_model(50))
+    whole = target.read_bytes()
+    for cut in (0, 1, 10, len(whole) // 2):
+        target.write_bytes(whole[:cut])
+        with pytest.raises(StorageError, match="E402"):
+            read_matches(target)
+
+
+def test_a_flipped_bit_in_the_payload_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "m.h5"
+    write_matches(target, with_model(5_000))
+    data = bytearray(target.read_bytes())
+    payload = with_model(5_000).matches.scores.numpy().tobytes()
+    where = bytes(data).find(payload[:64])
+    assert where > 0
+    data[where + 20] ^= 0x10
+    target.write_bytes(bytes(data))
+    with pytest.raises(StorageError, match="E402"):
+        read_matches(target)
+
+
+def unreadable(reads: Callable[[Path], object], path: Path, files: Iterable[bytes]) -> int:
+    """How many of the files are refused as damaged; any other error is passed on."""
+    refused = 0
+    for data in files:
+        path.write_bytes(data)
+        try:
+            reads(path)
+        except StorageError as error:
+            refused += error.code == 402
+    return refused
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".json"])
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"m{suffix}"
+    write_matches(target, with_model(20))
+    refused = unreadable(read_matches, target, flipped(target.read_bytes(), 1000))
+    assert 500 < refused <= 1000
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_flipped_bytes_of_arrays_are_read_or_refused(tmp_path: Path, pack: Any) -> None:
+    target = tmp_path / "arrays.npz"
+    pack(target, a=np.eye(3), b=np.arange(9000) % 7)
+    whole = target.read_bytes()
+    assert unreadable(read_arrays, target, flipped(whole, 1000)) > 500
+    odd = [repacked(whole, LZMA), *([bracketless(whole)] if pack is np.savez else [])]
+    assert unreadable(read_arrays, target, odd) == len(odd)
+    target.write_bytes(whole)
+    assert read_arrays(target)["a"].tolist() == np.eye(3).tolist()
+
+
+def test_flipped_bytes_of_a_list_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
+    pairs = stub_pairs(3000)
+    images = ImageFiles(*(np.ones(len(pairs.names), np.int64) for _ in range(2)))
+    whole = encode_list(pairs, images)
+    target = tmp_path / "pairs.npz"
+    assert unreadable(read_list, target, flipped(whole, 300)) > 150
+    odd = [repacked(whole, LZMA), bracketless(whole)]
+    assert unreadable(read_list, target, odd) == 2
+    target.write_bytes(whole)
+    assert read_list(target)[0].names == pairs.names
+
+
+MUTATED = """
+import random, sys
+from pathlib import Path
+from matcher.errors import StorageError
+from matcher.storage import read_matches
+path, random_, counts = Path(sys.argv[1]), random.Random(7), [0, 0]
+whole = path.read_bytes()
+for trial in range(int(sys.argv[2])):
+    data = bytearray(whole)
+    for _ in range(random_.choice((1, 1, 2, 8, 40))):
+        start = random_.randrange(len(data) if trial % 2 else 2048)
+        kind = random_.randrange(5)
+        if kind < 2:
+            data[start % len(data)] ^= 1 << random_.randrange(8)
+        elif kind == 2:
+            data[start : start + 8] = random_.randbytes(8)
+        elif kind == 3:
+            del data[start : start + random_.choice((1, 8, 512))]
+        else:
+            data[start:start] = data[start : start + 16]
+        data = data or bytearray(1)
+    path.write_bytes(data)
+    try:
+        read_matches(path)
+        counts[0] += 1
+    except StorageError as error:
+        counts[1] += error.code == 402
+print(*counts)
+"""
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_hdf5_is_read_or_refused_and_never_crashes(tmp_path: Path, count: int) -> None:
+    write_matches(tmp_path / "m.h5", with_model(50))
+    done = subprocess.run(
+        [sys.executable, "-c", MUTATED, str(tmp_path / "m.h5"), str(count)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    accepted, refused = map(int, done.stdout.split())
+    assert accepted + refused == count
+    assert refused >= count - 20  # Few mutations change nothing.
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"schema": "quadmatch/99"}')
+    with pytest.raises(StorageError, match="E402"):
+        read_matches(tmp_path / "m.json")
+    write_matches(tmp_path / "m.h5", record())
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.attrs["schema"] = "other"
+    with pytest.raises(StorageError, match="another program wrote or changed it"):
+        read_matches(tmp_path / "m.h5")
+    (tmp_path / "m.h5").write_bytes(sealed((tmp_path / "m.h5").read_bytes()))
+    with pytest.raises(StorageError, match="schema 'other'"):
+        read_matches(tmp_path / "m.h5")
+
+
+def hostile_hdf5(kind: str, secret: Path) -> bytes:
+    write = io.BytesIO()
+    with h5py.File(write, "w", userblock_size=SEAL_BYTES) as file:
+        file.attrs.update(
+            schema="quadmatch/1", geometry="none", image0_name="a", image1_name="b",
+            image0_width=1, image0_height=1, image1_width=1, image1_height=1,
+        )  # fmt: skip
+        for name in ("keypoints1", "scores"):
+            file[name] = np.zeros((2, 2) if name == "keypoints1" else 2, np.float32)
+        if kind == "external_link":
+            file["keypoints0"] = h5py.ExternalLink(str(secret), "data")
+        elif kind == "soft_link":
+            file["keypoints0"] = h5py.SoftLink("/keypoints0")
+        elif kind == "external_storage":
+            file.create_dataset("keypoints0", (2, 2), "f4", external=[(str(secret), 0, 16)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((2, 2), "f4")
+            layout[:] = h5py.VirtualSource(str(secret), "data", (2, 2))
+            file.create_virtual_dataset("keypoints0", layout)
+        elif kind == "huge":
+            file.create_dataset("keypoints0", (10**10, 2), "f4", chunks=(1024, 2))
+        elif kind == "group":
+            file.create_group("keypoints0")
+        elif kind == "objects":
+            file["keypoints0"] = np.array([["a", "b"]] * 2, dtype=h5py.string_dtype())
+        elif kind == "references":
+            file["keypoints0"] = np.array([file.ref, file.ref], dtype=h5py.ref_dtype)
+    return sealed(write.getvalue())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["external_link", "soft_link", "external_storage", "virtual", "huge", "group", "objects",
+     "references"],
+)  # fmt: skip
+def test_hostile_hdf5_reads_nothing_outside_itself(tmp_path: Path, kind: str) -> None:
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["data"] = np.full((2, 2), 42, np.float32)
+    (tmp_path / "m.h5").write_bytes(hostile_hdf5(kind, tmp_path / "secret.h5"))
+    with pytest.raises(StorageError, match="E402"):
+        read_matches(tmp_path / "m.h5")
+
+
+def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", keypoints0=np.array([{}], dtype=object), metadata="{}")
+    with pytest.raises(StorageError, match="E402"):
+        read_matches(tmp_path / "m.npz")
