@@ -12,10 +12,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import h5py
+from typing import TYPE_CHECKING
 
 from matcher.errors import StorageError
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def write_atomically(path: Path | str, data: bytes) -> None:
@@ -131,6 +133,8 @@ def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
     Raises:
         StorageError: it cannot be written (E401).
     """
+    import h5py
+
     part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """LoFTR's lists of pairs, read without running pickled code, and their HDF5 form.
 
 A MegaDepth index comes as a bare pickle of a dict that is named ``.npz``, as an npz whose arrays
-hold objects, or as the HDF5 file that `python -m data.real.convert_index` writes; a ScanNet index as an
-npz of plain arrays or HDF5. Only the four names that NumPy arrays pickle to are resolved.
+hold objects, or as the HDF5 file that `python -m data.real.convert_index` writes; a ScanNet index
+as an npz of plain arrays or HDF5. Only the four names that NumPy arrays pickle to are resolved.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_with_gt
+from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
-from eval.options import BenchmarkOptions
 from matcher.errors import UsageError
 
 

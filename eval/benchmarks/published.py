@@ -10,7 +10,7 @@ import numpy as np
 from data.real.index import read_arrays, read_scannet_index, read_scene_index
 from data.real.megadepth import listed_indices, pair_files
 from eval.benchmarks.folder import EvalPair, lines_of, numbers
-from eval.options import BenchmarkOptions
+from eval.benchmarks.options import BenchmarkOptions
 from matcher.errors import UsageError
 from matcher.geometry.pixels import from_colmap
 

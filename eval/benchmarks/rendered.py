@@ -22,8 +22,8 @@ import data.synthetic
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.photos import list_photos
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
+from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import conversion, resized
-from eval.options import BenchmarkOptions
 from matcher.config import require_positive
 from matcher.drawing.matches import write_picture
 from matcher.errors import StorageError, UsageError

@@ -1,7 +1,8 @@
 """The two steps of the QuadTree descent: score all keys, or score the children of selected keys.
 
 Tokens are (B, H, N, D) in quad order (`matcher.attention.pyramid`), so the four children of a key
-are one contiguous row of a (B * H * S / 4, 4 * D) table and one `index_select` fetches a whole block.
+are one contiguous row of a (B * H * S / 4, 4 * D) table and one `index_select` fetches a whole
+block.
 Scores are q.k / sqrt(D), softmax in fp32, whatever the dtype of the inputs.
 """
 

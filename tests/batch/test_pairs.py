@@ -222,7 +222,7 @@ def test_names_that_stay_inside_the_root_are_accepted(tree: Path) -> None:
 MILLION = """
 import sys, time
 from resource import RUSAGE_SELF, getrusage
-from matcher.batch.pairlist import PairList, read_pairs
+from matcher.batch.pairs import PairList, read_pairs
 before = getrusage(RUSAGE_SELF).ru_maxrss
 started = time.process_time()
 pairs = PairList.of(read_pairs(sys.argv[1]))

@@ -22,8 +22,8 @@ MATCH = """
 import resource, sys
 import numpy as np
 from matcher.config import COMPACT, MatcherConfig
-from matcher.folding import fold
-from matcher.model import build_matcher
+from matcher.network.fuse import fold
+from matcher.network.model import build_matcher
 from matcher.predictor import Predictor
 
 name, height, width, max_side = sys.argv[1], *map(int, sys.argv[2:])

@@ -10,10 +10,10 @@ import torch
 
 from eval.__main__ import main
 from eval.benchmarks import load_benchmark
+from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.published import calibrated_pairs
 from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
-from eval.options import BenchmarkOptions
 from eval.predictions import Prediction
 from eval.scene_truth import match_scene
 from matcher.errors import UsageError

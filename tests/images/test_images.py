@@ -397,7 +397,7 @@ def bombs() -> dict[str, bytes]:
 BOMB_SCRIPT = """
 import resource, sys, time
 from matcher.errors import ImageError
-from matcher._images import read_image
+from matcher.images.load import read_image
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 read_image(sys.argv[1])
 before = peak()

@@ -189,7 +189,7 @@ def test_border_wider_than_the_map_leaves_nothing() -> None:
 
 STREAM = """
 import resource, sys, torch
-from matcher.coarse import CoarseMatcher
+from matcher.network.coarse import CoarseMatcher
 from matcher.config import CoarseConfig
 torch.set_num_threads(2)
 h, w = int(sys.argv[1]), int(sys.argv[2])

@@ -16,6 +16,7 @@ from matcher.config import (
     config_to_dict,
 )
 from matcher.errors import UsageError
+from matcher.network import transformer as transformer_module
 from matcher.network.backbone import Backbone
 from matcher.network.fine import FineMatcher, expectation
 from matcher.network.model import build_matcher
@@ -208,6 +209,6 @@ def test_large_images_one_at_a_time_give_what_they_give_together(
     x0, x1 = torch.randn(2, 1, 16, 8, 12)
     mask = torch.rand(1, 8, 12) > 0.2
     expected = transformer(x0, x1, mask, None)
-    monkeypatch.setattr(transformer, "TOGETHER_CELLS", 0)
+    monkeypatch.setattr(transformer_module, "TOGETHER_CELLS", 0)
     for found, wanted in zip(transformer(x0, x1, mask, None), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)

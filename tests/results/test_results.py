@@ -146,7 +146,7 @@ def test_replacing_keeps_the_old_file_when_the_new_one_cannot_be_written(
 def test_a_file_size_limit_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:
     program = (
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from matcher.storage import write_atomically; from matcher.errors import StorageError\n"
+        "from matcher.files import write_atomically; from matcher.errors import StorageError\n"
         "import sys\n"
         "try: write_atomically(sys.argv[1], bytes(1 << 20))\n"
         "except StorageError as error: print(error)\n"
@@ -244,7 +244,7 @@ MUTATED = """
 import random, sys
 from pathlib import Path
 from matcher.errors import StorageError
-from matcher.storage import read_matches
+from matcher.results.record import read_matches
 path, random_, counts = Path(sys.argv[1]), random.Random(7), [0, 0]
 whole = path.read_bytes()
 for trial in range(int(sys.argv[2])):

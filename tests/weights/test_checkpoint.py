@@ -113,7 +113,7 @@ def test_loading_draws_no_random_numbers(saved: Path) -> None:
 
 def test_loading_never_imports_the_compiler_of_torch(saved: Path) -> None:
     program = (
-        "import sys; from matcher.checkpoint import load_safetensors\n"
+        "import sys; from matcher.weights.checkpoint import load_safetensors\n"
         "load_safetensors(sys.argv[1]); sys.exit('torch._dynamo' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(saved)], check=True)

@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 WATCHED = """
 import json, os, sys, time
-from matcher.checkpoint import convert, load_safetensors
+from matcher.weights.checkpoint import convert, load_safetensors
 from matcher.errors import MatcherError
 
 folder, warm = sys.argv[1:]
