@@ -118,7 +118,7 @@ def test_two_runs_differ_in_timing_alone(folder, tmp_path):
 
 
 def test_kill_and_resume_give_the_results_of_an_undisturbed_run(many, tmp_path):
-    words = ["method=eval_folders:grid_matches", "protocol=poselib"]
+    words = ["method=tests.helpers.eval_folders:grid_matches", "protocol=poselib"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "eval", "benchmark=pairs", f"root={many}"]
     command += [f"output={killed}", "report=false", "bootstrap=20", *words]
@@ -193,7 +193,7 @@ def test_predictions_of_other_threads_and_devices_are_kept_apart(folder, tmp_pat
 
 @pytest.mark.parametrize("method", ["starved", "refusing"])
 def test_a_pair_that_does_not_fit_into_memory_is_a_listed_failure(folder, tmp_path, method):
-    assert run(folder, tmp_path, f"method=eval_folders:{method}") == 0
+    assert run(folder, tmp_path, f"method=tests.helpers.eval_folders:{method}") == 0
     (record,) = results(tmp_path)
     failed = [line for line in record["failures"] if "E131" in line]
     assert len(failed) == (2 if method == "starved" else 4)
@@ -283,7 +283,7 @@ def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):
     ("words", "named"),
     [
         (["method=rootsfit"], "rootsfit"),
-        (["method=eval_folders:nothing"], "nothing"),
+        (["method=tests.helpers.eval_folders:nothing"], "nothing"),
         (["protocol=poselip"], "poselib"),
         (["limit=0"], "limit"),
         (["root=/nowhere"], "/nowhere"),
