@@ -6,15 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from matcher.config import (
-    COMPACT,
-    FineConfig,
-    MatcherConfig,
-    PositionConfig,
-    TransformerConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from matcher.config import COMPACT, FineConfig, MatcherConfig, PositionConfig, TransformerConfig
 from matcher.errors import UsageError
 from matcher.network import transformer as transformer_module
 from matcher.network.backbone import Backbone
@@ -22,6 +14,7 @@ from matcher.network.fine import FineMatcher, expectation
 from matcher.network.model import build_matcher
 from matcher.network.position import PositionEncoding, sine_encoding
 from matcher.network.transformer import build_transformer
+from matcher.validation.checked import config_from_dict, config_to_dict
 from tests.helpers.models import PUBLISHED_TINY
 
 
