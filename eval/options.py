@@ -11,6 +11,7 @@ from pydantic import Field
 from eval.benchmarks.options import BenchmarkOptions
 from matcher.options import Device
 from matcher.validation.checked import (
+    Name,
     NotNegative,
     Positive,
     Share,
@@ -32,7 +33,7 @@ class EvalOptions:
     kornia_disk, module:function, or all; several are separated by commas."""
     protocol: tuple[Literal["poselib", "magsac", "loftr"], ...] = ("poselib",)
     """poselib, magsac or loftr; several are separated by commas."""
-    output: str = "outputs/eval"
+    output: Name = "outputs/eval"
     """Folder of results and of cached predictions."""
     limit: Positive | None = None
     """Only the first this many pairs."""
@@ -62,7 +63,7 @@ class EvalOptions:
     """Write figures and report.html."""
     drawn: Annotated[int, Field(ge=0, le=1000)] = 6
     """Pairs drawn in the report, worst and best of each method."""
-    document: str | None = None
+    document: Name | None = None
     """Also write the tables to this Markdown file."""
 
     def __post_init__(self) -> None:

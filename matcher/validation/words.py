@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from matcher.errors import UsageError
 from matcher.validation.checked import annotations, config_from_dict, is_text, unknown_option
@@ -70,7 +70,10 @@ def describe(kind: type) -> str:
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """The strings below the fields of a class and of those that it extends, in one line each."""
+    """The strings below the fields of a class and of those that it extends, in one line each.
+
+    Choices that a string leaves out stand before it.
+    """
     told: dict[str, str] = {}
     for cls in reversed(kind.__mro__[:-1]):
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
@@ -79,6 +82,10 @@ def meanings(kind: type) -> dict[str, str]:
             named = isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
             if named and isinstance(text, ast.Constant):
                 told[before.target.id] = " ".join(str(text.value).split())
+    for name, annotation in annotations(kind).items():
+        choices = [str(c) for c in get_args(annotation) if get_origin(annotation) is Literal]
+        if not all(choice in told.get(name, "") for choice in choices):
+            told[name] = f"{', '.join(choices)}: {told.get(name, '')}"
     return told
 
 
@@ -95,5 +102,6 @@ def shown(value: Any) -> str:
         return "{" + ", ".join(f"{k}: {shown(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (tuple, list)):
         return "[" + ",".join(map(shown, value)) + "]"
-    names = {True: "true", False: "false", None: "null"}
-    return names[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return '""' if value == "" else str(value)
