@@ -68,7 +68,7 @@ def run(words: list[str]) -> int:
         raise UsageError(200, "match.py", f"needs two images, got {images}", "see --help")
     from matcher import pair
 
-    pair.match_pair(*images, options, version())
+    pair.match_pair(images[0], images[1], options, version())
     return 0
 
 

@@ -12,6 +12,7 @@ from matcher.validation.checked import NotNegative, Positive, Share, checked, in
 FileSource = Literal["megadepth", "scannet", "rgbd", "colmap"]
 SOURCES: tuple[FileSource, ...] = get_args(FileSource)
 """Sources of real pairs."""
+Source = Literal["synthetic", FileSource]
 Layout = Literal["plane", "room", "street", "clutter"]
 """A kind of rendered scene; `data.synthetic.layouts` draws them."""
 Frames = tuple[NotNegative, NotNegative]
@@ -19,7 +20,7 @@ NO_FRAMES = (0, 0)
 Strength = Annotated[float, Field(ge=0, le=2)]
 Overlap = Annotated[tuple[Share, Share], Field(description="(low, high) in 0..1")]
 Eighths = Annotated[int, Field(ge=8, multiple_of=8)]
-VALIDATED_BY: dict[FileSource, tuple[str, ...]] = {
+VALIDATED_BY: dict[Source, tuple[str, ...]] = {
     "megadepth": ("val_root", "val_index", "val_scenes"),
     "scannet": ("val_root", "val_index", "val_scenes", "val_intrinsics"),
     "rgbd": ("val_root", "val_frames"),
@@ -136,7 +137,7 @@ class FilesConfig:
 class DataConfig:
     """What a run trains on."""
 
-    source: Literal["synthetic", FileSource] = "synthetic"
+    source: Source = "synthetic"
     """``synthetic`` (rendered), ``megadepth``, ``scannet``, ``rgbd`` or ``colmap``."""
     batch_size: Positive = 8
     """Pairs of one process in a batch."""

@@ -74,7 +74,11 @@ def document() -> str:
 
 
 def table(
-    kind: type, *, prefix: str = "", skip: tuple[str, ...] = (), other: object = None,
+    kind: type,
+    *,
+    prefix: str = "",
+    skip: tuple[str, ...] = (),
+    other: object = None,
     column: str = "",
 ) -> str:
     """Rows of a dataclass and those inside it; one `column` more for another instance."""

@@ -72,7 +72,7 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
         if equals and name == "benchmark":
             benchmarks = split_names(value)
         elif equals and (name in PATHS or name in NAMES):
-            direct[name] = value
+            direct[name] = None if name in PATHS and value == "null" else value
         else:
             given.append(word)
     out = []

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.config import NO_FRAMES, VALIDATED_BY, FilesConfig, FileSource
+from data.config import NO_FRAMES, VALIDATED_BY, FilesConfig, Source
 from data.real.colmap import ColmapPairs
 from data.real.megadepth import MegaDepthPairs, listed_indices
 from data.real.rgbd import RgbdPairs
@@ -16,7 +16,7 @@ from matcher.errors import UsageError
 RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapPairs
 
 
-def training_pairs(source: FileSource, config: FilesConfig) -> RealPairs:
+def training_pairs(source: Source, config: FilesConfig) -> RealPairs:
     """The pairs to train on.
 
     Raises:
@@ -42,7 +42,7 @@ def training_pairs(source: FileSource, config: FilesConfig) -> RealPairs:
     )
 
 
-def validation_pairs(source: FileSource, config: FilesConfig) -> RealPairs | None:
+def validation_pairs(source: Source, config: FilesConfig) -> RealPairs | None:
     """The pairs to validate on, None where the configuration names none.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from difflib import get_close_matches
-from functools import wraps
+from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -54,6 +54,7 @@ def checked(prefix: str = "") -> Callable[[type[T]], type[T]]:
     def decorate(cls: type[T]) -> type[T]:
         made: Any = pydantic_dataclass(frozen=True, config=STRICT)(cls)
         construct = made.__init__
+        annotations_of(made)  # Evaluated here: to refuse a value compiles nothing.
 
         @wraps(construct)
         def check(self: T, *args: Any, **values: Any) -> None:
@@ -95,7 +96,7 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
     """
     if not isinstance(values, Mapping):
         raise invalid(path.rstrip(".") or kind.__name__, values, "a group of options")
-    kinds = annotations(kind)
+    kinds = annotations_of(kind)
     parts: dict[str, Any] = {}
     for name, value in values.items():
         if name not in kinds:
@@ -114,7 +115,8 @@ def config_to_dict(config: object) -> dict[str, Any]:
     return asdict(config)
 
 
-def annotations(kind: type) -> dict[str, Any]:
+@cache
+def annotations_of(kind: type) -> Mapping[str, Any]:
     """The annotation of every field of a dataclass, in order."""
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind)}
@@ -154,8 +156,9 @@ def _usage_error(
     kind: type, prefix: str, error: ValidationError, given: Mapping[str, Any]
 ) -> UsageError:
     """The first fault that pydantic found in the values `given` to a dataclass."""
-    kinds = annotations(kind)
+    kinds = annotations_of(kind)
     name, *inner = error.errors(include_url=False)[0]["loc"]
+    name = list(kinds)[name] if isinstance(name, int) else name
     if name not in kinds:
         return unknown_option(str(name), list(kinds), prefix)
     option, annotation = f"{prefix}{name}", kinds[name]

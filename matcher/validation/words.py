@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from matcher.errors import UsageError
-from matcher.validation.checked import annotations, config_from_dict, is_text, unknown_option
+from matcher.validation.checked import annotations_of, config_from_dict, is_text, unknown_option
 
 T = TypeVar("T")
 CONSTANTS = {"null": None, "true": True, "false": False}
@@ -31,7 +31,7 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
         UsageError: a word without ``=`` (E204), an unknown name (E202, with the nearest one) or a
             value that cannot work (E201).
     """
-    kinds = annotations(kind)
+    kinds = annotations_of(kind)
     values: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -79,10 +79,9 @@ def meanings(kind: type) -> dict[str, str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         for before, after in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
             text = after.value if isinstance(after, ast.Expr) else None
-            named = isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
-            if named and isinstance(text, ast.Constant):
-                told[before.target.id] = " ".join(str(text.value).split())
-    for name, annotation in annotations(kind).items():
+            if isinstance(before, ast.AnnAssign) and isinstance(text, ast.Constant):
+                told[ast.unparse(before.target)] = " ".join(str(text.value).split())
+    for name, annotation in annotations_of(kind).items():
         choices = [str(c) for c in get_args(annotation) if get_origin(annotation) is Literal]
         if not all(choice in told.get(name, "") for choice in choices):
             told[name] = f"{', '.join(choices)}: {told.get(name, '')}"

@@ -181,9 +181,9 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     return config_from_dict(MatcherConfig, tree)
 
 
-def without_retired(config: dict[str, Any]) -> dict[str, Any]:
+def without_retired(config: Any) -> Any:
     """A stored configuration of a matcher without the options that there are no more."""
-    transformer = config.get("transformer")
+    transformer = config.get("transformer") if isinstance(config, dict) else None
     if not isinstance(transformer, dict):
         return config
     kept = {k: v for k, v in transformer.items() if k not in RETIRED or v != RETIRED[k]}

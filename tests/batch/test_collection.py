@@ -39,8 +39,8 @@ from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
 from matcher.network.model import build_matcher
-from matcher.validation.checked import annotations
 from matcher.predictor import load_matcher
+from matcher.validation.checked import annotations_of
 from matcher.weights.checkpoint import save_safetensors
 from tests.helpers.collections_of_pairs import Stub, stub_run
 from tests.helpers.models import PUBLISHED_TINY
@@ -262,7 +262,7 @@ def test_wrong_words_exit_2_before_anything_is_made(
 
 
 def test_the_room_on_the_disk_is_known_for_every_export() -> None:
-    assert set(get_args(annotations(CollectionOptions)["export"])) == set(EXPORTS)
+    assert set(get_args(annotations_of(CollectionOptions)["export"])) == set(EXPORTS)
 
 
 def shard_matcher(weights: str, folder: Path, names: list[str], cache: int) -> ShardMatcher:

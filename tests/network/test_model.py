@@ -183,7 +183,7 @@ def test_config_survives_a_round_trip_through_plain_values() -> None:
         ({"transformer": {"attention": "quadtre"}}, "did you mean 'quadtree'?"),
         ({"fine": {"window": 4}}, "E201 fine.window: got 4; expected an odd number"),
         ({"backbone": {"resolution": [4, 1]}}, "E201 backbone.resolution: got (4, 1)"),
-        ({"coarse": 3}, "E201 coarse.: got 3; expected a group of options"),
+        ({"coarse": 3}, "E201 coarse: got 3; expected a group of options"),
         ({"fine": {"use_coarse": "no"}}, "E201 fine.use_coarse: got 'no'; expected true or false"),
     ],
 )
