@@ -35,7 +35,6 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from conf import compose
 from data.datamodule import build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
-from matcher.config import config_from_dict
 from matcher.errors import MatcherError, UsageError
 from matcher.files import write_atomically
 from matcher.runtime import keep_everything
@@ -44,6 +43,7 @@ from matcher.training.callbacks import AtomicCheckpointIO, Keeper, Lines
 from matcher.training.config import RunConfig, TrainerConfig
 from matcher.training.export import load_weights
 from matcher.training.module import MatcherModule
+from matcher.validation.checked import config_from_dict
 
 logger = logging.getLogger("train")
 

@@ -19,12 +19,12 @@ import torch
 from conf import compose, plain_options
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
-from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.runtime import keep_everything
 from matcher.training.config import RunConfig
 from matcher.training.loss.objective import objective
 from matcher.training.module import MatcherModule
+from matcher.validation.checked import config_from_dict
 from train import precision
 
 PAIRS = 8

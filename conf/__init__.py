@@ -1,5 +1,6 @@
 """Configuration from `conf/` and the command line, as plain values.
 
+The options are the fields of dataclasses; the YAML files hold what differs from their defaults.
 Hydra composes and does nothing else: no object is built from a configuration, no folder is made,
 no logging is set up.
 """
@@ -8,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, get_type_hints
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -22,6 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 from matcher.errors import UsageError
 
 CONF = Path(__file__).resolve().parent
+DATACLASSES = {
+    "train": {"": "matcher.training.config:RunConfig", "data": "data.config:DataConfig"},
+    "eval": {"": "eval.options:EvalOptions"},
+}
+"""What each file of options is composed over, as ``<name>_defaults``, and under which key. By name:
+these rooms compose too."""
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
@@ -39,6 +49,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
     """
     words = [_checked(word) for word in overrides]
     GlobalHydra.instance().clear()
+    if config_name in DATACLASSES:
+        ConfigStore.instance().store(f"{config_name}_defaults", _defaults_of(config_name))
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = hydra_compose(config_name, overrides=words)
@@ -49,7 +61,47 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
     if not isinstance(values, dict):
         raise UsageError(204, config_name, "is not a group of options")
     _refuse_calls(values)
+    for key, name in DATACLASSES.get(config_name, {}).items():
+        _drop_unset(values[key] if key else values, resolve_name(name))
     return {str(key): value for key, value in values.items()}
+
+
+def _defaults_of(config_name: str) -> dict[str, Any]:
+    """Defaults of the dataclasses of a file of options, as one tree of plain values."""
+    tree: dict[str, Any] = {}
+    for key, name in DATACLASSES[config_name].items():
+        defaults = _defaults(resolve_name(name))
+        tree.update({key: defaults} if key else defaults)
+    return tree
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    kinds = get_type_hints(kind)
+    tree: dict[str, Any] = {}
+    for each in fields(kind):
+        if is_dataclass(kinds[each.name]):
+            tree[each.name] = _defaults(kinds[each.name])
+        elif each.default_factory is not MISSING:
+            # A mapping: values would be merged with its own, and not take its place.
+            tree[each.name] = None
+        elif each.default is not MISSING:
+            tree[each.name] = _listed(each.default)
+    return tree
+
+
+def _drop_unset(values: dict[str, Any], kind: Any) -> None:
+    """Remove the mappings that nobody has set, so that their dataclass fills them."""
+    kinds = get_type_hints(kind)
+    for each in fields(kind):
+        if is_dataclass(kinds[each.name]) and isinstance(values.get(each.name), dict):
+            _drop_unset(values[each.name], kinds[each.name])
+        elif each.default_factory is not MISSING and values.get(each.name, ...) is None:
+            del values[each.name]
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as the lists of YAML."""
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _checked(word: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,66 +12,20 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from data.config import DataConfig
 from data.corrupt import Failure, Quarantined, Reporting
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
-from data.real.sources import (
-    SOURCES,
-    FilesConfig,
-    RealPairs,
-    require_validated_by,
-    training_pairs,
-    validation_pairs,
-)
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.real.sources import RealPairs, training_pairs, validation_pairs
+from data.synthetic.dataset import SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
-from matcher.config import (
-    config_from_dict,
-    invalid,
-    require_at_least,
-    require_choice,
-    require_positive,
-)
 from matcher.structures import ImagePair
+from matcher.validation.checked import config_from_dict, invalid
 
 LOADER_TIMEOUT = 120
 """Seconds after which a loader process counts as hanging."""
 VALIDATION_SEED = 1_000_003
 """Added to the seed of validation scenes, so that they are never trained on."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What a run trains on."""
-
-    source: str = "synthetic"
-    """``synthetic`` (rendered), ``megadepth``, ``scannet``, ``rgbd`` or ``colmap``."""
-    batch_size: int = 8
-    """Pairs of one process in a batch."""
-    workers: int = 0
-    """Loader processes; 0 loads in the training process. Samples do not depend on it."""
-    val_pairs: int = 64
-    """Pairs of a validation."""
-    ramp: tuple[tuple[int, int, int], ...] = ()
-    """Synthetic scenes: (pairs seen, height, width) from which on images have that size."""
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    files: FilesConfig = field(default_factory=FilesConfig)
-    """Where the pairs of the other sources are."""
-
-    def __post_init__(self) -> None:
-        require_choice("data.source", self.source, ("synthetic", *SOURCES))
-        if self.source in SOURCES:
-            require_validated_by(self.source, self.files)
-        require_positive("data.batch_size", self.batch_size)
-        object.__setattr__(self, "ramp", tuple(tuple(stage) for stage in self.ramp))
-        require_at_least("data.workers", 0, self.workers)
-        for stage in self.ramp:
-            if len(stage) != 3 or stage[0] < 0 or any(n < 8 or n % 8 for n in stage[1:]):
-                raise invalid(
-                    "data.ramp", stage, "(pairs seen, height, width), sizes multiples of 8"
-                )
-        if list(self.ramp) != sorted(self.ramp):
-            raise invalid("data.ramp", self.ramp, "stages in the order of pairs seen")
 
 
 class PairData(LightningDataModule):
@@ -93,7 +47,7 @@ class PairData(LightningDataModule):
 
     @property
     def pairs_an_epoch(self) -> int:
-        if self.config.source not in SOURCES:
+        if self.config.source == "synthetic":
             return self.config.synthetic.pairs
         return len(self._order(0))
 
@@ -152,13 +106,13 @@ class PairData(LightningDataModule):
         return int(getattr(module, "pairs_seen", 0))
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
-        if self.config.source in SOURCES:
+        if self.config.source != "synthetic":
             return self.files_in_order(self._folder / "corrupt_training.txt")
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
 
     def _validation(self) -> Dataset[Any]:
-        if self.config.source in SOURCES:
+        if self.config.source != "synthetic":
             pairs = validation_pairs(self.config.source, self.config.files)
             if pairs is not None:
                 return self._first(Quarantined(pairs, self._folder / "corrupt_validation.txt"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from matcher.config import invalid, require_positive
+from matcher.validation.checked import invalid
 
 Key = tuple[int, int]
 """(epoch, index): all that a dataset needs to draw a sample."""
@@ -71,7 +71,8 @@ class SceneBalanced:
     """
 
     def __init__(self, counts: Sequence[int], per_scene: int, seed: int) -> None:
-        require_positive("data.files.per_scene", per_scene)
+        if per_scene < 1:
+            raise invalid("data.files.per_scene", per_scene, "an integer of at least 1")
         if not any(counts):
             raise invalid("data.files.overlap", tuple(counts)[:8], "a range that keeps some pairs")
         self.counts = tuple(counts)

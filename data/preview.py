@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from conf import compose
+from data.config import SOURCES
 from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
-from data.real.sources import SOURCES
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise

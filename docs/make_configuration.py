@@ -1,37 +1,35 @@
-"""Write docs/configuration.md from the dataclasses that validate the options.
+"""Write docs/configuration.md from the dataclasses that check the options.
 
     python docs/make_configuration.py
 
-Meanings are the docstrings below the fields, or else the comments of the YAML files in conf/, whose
-first lines say what a file of a group is.
+Meanings are the docstrings below the fields; the first lines of the YAML files in conf/ say what a
+file of a group is.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
-from itertools import pairwise, takewhile
+from dataclasses import fields, is_dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from conf import compose  # noqa: E402
-from data.datamodule import DataConfig  # noqa: E402
+from data.config import DataConfig  # noqa: E402
 from eval.options import EvalOptions  # noqa: E402
 from matcher.batch.options import CollectionOptions  # noqa: E402
-from matcher.config import COMPACT, MatcherConfig, config_from_dict  # noqa: E402
+from matcher.config import COMPACT, MatcherConfig  # noqa: E402
 from matcher.options import MatchOptions  # noqa: E402
 from matcher.training.config import RunConfig  # noqa: E402
+from matcher.validation.checked import config_from_dict  # noqa: E402
+from matcher.validation.words import default_of, meanings, shown  # noqa: E402
 
 TARGET = ROOT / "docs" / "configuration.md"
-COMMENTED = ("loss/positives.yaml", "optim/compact.yaml", "trainer/default.yaml")
-"""Files whose comments tell what the fields of a training do not."""
 HEAD = """\
 # Configuration
 
@@ -49,20 +47,16 @@ def document() -> str:
     values = compose("train")
     loaded = config_from_dict(DataConfig, values.pop("data"))
     run = config_from_dict(RunConfig, values)
-    meanings = comments("train.yaml")
-    for name in COMMENTED:
-        meanings |= comments(name, f"{Path(name).parent}.")
-    meanings = {name: text[:1].upper() + text[1:] for name, text in meanings.items()}
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
-        table(MatchOptions, comments("match.yaml")),
+        table(MatchOptions),
         "## Matching a collection: `python match.py pairs=LIST_OR_FOLDER key=value ...`\n",
-        table(CollectionOptions, comments("pairs.yaml")),
+        table(CollectionOptions),
         "## Training: `python train.py key=value ...`\n",
         "The defaults are those of the published outdoor model; the files of `conf/` choose "
         "others, and the column `train.py` holds what the program takes where that differs.\n",
-        table(RunConfig, meanings, skip=("model",), other=run, column="`train.py`"),
+        table(RunConfig, skip=("model",), other=run, column="`train.py`"),
         "### Training data: `data.`\n",
         table(DataConfig, prefix="data.", other=loaded, column="`train.py`"),
         "### Many options in a word\n",
@@ -73,7 +67,7 @@ def document() -> str:
         "The published model, and the bundled one where it differs.\n",
         table(MatcherConfig, prefix="model.", other=COMPACT, column="`compact`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
-        table(EvalOptions, comments("eval.yaml"), skip=("benchmark",)),
+        table(EvalOptions, skip=("benchmark",)),
         groups("eval.yaml"),
     ]
     return "\n".join(parts)
@@ -81,7 +75,6 @@ def document() -> str:
 
 def table(
     kind: type,
-    meanings: dict[str, str] | None = None,
     *,
     prefix: str = "",
     skip: tuple[str, ...] = (),
@@ -89,69 +82,26 @@ def table(
     column: str = "",
 ) -> str:
     """Rows of a dataclass and those inside it; one `column` more for another instance."""
-    head = ["option", "default", "meaning"]
-    if other is not None:
-        head.insert(2, column)
+    head = ["option", "default", *([column] if column else []), "meaning"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(kind, meanings, prefix, skip, other)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(kind, prefix, skip, other)]
     return "\n".join(lines) + "\n"
 
 
-def rows(
-    kind: type,
-    meanings: dict[str, str] | None,
-    prefix: str,
-    skip: tuple[str, ...],
-    other: object,
-) -> Iterator[list[str]]:
-    known = {f"{prefix}{name}": text for name, text in docstrings(kind).items()}
-    known = (meanings or {}) | known
+def rows(kind: type, prefix: str, skip: tuple[str, ...], other: object) -> Iterator[list[str]]:
+    told, kinds = meanings(kind), get_type_hints(kind)
     for field in fields(kind):
         if field.name in skip:
             continue
-        there = None if other is None else getattr(other, field.name)
-        nested = field.default_factory
-        if isinstance(nested, type) and is_dataclass(nested):
-            yield from rows(nested, meanings, f"{prefix}{field.name}.", (), there)
+        there: Any = None if other is None else getattr(other, field.name)
+        if is_dataclass(kinds[field.name]):
+            yield from rows(kinds[field.name], f"{prefix}{field.name}.", (), there)
             continue
-        value = default(field)
-        row = [f"`{prefix}{field.name}`", shown(value), known.get(f"{prefix}{field.name}", "")]
-        if other is not None:
-            row.insert(2, shown(there) if there != value else "")
-        yield row
-
-
-def default(field: Field[Any]) -> Any:
-    if field.default is not MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not MISSING else "required"
-
-
-def shown(value: Any) -> str:
-    """A value as one writes it on the command line."""
-    if isinstance(value, dict):
-        return "`{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}`"
-    if isinstance(value, tuple):
-        return "`[" + ", ".join(str(v) for v in value) + "]`"
-    words = {None: "null", True: "true", False: "false", "": "empty"}
-    return f"`{words.get(value, value) if isinstance(value, (bool, str, type(None))) else value}`"
-
-
-def docstrings(kind: type) -> dict[str, str]:
-    """The strings below the fields of a class."""
-    tree = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body[0]
-    body = tree.body if isinstance(tree, ast.ClassDef) else []
-    out = {}
-    for before, after in pairwise(body):
-        text = after.value if isinstance(after, ast.Expr) else None
-        if (
-            isinstance(before, ast.AnnAssign)
-            and isinstance(before.target, ast.Name)
-            and isinstance(text, ast.Constant)
-        ):
-            words = " ".join(str(text.value).replace("|", "or").split())
-            out[before.target.id] = words.replace("``", "`").rstrip(".")
-    return out
+        value = default_of(field)
+        changed = f"`{shown(there)}`" if other is not None and there != value else ""
+        text = told.get(field.name, "").rstrip(".").replace("``", "`").replace("|", "or")
+        cells = [f"`{prefix}{field.name}`", f"`{shown(value)}`", changed, text]
+        yield cells if other is not None else [cells[0], cells[1], cells[3]]
 
 
 def groups(name: str) -> str:
@@ -171,21 +121,6 @@ def opening(file: Path) -> str:
     lines = file.read_text(encoding="utf-8").removeprefix("# @package _global_\n").splitlines()
     words = " ".join(line[2:] for line in takewhile(re.compile(r"# \S").match, lines))
     return re.split(r"\.(?: |$)", words)[0].rstrip(":")
-
-
-def comments(name: str, prefix: str = "") -> dict[str, str]:
-    """What the comments of a YAML file say about its options."""
-    out: dict[str, str] = {}
-    last = ""
-    for line in (ROOT / "conf" / name).read_text(encoding="utf-8").splitlines():
-        if found := re.match(r"(\w+):[^#]*#\s*(.+)", line):
-            last = f"{prefix}{found[1]}"
-            out[last] = found[2]
-        elif last and (found := re.match(r"\s+#\s*(.+)", line)):
-            out[last] += " " + found[1]
-        else:
-            last = ""
-    return out
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import MatcherError, UsageError, require_extra
+from matcher.validation.words import describe
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
@@ -71,7 +72,7 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
         if equals and name == "benchmark":
             benchmarks = split_names(value)
         elif equals and (name in PATHS or name in NAMES):
-            direct[name] = value
+            direct[name] = None if name in PATHS and value == "null" else value
         else:
             given.append(word)
     out = []
@@ -88,8 +89,7 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
 
 def usage() -> str:
     names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
-    text = (CONF / "eval.yaml").read_text(encoding="utf-8").split("_self_\n\n")[1]
-    return USAGE.format(benchmarks=", ".join(names), options=text.rstrip())
+    return USAGE.format(benchmarks=", ".join(names), options=describe(EvalOptions))
 
 
 if __name__ == "__main__":

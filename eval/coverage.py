@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from conf import plain_options
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
-from matcher.config import MatcherConfig, invalid
+from matcher.config import MatcherConfig
 from matcher.errors import MatcherError, UsageError
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
+from matcher.validation.checked import invalid
 from matcher.weights.checkpoint import load_safetensors
 
 DEFAULTS = {"pairs": "40", "size": "480x640", "photos": "", "seed": "5"}

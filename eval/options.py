@@ -1,57 +1,74 @@
-"""What an evaluation is asked to do: plain values checked once."""
+"""What an evaluation is asked to do, checked on construction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from eval.benchmarks.options import BenchmarkOptions
-from matcher.config import (
+from matcher.options import Device
+from matcher.validation.checked import (
+    Name,
+    NotNegative,
+    Positive,
+    Share,
+    checked,
     config_from_dict,
     invalid,
-    require_at_least,
-    require_positive,
-    require_range,
 )
 
+Names = Annotated[tuple[str, ...], Field(min_length=1, description="at least one name")]
 
-@dataclass(frozen=True)
+
+@checked()
 class EvalOptions:
-    """``conf/eval.yaml`` with its benchmark."""
+    """Benchmark, methods and protocols of an evaluation, and how it is run."""
 
-    benchmark: BenchmarkOptions
-    method: tuple[str, ...] = ("compact",)
-    protocol: tuple[str, ...] = ("poselib",)
-    output: str = "outputs/eval"
-    limit: int | None = None
-    workers: int = 1
-    threads: int = 1
-    seed: int = 0
-    bootstrap: int = 1000
+    benchmark: BenchmarkOptions = field(kw_only=True)
+    method: Names = ("compact",)
+    """Weights by name or path, rootsift, orb, kornia_loftr_outdoor, kornia_loftr_indoor,
+    kornia_disk, module:function, or all; several are separated by commas."""
+    protocol: tuple[Literal["poselib", "magsac", "loftr"], ...] = ("poselib",)
+    """poselib, magsac or loftr; several are separated by commas."""
+    output: Name = "outputs/eval"
+    """Folder of results and of cached predictions."""
+    limit: Positive | None = None
+    """Only the first this many pairs."""
+    workers: Positive = 1
+    """Processes."""
+    threads: Positive = 1
+    """Threads of each process."""
+    seed: NotNegative = 0
+    """Seed of estimators and of the bootstrap."""
+    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    """Samples of the confidence intervals; 0: none."""
     ransac_threshold: float | None = None
-    keypoints: int = 4096
-    ratio: float = 0.85
-    threshold: float | None = None
-    device: str | None = None
+    """Pixels; null: the protocol's own."""
+    keypoints: Positive = 4096
+    """Most keypoints an image of methods with detectors."""
+    ratio: Annotated[float, Field(ge=1e-6, le=1)] = 0.85
+    """Ratio of the ratio test, at most."""
+    threshold: Share | None = None
+    """Confidence of this project's matcher; null: the weights' own."""
+    device: Device | None = None
+    """cpu, cuda or mps; null: cuda where there is one, else cpu."""
     offline: bool = True
+    """Never download weights: such methods are reported as unavailable."""
     overwrite: bool = False
+    """Compute predictions anew."""
     report: bool = True
-    drawn: int = 6
-    document: str | None = None
+    """Write figures and report.html."""
+    drawn: Annotated[int, Field(ge=0, le=1000)] = 6
+    """Pairs drawn in the report, worst and best of each method."""
+    document: Name | None = None
+    """Also write the tables to this Markdown file."""
 
     def __post_init__(self) -> None:
-        require_at_least("seed", 0, self.seed)
-        require_positive("workers", self.workers)
-        require_positive("threads", self.threads)
-        require_positive("keypoints", self.keypoints)
-        if self.limit is not None:
-            require_positive("limit", self.limit)
-        require_range("bootstrap", self.bootstrap, 0, 1_000_000)
-        require_range("drawn", self.drawn, 0, 1000)
-        require_range("ratio", self.ratio, 1e-6, 1.0)
-        if not self.method or not self.protocol:
-            raise invalid("method", self.method, "at least one method and one protocol")
+        if not self.protocol:
+            raise invalid("protocol", self.protocol, "at least one protocol")
 
 
 def eval_options(values: Mapping[str, Any]) -> EvalOptions:
@@ -62,9 +79,7 @@ def eval_options(values: Mapping[str, Any]) -> EvalOptions:
     """
     plain: dict[str, Any] = dict(values)
     for name in ("method", "protocol"):
-        plain[name] = split_names(plain.get(name, ()))
-    benchmark = plain.get("benchmark", {})
-    plain["benchmark"] = config_from_dict(BenchmarkOptions, benchmark, "benchmark.")
+        plain[name] = list(split_names(plain.get(name, ())))
     return config_from_dict(EvalOptions, plain)
 
 

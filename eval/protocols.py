@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from matcher.config import require_choice
 from matcher.geometry.robust import Estimator
+from matcher.validation.checked import invalid
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,6 @@ the published mean of focal lengths. A pose that cannot be estimated is an infin
 
 
 def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:
-    require_choice("protocol", name, tuple(PROTOCOLS))
+    if name not in PROTOCOLS:
+        raise invalid("protocol", name, f"one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name].with_options(threshold=threshold, seed=seed)

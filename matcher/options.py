@@ -1,88 +1,115 @@
-"""The options of match.py, validated before anything heavy is imported or read."""
+"""The options of a predictor and of match.py, checked before anything heavy is imported or read."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Literal
 
-from matcher.config import (
-    config_from_dict,
-    invalid,
-    require_choice,
-    require_positive,
-    require_range,
-)
-from matcher.errors import UsageError
+from pydantic import Field
+
 from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
+from matcher.validation.checked import Name, Positive, Share, checked, invalid
 
-T = TypeVar("T")
-GEOMETRIES = ("none", "homography", "fundamental", "essential")
-STYLES = ("matches", "overlay", "coverage", "warp", "epipolar")
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
-PATHS = ("output", "picture", "mask0", "mask1", "weights")
-"""Options whose value is taken as it is, whatever characters it holds."""
+INTRINSICS = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
+USAGE = """\
+usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
+
+Finds corresponding points in two images, writes them and a picture of them.
+
+examples:
+  python match.py a.jpg b.jpg
+  python match.py a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
+  python match.py a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
+  python match.py a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
+  python match.py a.jpg b.jpg weights=outdoor device=cuda max_side=1600
+  python match.py pairs=list.txt output=run export=colmap   (more: match.py pairs= --help)
+
+options and their defaults:
+{options}
+  --debug     show the traceback of an error
+  --version   show the version
+  --help      show this
+
+exit codes: 0 done (also with no match), 2 wrong usage or missing file, 3 unreadable or too
+large image, 4 results cannot be written, 5 weights refused, 130 or 143 interrupted, 1 a bug
+"""
+
+Device = Annotated[
+    str,
+    Field(
+        pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$",
+        description="cpu, cuda, cuda:<number>, mps",
+    ),
+]
+Intrinsics = Annotated[tuple[float, ...], Field(description=INTRINSICS)]
 
 
-@dataclass(frozen=True)
-class MatchOptions:
-    """How one pair is matched; ``conf/match.yaml`` holds the same defaults and explains them."""
+@checked()
+class PredictorOptions:
+    """What a predictor is told besides its weights."""
 
-    weights: str = "compact"
-    device: str | None = None
+    device: Device | None = None
+    """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
     offline: bool = False
-    threshold: float | None = None
-    max_side: int | None = 1024
-    top_k: int | None = None
+    """Never download weights, fail instead."""
+    threshold: Share | None = None
+    """Confidence from 0 to 1 that a match must exceed; null: the weights' own."""
+    max_side: Positive | None = 1024
+    """Longer sides are shrunk to this many pixels, never enlarged; null: no limit."""
+    top_k: Positive | None = None
+    """Keep only the best this many matches of a pair."""
     apply_exif: bool = False
+    """Turn images upright as EXIF says; coordinates are mapped back."""
     allow_truncated: bool = False
-    mask0: str | None = None
-    mask1: str | None = None
-    geometry: str = "none"
-    estimator: str = "poselib"
-    ransac_threshold: float = 1.0
-    K: tuple[float, ...] | None = None
-    K0: tuple[float, ...] | None = None
-    K1: tuple[float, ...] | None = None
-    output: str | None = "matches.h5"
-    picture: str | None = "auto"
-    style: str = "matches"
-    lines: int = 200
+    """Take what there is of a damaged image."""
+
+
+@checked()
+class WeightsOptions(PredictorOptions):
+    """What a predictor is made of."""
+
+    weights: Name = "compact"
+    """compact, outdoor, indoor, loftr_outdoor, loftr_indoor, loftr_indoor_new, or the path of
+    yours; a .ckpt is converted on first use."""
+
+
+@checked()
+class MatchOptions(WeightsOptions):
+    """How one pair is matched."""
+
+    mask0: Name | None = None
+    """Gray image of the size of image 0: no match where it is black."""
+    mask1: Name | None = None
+    """Gray image of the size of image 1: no match where it is black."""
+    geometry: Literal["none", "homography", "fundamental", "essential"] = "none"
+    """Model to fit, which tells inliers."""
+    estimator: Literal["poselib", "magsac"] = "poselib"
+    """What fits the model."""
+    ransac_threshold: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    """Error of an inlier in pixels, at most."""
+    K: Intrinsics | None = None
+    """[fx,fy,cx,cy] in pixels of both images, for geometry=essential."""
+    K0: Intrinsics | None = None
+    """K of image 0 alone."""
+    K1: Intrinsics | None = None
+    """K of image 1 alone."""
+    output: Name | None = "matches.h5"
+    """File of the results: .h5, .npz, .csv or .json; null: none."""
+    picture: Name | None = "auto"
+    """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
+    style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
+    """What is drawn; warp and epipolar need their geometry."""
+    lines: Positive = 200
+    """Draw at most this many matches."""
 
     def __post_init__(self) -> None:
-        self._check_types()
-        if self.threshold is not None:
-            require_range("threshold", self.threshold, 0.0, 1.0)
-        for name in ("max_side", "top_k"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
-        require_positive("lines", self.lines)
-        require_choice("geometry", self.geometry, GEOMETRIES)
-        require_choice("estimator", self.estimator, ("poselib", "magsac"))
-        require_choice("style", self.style, STYLES)
-        require_range("ransac_threshold", self.ransac_threshold, 1e-3, 1e3)
-        if self.device and not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", self.device):
-            raise invalid("device", self.device, "cpu, cuda, cuda:<number>, mps or null")
         self._check_intrinsics()
         self._check_files()
 
-    def _check_types(self) -> None:
-        for name in ("weights", "geometry", "estimator", "style"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise invalid(name, getattr(self, name), "a name")
-        for name in ("device", "output", "picture", "mask0", "mask1"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value):
-                raise invalid(name, value, "a name or null")
-
     def _check_intrinsics(self) -> None:
         for name in ("K", "K0", "K1"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _intrinsics(name, getattr(self, name)))
+            require_intrinsics(name, getattr(self, name))
         if self.K and (self.K0 or self.K1):
             raise invalid("K", self.K, "either K for both images, or K0 and K1")
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
@@ -93,9 +120,8 @@ class MatchOptions:
             raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
         path = self.picture_path
         if path and path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise invalid(
-                "picture", self.picture, f"a name ending in {', '.join(PICTURE_SUFFIXES)}"
-            )
+            expected = f"a name ending in {', '.join(PICTURE_SUFFIXES)}"
+            raise invalid("picture", self.picture, expected)
         if path and self.output and path == Path(self.output):
             raise invalid("picture", self.picture, "another file than output")
         if self.geometry not in MODEL_OF_STYLE.get(self.style, (self.geometry,)):
@@ -116,48 +142,16 @@ class MatchOptions:
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels")
         return _rows(first), _rows(second)
 
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def options_from(values: Mapping[str, Any]) -> MatchOptions:
-    """Options from composed values.
-
-    Raises:
-        UsageError: an unknown name (with the nearest valid one) or a value that cannot work.
-    """
-    return build_options(MatchOptions, values)
-
-
-def build_options(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Options of a dataclass from composed values; errors as `options_from`."""
-    for name in values:
-        require_known(name, kind)
-    return config_from_dict(kind, values)
-
-
-def require_known(name: str, kind: type = MatchOptions) -> None:
-    known = [f.name for f in fields(kind)]
-    if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UsageError(202, name, "unknown option", hint)
-
-
-def _intrinsics(name: str, value: Any) -> tuple[float, ...]:
-    expected = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
-    if not isinstance(value, tuple) or len(value) not in (4, 9):
-        raise invalid(name, value, expected)
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
-        raise invalid(name, value, expected)
-    fx, fy = value[0], value[1 if len(value) == 4 else 4]
-    if (
-        not all(math.isfinite(v) for v in value)
-        or min(fx, fy) <= 0
-        or (len(value) == 9 and (value[1], value[3], *value[6:]) != (0, 0, 0, 0, 1))
-    ):
-        raise invalid(name, value, expected)
-    return tuple(float(v) for v in value)
+def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
+    """Refuse what no pinhole camera without skew has (E201); None is no camera."""
+    if K is None:
+        return
+    nine = len(K) == 9
+    if len(K) not in (4, 9) or min(K[0], K[4 if nine else 1]) <= 0:
+        raise invalid(name, K, INTRINSICS)
+    if nine and (K[1], K[3], *K[6:]) != (0, 0, 0, 0, 1):
+        raise invalid(name, K, INTRINSICS)
 
 
 def _rows(K: tuple[float, ...]) -> list[list[float]]:

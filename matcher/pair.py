@@ -1,18 +1,31 @@
-"""One pair of image files, from paths to a record and a picture, as `MatchOptions` ask."""
+"""One pair of image files, from paths to a record and a picture, as `MatchOptions` ask.
+
+Also what match.py does with a pair: `match_pair`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from matcher.config import MatcherConfig, config_to_dict
-from matcher.drawing.matches import draw_coverage, draw_matches, draw_overlay, draw_warp
+from matcher.config import MatcherConfig
+from matcher.drawing.matches import (
+    draw_coverage,
+    draw_matches,
+    draw_overlay,
+    draw_warp,
+    write_picture,
+)
+from matcher.errors import StorageError, UsageError
 from matcher.geometry.epipolar import epipolar_error
 from matcher.geometry.robust import (
     Estimator,
@@ -23,7 +36,8 @@ from matcher.geometry.robust import (
 from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
-from matcher.results.record import ImageRecord, MatchRecord
+from matcher.results.record import ImageRecord, MatchRecord, write_matches
+from matcher.validation.checked import config_to_dict
 from matcher.weights.hub import resolve
 from matcher.weights.safetensors_file import sha256_of
 
@@ -39,6 +53,56 @@ class PairResult:
     match_seconds: float
     warnings: tuple[tuple[str, ...], tuple[str, ...]]
     """About image 0 and image 1."""
+
+
+def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> None:
+    """Match two image files, write the results and print what was done.
+
+    Raises:
+        MatcherError: it cannot be done; then nothing is written.
+    """
+    check_files((path0, path1), options)
+    result = match_files(path0, path1, options, version=version)
+    record = result.record
+    tell(f"weights   {options.weights} on {result.device}, ready in {result.load_seconds:.2f} s")
+    for image, warnings in zip((record.image0, record.image1), result.warnings, strict=True):
+        tell(f"image     {image.name} ({image.width}x{image.height})")
+        for warning in warnings:
+            sys.stderr.write(f"warning   {image.name}: {warning}\n")
+    reason = f" ({record.matches.reason})" if record.matches.reason else ""
+    tell(f"matches   {len(record.matches)}{reason} in {result.match_seconds:.2f} s")
+    if record.inliers is not None:
+        tell(f"geometry  {options.geometry}: {record.inliers.sum()} inliers")
+    if options.output:
+        write_matches(options.output, record)
+        tell(f"output    {options.output}")
+    if options.picture_path:
+        write_picture(options.picture_path, draw_pair(record, options))
+        tell(f"picture   {options.picture_path}")
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def check_files(images: Sequence[str], options: MatchOptions) -> None:
+    """Whether all input files are there and results can go where they shall."""
+    inputs = [path for path in (*images, options.mask0, options.mask1) if path is not None]
+    for path in inputs:
+        if not os.path.exists(path):
+            hint = "the first two arguments are the images" if "=" in path else ""
+            raise UsageError(111, path, "no such file", hint)
+    targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
+    for target in targets:
+        if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
+            raise UsageError(205, target, "would replace an input", "choose another name")
+        if os.path.isdir(target):
+            raise StorageError(401, target, "is a folder", "choose another name")
+        try:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        except OSError as error:
+            what = f"cannot make its folder: {error.strerror}"
+            raise StorageError(401, target, what, "choose another name") from error
 
 
 def match_files(path0: str, path1: str, options: MatchOptions, *, version: str = "") -> PairResult:
@@ -58,13 +122,7 @@ def match_files(path0: str, path1: str, options: MatchOptions, *, version: str =
         None if mask is None else read_mask(mask) for mask in (options.mask0, options.mask1)
     )
     weights = resolve(options.weights, offline=options.offline)
-    matcher = load_matcher(
-        weights,
-        device=options.device,
-        threshold=options.threshold,
-        max_side=options.max_side,
-        top_k=options.top_k,
-    )
+    matcher = load_matcher(weights, options)
     loaded = time.perf_counter()
     matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
     matched = time.perf_counter()
@@ -94,7 +152,7 @@ def provenance(
         "weights_sha256": sha256_of(weights),
         "config_sha256": hashlib.sha256(architecture.encode()).hexdigest(),
         "exif": "applied" if options.apply_exif else "ignored",
-        "options": json.dumps(options.plain(), sort_keys=True),
+        "options": json.dumps(config_to_dict(options), sort_keys=True),
     }
 
 

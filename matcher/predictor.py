@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
+from typing import TypedDict, Unpack
 
 import torch
 
 from matcher import runtime
-from matcher.config import invalid, require_positive, require_range
 from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import (
@@ -23,8 +24,10 @@ from matcher.images.preprocess import (
 )
 from matcher.network.fuse import fold
 from matcher.network.model import FeatureMatcher
+from matcher.options import PredictorOptions
 from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches
+from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
 from matcher.weights.hub import resolve
 
@@ -34,11 +37,33 @@ Pair = (
 )
 
 
+class Settings(TypedDict, total=False):
+    """Single options of a predictor, as keywords; `PredictorOptions` holds their defaults."""
+
+    device: str | torch.device | None
+    offline: bool
+    threshold: float | None
+    max_side: int | None
+    top_k: int | None
+    apply_exif: bool
+    allow_truncated: bool
+
+
+@checked()
+class CallOptions:
+    """Options of one call of a predictor."""
+
+    threshold: Share | None = None
+    top_k: Positive | None = None
+    batch_size: Positive = 4
+
+
 class Predictor:
     """Matches images with a model.
 
     Args:
         model: is moved to `device` and set to evaluation mode.
+        options: all options at once; single ones may be given as keywords instead:
         device: such as ``cpu`` or ``cuda:0``; None takes a CUDA device where there is one.
         threshold: confidence, from 0 to 1, that a match exceeds; None takes the model's.
         max_side: longer images are shrunk to it; shorter ones are never enlarged. None: no limit.
@@ -56,28 +81,24 @@ class Predictor:
     def __init__(
         self,
         model: FeatureMatcher,
+        options: PredictorOptions | None = None,
         *,
-        device: str | torch.device | None = None,
-        threshold: float | None = None,
-        max_side: int | None = 1024,
-        top_k: int | None = None,
-        apply_exif: bool = False,
-        allow_truncated: bool = False,
         dtype: torch.dtype | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
-        _require_options(threshold, top_k)
+        self.options = options = _options(options, settings)
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
-        self.reader = PairReader(model.config, max_side, apply_exif, allow_truncated)
-        self.device = find_device(device)
+        self.reader = PairReader(
+            model.config, options.max_side, options.apply_exif, options.allow_truncated
+        )
+        self.device = find_device(options.device)
         if self.device.type == "cpu":
             runtime.keep_little()
         # Channels last: the maps of the transformer are views of its tokens, and convolutions on
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.threshold = threshold
-        self.top_k = top_k
         self.dtype = dtype
 
     def match(
@@ -110,7 +131,7 @@ class Predictor:
             ImageError: an image that cannot be used (E101 to E105).
             MemoryLimitError: the pair does not fit into memory (E131).
         """
-        _require_options(threshold, top_k)
+        CallOptions(threshold, top_k)
         pair = self.reader.read(image0, image1, mask0, mask1)
         return self._match([pair], threshold, top_k)[0]
 
@@ -136,8 +157,7 @@ class Predictor:
             UsageError, ImageError, MemoryLimitError: as `match`, when the pair at fault comes up;
                 nothing follows.
         """
-        _require_options(threshold, top_k)
-        require_positive("batch_size", batch_size)
+        CallOptions(threshold, top_k, batch_size)
         return self._match_batches(iter(pairs), batch_size, threshold, top_k)
 
     def _match_batches(
@@ -226,8 +246,8 @@ class Predictor:
         Args:
             pairs: sizes, masks and the way back to original pixels; none with a `reason`.
         """
-        threshold = self.threshold if threshold is None else threshold
-        top_k = self.top_k if top_k is None else top_k
+        threshold = self.options.threshold if threshold is None else threshold
+        top_k = self.options.top_k if top_k is None else top_k
         cells0, cells1 = ([pair[side].cells.to(self.device) for pair in pairs] for side in (0, 1))
         batch0, mask0 = pad_feature_maps(features0, cells0)
         batch1, mask1 = pad_feature_maps(features1, cells1)
@@ -255,22 +275,18 @@ class Predictor:
 
 def load_matcher(
     name_or_path: str | os.PathLike[str] = "compact",
+    options: PredictorOptions | None = None,
     *,
-    device: str | torch.device | None = None,
-    threshold: float | None = None,
-    max_side: int | None = 1024,
-    top_k: int | None = None,
-    apply_exif: bool = False,
-    allow_truncated: bool = False,
     dtype: torch.dtype | None = None,
     coarsest_cells: int | None = None,
-    offline: bool = False,
+    **settings: Unpack[Settings],
 ) -> Predictor:
     """A predictor with weights by name or path.
 
     Args:
         name_or_path: ``compact``, which is bundled; the name of published weights, which are
             fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
+        options: all options at once; single ones may be given as keywords instead.
         coarsest_cells: most cells of the coarsest attention level; larger images get more levels
             (1,200 keeps the time of the attention in proportion to the pixels). None: as the
             weights were trained.
@@ -281,26 +297,22 @@ def load_matcher(
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
         CheckpointError: weights that are refused or cannot be fetched (E501 to E509).
     """
-    _require_options(threshold, top_k)
-    device = find_device(device)
+    options = _options(options, settings)
+    find_device(options.device)
     levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
-    path = resolve(os.fspath(name_or_path), offline=offline)
+    path = resolve(os.fspath(name_or_path), offline=options.offline)
     model = load_safetensors(path, overrides=levels)
     fold(model)
-    return Predictor(
-        model,
-        device=device,
-        threshold=threshold,
-        max_side=max_side,
-        top_k=top_k,
-        apply_exif=apply_exif,
-        allow_truncated=allow_truncated,
-        dtype=dtype,
-    )
+    return Predictor(model, options, dtype=dtype)
 
 
-def _require_options(threshold: float | None, top_k: int | None) -> None:
-    if threshold is not None:
-        require_range("threshold", threshold, 0.0, 1.0)
-    if top_k is not None:
-        require_positive("top_k", top_k)
+def _options(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
+    """`options` with single ones replaced.
+
+    Raises:
+        UsageError: a value that cannot work, or an unknown name.
+    """
+    changes = dict(settings)
+    if "device" in changes and changes["device"] is not None:
+        changes["device"] = str(changes["device"])
+    return replace(options or PredictorOptions(), **changes)

@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from matcher.config import invalid
+from matcher.validation.checked import invalid
 
 
 def find_device(device: str | torch.device | None) -> torch.device:

@@ -16,42 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matcher.config import invalid, require_positive
+from data.config import Framing
 from matcher.errors import ImageError, UsageError
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.images.load import read_image
 from matcher.structures import ImagePair, PairGeometry
 
 MILLIMETRES = 0.001
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How pictures of any size become network images of one size."""
-
-    size: tuple[int, int] = (832, 832)
-    """(H, W) of the network image."""
-    keep_aspect: bool = True
-    """Fit the picture into `size` and pad at the bottom right; False stretches it."""
-    multiple: int = 32
-    """With `keep_aspect`, sides of the content are rounded down to a multiple of this."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", tuple(self.size))
-        require_positive("data.files.framing.size", *self.size)
-        require_positive("data.files.framing.multiple", self.multiple)
-        if len(self.size) != 2 or min(self.size) < self.multiple:
-            expected = f"(height, width) of at least {self.multiple}"
-            raise invalid("data.files.framing.size", self.size, expected)
-
-    def content(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) of the content of a picture of `height` x `width`."""
-        if not self.keep_aspect:
-            return self.size
-        scale = min(self.size[0] / height, self.size[1] / width)
-        sides = (max(1, int(round(n * scale) // self.multiple)) for n in (height, width))
-        rows, columns = (n * self.multiple for n in sides)
-        return rows, columns
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 
 from data.real.index import read_arrays
 from data.real.readers import MILLIMETRES, fitted_intrinsics, read_pose
-from matcher.config import invalid
 from matcher.errors import MatcherError, UsageError
 from matcher.images.decode import stored_size
+from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ them into an `ImagePair` on the training device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.config import SyntheticConfig
 from data.synthetic.cameras import Cameras, choose_cameras
 from data.synthetic.layouts import LAYOUTS, Draft
 from data.synthetic.photometry import WIDEST
@@ -22,60 +23,11 @@ from data.synthetic.photos import load_photos
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from data.synthetic.textures import KINDS, procedural_textures, with_mips
-from matcher.config import invalid, require_positive, require_range
 
 __all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
 
 FACADE, PLAIN = (2, 3, 4), (8,)
 LIGHT_GRID = (4, 5)
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """What is drawn."""
-
-    size: tuple[int, int] = (192, 256)
-    """(H, W) of both images."""
-    pairs: int = 10_000
-    """Pairs an epoch."""
-    mix: dict[str, float] = field(
-        default_factory=lambda: {"plane": 0.45, "room": 0.25, "street": 0.2, "clutter": 0.1}
-    )
-    """Relative frequency of the kinds of scene."""
-    overlap: tuple[float, float] = (0.1, 0.9)
-    """Range of the shared part of the images (the smaller of both ways)."""
-    photos: str | None = None
-    """Folder of photographs for texture; None paints with procedural textures alone."""
-    photo_limit: int | None = None
-    """Photographs read from `photos`, at most; None: all."""
-    texture_side: int = 384
-    """Shorter side of the textures in pixels; with more, large images stay sharp."""
-    procedural: int = 270
-    """Number of procedural textures."""
-    texture_seed: int = 0
-    """Of the procedural textures: another one shows none that training has seen."""
-    strength: float = 1.0
-    """Of the photometric differences; 0 turns them off."""
-    seed: int = 0
-    """Of the scenes; a training replaces it by its own."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", tuple(self.size))
-        object.__setattr__(self, "overlap", tuple(self.overlap))
-        require_positive("data.synthetic.size", *self.size)
-        require_positive("data.synthetic.pairs", self.pairs)
-        require_positive("data.synthetic.procedural", self.procedural)
-        require_positive("data.synthetic.texture_side", self.texture_side)
-        require_range("data.synthetic.strength", self.strength, 0, 2)
-        if len(self.size) != 2 or any(n % 8 for n in self.size):
-            raise invalid("data.synthetic.size", self.size, "(height, width), multiples of 8")
-        if self.texture_side % 32:
-            raise invalid("data.synthetic.texture_side", self.texture_side, "a multiple of 32")
-        if len(self.overlap) != 2 or not 0 <= self.overlap[0] < self.overlap[1] <= 1:
-            raise invalid("data.synthetic.overlap", self.overlap, "(low, high) in 0..1")
-        unknown = set(self.mix) - set(LAYOUTS)
-        if unknown or not sum(self.mix.values()) > 0 or min(self.mix.values()) < 0:
-            raise invalid("data.synthetic.mix", dict(self.mix), f"weights of {', '.join(LAYOUTS)}")
 
 
 class SyntheticScenes(Dataset[SceneBatch]):

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from data.config import Layout
 from eval.benchmarks.sizing import Sizing
-from matcher.config import (
-    invalid,
-    require_choice,
-    require_range,
-)
 from matcher.errors import UsageError
+from matcher.validation.checked import NotNegative, Positive, Share, checked
 
-KINDS = ("pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps")
+Frequency = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@checked("benchmark.")
 class BenchmarkOptions:
     """A file of ``conf/benchmark``."""
 
     name: str
-    kind: str
-    """Which reader."""
+    """Name in results."""
+    kind: Literal["pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps"]
+    """Reader."""
     root: str | None = None
-    max_side: int | None = None
-    min_side: int | None = None
-    size: tuple[int, int] | None = None
-    pose_source: str = "auto"
+    """Folder of the data, or of the photographs of a rendered benchmark."""
+    max_side: Positive | None = None
+    """Shrink images so that the longer side is at most this."""
+    min_side: Positive | None = None
+    """Resize images so that the shorter side is this."""
+    size: Annotated[tuple[Positive, Positive], Field(description="(width, height)")] | None = None
+    """Resize images to exactly (width, height)."""
+    pose_source: Literal["auto", "files", "npz"] = "auto"
     """``scannet`` only: ``files``, ``npz``, or ``auto`` (files where they are)."""
-    count: int = 0
+    count: NotNegative = 0
     """Pairs to render, of benchmarks that are rendered."""
-    overlap: tuple[float, float] = (0.1, 0.9)
+    overlap: Annotated[tuple[Share, Share], Field(description="(low, high) in 0..1")] = (0.1, 0.9)
     """``synthetic`` only: range of the shared part of the images."""
-    mix: dict[str, float] = field(
+    mix: dict[Layout, Frequency] = field(
         default_factory=lambda: {"room": 0.4, "street": 0.4, "clutter": 0.2}
     )
     """``synthetic`` only: relative frequency of the kinds of scene."""
-    texture_side: int = 384
+    texture_side: Annotated[int, Field(ge=32, multiple_of=32)] = 384
     """``synthetic`` only: shorter side of the textures in pixels."""
     note: str = ""
     """Shown with every result."""
 
     def __post_init__(self) -> None:
-        require_choice("benchmark.kind", self.kind, KINDS)
-        require_choice("benchmark.pose_source", self.pose_source, ("auto", "files", "npz"))
-        if not isinstance(self.overlap, tuple) or len(self.overlap) != 2:
-            raise invalid("benchmark.overlap", self.overlap, "(low, high)")
-        for share in self.overlap:
-            require_range("benchmark.overlap", share, 0, 1)
         self.sizing()
 
     def sizing(self, published: bool = False) -> Sizing:

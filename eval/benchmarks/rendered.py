@@ -24,10 +24,10 @@ from data.synthetic.photos import list_photos
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import conversion, resized
-from matcher.config import require_positive
 from matcher.drawing.matches import write_picture
 from matcher.errors import StorageError, UsageError
 from matcher.images.load import read_rgb
+from matcher.validation.checked import invalid
 
 HELD_OUT_SEED = 777_000_777
 """Far from every seed of training and its validation."""
@@ -37,10 +37,16 @@ SIZE0, SIZE1 = (313, 471), (257, 339)
 """(width, height) of the two images of a warp: no common divisor with anything."""
 
 
+def require_count(options: BenchmarkOptions) -> None:
+    """Refuse to render nothing (E201)."""
+    if options.count < 1:
+        raise invalid("benchmark.count", options.count, "an integer of at least 1")
+
+
 def synthetic_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
     """Rendered scenes with exact depth and pose; `root` may hold photographs for textures."""
     width, height = options.size or (480, 360)
-    require_positive("benchmark.count", options.count)
+    require_count(options)
     config = SyntheticConfig(
         size=(height, width),
         pairs=options.count,
@@ -96,7 +102,7 @@ def warp_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
     zoom of 0.85 to 1.2; gain and gamma change too. `root` holds photographs; without it those
     that come with matplotlib and scikit-learn are used.
     """
-    require_positive("benchmark.count", options.count)
+    require_count(options)
     photos = list_photos(options.folder()) if options.root else sample_photos()
     what = json.dumps([options.count, *_listed(photos)])
     folder = _once(cache, "warps", what, lambda to: _render_warps(photos, options.count, to))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
-from matcher.config import invalid, require_positive
 from matcher.geometry.pixels import network_to_original, resize_scale
+from matcher.validation.checked import Positive, checked, invalid
 
 PUBLISHED_STEP = 8
 """The published evaluation cuts sides to multiples of this."""
 
 
-@dataclass(frozen=True)
+@checked("benchmark.")
 class Sizing:
     """How an image is resized before it is matched."""
 
-    max_side: int | None = None
+    max_side: Positive | None = None
     """Shrink so that the longer side is at most this."""
-    min_side: int | None = None
+    min_side: Positive | None = None
     """Resize so that the shorter side is this."""
-    size: tuple[int, int] | None = None
+    size: tuple[Positive, Positive] | None = None
     """Resize to exactly (width, height)."""
     published: bool = False
     """As the published LoFTR evaluation: points scale as x s instead of (x + 0.5) s - 0.5; with
@@ -33,10 +31,6 @@ class Sizing:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if len(given) > 1:
             raise invalid("benchmark.size", given, "one of size, max_side and min_side")
-        if self.size is not None and (not isinstance(self.size, tuple) or len(self.size) != 2):
-            raise invalid("benchmark.size", self.size, "(width, height)")
-        for name, value in given.items():
-            require_positive(f"benchmark.{name}", *(value if name == "size" else (value,)))
 
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (width, height) at which an image of `size` is matched."""

@@ -16,7 +16,9 @@ from eval.methods.classical import Orb, RootSift
 from eval.methods.kornia import Disk, KorniaLoftr, LoftrIndoor, LoftrOutdoor
 from eval.methods.quadmatch import QuadMatch
 from matcher.errors import MatcherError, UsageError
+from matcher.options import PredictorOptions
 from matcher.structures import Matches
+from matcher.validation.checked import Positive, checked
 
 Function = Callable[[np.ndarray, np.ndarray], Matches]
 """(H, W, 3) uint8 RGB images to matches in pixels of these images, centre of the first (0, 0)."""
@@ -33,18 +35,16 @@ NOT_HERE = (506, 507)
 """Errors of weights that could not be fetched."""
 
 
-@dataclass(frozen=True)
-class MethodOptions:
-    """What every method may be told."""
+@checked()
+class MethodOptions(PredictorOptions):
+    """What every method may be told: options of this project's matcher, and those of others."""
 
-    keypoints: int = 4096
+    offline: bool = True
+    max_side: Positive | None = None
+    keypoints: Positive = 4096
     """Most keypoints an image of the methods with detectors."""
     ratio: float = 0.85
     """Largest ratio of the distances to the nearest and the second nearest descriptor."""
-    threshold: float | None = None
-    """Confidence of this project's matcher; None: the weights' own."""
-    device: str | None = None
-    offline: bool = True
     padded: bool = False
     """Pad images to squares, as the published evaluation of MegaDepth does."""
 
@@ -98,13 +98,7 @@ def build_method(name: str, options: MethodOptions) -> Method:
     if ":" in name and not Path(name).exists():
         return _imported(name)
     try:
-        learned = QuadMatch(
-            name,
-            device=options.device,
-            threshold=options.threshold,
-            offline=options.offline,
-            padded=options.padded,
-        )
+        learned = QuadMatch(name, options, padded=options.padded)
     except MatcherError as error:
         if error.code not in NOT_HERE:
             raise

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eval.methods.classical import as_gray
+from matcher.options import PredictorOptions
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve
@@ -24,22 +25,13 @@ class QuadMatch:
         MatcherError: as `load_matcher`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        device: str | None,
-        threshold: float | None,
-        offline: bool,
-        padded: bool,
-    ) -> None:
-        self.predictor = load_matcher(
-            name, device=device, threshold=threshold, offline=offline, max_side=None
-        )
+    def __init__(self, name: str, options: PredictorOptions, *, padded: bool) -> None:
+        self.predictor = load_matcher(name, options)
         config = self.predictor.model.config
         self.padded, self.step = padded, config.canvas
-        self.threshold = config.coarse.threshold if threshold is None else threshold
-        self.weights_sha256 = sha256_of(resolve(name, offline=offline))
+        chosen = options.threshold
+        self.threshold = config.coarse.threshold if chosen is None else chosen
+        self.weights_sha256 = sha256_of(resolve(name, offline=options.offline))
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
         if self.padded:

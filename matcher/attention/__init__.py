@@ -13,13 +13,10 @@ def build_attention(config: TransformerConfig, channels: int, layer: str) -> nn.
     """The attention of one ``self`` or ``cross`` layer."""
     if config.attention != "quadtree":
         return DenseAttention(config.heads, config.attention)
-    within = layer == "self"
     return QuadTreeAttention(
         channels,
         config.heads,
         config.topks,
         config.variant,
-        pyramid=config.pyramid if within else "average",
-        lepe=config.lepe and within,
         coarsest_cells=config.coarsest_cells,
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from matcher.batch.options import PATHS, CollectionOptions
+from matcher.batch.options import CollectionOptions
 from matcher.errors import UsageError
-from matcher.options import build_options
+from matcher.validation.words import describe, options_from_words
 
 USAGE = """\
 usage: python match.py pairs=LIST_OR_FOLDER [output=RUN] [key=value ...] [--debug]
@@ -30,21 +29,13 @@ options and their defaults:
 exit codes: 0 done (also with no match), 2 wrong usage, missing files or another run in the
 folder, 3 done but some pairs failed, 4 storage, 5 weights refused, 130 or 143 interrupted
 """
-ReadValues = Callable[[Sequence[str], str, type, Sequence[str]], Mapping[str, Any]]
 
 
-def run_collection(
-    words: Sequence[str],
-    read_values: ReadValues,
-    describe: Callable[[str], str],
-    version: str,
-) -> int:
+def run_collection(words: Sequence[str], version: str) -> int:
     """Do what `words` ask for.
 
     Args:
         words: ``pairs=...``, ``pack=...`` or ``verify=...`` first.
-        read_values: composes the values of options from words; see match.py.
-        describe: the options of a config and their defaults, for the usage.
         version: of the program.
 
     Returns:
@@ -54,13 +45,11 @@ def run_collection(
         MatcherError: it cannot go on.
     """
     if {"--help", "-h"} & set(words):
-        tell(USAGE.format(options=describe("pairs")))
+        tell(USAGE.format(options=describe(CollectionOptions)))
         return 0
     command, _, folder = words[0].partition("=")
     if command == "pairs":
-        options = build_options(
-            CollectionOptions, read_values(words, "pairs", CollectionOptions, PATHS)
-        )
+        options = options_from_words(CollectionOptions, words)
         from matcher.batch.collection import match_collection
 
         return match_collection(options, version=version, tell=tell, warn=warn)

@@ -1,93 +1,70 @@
-"""The options of match.py for collections, validated before anything heavy is imported."""
+"""The options of match.py for collections, checked before anything heavy is imported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import field
+from typing import Annotated, Literal
 
-from matcher.batch.pairs import SELECTIONS
-from matcher.config import (
-    invalid,
-    require_choice,
-    require_positive,
-    require_range,
-)
-from matcher.options import MatchOptions
+from pydantic import Field
 
-EXPORTS = ("none", "pack", "hloc", "colmap")
-ENGINES = ("local", "ray")
-PATHS = ("pairs", "against", "root", "output", "weights")
-"""Options whose value is taken as it is, whatever characters it holds."""
+from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
+from matcher.validation.checked import Name, Positive, checked
 
 
-@dataclass(frozen=True)
-class CollectionOptions:
-    """How a collection is matched; ``conf/pairs.yaml`` explains the options."""
+@checked()
+class CollectionOptions(WeightsOptions):
+    """How a collection is matched."""
 
-    pairs: str = ""
-    against: str | None = None
-    select: str = "exhaustive"
-    window: int = 5
-    root: str | None = None
+    pairs: Name = field(kw_only=True)
+    """A list of pairs or a folder of images."""
+    against: Name | None = None
+    """Another folder: each image of pairs= with each of this one."""
+    select: Literal["exhaustive", "sequential"] = "exhaustive"
+    """Pairs of one folder: all of them, or those within a window."""
+    window: Positive = 5
+    """select=sequential: each image with so many that follow."""
+    root: Name | None = None
+    """Folder that the names in a list are relative to; null: that of the list."""
     allow_outside_root: bool = False
+    """Accept names that lead out of it."""
     skip_missing: bool = False
-    output: str = "matches"
-    weights: str = "compact"
-    device: str | None = None
-    offline: bool = False
-    threads: int | None = None
-    threshold: float | None = None
-    max_side: int | None = 1024
-    top_k: int | None = None
-    apply_exif: bool = False
-    allow_truncated: bool = False
-    batch_size: int = 4
-    shard_size: int = 32
-    cache_mb: int = 2048
-    readers: int = 2
-    engine: str = "local"
-    workers: int = 2
-    export: str = "none"
-    merge: float = 1.0
-    K: tuple[float, ...] | None = None
+    """Go on without missing images; their pairs fail with E111."""
+    output: Name = "matches"
+    """Folder of the run; an interrupted run goes on where it stopped."""
+    threads: Positive | None = None
+    """Threads of the CPU; null: as PyTorch chooses, with engine=ray a core a worker."""
+    batch_size: Positive = 4
+    """Pairs at a time."""
+    shard_size: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Pairs a file; at most so many are done again after an interruption."""
+    cache_mb: Positive = 2048
+    """Memory for features of images that are used again."""
+    readers: Positive = 2
+    """Threads that read and decode images ahead."""
+    engine: Literal["local", "ray"] = "local"
+    """This machine, or a cluster."""
+    workers: Positive = 2
+    """engine=ray: models that match at a time."""
+    export: Literal["none", "pack", "hloc", "colmap"] = "none"
+    """What is written when all is done: one file, two HDF5 files or a database."""
+    merge: Annotated[float, Field(ge=0.1, le=100)] = 1.0
+    """hloc and colmap: points closer than so many pixels become one keypoint."""
+    K: Intrinsics | None = None
+    """colmap: [fx,fy,cx,cy] in pixels of all images; null: one camera each, guessed."""
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "output"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise invalid(name, getattr(self, name), "a name")
-        for name in ("against", "root"):
-            if getattr(self, name) is not None and not getattr(self, name):
-                raise invalid(name, getattr(self, name), "a name or null")
-        require_choice("select", self.select, SELECTIONS)
-        require_choice("engine", self.engine, ENGINES)
-        require_choice("export", self.export, EXPORTS)
-        for name in ("window", "batch_size", "shard_size", "cache_mb", "readers", "workers"):
-            require_positive(name, getattr(self, name))
-        if self.threads is not None:
-            require_positive("threads", self.threads)
-        require_range("merge", self.merge, 0.1, 100.0)
-        if self.shard_size > 1000:
-            raise invalid("shard_size", self.shard_size, "at most 1000")
-        # What the options have in common with those of one pair is checked there.
-        same = MatchOptions(
-            **{
-                name: getattr(self, name)
-                for name in ("weights", "device", "offline", "threshold", "max_side", "top_k")
-            },
-            apply_exif=self.apply_exif,
-            allow_truncated=self.allow_truncated,
-            K=self.K,
-        )
-        object.__setattr__(self, "K", same.K)
+        require_intrinsics("K", self.K)
 
     @property
     def camera(self) -> tuple[float, float, float, float] | None:
         """(fx, fy, cx, cy) of `K`."""
-        if self.K is None or len(self.K) == 4:
-            return self.K
-        return self.K[0], self.K[4], self.K[2], self.K[5]
+        if self.K is None:
+            return None
+        fx, fy, cx, cy = self.K if len(self.K) == 4 else (self.K[i] for i in (0, 4, 2, 5))
+        return fx, fy, cx, cy
 
     @property
     def settings(self) -> dict[str, int | float | bool | None]:
-        """Those that change results."""
+        """Options that change results."""
         names = ("threshold", "max_side", "top_k", "apply_exif", "allow_truncated", "batch_size")
         return {name: getattr(self, name) for name in names}

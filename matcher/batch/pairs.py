@@ -137,7 +137,6 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"),
     *(".pgm", ".ppm", ".pnm", ".pbm"),
 )
-SELECTIONS = ("exhaustive", "sequential")
 
 
 def find_pairs(

@@ -123,15 +123,7 @@ def build_shard_matcher(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    predictor = load_matcher(
-        weights,
-        device=options.device,
-        threshold=options.threshold,
-        max_side=options.max_side,
-        top_k=options.top_k,
-        apply_exif=options.apply_exif,
-        allow_truncated=options.allow_truncated,
-    )
+    predictor = load_matcher(weights, options)
     features = ImageFeatures(
         predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
     )

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from matcher.config import invalid
 from matcher.drawing.attention_trace import AttentionTrace, Blocks
 from matcher.drawing.canvas import (
     BACKGROUND,
@@ -25,6 +24,7 @@ from matcher.drawing.canvas import (
     with_legend,
 )
 from matcher.files import write_atomically
+from matcher.validation.checked import invalid
 
 GAP = 8
 POINT = np.array([(255, 255, 255)])

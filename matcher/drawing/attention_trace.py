@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from matcher.attention.pyramid import MapSize, to_quad
 from matcher.attention.quadtree import Level, QuadTreeAttention
-from matcher.config import invalid
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import NetworkInput, PreparedPair
 from matcher.network.coarse import CoarseMatcher
@@ -27,6 +26,7 @@ from matcher.network.dual_softmax import BLOCK_ELEMENTS
 from matcher.network.model import FeatureMatcher
 from matcher.network.transformer import Recording
 from matcher.predictor import Predictor
+from matcher.validation.checked import invalid
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from matcher.config import invalid
 from matcher.drawing.canvas import (
     MAX_PANEL,
     VERMILION,
@@ -32,6 +31,7 @@ from matcher.drawing.canvas import (
 from matcher.files import write_atomically
 from matcher.results.formats import PICTURE_SUFFIXES
 from matcher.structures import Matches
+from matcher.validation.checked import invalid
 
 ORANGE, BLUE = (255, 150, 20), (0, 105, 235)
 

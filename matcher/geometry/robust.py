@@ -7,42 +7,35 @@ correspondences are not an error: the estimate is then None.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 import poselib
+from pydantic import Field
 
-from matcher.config import invalid, require_choice, require_positive, require_range
+from matcher.validation.checked import Positive, checked, invalid
 
-ESTIMATORS = ("poselib", "magsac", "ransac")
 MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
-_MAX_SEED = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@checked("estimator.")
 class Estimator:
     """How a model is fitted."""
 
-    name: str = "poselib"
+    name: Literal["poselib", "magsac", "ransac"] = "poselib"
     """``poselib`` (LO-RANSAC), ``magsac`` (OpenCV USAC_MAGSAC) or ``ransac`` (OpenCV RANSAC)."""
-    threshold: float = 1.0
+    threshold: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Pixels: distance to the epipolar line, or for a homography the transfer error."""
-    confidence: float = 0.99999
-    iterations: int = 10_000
-    """At most."""
-    seed: int = 0
-    """Of the sampling; OpenCV's ``ransac`` always draws the same samples."""
+    confidence: Annotated[float, Field(ge=0, le=1 - 1e-12)] = 0.99999
+    """Wanted probability that a sample without outliers was drawn."""
+    iterations: Positive = 10_000
+    """Samples, at most."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of the sampling; OpenCV's ``ransac`` always draws the same samples."""
     published_focal: bool = False
     """Turn pixels into normalised units as the published LoFTR evaluation does, by the mean of
     fx0, fy1, fx0, fy1; otherwise by the mean of fx0, fy0, fx1, fy1."""
-
-    def __post_init__(self) -> None:
-        require_choice("estimator.name", self.name, ESTIMATORS)
-        require_range("estimator.threshold", self.threshold, 1e-6, 1e6)
-        require_range("estimator.confidence", self.confidence, 0.0, 1.0 - 1e-12)
-        require_positive("estimator.iterations", self.iterations)
-        if isinstance(self.seed, bool) or not 0 <= self.seed <= _MAX_SEED:
-            raise invalid("estimator.seed", self.seed, f"an integer from 0 to {_MAX_SEED}")
 
     def focal(self, K0: np.ndarray, K1: np.ndarray) -> float:
         """Pixels per normalised unit."""

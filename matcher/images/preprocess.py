@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.config import MatcherConfig, invalid, require_positive
+from matcher.config import MatcherConfig
 from matcher.geometry.pixels import network_to_original, resize_scale, turn_upright
 from matcher.images.load import ImageSource, LoadedImage, load_image, read_mask
 from matcher.structures import FeatureMaps, Matches
+from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +74,7 @@ class PreparedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairReader:
-    """Reads pairs for a model of `config`.
-
-    Raises:
-        UsageError: a value that cannot work.
-    """
+    """Reads pairs for a model of `config`."""
 
     config: MatcherConfig
     max_side: int | None = 1024
@@ -85,10 +82,6 @@ class PairReader:
     apply_exif: bool = False
     allow_truncated: bool = False
     _warned: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        if self.max_side is not None:
-            require_positive("max_side", self.max_side)
 
     def read(
         self,

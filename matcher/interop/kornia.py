@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.config import invalid
 from matcher.network.model import FeatureMatcher
+from matcher.validation.checked import invalid
 
 
 class KorniaMatcher(nn.Module):

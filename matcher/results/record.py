@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from matcher.config import invalid
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically
 from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
+from matcher.validation.checked import invalid
 
 SCHEMA = "quadmatch/1"
 

@@ -1,169 +1,149 @@
-"""What a training run is made of: frozen dataclasses, validated on construction."""
+"""What a training run is made of: frozen dataclasses, checked on construction."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated, Literal
 
-from matcher.config import (
-    MatcherConfig,
-    invalid,
-    require_at_least,
-    require_choice,
-    require_positive,
-    require_range,
-)
+from pydantic import Field
+
+from matcher.config import MatcherConfig
+from matcher.validation.checked import NotNegative, Positive, Share, checked, invalid
+
+Weight = Annotated[float, Field(ge=0, le=1e3)]
+Minutes = Annotated[float, Field(ge=0, le=1e7)]
+Limit = Annotated[int, Field(ge=-1)]
 
 
-@dataclass(frozen=True)
+@checked("loss.")
 class LossConfig:
     """Supervision and the terms of the loss."""
 
-    coarse: str = "focal"
+    coarse: Literal["focal", "positives"] = "focal"
     """``focal`` over all cells, as published, or ``positives``: log-likelihood of the matches."""
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    coarse_weight: float = 1.0
-    fine_weight: float = 1.0
-    """Of the squared error of the refined position, in half windows."""
-    heat_weight: float = 0.0
-    """Of the cross-entropy of the fine heat maps with the true position; 0 turns it off."""
-    block_weight: float = 0.0
-    """Of the supervision of the coarser QuadTree levels of the cross layers; 0 turns it off."""
-    tolerance: float = 0.2
+    focal_alpha: Share = 0.25
+    """``focal`` only: a factor of the loss."""
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+    """``focal`` only: how much certain decisions are discounted."""
+    coarse_weight: Weight = 1.0
+    """Weight of the coarse loss."""
+    fine_weight: Weight = 1.0
+    """Weight of the squared error of the refined position, in half windows."""
+    heat_weight: Weight = 0.0
+    """Weight of the cross-entropy of the fine heat maps with the true position; 0 turns it off."""
+    block_weight: Weight = 0.0
+    """Weight of the supervision of the coarser QuadTree levels of the cross layers; 0 turns it
+    off."""
+    tolerance: Annotated[float, Field(ge=1e-4, le=1)] = 0.2
     """Relative disagreement of depths above which a cell is hidden."""
-    fine_samples: int = 2048
+    fine_samples: Positive = 2048
     """True matches refined a step, at most."""
 
-    def __post_init__(self) -> None:
-        require_choice("loss.coarse", self.coarse, ("focal", "positives"))
-        require_range("loss.focal_alpha", self.focal_alpha, 0.0, 1.0)
-        require_range("loss.focal_gamma", self.focal_gamma, 0.0, 10.0)
-        for name in ("coarse_weight", "fine_weight", "heat_weight", "block_weight"):
-            require_range(f"loss.{name}", getattr(self, name), 0.0, 1e3)
-        require_range("loss.tolerance", self.tolerance, 1e-4, 1.0)
-        require_positive("loss.fine_samples", self.fine_samples)
 
-
-@dataclass(frozen=True)
+@checked("optim.")
 class OptimConfig:
     """AdamW, its schedule, clipping and the average of the weights."""
 
-    lr: float = 8e-3
-    """Of a batch of `canonical_batch` pairs."""
-    canonical_batch: int = 64
+    lr: Annotated[float, Field(ge=1e-9, le=10)] = 8e-3
+    """Learning rate of a batch of `canonical_batch` pairs."""
+    canonical_batch: NotNegative = 64
     """The learning rate is scaled by pairs a step / `canonical_batch`, warm-up by its inverse, as
     published; 0 takes `lr` and `warmup` as they are."""
-    weight_decay: float = 0.1
-    schedule: str = "multistep"
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
+    """Weight decay of AdamW."""
+    schedule: Literal["multistep", "cosine", "trapezoid"] = "multistep"
     """``multistep`` as published, ``cosine`` to 0, or ``trapezoid``: constant, then down to 0."""
-    warmup: int = 1875
+    warmup: NotNegative = 1875
     """Steps of linear warm-up."""
-    warmup_start: float = 0.1
+    warmup_start: Share = 0.1
     """Share of the learning rate at the first step."""
-    milestones: tuple[int, ...] = (8, 12, 16, 20, 24)
+    milestones: tuple[Positive, ...] = (8, 12, 16, 20, 24)
     """Epochs after which ``multistep`` multiplies by `gamma`."""
-    gamma: float = 0.5
-    cooldown: float = 0.2
+    gamma: Share = 0.5
+    """Factor of the learning rate at each of the milestones."""
+    cooldown: Share = 0.2
     """Share of the steps in which ``trapezoid`` goes down."""
-    clip: float = 0.5
+    clip: Annotated[float, Field(ge=0, le=1e6)] = 0.5
     """Largest norm of the gradient; 0 turns clipping off."""
-    ema: float = 0.999
+    ema: Annotated[float, Field(ge=0, le=0.99999)] = 0.999
     """Decay of the averaged weights a step; 0 means that the average is the last weights."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        require_choice("optim.schedule", self.schedule, ("multistep", "cosine", "trapezoid"))
-        require_range("optim.lr", self.lr, 1e-9, 10.0)
-        require_range("optim.weight_decay", self.weight_decay, 0.0, 10.0)
-        for name in ("warmup_start", "gamma", "cooldown"):
-            require_range(f"optim.{name}", getattr(self, name), 0.0, 1.0)
-        require_range("optim.ema", self.ema, 0.0, 0.99999)
-        require_range("optim.clip", self.clip, 0.0, 1e6)
-        for name in ("canonical_batch", "warmup"):
-            require_at_least(f"optim.{name}", 0, getattr(self, name))
-        if self.milestones:
-            require_positive("optim.milestones", *self.milestones)
 
-
-@dataclass(frozen=True)
+@checked("trainer.")
 class TrainerConfig:
     """How the steps are run and what is kept of them."""
 
-    max_steps: int = -1
-    """Optimiser steps, -1 for no limit."""
-    max_epochs: int = -1
-    max_minutes: float = 0.0
+    max_steps: Limit = -1
+    """Optimizer steps, -1 for no limit; the first limit that is reached ends the run."""
+    max_epochs: Limit = -1
+    """Epochs, -1 for no limit."""
+    max_minutes: Minutes = 0.0
     """Wall-clock limit of this process; 0 for none."""
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """``auto``, ``cpu`` or ``gpu``."""
+    devices: Positive = 1
+    """Processes on a machine, each with a GPU of its own where GPUs train."""
+    nodes: Positive = 1
+    """Machines."""
+    strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
+    """``auto`` (ddp where several processes train), ``ddp`` or ``ddp_spawn``."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
-    threads: int = 0
+    """Layout of the model in memory."""
+    threads: NotNegative = 0
     """CPU threads; 0 leaves the default."""
-    accumulate: int = 1
+    accumulate: Positive = 1
+    """Batches a step."""
     sync_batchnorm: bool = False
-    log_every: int = 50
-    checkpoint_minutes: float = 5.0
-    """0 saves at the end only."""
-    checkpoint_steps: int = 0
+    """Take batch statistics over all processes."""
+    log_every: Positive = 50
+    """Steps between lines of the log."""
+    checkpoint_minutes: Minutes = 5.0
+    """Minutes between checkpoints; 0 saves at the end only."""
+    checkpoint_steps: NotNegative = 0
     """Also save every so many steps; 0 turns it off."""
-    keep: int = 2
+    keep: Positive = 2
     """Checkpoints kept."""
-    export_minutes: float = 15.0
-    """Export of the averaged weights as safetensors; 0 exports at the end only."""
-    validate_steps: int = 0
+    export_minutes: Minutes = 15.0
+    """Minutes between exports of the averaged weights as safetensors; 0 exports at the end only."""
+    validate_steps: NotNegative = 0
     """Steps between validations; 0 turns validation off."""
     overfit: bool = False
     """Train on the first batch alone."""
     progress: bool = True
-    figures: int = 0
+    """Show a bar in a terminal, lines elsewhere."""
+    figures: NotNegative = 0
     """Pairs whose matches are drawn into the folder at every validation."""
     pose_pairs: str = ""
     """Folder with pairs_with_gt.txt whose pose AUC is logged at every validation."""
 
     def __post_init__(self) -> None:
-        require_choice("trainer.precision", self.precision, ("auto", "bf16-mixed", "32-true"))
-        require_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        require_choice("trainer.strategy", self.strategy, ("auto", "ddp", "ddp_spawn"))
-        for name in ("devices", "nodes", "accumulate", "log_every", "keep"):
-            require_positive(f"trainer.{name}", getattr(self, name))
-        for name in ("max_minutes", "checkpoint_minutes", "export_minutes"):
-            require_range(f"trainer.{name}", getattr(self, name), 0.0, 1e7)
-        for name, low in (
-            ("max_steps", -1),
-            ("max_epochs", -1),
-            ("threads", 0),
-            ("checkpoint_steps", 0),
-            ("validate_steps", 0),
-            ("figures", 0),
-        ):
-            require_at_least(f"trainer.{name}", low, getattr(self, name))
         for name in ("figures", "pose_pairs"):
             if getattr(self, name) and not self.validate_steps:
                 expected = "none, or trainer.validate_steps above 0: they belong to validations"
                 raise invalid(f"trainer.{name}", getattr(self, name), expected)
 
 
-@dataclass(frozen=True)
+@checked()
 class RunConfig:
     """One run of train.py, data excluded."""
 
     name: str = "outdoor"
+    """Name of the run."""
     folder: str = "runs/outdoor"
-    seed: int = 66
+    """Folder of its checkpoints, logs and exported weights."""
+    seed: NotNegative = 66
+    """Seed of the first weights, the order of pairs and rendered scenes."""
     resume: str = ""
     """A checkpoint, or ``auto`` for the newest one that is intact in `folder`."""
     init_weights: str = ""
-    """Weights (safetensors) to start from, with a fresh optimiser."""
+    """Weights (safetensors) to start from, with a fresh optimizer."""
     model: MatcherConfig = field(default_factory=MatcherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        require_at_least("seed", 0, self.seed)
         if self.resume and self.init_weights:
             raise invalid("init_weights", self.init_weights, "empty when `resume` is given")

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from matcher.config import config_to_dict
 from matcher.errors import CheckpointError
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
@@ -20,6 +19,8 @@ from matcher.training.config import RunConfig
 from matcher.training.loss.objective import Objective, objective
 from matcher.training.nonfinite import Attempt, DivergedError, NonFiniteGuard
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
+from matcher.validation.checked import config_to_dict
+from matcher.weights.checkpoint import without_retired
 
 
 class MatcherModule(pl.LightningModule):
@@ -163,7 +164,7 @@ class MatcherModule(pl.LightningModule):
         state = checkpoint.get("matcher")
         if state is None:
             raise CheckpointError(502, "resume", "is no checkpoint of train.py")
-        if state["config"]["model"] != config_to_dict(self.config)["model"]:
+        if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
             raise CheckpointError(
                 502, "resume", "the checkpoint holds another model", "set model= to match"
             )

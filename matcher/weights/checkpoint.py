@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
+from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, MatcherError, UsageError
 from matcher.network.model import FeatureMatcher, build_matcher
+from matcher.validation.checked import config_from_dict, config_to_dict, invalid
 from matcher.weights.convert import config_from_official, infer_config, rename_tensors
 from matcher.weights.safetensors_file import (
     Weights,
@@ -35,6 +36,8 @@ from matcher.weights.torch_archive import read_tensors
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
+RETIRED = {"pyramid": "average", "lepe": False}
+"""Options of the transformer that older files hold, and the one value that they may have."""
 METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
 
@@ -178,9 +181,18 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     return config_from_dict(MatcherConfig, tree)
 
 
+def without_retired(config: Any) -> Any:
+    """A stored configuration of a matcher without the options that there are no more."""
+    transformer = config.get("transformer") if isinstance(config, dict) else None
+    if not isinstance(transformer, dict):
+        return config
+    kept = {k: v for k, v in transformer.items() if k not in RETIRED or v != RETIRED[k]}
+    return {**config, "transformer": kept}
+
+
 def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
     try:
-        return config_from_dict(MatcherConfig, json.loads(metadata["config"]))
+        return config_from_dict(MatcherConfig, without_retired(json.loads(metadata["config"])))
     except KeyError:
         raise CheckpointError(508, path, "it holds no configuration") from None
     except UsageError as error:

@@ -11,15 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from matcher.config import (
-    CoarseConfig,
-    MatcherConfig,
-    PositionConfig,
-    TransformerConfig,
-    config_from_dict,
-    invalid,
-)
+from matcher.config import CoarseConfig, MatcherConfig, PositionConfig, TransformerConfig
 from matcher.errors import UsageError
+from matcher.validation.checked import config_from_dict, invalid
 
 IGNORED_TENSORS = re.compile(r"(^|\.)(pos_encoding\.pe|num_batches_tracked)$")
 """A table that is computed, and counters that inference and training do without."""

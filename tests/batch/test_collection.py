@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -23,14 +24,13 @@ import torch
 from PIL import Image
 
 import match
-from conf import compose
 from matcher.batch import collection
-from matcher.batch.disk import needed_bytes, size_text
+from matcher.batch.disk import EXPORTS, needed_bytes, size_text
 from matcher.batch.export.packed import verify
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.image_names import Root
 from matcher.batch.manifest import ImageFiles, Manifest
-from matcher.batch.options import EXPORTS, CollectionOptions
+from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList, neighbours
 from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
@@ -39,8 +39,8 @@ from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
 from matcher.network.model import build_matcher
-from matcher.options import build_options
 from matcher.predictor import load_matcher
+from matcher.validation.checked import annotations_of
 from matcher.weights.checkpoint import save_safetensors
 from tests.helpers.collections_of_pairs import Stub, stub_run
 from tests.helpers.models import PUBLISHED_TINY
@@ -261,10 +261,8 @@ def test_wrong_words_exit_2_before_anything_is_made(
     assert match.main(["pairs=", "--help"]) == 0
 
 
-def test_defaults_are_those_of_the_configuration() -> None:
-    values = {**compose("pairs"), "pairs": "x"}
-    assert build_options(CollectionOptions, values) == CollectionOptions(pairs="x")
-    assert set(EXPORTS) == {"none", "pack", "hloc", "colmap"}
+def test_the_room_on_the_disk_is_known_for_every_export() -> None:
+    assert set(get_args(annotations_of(CollectionOptions)["export"])) == set(EXPORTS)
 
 
 def shard_matcher(weights: str, folder: Path, names: list[str], cache: int) -> ShardMatcher:

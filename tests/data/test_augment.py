@@ -9,9 +9,9 @@ import torch
 
 from data.datamodule import DataConfig
 from data.real.augment import Augmented
-from matcher.config import config_from_dict
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
+from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import plane_pair
 
 

@@ -15,10 +15,10 @@ from data.datamodule import DataConfig, PairData, build_datamodule
 from data.preview import contact_sheet
 from data.preview import main as preview
 from data.real.sources import FilesConfig, validation_pairs
-from matcher.config import config_from_dict
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
+from matcher.validation.checked import config_from_dict
 from tests.helpers.miniature import megadepth_tree, scannet_tree
 
 SMALL: dict[str, Any] = {

@@ -9,9 +9,10 @@ import pytest
 
 import train as program
 from conf import compose
-from matcher.config import MatcherConfig, config_from_dict
+from matcher.config import MatcherConfig
 from matcher.training.config import RunConfig
 from matcher.training.optim import scaled
+from matcher.validation.checked import config_from_dict
 from tests.helpers.miniature import megadepth_tree, scannet_tree
 
 SMALL = [

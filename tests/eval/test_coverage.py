@@ -11,11 +11,12 @@ from conf import compose
 from eval.coverage import main
 from matcher.attention.pyramid import quad_index, to_quad
 from matcher.attention.quadtree import Level
-from matcher.config import MatcherConfig, config_from_dict
+from matcher.config import MatcherConfig
 from matcher.network.model import build_matcher
 from matcher.training.coverage import coverage_of, topk_coverage
 from matcher.training.export import export_weights
 from matcher.training.supervision import CoarseTargets
+from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import plane_pair
 
 

@@ -6,15 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from matcher.config import (
-    COMPACT,
-    FineConfig,
-    MatcherConfig,
-    PositionConfig,
-    TransformerConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from matcher.config import COMPACT, FineConfig, MatcherConfig, PositionConfig, TransformerConfig
 from matcher.errors import UsageError
 from matcher.network import transformer as transformer_module
 from matcher.network.backbone import Backbone
@@ -22,6 +14,7 @@ from matcher.network.fine import FineMatcher, expectation
 from matcher.network.model import build_matcher
 from matcher.network.position import PositionEncoding, sine_encoding
 from matcher.network.transformer import build_transformer
+from matcher.validation.checked import config_from_dict, config_to_dict
 from tests.helpers.models import PUBLISHED_TINY
 
 
@@ -190,7 +183,7 @@ def test_config_survives_a_round_trip_through_plain_values() -> None:
         ({"transformer": {"attention": "quadtre"}}, "did you mean 'quadtree'?"),
         ({"fine": {"window": 4}}, "E201 fine.window: got 4; expected an odd number"),
         ({"backbone": {"resolution": [4, 1]}}, "E201 backbone.resolution: got (4, 1)"),
-        ({"coarse": 3}, "E201 coarse.: got 3; expected a group of options"),
+        ({"coarse": 3}, "E201 coarse: got 3; expected a group of options"),
         ({"fine": {"use_coarse": "no"}}, "E201 fine.use_coarse: got 'no'; expected true or false"),
     ],
 )

@@ -315,7 +315,7 @@ def test_a_bug_exits_1_and_debug_shows_where(
     def broken(*_: object) -> None:
         raise RuntimeError("oh no")
 
-    monkeypatch.setattr(match, "match_pair", broken)
+    monkeypatch.setattr("matcher.pair.match_pair", broken)
     code, _, err = program(*DEMO)
     assert code == 1
     assert err.startswith("E1 match.py: internal error, RuntimeError: oh no")

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 
-from matcher.config import MatcherConfig, config_from_dict
+from matcher.config import MatcherConfig
 from matcher.errors import StorageError, UsageError
 from matcher.network.model import build_matcher
 from matcher.training import checkpointing
+from matcher.validation.checked import config_from_dict
 
 STEPS = 36  # of the driver
 DRIVER = Path(__file__).parents[1] / "helpers" / "training_driver.py"

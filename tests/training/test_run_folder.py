@@ -10,11 +10,11 @@ from pytorch_lightning import Callback
 
 import train as program
 from conf import compose
-from matcher.config import config_from_dict
 from matcher.errors import CheckpointError, StorageError, UsageError
 from matcher.training import checkpointing
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
+from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import PlaneData
 
 

@@ -19,7 +19,7 @@ import train as program
 from conf import compose
 from data.datamodule import DataConfig
 from data.order import PairStream
-from matcher.config import COMPACT, MatcherConfig, config_from_dict
+from matcher.config import COMPACT, MatcherConfig
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
 from matcher.training import checkpointing
@@ -31,6 +31,7 @@ from matcher.training.module import MatcherModule
 from matcher.training.nonfinite import DivergedError, NonFiniteGuard, load_step
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 from matcher.training.supervision import supervise
+from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import PlaneData, plane_pair, shuffled
 
 

@@ -452,3 +452,26 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr.startswith("E501 x.ckpt")
     assert done.stderr.count("\n") == 1
+
+
+def with_transformer(path: Path, **options: object) -> Path:
+    """The weights of `path` in a file whose configuration holds more `options`."""
+    tensors, metadata = read_weights(path)
+    config = json.loads(metadata["config"])
+    config["transformer"] |= options
+    old = path.with_name("old.safetensors")
+    old.write_bytes(safetensors.torch.save(tensors, {**metadata, "config": json.dumps(config)}))
+    return old
+
+
+def test_older_files_may_hold_options_that_are_gone(saved: Path) -> None:
+    old = with_transformer(saved, pyramid="average", lepe=False)
+    assert load_safetensors(old).config == load_safetensors(saved).config
+
+
+@pytest.mark.parametrize("option", [{"pyramid": "conv"}, {"lepe": True}])
+def test_options_that_are_gone_are_refused_where_they_change_the_model(
+    saved: Path, option: dict[str, object]
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"E508 .*{next(iter(option))}: unknown option"):
+        load_safetensors(with_transformer(saved, **option))

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import tests.helpers.hostile as hostile
-from matcher.config import COMPACT, config_to_dict
+from matcher.config import COMPACT
 from matcher.errors import CheckpointError, UsageError
+from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import override
 from matcher.weights.torch_archive import read_tensors
 

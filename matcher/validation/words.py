@@ -1,0 +1,106 @@
+"""Options of a program as words ``key=value``, and what its help says about them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import MISSING, Field, fields
+from itertools import pairwise
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from matcher.errors import UsageError
+from matcher.validation.checked import annotations_of, config_from_dict, is_text, unknown_option
+
+T = TypeVar("T")
+CONSTANTS = {"null": None, "true": True, "false": False}
+
+
+def options_from_words(kind: type[T], words: Sequence[str]) -> T:
+    """Options of one level from words; of several words for an option, the last counts.
+
+    An option that is text takes whatever follows the first ``=``, and where it may be null the
+    word ``null``. Other values are as `plain_value` reads them.
+
+    Args:
+        kind: made by `matcher.validation.checked.checked`.
+
+    Raises:
+        UsageError: a word without ``=`` (E204), an unknown name (E202, with the nearest one) or a
+            value that cannot work (E201).
+    """
+    kinds = annotations_of(kind)
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(204, word, "is not an option", "write key=value")
+        if name not in kinds:
+            raise unknown_option(name, list(kinds))
+        verbatim = is_text(kinds[name]) and text != "null"
+        values[name] = text if verbatim else plain_value(text)
+    return config_from_dict(kind, values)
+
+
+def plain_value(text: str) -> Any:
+    """``null``, ``true``, ``false``, a number or a list of these in brackets; else the text."""
+    if text.startswith("[") and text.endswith("]"):
+        items = text[1:-1].strip()
+        return [plain_value(item.strip()) for item in items.split(",")] if items else []
+    if text.lower() in CONSTANTS:
+        return CONSTANTS[text.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def describe(kind: type) -> str:
+    """The options of a dataclass, a line or two each: name, default and meaning."""
+    told = meanings(kind)
+    lines = []
+    for f in fields(kind):
+        option = f"  {f.name}={shown(default_of(f))}"
+        text = textwrap.wrap(told.get(f.name, ""), 70) or [""]
+        lines.append(f"{option:<28}  {text[0]}".rstrip())
+        lines += [f"{'':<28}  {more}" for more in text[1:]]
+    return "\n".join(lines)
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """The strings below the fields of a class and of those that it extends, in one line each.
+
+    Choices that a string leaves out stand before it.
+    """
+    told: dict[str, str] = {}
+    for cls in reversed(kind.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        for before, after in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+            text = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(before, ast.AnnAssign) and isinstance(text, ast.Constant):
+                told[ast.unparse(before.target)] = " ".join(str(text.value).split())
+    for name, annotation in annotations_of(kind).items():
+        choices = [str(c) for c in get_args(annotation) if get_origin(annotation) is Literal]
+        if not all(choice in told.get(name, "") for choice in choices):
+            told[name] = f"{', '.join(choices)}: {told.get(name, '')}"
+    return told
+
+
+def default_of(field: Field[Any]) -> Any:
+    """The default of a field; "..." for one that must be given."""
+    if field.default is not MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not MISSING else "..."
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {shown(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ",".join(map(shown, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return '""' if value == "" else str(value)
