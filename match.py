@@ -16,6 +16,7 @@ from typing import Any
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
 from matcher.errors import MatcherError, StorageError, UsageError
+from matcher.files import make_folder
 from matcher.options import PATHS, MatchOptions, options_from, require_known
 
 HERE = Path(__file__).resolve().parent
@@ -158,11 +159,7 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
             raise UsageError(205, target, "would replace an input", "choose another name")
         if os.path.isdir(target):
             raise StorageError(401, target, "is a folder", "choose another name")
-        try:
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        except OSError as error:
-            what = f"cannot make its folder: {error.strerror}"
-            raise StorageError(401, target, what, "choose another name") from error
+        make_folder(Path(target).parent)
 
 
 def match_pair(path0: str, path1: str, options: MatchOptions) -> None:
@@ -170,7 +167,9 @@ def match_pair(path0: str, path1: str, options: MatchOptions) -> None:
     from matcher.drawing.matches import write_picture
     from matcher.pair import draw_pair, match_files
     from matcher.results.record import write_matches
+    from matcher.runtime import warm_allocator
 
+    warm_allocator()
     result = match_files(path0, path1, options, version=version())
     record = result.record
     print(f"weights   {options.weights} on {result.device}, ready in {result.load_seconds:.2f} s")

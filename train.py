@@ -37,8 +37,8 @@ from data.datamodule import build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
 from matcher.config import config_from_dict
 from matcher.errors import MatcherError, UsageError
-from matcher.files import write_atomically
-from matcher.runtime import keep_everything
+from matcher.files import make_folder, write_atomically
+from matcher.runtime import keep_freed_memory
 from matcher.training import checkpointing
 from matcher.training.callbacks import AtomicCheckpointIO, Keeper, Lines
 from matcher.training.config import RunConfig, TrainerConfig
@@ -86,14 +86,14 @@ def train(config: dict[str, Any], datamodule: PairSource | None = None) -> dict[
     values = dict(config)
     data = values.pop("data", {})
     run = config_from_dict(RunConfig, values)
-    keep_everything()
+    keep_freed_memory()
     if run.trainer.threads:
         torch.set_num_threads(run.trainer.threads)
     folder, canvas = Path(run.folder), run.model.canvas
     resume = checkpointing.start_from(folder, run.resume)
     if run.resume and resume is None:
         logger.warning("no intact checkpoint in %s: starting afresh", folder)
-    checkpointing.make_folder(folder)
+    make_folder(folder)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         checkpointing.remove_unfinished(folder)
     write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())

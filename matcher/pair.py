@@ -13,6 +13,7 @@ import torch
 
 from matcher.config import MatcherConfig, config_to_dict
 from matcher.drawing.matches import draw_coverage, draw_matches, draw_overlay, draw_warp
+from matcher.files import sha256_of
 from matcher.geometry.epipolar import epipolar_error
 from matcher.geometry.robust import (
     Estimator,
@@ -25,7 +26,6 @@ from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
 from matcher.results.record import ImageRecord, MatchRecord
 from matcher.weights.hub import resolve
-from matcher.weights.safetensors_file import sha256_of
 
 
 @dataclass(frozen=True)
