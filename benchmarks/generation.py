@@ -24,7 +24,7 @@ from matcher.runtime import keep_freed_memory
 from matcher.training.config import RunConfig
 from matcher.training.loss.objective import objective
 from matcher.training.module import MatcherModule
-from train import precision
+from matcher.training.trainer import precision
 
 PAIRS = 8
 DEFAULTS = {"photos": "", "threads": "2", "size": "192x256", "repeats": "9"}
