@@ -26,6 +26,7 @@ from matcher.batch.feature_cache import ImageFeatures  # noqa: E402
 from matcher.batch.shards import MATCHES, Shard  # noqa: E402
 from matcher.batch.worker import ShardMatcher  # noqa: E402
 from matcher.predictor import Predictor, load_matcher  # noqa: E402
+from matcher.runtime import warm_allocator  # noqa: E402
 
 DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
 CACHE = {"with the cache": 2**32, "without it": 0}
@@ -63,6 +64,7 @@ def run(predictor: Predictor, paths: list[str], cache_bytes: int) -> tuple[Shard
 
 def main(words: list[str]) -> int:
     chosen = DEFAULTS | {name: int(value) for name, value in (word.split("=") for word in words)}
+    warm_allocator()
     predictor = load_matcher("compact", device="cpu")
     seconds: dict[str, list[float]] = {name: [] for name in CACHE}
     found: dict[str, tuple[Shard, int]] = {}

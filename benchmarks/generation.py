@@ -11,7 +11,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -19,13 +18,13 @@ import torch
 from conf import compose, plain_options
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
-from matcher.errors import MatcherError
-from matcher.runtime import keep_everything
+from matcher.errors import program
+from matcher.runtime import keep_freed_memory
 from matcher.training.config import RunConfig
 from matcher.training.loss.objective import objective
 from matcher.training.module import MatcherModule
+from matcher.training.trainer import precision
 from matcher.validation.checked import config_from_dict
-from train import precision
 
 PAIRS = 8
 DEFAULTS = {"photos": "", "threads": "2", "size": "192x256", "repeats": "9"}
@@ -33,7 +32,7 @@ DEFAULTS = {"photos": "", "threads": "2", "size": "192x256", "repeats": "9"}
 
 def measure(options: dict[str, str]) -> list[list[float]]:
     """Seconds of drawing, rendering and the step, one list a batch; the first is left out."""
-    keep_everything()
+    keep_freed_memory()
     torch.set_num_threads(int(options["threads"]))
     height, width = (int(side) for side in options["size"].split("x"))
     values = compose("train", ["experiment=compact", "trainer.accelerator=cpu"])
@@ -63,13 +62,10 @@ def measure(options: dict[str, str]) -> list[list[float]]:
     return out[1:]
 
 
-def main(words: Sequence[str]) -> int:
+@program
+def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    try:
-        rows = measure(plain_options(words, DEFAULTS))
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+    rows = measure(plain_options(words, DEFAULTS))
     columns = dict(zip(("draw", "render", "step"), zip(*rows, strict=True), strict=True))
     for name, seconds in columns.items():
         a_pair = sorted(1e3 * s / PAIRS for s in seconds)
@@ -81,4 +77,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

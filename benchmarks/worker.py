@@ -73,6 +73,9 @@ def serve(connection: Connection, threads: int) -> None:
     import cv2
     import torch
 
+    from matcher.runtime import warm_allocator
+
+    warm_allocator()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     torch.manual_seed(0)

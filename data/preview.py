@@ -10,7 +10,6 @@ sheet_corrupt.txt.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +20,7 @@ from conf import compose
 from data.config import SOURCES
 from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
 
@@ -86,7 +85,8 @@ def _tile(
     return tile
 
 
-def main(words: Sequence[str]) -> int:
+@program
+def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     own = {"output": "", "count": "24"}
     rest = []
@@ -96,21 +96,17 @@ def main(words: Sequence[str]) -> int:
             own[key] = value
         else:
             rest.append(word)
-    try:
-        if not own["output"] or not own["count"].isdecimal():
-            raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
-        values = compose("train", rest)["data"]
-        data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
-        output = Path(own["output"])
-        pair = first_pairs(data, output.parent / f"{output.stem}_corrupt.txt")
-        if not cv2.imwrite(own["output"], contact_sheet(pair)):
-            raise UsageError(401, own["output"], "cannot be written")
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{Path(own['output']).resolve()}\n")
+    if not own["output"] or not own["count"].isdecimal():
+        raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
+    values = compose("train", rest)["data"]
+    data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
+    output = Path(own["output"])
+    pair = first_pairs(data, output.parent / f"{output.stem}_corrupt.txt")
+    if not cv2.imwrite(own["output"], contact_sheet(pair)):
+        raise UsageError(401, own["output"], "cannot be written")
+    sys.stdout.write(f"{output.resolve()}\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

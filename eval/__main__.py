@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
-from matcher.errors import MatcherError, UsageError, require_extra
+from matcher.errors import UsageError, program, require_extra
 from matcher.validation.words import describe
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
@@ -31,23 +30,9 @@ options:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@program
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    try:
-        return run([word for word in words if word != "--debug"])
-    except MatcherError as error:
-        if debug:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-
-
-def run(words: Sequence[str]) -> int:
-    """The program proper; raises MatcherError where it cannot go on."""
     if {"--help", "-h"} & set(words):
         print(usage())
         return 0
@@ -58,7 +43,7 @@ def run(words: Sequence[str]) -> int:
     from eval.runner import evaluate
 
     evaluations = [e for plan in plans for e in evaluate(plan)]
-    for line in write_reports(Path(plans[0].output), evaluations, plans[0], list(words)):
+    for line in write_reports(Path(plans[0].output), evaluations, plans[0], words):
         print(line)
     return 0
 

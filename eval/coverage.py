@@ -13,7 +13,7 @@ from conf import plain_options
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
 from matcher.validation.checked import invalid
@@ -85,20 +85,17 @@ def _mean(levels: Sequence[LevelCoverage]) -> LevelCoverage:
     )
 
 
-def main(words: Sequence[str]) -> int:
+@program
+def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     if not words or words[0] in ("--help", "-h"):
         sys.stdout.write(__doc__ or "")
         return 0 if words else 2
-    try:
-        options = plain_options(words[1:], DEFAULTS)
-        model = load_safetensors(words[0])
-        require_lists(words[0], model.config)
-        pairs = rendered_pairs(scenes_of(options, model.config.canvas))
-        levels = mean_coverage([topk_coverage(model, pair) for pair in pairs])
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+    options = plain_options(words[1:], DEFAULTS)
+    model = load_safetensors(words[0])
+    require_lists(words[0], model.config)
+    pairs = rendered_pairs(scenes_of(options, model.config.canvas))
+    levels = mean_coverage([topk_coverage(model, pair) for pair in pairs])
     sys.stdout.write("level keys  union  per head  random  random union  matches\n")
     for i, c in enumerate(levels):
         sys.stdout.write(
@@ -109,4 +106,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

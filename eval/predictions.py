@@ -29,9 +29,10 @@ from eval.benchmarks.sizing import convert, resized
 from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
-from matcher.files import write_atomically
+from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
 from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
+from matcher.runtime import warm_allocator
 from matcher.structures import Matches
 
 FORMAT = 2
@@ -98,10 +99,7 @@ def prepare(
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     label = "".join(c if c.isalnum() else "_" for c in f"{benchmark.dataset}-{method.name}")
     folder = root / f"{label}-{key}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(401, folder, f"cannot make the folder: {error}") from error
+    make_folder(folder)
     write_atomically(folder / "config.json", text.encode())
     return Job(benchmark, options, folder, threads, overwrite)
 
@@ -121,7 +119,7 @@ def predict(job: Job, method: Method, name: str, workers: int) -> None:
     )
     with bar:
         if workers == 1 or len(missing) < 2:
-            _limit_threads(job.threads)
+            _set_up_process(job.threads)
             for i in missing:
                 predict_pair(job, i, method)
                 bar.update()
@@ -236,7 +234,7 @@ def _in_processes(job: Job, name: str, missing: list[int], workers: int) -> Iter
 def _start_worker(job: Job, name: str) -> None:
     global _worker
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _limit_threads(job.threads)
+    _set_up_process(job.threads)
     _worker = job, build_method(name, job.method_options)
 
 
@@ -255,6 +253,7 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _limit_threads(threads: int) -> None:
+def _set_up_process(threads: int) -> None:
+    warm_allocator()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -16,6 +16,10 @@ without a traceback and leave with `exit_code`.
 from __future__ import annotations
 
 import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -74,6 +78,35 @@ class CheckpointError(MatcherError):
     """Weights that are refused: wrong format, architecture, checksum or values (codes E5xx)."""
 
     exit_code = 5
+
+
+def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
+    """Make a function of the words of a command line the `main` of a program.
+
+    An error that the user can cause is printed as its one line, an interruption is silent; both
+    become exit codes. The word ``--debug`` is taken out and shows the traceback too.
+
+    Args:
+        run: the program proper; returns its exit code.
+
+    Returns:
+        A function of the words, by default those of the process, that returns the exit code.
+    """
+
+    @wraps(run)
+    def main(words: Sequence[str] | None = None) -> int:
+        words = sys.argv[1:] if words is None else words
+        try:
+            return run([word for word in words if word != "--debug"])
+        except MatcherError as error:
+            if "--debug" in words:
+                traceback.print_exc()
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 130
+
+    return main
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all, also through a kill or a full disk.
+"""Files that appear whole or not at all, also through a kill or a full disk; their hashes.
+
+Whether a file is intact is told in two ways: by a hash in its name (shards, checkpoints) or by one
+in a file beside it (downloads).
 
 HDF5 never writes to disk itself: it can crash the process on a full disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import secrets
@@ -51,7 +55,27 @@ def _free(path: Path) -> str:
         return ""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        StorageError: it cannot be made (E401).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot make the folder: {error.strerror or error}"
+        raise StorageError(401, folder, what, "choose another place") from error
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sync_directory(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -61,7 +85,7 @@ def sync_directory(folder: Path) -> None:
         os.close(handle)
 
 
-class Sink(io.RawIOBase):
+class FaultTolerantFile(io.RawIOBase):
     """A file that takes everything. After an error of the disk, which is kept, nothing is written
     and what cannot be read is zero."""
 
@@ -125,10 +149,10 @@ class Sink(io.RawIOBase):
 
 
 @contextmanager
-def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, FaultTolerantFile]]:
     """A new HDF5 file that appears as `path` when all of it is on the disk, and else not at all.
 
-    Call `Sink.check` now and then to stop early.
+    Call `FaultTolerantFile.check` now and then to stop early.
 
     Raises:
         StorageError: it cannot be written (E401).
@@ -138,11 +162,11 @@ def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
     part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Sink(part) as sink:
-            with h5py.File(sink, "w") as file:
-                yield file, sink
-            sink.check()
-            sink.sync()
+        with FaultTolerantFile(part) as disk:
+            with h5py.File(disk, "w") as file:
+                yield file, disk
+            disk.check()
+            disk.sync()
         os.replace(part, path)
         sync_directory(path.parent)
     except OSError as error:

@@ -26,6 +26,7 @@ from matcher.drawing.matches import (
     write_picture,
 )
 from matcher.errors import StorageError, UsageError
+from matcher.files import make_folder, sha256_of
 from matcher.geometry.epipolar import epipolar_error
 from matcher.geometry.robust import (
     Estimator,
@@ -37,9 +38,9 @@ from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import load_matcher
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
+from matcher.runtime import warm_allocator
 from matcher.validation.checked import config_to_dict
 from matcher.weights.hub import resolve
-from matcher.weights.safetensors_file import sha256_of
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
         MatcherError: it cannot be done; then nothing is written.
     """
     check_files((path0, path1), options)
+    warm_allocator()
     result = match_files(path0, path1, options, version=version)
     record = result.record
     tell(f"weights   {options.weights} on {result.device}, ready in {result.load_seconds:.2f} s")
@@ -98,11 +100,7 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
             raise UsageError(205, target, "would replace an input", "choose another name")
         if os.path.isdir(target):
             raise StorageError(401, target, "is a folder", "choose another name")
-        try:
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        except OSError as error:
-            what = f"cannot make its folder: {error.strerror}"
-            raise StorageError(401, target, what, "choose another name") from error
+        make_folder(Path(target).parent)
 
 
 def match_files(path0: str, path1: str, options: MatchOptions, *, version: str = "") -> PairResult:

@@ -8,12 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import TypedDict, Unpack
+from typing import NoReturn, TypedDict, Unpack
 
 import torch
 
-from matcher import runtime
-from matcher.errors import MatcherError, MemoryLimitError, out_of_memory
+from matcher.errors import MatcherError, MemoryLimitError
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import (
     MaskSource,
@@ -25,7 +24,7 @@ from matcher.images.preprocess import (
 from matcher.network.fuse import fold
 from matcher.network.model import FeatureMatcher
 from matcher.options import PredictorOptions
-from matcher.runtime import find_device
+from matcher.runtime import find_device, in_halves
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
@@ -93,8 +92,6 @@ class Predictor:
             model.config, options.max_side, options.apply_exif, options.allow_truncated
         )
         self.device = find_device(options.device)
-        if self.device.type == "cpu":
-            runtime.keep_little()
         # Channels last: the maps of the transformer are views of its tokens, and convolutions on
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()
@@ -198,19 +195,15 @@ class Predictor:
         self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
     ) -> list[Matches]:
         """Matches of a batch; of its halves where memory runs out."""
-        try:
-            return self._match_at_once(pairs, threshold, top_k)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        # Not inside the handler: the error holds on to what the attempt had allocated.
-        if len(pairs) == 1:
-            sizes = [f"{each.canvas.shape[2]} x {each.canvas.shape[1]}" for each in pairs[0]]
-            what = f"out of memory with images of {' and '.join(sizes)} pixels"
-            raise MemoryLimitError(131, self.device, what, "lower max_side")
-        half = len(pairs) // 2
-        parts = (pairs[:half], pairs[half:])
-        return [found for part in parts for found in self._match(part, threshold, top_k)]
+        return in_halves(
+            lambda part: self._match_at_once(part, threshold, top_k), pairs, self._refuse
+        )
+
+    def _refuse(self, pair: PreparedPair) -> NoReturn:
+        """Tell of a pair that does not fit into memory."""
+        sizes = [f"{image.canvas.shape[2]} x {image.canvas.shape[1]}" for image in pair]
+        what = f"out of memory with images of {' and '.join(sizes)} pixels"
+        raise MemoryLimitError(131, self.device, what, "lower max_side")
 
     def _match_at_once(
         self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
+from matcher.errors import out_of_memory
 from matcher.validation.checked import invalid
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
@@ -25,21 +31,48 @@ def find_device(device: str | torch.device | None) -> torch.device:
         raise invalid("device", str(device), f"a device of this machine ({reason})") from error
 
 
-LARGEST_LEARNED = 31 << 20
+def in_halves(
+    run: Callable[[Sequence[Item]], Sequence[Result]],
+    batch: Sequence[Item],
+    too_large: Callable[[Item], Result],
+    release: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Results of a batch; where memory runs out, those of its halves.
+
+    Args:
+        run: the results of a batch, or of a part of one.
+        too_large: the result of an item that does not fit into memory alone; it may raise.
+        release: frees what memory it can, after it ran out.
+    """
+    try:
+        return [*run(batch)]
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # Not inside the handler: the error holds on to what the run had allocated.
+    release()
+    if len(batch) == 1:
+        return [too_large(batch[0])]
+    half = len(batch) // 2
+    parts = (batch[:half], batch[half:])
+    return [result for part in parts for result in in_halves(run, part, too_large, release)]
+
+
+_LARGEST_LEARNED = 31 << 20
 """Just below the 32 MB up to which glibc learns from the blocks that are freed."""
 
 
-def keep_little() -> None:
-    """Have glibc keep up to 62 MB of freed memory.
+def warm_allocator() -> None:
+    """Have glibc keep up to 62 MB of freed memory: for a program that matches on the CPU.
 
     It gives back what is free above twice the size of the largest block freed so far, and a pair
     of images on the CPU then spends a twentieth of its time on getting it back. So free a large
     block, once. Elsewhere this changes nothing.
     """
-    torch.empty(LARGEST_LEARNED, dtype=torch.uint8)
+    torch.empty(_LARGEST_LEARNED, dtype=torch.uint8)
 
 
-def keep_everything() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep all freed memory: for a program that lives on it, such as a training.
 
     A training step on the CPU otherwise spends a quarter of its time on page faults.

@@ -8,12 +8,11 @@ FILE from then on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from data.real.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
-from matcher.errors import MatcherError, StorageError, UsageError
-from matcher.files import write_atomically
+from matcher.errors import StorageError, UsageError, program
+from matcher.files import make_folder, write_atomically
 
 
 def convert(path: Path, folder: Path) -> Path:
@@ -25,10 +24,7 @@ def convert(path: Path, folder: Path) -> Path:
     """
     target = folder / f"{path.stem}.h5"
     data = as_hdf5(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(401, folder, f"cannot make the folder: {error.strerror}") from error
+    make_folder(folder)
     write_atomically(target, data)
     return target
 
@@ -43,21 +39,18 @@ def as_hdf5(path: Path) -> bytes:
         return arrays_as_hdf5(arrays)
 
 
-def main(words: Sequence[str]) -> int:
+@program
+def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
-    try:
-        if not files:
-            raise UsageError(203, "FILE", "is missing", "python -m data.real.convert_index FILE...")
-        for path in files:
-            target = convert(path, folders[-1] if folders else path.parent)
-            sys.stdout.write(f"{path} -> {target}\n")
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+    if not files:
+        raise UsageError(203, "FILE", "is missing", "python -m data.real.convert_index FILE...")
+    for path in files:
+        target = convert(path, folders[-1] if folders else path.parent)
+        sys.stdout.write(f"{path} -> {target}\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eval.methods.classical import as_gray
+from matcher.files import sha256_of
 from matcher.options import PredictorOptions
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve
-from matcher.weights.safetensors_file import sha256_of
 
 
 class QuadMatch:

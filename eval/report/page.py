@@ -13,7 +13,7 @@ from eval.options import EvalOptions
 from eval.report import tables
 from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
-from matcher.files import write_atomically
+from matcher.files import make_folder, write_atomically
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
@@ -36,7 +36,7 @@ def write_reports(
     ``results.json``, ``table.md``, ``table.csv`` and ``pairs.csv`` and the report are the same in
     every run of the same evaluation; what differs is in ``timing.json`` and ``timing-*.png``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     records = [evaluation.record for evaluation in evaluations]
     timings = [evaluation.timing for evaluation in evaluations if evaluation.timing]
     table = tables.markdown(records)

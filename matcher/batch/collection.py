@@ -18,9 +18,8 @@ from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.worker import build_shard_matcher, run_local
 from matcher.errors import UsageError
-from matcher.files import write_atomically
+from matcher.files import sha256_of, write_atomically
 from matcher.weights.hub import resolve
-from matcher.weights.safetensors_file import sha256_of
 
 Tell = Callable[[str], None]
 PACKED, FAILURES, LOG = "packed.h5", "failures.tsv", "run.log"
@@ -112,7 +111,7 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
         matcher = build_shard_matcher(options, weights, lambda i: root.path(run.pairs.names[i]))
         try:
             with warnings_noted(progress):
-                run_local(run, matcher, published)
+                run_local(run, matcher.match, published)
         finally:
             matcher.features.close()
     except BaseException as error:

@@ -19,7 +19,7 @@ from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
 from matcher.batch.pairs import PairList
 from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
 from matcher.errors import StorageError, UsageError
-from matcher.files import write_atomically
+from matcher.files import make_folder, write_atomically
 
 MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.npz", "shards", "lock", "lock.pid"
 LOCK_SECONDS = 0.5
@@ -125,14 +125,6 @@ def open_run(folder: Path) -> Run:
     if (pairs.sha256, images.sha256) != (manifest.pairs_sha256, manifest.images_sha256):
         raise StorageError(402, folder / LIST, "is not the list of the manifest")
     return Run(folder, manifest, pairs, images)
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"cannot make this folder: {error.strerror}"
-        raise StorageError(401, folder, what, "choose another output") from error
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +13,10 @@ from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
-from matcher.errors import ImageError, UsageError, out_of_memory
+from matcher.errors import ImageError, UsageError
 from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
+from matcher.runtime import in_halves, warm_allocator
 from matcher.structures import Matches
 
 OUT_OF_MEMORY = 131
@@ -26,14 +26,6 @@ Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
 Numbered = tuple[Sequence[int], PreparedPair]
 """The numbers of two images and the images."""
-
-
-class Matcher(Protocol):
-    """Whatever turns the pairs of a shard into results."""
-
-    def match(self, task: Task, upcoming: Task | None = None) -> Shard:
-        """Match the pairs of `task`; those of `upcoming` come next."""
-        ...
 
 
 class ShardMatcher:
@@ -70,9 +62,10 @@ class ShardMatcher:
         if upcoming is not None:
             self.features.read_ahead(_images(upcoming))
         for batch in batches(able, self.batch_size):
-            found = self._match_fitting([(pairs[i].tolist(), able[i]) for i in batch])
-            for i, matches in zip(batch, found, strict=True):
-                results[i] = matches
+            numbered = [(pairs[i].tolist(), able[i]) for i in batch]
+            matched = in_halves(self._match, numbered, lambda _: OUT_OF_MEMORY, self.features.clear)
+            for i, result in zip(batch, matched, strict=True):
+                results[i] = result
         self.features.forget_reads(but=() if upcoming is None else _images(upcoming))
         return Shard.of(results)
 
@@ -86,21 +79,7 @@ class ShardMatcher:
             return OUT_OF_MEMORY
         return NO_MATCH if pair.reason else pair
 
-    def _match_fitting(self, batch: Sequence[Numbered]) -> list[Matches | int]:
-        """Results of a batch; of its halves where memory runs out."""
-        try:
-            return [*self._match(batch)]
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        # Not inside the handler: the error holds on to what the attempt had allocated.
-        self.features.clear()
-        if len(batch) == 1:
-            return [OUT_OF_MEMORY]
-        half = len(batch) // 2
-        return [*self._match_fitting(batch[:half]), *self._match_fitting(batch[half:])]
-
-    def _match(self, batch: Sequence[Numbered]) -> list[Matches]:
+    def _match(self, batch: Sequence[Numbered]) -> Sequence[Matches | int]:
         pairs = [pair for _, pair in batch]
         maps0, maps1 = (
             [self.features.features(images[side]) for images, _ in batch] for side in (0, 1)
@@ -111,7 +90,7 @@ class ShardMatcher:
 def build_shard_matcher(
     options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
 ) -> ShardMatcher:
-    """A matcher of shards with the weights in a file.
+    """A matcher of shards with the weights in a file, for a process of its own.
 
     Args:
         options: of the run.
@@ -121,6 +100,7 @@ def build_shard_matcher(
     Raises:
         UsageError, CheckpointError: as `load_matcher`.
     """
+    warm_allocator()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     predictor = load_matcher(weights, options)
@@ -138,8 +118,15 @@ def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
     return [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
 
 
-def run_local(run: Run, matcher: Matcher, published: Callable[[Shard], None]) -> None:
-    """Match what is missing; `published` hears of each shard once it is on the disk.
+def run_local(
+    run: Run, match: Callable[[Task, Task | None], Shard], published: Callable[[Shard], None]
+) -> None:
+    """Match what is missing.
+
+    Args:
+        run: its lock is held by the caller.
+        match: the results of a shard; it is told the next one, to read ahead.
+        published: hears of each shard once it is on the disk.
 
     Raises:
         StorageError: results cannot be written (E401).
@@ -148,7 +135,7 @@ def run_local(run: Run, matcher: Matcher, published: Callable[[Shard], None]) ->
     for number, following in pairwise(numbers):
         if number is not None:
             upcoming = None if following is None else task_of(run, following)
-            shard = matcher.match(task_of(run, number), upcoming)
+            shard = match(task_of(run, number), upcoming)
             run.write(number, shard)
             published(shard)
 

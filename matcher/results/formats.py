@@ -7,7 +7,6 @@ allocates what a header merely declares.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import tokenize
@@ -29,7 +28,8 @@ ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model", "T_0to1")
 MODELS = ("model", "T_0to1")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-SEAL, SEAL_BYTES = "quadmatch results, sha256 of what follows this block: ", 512
+HDF5_VERSION = "v110"
+"""The oldest file format whose metadata has checksums: without them damage can crash HDF5."""
 
 BROKEN = (
     ArithmeticError,
@@ -65,35 +65,28 @@ def _to_hdf5(arrays: Arrays, attributes: Attributes) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", userblock_size=SEAL_BYTES) as file:
+    with h5py.File(buffer, "w", libver=HDF5_VERSION) as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
-    return sealed(buffer.getvalue())
-
-
-def sealed(data: bytes) -> bytes:
-    """An HDF5 file whose user block holds the SHA-256 of what follows.
-
-    Damaged metadata can crash the HDF5 library, so it is only given files that are whole.
-    """
-    digest = hashlib.sha256(data[SEAL_BYTES:]).hexdigest()
-    return f"{SEAL}{digest}\n".encode().ljust(SEAL_BYTES, b"\0") + data[SEAL_BYTES:]
+    return buffer.getvalue()
 
 
 def _from_hdf5(data: bytes) -> tuple[Arrays, Attributes]:
     import h5py
 
-    if not data.startswith(SEAL.encode()) or sealed(data) != data:
-        raise ValueError("it is damaged, or another program wrote or changed it")
     with h5py.File(io.BytesIO(data), "r") as file:
         arrays = {name: hdf5_array(file, name) for name in ARRAYS if name in file.keys()}
-        attributes = {
-            name: value if isinstance(value, str) else value.item()
-            for name, value in file.attrs.items()
-        }
-    return arrays, attributes
+        attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    # What a user noted in another form is not ours to keep.
+    return arrays, {name: value for name, value in attributes.items() if value is not None}
+
+
+def _plain(value: Any) -> str | int | float | None:
+    """Text or a number; None for anything else."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float) else None
 
 
 def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarray:

@@ -43,67 +43,73 @@ class AtomicCheckpointIO(CheckpointIO):
 BEST = "val/auc@10"
 
 
-class Keeper(Callback):
-    """Saves checkpoints, exports weights, and ends the run when time is up or a signal asks for it.
+class CheckpointAndExport(Callback):
+    """Save checkpoints, export weights, and end the run when time is up or a signal asks for it.
 
     ``weights.safetensors`` are the latest, ``best.safetensors`` those of the validation with the
     highest pose AUC@10. SIGINT and SIGTERM end the run after its step, or after the validation that
     is under way, with a checkpoint; a second SIGINT ends it at once. Processes that train together
     agree on all of this, so that it does not matter which of them was asked.
+
+    Lightning's `ModelCheckpoint` would save by the clock in the midst of a step of several batches,
+    whose gradients a resumed run lacks, and its `Timer` counts the time of earlier processes too.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config.trainer
         self.folder = Path(config.folder)
-        self.start = self.saved = self.exported = time.monotonic()
-        self.step = 0
-        """The last that was seen"""
-        self.saved_step = -1
         self.best = 0.0
-        """AUC@10 of the weights in best.safetensors"""
-        self.asked = 0
-        """Number of the signal that this process was sent"""
+        """AUC@10 of the weights in best.safetensors."""
         self.signal = 0
-        """Number of the signal that the run ends for"""
+        """Number of the signal that the run ends for."""
+        self._sent = 0
+        """Number of the signal that this process was sent."""
+        self._step = 0
+        """The last that was seen."""
+        self._saved_step = -1
+        self._start = self._saved = self._exported = time.monotonic()
+
+    @property
+    def state_key(self) -> str:
+        """The name of the state in a checkpoint, which is older than that of the class."""
+        return "Keeper"
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.step = trainer.global_step
+        self._step = trainer.global_step
         # Instead of Lightning's, which talks to the other processes out of the handler; what was
         # there before comes back when Lightning is done.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.note)
+            signal.signal(number, self._note)
 
-    def note(self, number: int, _: FrameType | None) -> None:
-        self.asked = number
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._sent = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.step:  # Gradients of an unfinished step would be lost.
+        if trainer.global_step == self._step:  # Gradients of an unfinished step would be lost.
             return
-        self.step = trainer.global_step
-        now, config = time.monotonic(), self.config
-        due = any(
-            every and self.step % every == 0
-            for every in (config.checkpoint_steps, config.validate_steps)
-        )
-        due |= 0 < config.checkpoint_minutes * 60 <= now - self.saved
-        late = 0 < config.max_minutes * 60 <= now - self.start
-        due, late, self.signal = largest(trainer, due, late, self.asked)
+        self._step = trainer.global_step
+        config = self.config
+        steps = (config.checkpoint_steps, config.validate_steps)
+        due = any(every and self._step % every == 0 for every in steps)
+        due |= passed(config.checkpoint_minutes, self._saved)
+        late = passed(config.max_minutes, self._start)
+        due, late, self.signal = largest(trainer, due, late, self._sent)
         if due:
-            self.save(trainer)
-        if 0 < config.export_minutes * 60 <= now - self.exported:
-            self.export(trainer, pl_module)
-            self.exported = time.monotonic()
+            self._save(trainer)
+        if passed(config.export_minutes, self._exported):
+            self._export(trainer, pl_module)
+            self._exported = time.monotonic()
         trainer.should_stop = trainer.should_stop or bool(late or self.signal)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         auc = float(trainer.callback_metrics.get(BEST, 0.0))
         if auc > self.best:
             self.best = auc
-            self.saved_step = -1  # What was saved before the validation does not know of it.
-            self.export(trainer, pl_module, "best.safetensors")
+            self._saved_step = -1  # What was saved before the validation does not know of it.
+            self._export(trainer, pl_module, "best.safetensors")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -112,19 +118,24 @@ class Keeper(Callback):
         self.best = float(state_dict["best"])
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self.saved_step:
-            self.save(trainer)
-        self.export(trainer, pl_module)
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+        self._export(trainer, pl_module)
 
-    def save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.folder)
-        self.saved, self.saved_step = time.monotonic(), trainer.global_step
+        self._saved, self._saved_step = time.monotonic(), trainer.global_step
 
-    def export(
+    def _export(
         self, trainer: Trainer, module: MatcherModule, name: str = "weights.safetensors"
     ) -> None:
         if trainer.is_global_zero:
             export_weights(module.average, self.folder / name, module.pairs_seen)
+
+
+def passed(minutes: float, since: float) -> bool:
+    """Whether so much time has passed; 0 minutes never do."""
+    return 0 < minutes * 60 <= time.monotonic() - since
 
 
 def largest(trainer: Trainer, *values: int) -> list[int]:
@@ -135,8 +146,8 @@ def largest(trainer: Trainer, *values: int) -> list[int]:
     return trainer.strategy.reduce(tensor, reduce_op="max").tolist()
 
 
-class Lines(Callback):
-    """Progress as lines, for logs of runs without a terminal."""
+class ProgressLines(Callback):
+    """Print progress as lines, for logs of runs without a terminal."""
 
     def __init__(self, every: int) -> None:
         self.every = every

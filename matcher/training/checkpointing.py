@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from matcher.errors import StorageError, UsageError
-from matcher.files import write_atomically
+from matcher.files import make_folder, write_atomically
 
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
 
@@ -32,18 +32,6 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         if old != path:
             old.unlink(missing_ok=True)
     return path
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(401, folder, f"cannot make the folder: {error.strerror}") from error
 
 
 def start_from(folder: Path, resume: str) -> Path | None:

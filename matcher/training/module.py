@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, the optimiser, and what must survive a restart."""
+"""The LightningModule: one training step, the optimizer, and what must survive a restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.config import RunConfig
 from matcher.training.loss.objective import Objective, objective
-from matcher.training.nonfinite import Attempt, DivergedError, NonFiniteGuard
+from matcher.training.nonfinite import DivergedError, SkippedSteps, StepSnapshot
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import without_retired
@@ -31,7 +31,7 @@ class MatcherModule(pl.LightningModule):
 
     Args:
         config: the run.
-        pairs_a_step: pairs of all devices in one optimiser step, for the learning rate.
+        pairs_a_step: pairs of all devices in one optimizer step, for the learning rate.
         steps_an_epoch: for the milestones of the published schedule.
     """
 
@@ -49,7 +49,7 @@ class MatcherModule(pl.LightningModule):
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore
         self.model.train()
         self.average = averaged_copy(self.model)
-        self.guard = NonFiniteGuard()
+        self.skipped = SkippedSteps()
         self.batches_seen = 0
         self.pairs_seen = 0
         self.unmatched = 0
@@ -57,7 +57,7 @@ class MatcherModule(pl.LightningModule):
         self.last_pair = "none"
         """Name of the last pair of the last batch."""
         self._finite = True
-        self._attempt = Attempt()
+        self._snapshot = StepSnapshot()
         self._last_end = time.monotonic()
 
     def restart_average(self) -> None:
@@ -72,10 +72,10 @@ class MatcherModule(pl.LightningModule):
     def training_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
         seed, pairs = self.step_seed(), batch.image0.shape[0]
         torch.manual_seed(seed)
-        self._attempt.begin_batch(self.model, batch, seed)
+        self._snapshot.begin_batch(self.model, batch, seed)
         result = objective(self.model, batch, self.config.loss)
         total = result.terms.total
-        self._attempt.end_batch(total)
+        self._snapshot.end_batch(total)
         self.batches_seen += 1
         self.pairs_seen += pairs * self.trainer.world_size
         self.unmatched += pairs - result.coarse.batch.unique().numel()
@@ -102,18 +102,17 @@ class MatcherModule(pl.LightningModule):
             update_average(self.average, self.model, self.optim.ema, self.global_step)
         else:
             self._skip()
-        self._attempt = Attempt()
+        self._snapshot = StepSnapshot()
 
     def _skip(self) -> None:
-        self._attempt.undo(self.model)
-        stop = self.guard.bad(self.batches_seen)
+        self._snapshot.undo(self.model)
+        stop = self.skipped.add(self.batches_seen)
         path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
-        if self.guard.total == 1 or stop:
-            self._attempt.save(path, self.model, config_to_dict(self.config))
+        if self.skipped.total == 1 or stop:
+            self._snapshot.save(path, self.model, config_to_dict(self.config))
         if stop:
-            raise DivergedError(
-                301, "training", f"{self.guard.total} steps were not finite", f"see {path}"
-            )
+            what = f"{self.skipped.total} steps were not finite"
+            raise DivergedError(301, "training", what, f"see {path}")
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -152,7 +151,7 @@ class MatcherModule(pl.LightningModule):
             "batches_seen": self.batches_seen,
             "pairs_seen": self.pairs_seen,
             "unmatched": self.unmatched,
-            "guard": self.guard.state(),
+            "guard": self.skipped.state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -171,7 +170,7 @@ class MatcherModule(pl.LightningModule):
         self.batches_seen = int(state["batches_seen"])
         self.pairs_seen = int(state["pairs_seen"])
         self.unmatched = int(state["unmatched"])
-        self.guard.restore(state["guard"])
+        self.skipped.restore(state["guard"])
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
@@ -197,7 +196,7 @@ class MatcherModule(pl.LightningModule):
             "train/blocks": result.terms.blocks.detach(),
             "train/accuracy": accuracy,
             "train/matches": result.coarse.batch.numel() / pairs,
-            "train/skipped": float(self.guard.total),
+            "train/skipped": float(self.skipped.total),
             "train/unmatched": float(self.unmatched),
             "train/pairs": float(self.pairs_seen),
         }

@@ -1,11 +1,11 @@
-"""Steps whose loss or gradient is not finite: retried, skipped, counted, and kept to look at."""
+"""Steps whose loss or gradient is not finite: skipped, counted, and kept to look at."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,39 +13,9 @@ from torch import Tensor, nn
 from matcher.errors import MatcherError
 from matcher.structures import ImagePair, PairGeometry
 
-
-def save_step(
-    path: Path, weights: dict[str, Tensor], pair: ImagePair, seed: int, config: dict[str, Any]
-) -> None:
-    """Write what `load_step` reads; plain types only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().cpu() for k, v in weights.items()}
-    torch.save({"weights": state, "pair": _plain(pair), "seed": seed, "config": config}, path)
-
-
-def load_step(path: Path) -> tuple[dict[str, Tensor], ImagePair, int, dict[str, Any]]:
-    """Weights, batch, seed and config of a saved step."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    values = dict(saved["pair"])
-    if values["geometry"] is not None:
-        values["geometry"] = PairGeometry(**values["geometry"])
-    values["names"] = tuple((a, b) for a, b in values["names"])
-    return saved["weights"], ImagePair(**values), saved["seed"], saved["config"]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return value
-
-
 WINDOW = 1000
 ALLOWED = 10
-"""Bad steps in the last `WINDOW`: 1%, and so also the most that may follow each other."""
+"""Skipped steps in the last `WINDOW`: 1%, and so also the most that may follow each other."""
 
 
 class DivergedError(MatcherError):
@@ -54,39 +24,51 @@ class DivergedError(MatcherError):
     exit_code = 1
 
 
-class NonFiniteGuard:
+class SkippedSteps:
     """Counts the steps that were skipped."""
 
     def __init__(self) -> None:
         self.total = 0
-        self._bad: deque[int] = deque()
+        self._recent: deque[int] = deque()
 
-    def bad(self, step: int) -> bool:
+    def add(self, step: int) -> bool:
         """Count step `step` as skipped; True if the run must stop."""
         self.total += 1
-        self._bad.append(step)
-        while self._bad[0] <= step - WINDOW:
-            self._bad.popleft()
-        return len(self._bad) > ALLOWED
+        self._recent.append(step)
+        while self._recent[0] <= step - WINDOW:
+            self._recent.popleft()
+        return len(self._recent) > ALLOWED
 
     def state(self) -> dict[str, object]:
-        return {"total": self.total, "bad": list(self._bad)}
+        return {"total": self.total, "bad": list(self._recent)}
 
     def restore(self, state: dict) -> None:
         self.total = int(state["total"])
-        self._bad = deque(int(step) for step in state["bad"])
+        self._recent = deque(int(step) for step in state["bad"])
+
+
+class SavedStep(NamedTuple):
+    """What brings a batch at fault back."""
+
+    weights: dict[str, Tensor]
+    pair: ImagePair
+    seed: int
+    """Of the random draws of that batch."""
+    config: dict[str, Any]
+    """Of the run."""
 
 
 @dataclass
-class Attempt:
-    """One optimiser step, which may consist of several batches."""
+class StepSnapshot:
+    """What is needed to undo an optimizer step, which may consist of several batches, and to
+    look at it later."""
 
     buffers: list[Tensor] = field(default_factory=list)
     """Of the model before the step; empty until it has begun."""
     pair: ImagePair | None = None
     """The first batch whose loss is not finite, otherwise the latest."""
     seed: int = 0
-    """Of the draws of that batch."""
+    """Of the random draws of that batch."""
     faulty: bool = False
     """A loss of the step is not finite."""
 
@@ -106,6 +88,29 @@ class Attempt:
             buffer.copy_(before)
 
     def save(self, path: Path, model: nn.Module, config: dict[str, Any]) -> None:
-        """Write the file that brings the batch at fault back."""
-        if self.pair is not None:
-            save_step(path, model.state_dict(), self.pair, self.seed, config)
+        """Write what `load_step` reads; plain types only."""
+        if self.pair is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+        torch.save(SavedStep(weights, _plain(self.pair), self.seed, config)._asdict(), path)
+
+
+def load_step(path: Path) -> SavedStep:
+    """What `StepSnapshot.save` wrote."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    values = dict(saved["pair"])
+    if values["geometry"] is not None:
+        values["geometry"] = PairGeometry(**values["geometry"])
+    values["names"] = tuple((a, b) for a, b in values["names"])
+    return SavedStep(**{**saved, "pair": ImagePair(**values)})
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value

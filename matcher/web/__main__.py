@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import PIL
 
-MISSING = "needs gradio: pip install 'quadmatch[web]'"
+from matcher.errors import program, require_extra
+from matcher.runtime import warm_allocator
+
 OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
 
 
-def main() -> int:
+@program
+def main(_: list[str]) -> int:
     """Serve the page until interrupted; returns the exit code."""
-    if find_spec("gradio") is None:
-        sys.stderr.write(f"E210 matcher.web: {MISSING}\n")
-        return 2
+    require_extra("gradio", "web", "matcher.web")
     from matcher.web.page import build_page, launch
 
     if int(PIL.__version__.split(".")[0]) < 13:
         sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
+    warm_allocator()
     with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
         launch(build_page(Path(folder)))
     return 0

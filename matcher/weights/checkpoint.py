@@ -1,18 +1,12 @@
 """Weights on disk: safetensors with the configuration beside them, loaded strictly.
 
-    python -m matcher.weights.checkpoint convert IN.ckpt OUT.safetensors [--config official.json]
-    python -m matcher.weights.checkpoint info FILE.safetensors
-    python -m matcher.weights.checkpoint selftest FILE.safetensors
-
 Nothing that a file holds is ever run: no pickle, no class named by a file.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +14,16 @@ import torch
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.errors import CheckpointError, MatcherError, UsageError
+from matcher.errors import CheckpointError, UsageError
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.validation.checked import config_from_dict, config_to_dict, invalid
-from matcher.weights.convert import config_from_official, infer_config, rename_tensors
 from matcher.weights.safetensors_file import (
     Weights,
     read_weights,
     require_finite,
-    sha256_of,
     write_weights,
 )
 from matcher.weights.selftest import TOLERANCE, largest_difference, readings
-from matcher.weights.torch_archive import read_tensors
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
@@ -76,7 +67,7 @@ def save_safetensors(
         if not name.endswith(COUNTER)
     }
     require_finite(path, tensors)
-    stored = _assemble(path, model.config, tensors, "")
+    stored = assemble(path, model.config, tensors, "")
     metadata = {
         "config": json.dumps(config_to_dict(model.config), sort_keys=True),
         "canary": json.dumps(readings(stored)),
@@ -129,41 +120,7 @@ def load_safetensors(
     path = Path(path)
     weights = read_weights(path)
     config = override(_stored_config(path, weights.metadata), overrides or {})
-    return _assemble(path, config, weights.tensors, "convert or train it anew")
-
-
-def convert(
-    source: Path | str,
-    target: Path | str,
-    config: MatcherConfig | None = None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-) -> None:
-    """Turn a published torch checkpoint into a safetensors file in fp32.
-
-    Args:
-        source: a checkpoint in the official layout of LoFTR or QuadTreeAttention.
-        target: the ``.safetensors`` file to write.
-        config: None infers the published model from the names of the tensors.
-        overrides: options to change, as in `load_safetensors`.
-
-    Raises:
-        UsageError: there is no such file (E111), or `target` has another suffix.
-        CheckpointError: as `torch_archive.read_tensors`, or the tensors do not fit (E502).
-        StorageError: `target` cannot be written (E401).
-    """
-    source = Path(source)
-    official = read_tensors(source)
-    try:
-        tensors = rename_tensors(official)
-        found = infer_config(official)
-    except ValueError as error:
-        raise CheckpointError(502, source, str(error)) from error
-    kind = f"{found.transformer.block} layers, variant {found.transformer.variant}"
-    remedy = f"its names say: {kind}" if config else "give its official configuration: --config"
-    config = override(config or found, overrides or {})
-    model = _assemble(source, config, tensors, remedy)
-    save_safetensors(model, target, half=False, extra={"source_sha256": sha256_of(source)})
+    return assemble(path, config, weights.tensors, "convert or train it anew")
 
 
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
@@ -201,10 +158,18 @@ def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
         raise CheckpointError(508, path, f"its configuration is damaged: {error}") from error
 
 
-def _assemble(
+def assemble(
     path: Path, config: MatcherConfig, tensors: Mapping[str, Tensor], remedy: str
 ) -> FeatureMatcher:
-    """A matcher that holds exactly `tensors`; its own are never allocated."""
+    """A matcher in evaluation mode that holds exactly `tensors`; its own are never allocated.
+
+    Args:
+        path: of the file they come from, for the message of an error, as is `remedy`.
+
+    Raises:
+        CheckpointError: the tensors do not fit (E502), are not finite (E504), or no such model
+            can be built (E508).
+    """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
     parts = sum(config.backbone.depths) + len(config.transformer.layers)
     parts += len(config.transformer.topks) + len(config.fine.layers)
@@ -252,60 +217,3 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().float()
     fits = tensor.ndim > 1 and tensor.abs().amax() <= torch.finfo(torch.float16).max
     return (tensor.half() if half and fits else tensor).contiguous()
-
-
-def _convert_command(arguments: argparse.Namespace) -> None:
-    config = None
-    if arguments.config is not None:
-        try:
-            config = config_from_official(json.loads(arguments.config.read_text()))
-        except FileNotFoundError:
-            raise UsageError(111, arguments.config, "no such file") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(204, arguments.config, f"not a JSON configuration: {error}") from error
-    convert(arguments.source, arguments.target, config)
-    _info_command(argparse.Namespace(file=arguments.target))
-
-
-def _info_command(arguments: argparse.Namespace) -> None:
-    weights = read_weights(arguments.file)
-    lines = [f"{key}: {value}" for key, value in sorted(weights.metadata.items())]
-    count = sum(t.numel() for t in weights.tensors.values())
-    lines += [f"sha256: {sha256_of(arguments.file)}", f"numbers: {count:,}"]
-    sys.stdout.write("\n".join(lines) + "\n")
-    require_finite(arguments.file, weights.tensors)
-    sys.stdout.write("finite: yes\n")
-
-
-def _selftest_command(arguments: argparse.Namespace) -> None:
-    difference = selftest(arguments.file)
-    sys.stdout.write(f"{arguments.file}: as when it was saved, up to {difference:.1g}\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit codes are those of `matcher.errors`."""
-    parser = argparse.ArgumentParser(prog="python -m matcher.weights.checkpoint")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    convert_parser = commands.add_parser("convert", help="a published checkpoint to safetensors")
-    convert_parser.add_argument("source", type=Path, metavar="IN.ckpt")
-    convert_parser.add_argument("target", type=Path, metavar="OUT.safetensors")
-    convert_parser.add_argument("--config", type=Path, metavar="official.json")
-    convert_parser.set_defaults(run=_convert_command)
-    info_parser = commands.add_parser("info", help="what a safetensors file holds")
-    info_parser.add_argument("file", type=Path, metavar="FILE.safetensors")
-    info_parser.set_defaults(run=_info_command)
-    test_parser = commands.add_parser("selftest", help="does it compute what it did when saved?")
-    test_parser.add_argument("file", type=Path, metavar="FILE.safetensors")
-    test_parser.set_defaults(run=_selftest_command)
-    parsed = parser.parse_args(arguments)
-    run: Callable[[argparse.Namespace], None] = parsed.run
-    try:
-        run(parsed)
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from matcher.config import CoarseConfig, MatcherConfig, PositionConfig, TransformerConfig
-from matcher.errors import UsageError
+from matcher.errors import CheckpointError, UsageError
+from matcher.files import sha256_of
 from matcher.validation.checked import config_from_dict, invalid
+from matcher.weights.checkpoint import assemble, override, save_safetensors
+from matcher.weights.torch_archive import read_tensors
 
 IGNORED_TENSORS = re.compile(r"(^|\.)(pos_encoding\.pe|num_batches_tracked)$")
 """A table that is computed, and counters that inference and training do without."""
@@ -86,6 +90,40 @@ IGNORED_OPTIONS = frozenset(
     }
 )
 """Said by other options or by the tensors, or for training only."""
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    config: MatcherConfig | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Turn a published torch checkpoint into a safetensors file in fp32.
+
+    Args:
+        source: a checkpoint in the official layout of LoFTR or QuadTreeAttention.
+        target: the ``.safetensors`` file to write.
+        config: None infers the published model from the names of the tensors.
+        overrides: options to change, as in `load_safetensors`.
+
+    Raises:
+        UsageError: there is no such file (E111), or `target` has another suffix.
+        CheckpointError: as `torch_archive.read_tensors`, or the tensors do not fit (E502).
+        StorageError: `target` cannot be written (E401).
+    """
+    source = Path(source)
+    official = read_tensors(source)
+    try:
+        tensors = rename_tensors(official)
+        inferred = infer_config(official)
+    except ValueError as error:
+        raise CheckpointError(502, source, str(error)) from error
+    kind = f"{inferred.transformer.block} layers, variant {inferred.transformer.variant}"
+    remedy = f"its names say: {kind}" if config else "give its official configuration: --config"
+    config = override(config or inferred, overrides or {})
+    model = assemble(source, config, tensors, remedy)
+    save_safetensors(model, target, half=False, extra={"source_sha256": sha256_of(source)})
 
 
 def rename_tensors(official: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from matcher.errors import CheckpointError, StorageError
-from matcher.weights.safetensors_file import sha256_of
+from matcher.files import sha256_of
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 
 ATTEMPTS = 3

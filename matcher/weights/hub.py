@@ -15,10 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from matcher.errors import CheckpointError, StorageError, UsageError
-from matcher.files import write_atomically
-from matcher.weights.checkpoint import convert
+from matcher.files import sha256_of, write_atomically
+from matcher.weights.convert import convert
 from matcher.weights.download import download, require_sha256, set_aside
-from matcher.weights.safetensors_file import sha256_of
 
 BUNDLED = {"compact": Path(__file__).parent / "compact.safetensors"}
 CONVERSION = 1

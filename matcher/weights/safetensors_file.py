@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -60,12 +59,6 @@ def read_weights(path: Path | str) -> Weights:
         raise CheckpointError(505, path, str(error)) from error
     except Exception as error:
         raise CheckpointError(501, path, f"not a readable safetensors file ({error})") from error
-
-
-def sha256_of(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

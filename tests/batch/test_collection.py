@@ -418,7 +418,7 @@ def test_hostile_shards_are_refused(tmp_path: Path, kind: str) -> None:
 
 def test_no_damaged_byte_goes_unnoticed(tmp_path: Path) -> None:
     run = stub_run(tmp_path, count=20, shard_size=20)
-    run_local(run, Stub(), lambda shard: None)
+    run_local(run, Stub().match, lambda shard: None)
     path = run.done()[0]
     data = path.read_bytes()
     rng = np.random.default_rng(1)
@@ -431,14 +431,14 @@ def test_no_damaged_byte_goes_unnoticed(tmp_path: Path) -> None:
     assert verify(run) == []
 
 
-def test_a_sink_tells_of_its_error_at_the_end(tmp_path: Path) -> None:
+def test_a_fault_tolerant_file_tells_of_its_error_at_the_end(tmp_path: Path) -> None:
     old = tmp_path / "x.h5"
     old.write_bytes(b"old")
 
     def write() -> None:
-        with hdf5_published(old) as (file, sink):
+        with hdf5_published(old) as (file, disk):
             file["a"] = np.arange(10**5)
-            sink.error = OSError(28, "No space left on device")
+            disk.error = OSError(28, "No space left on device")
             file["b"] = np.arange(10**6)
 
     with pytest.raises(StorageError, match=r"E401 .*No space"):

@@ -63,7 +63,7 @@ def write_run(folder: Path, acknowledged: Path, pause: float = 0.0) -> None:
         time.sleep(pause)
 
     with locked(folder):
-        run_local(stub_run(folder), Stub(), published)
+        run_local(stub_run(folder), Stub().match, published)
 
 
 def die_at(call: int) -> None:

@@ -25,9 +25,10 @@ import torch
 import train as program
 from conf import compose
 from matcher.training import checkpointing
+from matcher.training import trainer as training_trainer
 from tests.helpers.planes import PlaneData
 
-program.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
+training_trainer.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
 STEPS = 36
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from matcher.network.model import FeatureMatcher
-from matcher.weights.checkpoint import convert, load_safetensors
-from matcher.weights.convert import config_from_official
+from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.convert import config_from_official, convert
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.network.model import FeatureMatcher
-from matcher.weights.checkpoint import convert, load_safetensors
+from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.convert import convert
 
 THRESHOLD = 1e-6
 Matcher = tuple[FeatureMatcher, kornia.feature.LoFTR]

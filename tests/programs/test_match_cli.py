@@ -19,10 +19,10 @@ from PIL import Image
 
 import match
 from matcher.config import COMPACT
+from matcher.files import sha256_of
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.results.record import read_matches
 from matcher.weights.checkpoint import save_safetensors
-from matcher.weights.safetensors_file import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [str(ROOT / "assets" / f"demo{i}.jpg") for i in (0, 1)]

@@ -14,6 +14,7 @@ from matcher.errors import CheckpointError, StorageError, UsageError
 from matcher.training import checkpointing
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
+from matcher.training.trainer import build_trainer
 from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import PlaneData
 
@@ -58,7 +59,7 @@ def test_the_options_of_a_resumed_run_count(tmp_path: Path) -> None:
             (group,) = optimizer.param_groups
             seen.append((group["lr"], group["weight_decay"]))
 
-    program.build_trainer(config, 4, [Look()]).fit(
+    build_trainer(config, 4, [Look()]).fit(
         MatcherModule(config, 2), datamodule=PlaneData(), ckpt_path=newest
     )
     assert seen == [(5e-4, 0.3)] * 2

@@ -23,14 +23,15 @@ from matcher.config import COMPACT, MatcherConfig
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
 from matcher.training import checkpointing
-from matcher.training.callbacks import Keeper
+from matcher.training.callbacks import CheckpointAndExport
 from matcher.training.config import OptimConfig, RunConfig
 from matcher.training.export import export_weights, load_weights
 from matcher.training.loss.objective import objective, sample_matches
 from matcher.training.module import MatcherModule
-from matcher.training.nonfinite import DivergedError, NonFiniteGuard, load_step
+from matcher.training.nonfinite import DivergedError, SkippedSteps, load_step
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 from matcher.training.supervision import supervise
+from matcher.training.trainer import accelerator, build_trainer
 from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import PlaneData, plane_pair, shuffled
 
@@ -78,9 +79,7 @@ class Disturb(Callback):
 
 def fit(config: RunConfig, *callbacks: Callback) -> MatcherModule:
     module = MatcherModule(config, pairs_a_step=2)
-    program.build_trainer(config, config.trainer.max_steps, callbacks).fit(
-        module, datamodule=PlaneData()
-    )
+    build_trainer(config, config.trainer.max_steps, callbacks).fit(module, datamodule=PlaneData())
     return module
 
 
@@ -149,7 +148,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, what: str) ->
                 at_end.update({k: v.clone() for k, v in module.state_dict().items()})
 
     module = fit(config, disturb, Compare())
-    assert module.guard.total == 1
+    assert module.skipped.total == 1
     assert disturb.before
     for key, before in disturb.before.items():
         assert torch.equal(at_end[key], before), key
@@ -168,11 +167,11 @@ def test_a_bad_batch_of_several_in_a_step_changes_nothing(tmp_path: Path) -> Non
     config = run_config(tmp_path, "trainer.max_steps=2", "trainer.accumulate=2")
     disturb = First(range(1, 2), "batch")
     module = fit(config, disturb)
-    assert module.guard.total == 1
+    assert module.skipped.total == 1
     for key, value in module.state_dict().items():
         assert torch.equal(value, disturb.before[key]), key
-    _, pair, _, _ = load_step(next(tmp_path.glob("nonfinite_*.pt")))
-    assert torch.isnan(pair.image0).any()
+    saved = load_step(next(tmp_path.glob("nonfinite_*.pt")))
+    assert torch.isnan(saved.pair.image0).any()
 
 
 def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_path: Path) -> None:
@@ -189,16 +188,16 @@ def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_pa
     assert not torch.isfinite(objective(again.model, pair, again.config.loss).terms.total)
 
 
-def test_the_guard_allows_one_percent_and_forgets() -> None:
-    guard = NonFiniteGuard()
-    assert not any(guard.bad(step) for step in range(10))
-    assert guard.bad(10)
-    spread = NonFiniteGuard()
-    assert not any(spread.bad(step * 100) for step in range(50))
+def test_one_percent_of_the_steps_may_be_skipped() -> None:
+    skipped = SkippedSteps()
+    assert not any(skipped.add(step) for step in range(10))
+    assert skipped.add(10)
+    spread = SkippedSteps()
+    assert not any(spread.add(step * 100) for step in range(50))
     assert spread.total == 50
-    copy = NonFiniteGuard()
-    copy.restore(json.loads(json.dumps(guard.state())))
-    assert copy.bad(11)
+    copy = SkippedSteps()
+    copy.restore(json.loads(json.dumps(skipped.state())))
+    assert copy.add(11)
 
 
 def test_pairs_without_a_true_match_are_counted(tmp_path: Path) -> None:
@@ -352,7 +351,7 @@ def test_training_takes_cuda_where_it_is(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config = run_config(tmp_path, f"trainer.accelerator={asked}")
-    assert program.accelerator(config.trainer) == found
+    assert accelerator(config.trainer) == found
 
 
 def test_gpus_that_are_not_there_are_one_line(
@@ -401,8 +400,8 @@ def test_the_weights_of_the_best_validation_are_kept(tmp_path: Path) -> None:
     kept = []
     for steps, resume in ((2, None), (3, "auto")):
         config = run_config(tmp_path, f"trainer.max_steps={steps}", "trainer.validate_steps=1")
-        trainer = program.build_trainer(replace(config, folder=str(tmp_path)), steps, [])
-        trainer.callbacks = [Judge(), Keeper(config)]  # pyright: ignore
+        trainer = build_trainer(replace(config, folder=str(tmp_path)), steps, [])
+        trainer.callbacks = [Judge(), CheckpointAndExport(config)]  # pyright: ignore
         start = checkpointing.newest_intact(tmp_path) if resume else None
         module = MatcherModule(config, 2)
         trainer.fit(module, datamodule=PlaneData(), ckpt_path=start)
@@ -450,8 +449,8 @@ def test_not_a_number_at_any_step_and_parameter_is_never_saved(tmp_path: Path, c
 
     options = ("trainer.max_steps=6", "trainer.checkpoint_steps=1", "trainer.keep=9")
     config = run_config(tmp_path, *options)
-    module = fit(config, Spoil(), Keeper(config))
-    assert module.guard.total == 1
+    module = fit(config, Spoil(), CheckpointAndExport(config))
+    assert module.skipped.total == 1
     saved = checkpointing.checkpoints(tmp_path)
     assert len(saved) >= 6
     for path in saved:

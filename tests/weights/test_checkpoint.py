@@ -22,10 +22,12 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.errors import CheckpointError, UsageError
+from matcher.files import sha256_of
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.weights.checkpoint import convert, load_safetensors, main, override, save_safetensors
-from matcher.weights.convert import config_from_official, infer_config, rename_tensors
-from matcher.weights.safetensors_file import read_weights, sha256_of
+from matcher.weights.__main__ import main
+from matcher.weights.checkpoint import load_safetensors, override, save_safetensors
+from matcher.weights.convert import config_from_official, convert, infer_config, rename_tensors
+from matcher.weights.safetensors_file import read_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CKPT = GOLDEN / "loftr_quadtree_b_small.ckpt"
@@ -440,7 +442,7 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "matcher.weights.checkpoint",
+        "matcher.weights",
         "convert",
         "x.ckpt",
         "x.safetensors",

@@ -15,10 +15,10 @@ from kornia.feature.loftr.loftr import urls as kornia_urls
 from matcher import load_matcher
 from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, MatcherError, StorageError, UsageError
+from matcher.files import sha256_of
 from matcher.weights import download, hub
 from matcher.weights.checkpoint import load_safetensors, override
 from matcher.weights.hub import PUBLISHED, Published, resolve
-from matcher.weights.safetensors_file import sha256_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CKPT = (GOLDEN / "loftr_quadtree_b_small.ckpt").read_bytes()

@@ -10,7 +10,8 @@ import torch
 from matcher.config import COMPACT
 from matcher.errors import CheckpointError
 from matcher.network.model import FeatureMatcher, build_matcher
-from matcher.weights.checkpoint import load_safetensors, main, save_safetensors, selftest
+from matcher.weights.__main__ import main
+from matcher.weights.checkpoint import load_safetensors, save_safetensors, selftest
 from matcher.weights.hub import resolve
 from matcher.weights.safetensors_file import Weights, read_weights, write_weights
 from matcher.weights.selftest import canary_pair, largest_difference, readings

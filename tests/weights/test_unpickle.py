@@ -23,7 +23,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 WATCHED = """
 import json, os, sys, time
-from matcher.weights.checkpoint import convert, load_safetensors
+from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.convert import convert
 from matcher.errors import MatcherError
 
 folder, warm = sys.argv[1:]

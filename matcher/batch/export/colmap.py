@@ -9,9 +9,9 @@ import numpy as np
 
 from matcher.batch.export.keypoints import merged_keypoints, pair_matches
 from matcher.batch.image_names import Root
-from matcher.batch.run import Run, make_folder
+from matcher.batch.run import Run
 from matcher.errors import StorageError, UsageError, require_extra
-from matcher.files import write_atomically
+from matcher.files import make_folder, write_atomically
 from matcher.geometry.pixels import to_colmap
 
 DATABASE, PAIRS = "database.db", "pairs.txt"

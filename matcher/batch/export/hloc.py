@@ -49,7 +49,7 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
     _require_keys(run)
     paths = [run.folder / FEATURES, run.folder / MATCHES]
     with merged_keypoints(run, side) as merged:
-        with hdf5_published(paths[0]) as (file, sink):
+        with hdf5_published(paths[0]) as (file, disk):
             for image, name in enumerate(run.pairs.names):
                 keypoints, scores = merged.keypoints(image)
                 group = file.create_group(name)
@@ -59,10 +59,10 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
                 size = stored_size(root.path(name))
                 if size is not None:
                     group["image_size"] = np.array(size, np.int64)
-                sink.check()
-        with hdf5_published(paths[1]) as (file, sink):
+                disk.check()
+        with hdf5_published(paths[1]) as (file, disk):
             for _ in _write_matches(file, run, merged):
-                sink.check()
+                disk.check()
     return paths
 
 

@@ -37,7 +37,7 @@ def pack(run: Run, path: Path) -> None:
         UsageError: the run is not finished (E208).
         StorageError: a shard is damaged (E402), or the file cannot be written (E401).
     """
-    with hdf5_published(path) as (file, sink):
+    with hdf5_published(path) as (file, disk):
         file.attrs["schema"] = SCHEMA
         file.attrs["manifest"] = run.manifest.encode().decode()
         for name in MATCHES:
@@ -52,7 +52,7 @@ def pack(run: Run, path: Path) -> None:
             count.append(shard.count)
             for name in MATCHES:
                 _append(file, name, getattr(shard, name))
-            sink.check()
+            disk.check()
         start = np.concatenate([[0], np.cumsum(np.concatenate(count), dtype=np.uint64)])
         names = "\n".join(map(encode_name, run.pairs.names)).encode()
         for name, values in (

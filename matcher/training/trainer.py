@@ -1,0 +1,128 @@
+"""Lightning's trainer as a run describes it: hardware, precision, limits and loggers."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from matcher.errors import UsageError
+from matcher.training.callbacks import AtomicCheckpointIO, ProgressLines
+from matcher.training.config import RunConfig, TrainerConfig
+
+RANK_TIMEOUT = timedelta(minutes=10)
+"""For one process of several to answer the others."""
+
+
+def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
+    """Optimizer steps until the first of the limits, -1 without one.
+
+    The order of pairs has no end, so that a run has one clock; epochs are a number of steps.
+    """
+    limits = [config.max_steps] if config.max_steps >= 0 else []
+    if config.max_epochs >= 0:
+        limits.append(math.ceil(config.max_epochs * steps_an_epoch))
+    return min(limits, default=-1)
+
+
+def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """A trainer that shows its progress and writes checkpoints atomically.
+
+    Args:
+        run: everything else.
+        max_steps: optimizer steps; -1 for no limit.
+        callbacks: what else watches the run.
+    """
+    config = run.trainer
+    on_terminal = sys.stderr.isatty()
+    return Trainer(
+        accelerator=accelerator(config),
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=strategy(config),
+        precision=precision(config),  # pyright: ignore[reportArgumentType]
+        max_steps=max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.accumulate,
+        sync_batchnorm=config.sync_batchnorm,
+        log_every_n_steps=config.log_every,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=config.progress and on_terminal,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO(config.keep)],
+        callbacks=[*progress(config, on_terminal), *callbacks],
+        logger=build_loggers(Path(run.folder)),
+        default_root_dir=run.folder,
+        overfit_batches=1 if config.overfit else 0.0,
+        **validations(config),
+    )
+
+
+def progress(config: TrainerConfig, on_terminal: bool) -> list[Callback]:
+    """A bar on a terminal, lines elsewhere."""
+    if not config.progress:
+        return []
+    if on_terminal:
+        return [TQDMProgressBar(refresh_rate=max(1, config.log_every // 5))]
+    return [ProgressLines(config.log_every)]
+
+
+def validations(config: TrainerConfig) -> dict[str, Any]:
+    """When to validate, as arguments of `Trainer`."""
+    if not config.validate_steps:
+        return {"limit_val_batches": 0}
+    batches = config.validate_steps * config.accumulate
+    return {"val_check_interval": batches, "check_val_every_n_epoch": None}
+
+
+def strategy(config: TrainerConfig) -> Strategy | str:
+    """How processes train together; one that hangs ends the run after `RANK_TIMEOUT`."""
+    if config.strategy == "auto" and config.devices * config.nodes == 1:
+        return "auto"
+    start = "spawn" if config.strategy == "ddp_spawn" else "popen"
+    return DDPStrategy(timeout=RANK_TIMEOUT, start_method=start)
+
+
+def build_loggers(folder: Path) -> list[Logger]:
+    """CSV always, TensorBoard where it is installed."""
+    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=loggers[0].version))
+    return loggers
+
+
+def accelerator(config: TrainerConfig) -> str:
+    """``cuda`` or ``cpu``. Lightning's own choice may be MPS, which has no float64.
+
+    Raises:
+        UsageError: fewer GPUs than asked for.
+    """
+    gpus = torch.cuda.device_count()
+    if config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus):
+        return "cpu"
+    if gpus < config.devices:
+        what = f"{config.devices} GPUs are asked for, this machine has {gpus}"
+        remedy = "trainer.accelerator=cpu, or fewer trainer.devices"
+        raise UsageError(201, "trainer.accelerator", what, remedy)
+    return "cuda"
+
+
+def precision(config: TrainerConfig) -> str:
+    """bf16 where the hardware computes in it."""
+    if config.precision != "auto":
+        return config.precision
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    fast = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
