@@ -11,8 +11,8 @@ import torch
 
 from data.synthetic.cameras import Cameras
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, TextureBank, assemble
-from data.synthetic.layouts import Draft, Z, rotation_y, whole
-from data.synthetic.photometry import point_spread
+from data.synthetic.layouts import Cylinder, Draft, Z, rotation_y, whole
+from data.synthetic.photometry import Blur, point_spread
 from data.synthetic.render import fetch, render
 from data.synthetic.scene import SceneBatch
 from data.synthetic.textures import MIP_LEVELS, procedural_textures, with_mips
@@ -81,7 +81,7 @@ def test_a_cylinder_ahead_has_the_depth_of_its_front_and_hides_the_wall() -> Non
     draft = Draft(textures=("any", "any"))
     rng = np.random.default_rng(0)
     draft.rect(5 * Z, np.array([20.0, 0, 0]), np.array([0, 20.0, 0]), whole(rng, 0))
-    draft.sheet(3 * Z, np.eye(3), (1.0, math.pi, 5.0), whole(rng, 1))
+    draft.cylinders.append(Cylinder(np.eye(3), 3 * Z, 1.0, math.pi, 5.0, whole(rng, 1)))
     geometry = render(draw(draft)).geometry
     assert geometry is not None
     x = (torch.arange(128) - 63.5) / 100
@@ -189,7 +189,8 @@ def test_another_seed_paints_with_other_textures(scenes: SyntheticScenes) -> Non
 
 def test_a_blur_grows_with_the_picture() -> None:
     """Sharp, out of focus by one pixel at a width of 256, and moved by two along a column."""
-    blur = torch.tensor([[[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[2.0, 0.0, math.pi / 2]] * 2])
+    views = [[[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[2.0, 0.0, math.pi / 2]] * 2]
+    blur = Blur(*torch.tensor(views)[..., None, None, :].unbind(-1))
     for scale in (1.0, 2.5):
         kernels = point_spread(blur, scale).double()
         reach = kernels.shape[-1] // 2
