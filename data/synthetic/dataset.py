@@ -170,13 +170,13 @@ def assemble(
     slots = sorted({paint.slot for paint in (*flat_paints, *round_paints)})
     textures = np.stack([bank.draw(rng, draft.textures[slot]) for slot in slots])
     normals = np.cross(rects[..., 0], rects[..., 1])
-    shade = lamp_light(rng, normals) if config.strength > 0 else np.ones(1)
+    light = lamp_light(rng, normals) if config.strength > 0 else np.ones((2, len(rects)))
     return SceneBatch(
         rects=_batch(rects),
-        rect_material=_batch(materials(flat_paints, slots, shade)),
+        rect_material=_batch(materials(flat_paints, slots, light)),
         cylinders=_batch(draft.cylinder_array()),
         cylinder_shape=_batch(draft.cylinder_shapes()),
-        cylinder_material=_batch(materials(round_paints, slots, np.ones(1))),
+        cylinder_material=_batch(materials(round_paints, slots, np.ones((2, len(round_paints))))),
         textures=torch.from_numpy(textures)[None],
         K=_batch(cameras.K),
         pose=torch.from_numpy(cameras.pose)[None],
@@ -217,18 +217,24 @@ def lamp_light(rng: np.random.Generator, normals: np.ndarray) -> np.ndarray:
 
 
 def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) -> np.ndarray:
-    """(2, N, 7) of `Material`: the paints under `light`.
+    """(2, N, 7) of `Material`.
 
     Args:
         paints: N of them.
         slots: the textures of the scene; a slot becomes its place among them.
-        light: (2, N) brightness in each view, or (1,) of all.
+        light: (2, N) brightness in each view.
     """
-    columns = np.array(paints, float).reshape(-1, len(Paint._fields))
-    paint = Paint(*np.stack([columns, columns]).transpose(2, 0, 1))
+    values = [
+        [lit(paint, slots.index(paint.slot), b) for paint, b in zip(paints, view, strict=True)]
+        for view in light.tolist()
+    ]
+    return np.array(values, float).reshape(2, len(paints), len(Material._fields))
+
+
+def lit(paint: Paint, slot: int, light: float) -> Material[float]:
     brightness = paint.brightness * light
-    material = Material(
-        slot=np.searchsorted(slots, paint.slot).astype(float),
+    return Material(
+        slot=slot,
         scale_u=paint.scale_u,
         shift_u=paint.shift_u,
         scale_v=paint.scale_v,
@@ -236,4 +242,3 @@ def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) 
         gain=paint.contrast * brightness,
         offset=0.5 * brightness * (1 - paint.contrast),
     )
-    return np.stack(material, axis=-1)
