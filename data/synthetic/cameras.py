@@ -29,10 +29,24 @@ class Cameras(NamedTuple):
 
 
 def choose_cameras(
-    rng: np.random.Generator, draft: Draft, size: tuple[int, int], wanted: float
+    rng: np.random.Generator,
+    draft: Draft,
+    size: tuple[int, int],
+    wanted: float,
+    roll: float = 0.0,
 ) -> Cameras:
-    """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable."""
+    """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable.
+
+    Args:
+        rng: of the scene.
+        draft: what there is to see.
+        size: (H, W) of both views.
+        wanted: overlap.
+        roll: radians by which the second camera turns about its optical axis, clockwise.
+    """
     K, pose = propose(rng, draft, size)
+    if roll:
+        pose[1:] = rotation_z(roll) @ pose[1:]
     depth, empty = probe(draft, K, pose, size)
     overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
     usable = (depth > 0).float().mean((1, 2)) > 0.8
@@ -86,6 +100,14 @@ def look_at(rng: np.random.Generator, eye: np.ndarray, target: np.ndarray) -> np
     pose[:, :3, 3] = -np.einsum("nij,nj->ni", pose[:, :3, :3], eye)
     pose[:, 3, 3] = 1
     return pose
+
+
+def rotation_z(angle: float) -> np.ndarray:
+    """(4, 4) change of camera coordinates when the camera turns about its optical axis."""
+    turn = np.eye(4)
+    c, s = np.cos(angle), np.sin(angle)
+    turn[:2, :2] = [[c, s], [-s, c]]
+    return turn
 
 
 def probe(

@@ -54,6 +54,10 @@ class SyntheticConfig:
     """Number of procedural textures."""
     texture_seed: int = 0
     """Of the procedural textures: another one shows none that training has seen."""
+    roll: float = 0.0
+    """Largest turn of camera 1 about its optical axis, in degrees, on top of a hand's roll."""
+    roll_share: float = 0.0
+    """Share of the pairs with such a turn, uniform from -roll to roll."""
     strength: float = 1.0
     """Of the photometric differences; 0 turns them off."""
     seed: int = 0
@@ -67,6 +71,8 @@ class SyntheticConfig:
         require_positive("data.synthetic.procedural", self.procedural)
         require_positive("data.synthetic.texture_side", self.texture_side)
         require_range("data.synthetic.strength", self.strength, 0, 2)
+        require_range("data.synthetic.roll", self.roll, 0, 180)
+        require_range("data.synthetic.roll_share", self.roll_share, 0, 1)
         if len(self.size) != 2 or any(n % 8 for n in self.size):
             raise invalid("data.synthetic.size", self.size, "(height, width), multiples of 8")
         if self.texture_side % 32:
@@ -141,10 +147,11 @@ def draw_scene(
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     low, high = config.overlap
     wanted = rng.uniform(low, high)
+    roll = draw_roll(rng, config)
     best: tuple[Draft, Cameras] | None = None
     for _ in range(10):
         draft = LAYOUTS[kind](rng)
-        cameras = choose_cameras(rng, draft, config.size, wanted)
+        cameras = choose_cameras(rng, draft, config.size, wanted, roll)
         if best is None or abs(cameras.overlap - wanted) < abs(best[1].overlap - wanted):
             best = draft, cameras
         if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
@@ -152,6 +159,13 @@ def draw_scene(
     if best is None:
         raise RuntimeError("no scene drawn")
     return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
+
+
+def draw_roll(rng: np.random.Generator, config: SyntheticConfig) -> float:
+    """Radians by which camera 1 turns; nothing is drawn where no pair turns."""
+    if not (config.roll and config.roll_share) or rng.random() >= config.roll_share:
+        return 0.0
+    return float(np.radians(rng.uniform(-config.roll, config.roll)))
 
 
 def assemble(
