@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from data.real.colmap import ColmapPairs
-from data.real.megadepth import MegaDepthPairs, listed_indices
+from data.real.colmap import ColmapPairs, ColmapScenes, named_by
+from data.real.megadepth import MegaDepthPairs, listed_indices, listed_names
 from data.real.readers import Framing
 from data.real.rgbd import RgbdPairs
 from data.real.scannet import ScanNetPairs
@@ -16,7 +17,7 @@ from matcher.errors import UsageError
 
 NO_FRAMES = (0, 0)
 
-RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapPairs
+RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapScenes
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,16 @@ class FilesConfig:
 
     root: str = ""
     """Folder of the pictures: of the index paths (megadepth), the scenes (scannet), the sequence
-    (rgbd) or the pictures of the model (colmap)."""
+    (rgbd) or the pictures of the model (colmap; without `index` a folder of images and sparse)."""
     index: str = ""
     """Folder of the pair indices (megadepth, scannet) or of the model (colmap)."""
     scenes: str = ""
-    """List of the indices to train on."""
+    """List of the indices to train on; COLMAP: of folders in `root`, with images and sparse."""
+    pairs: str = ""
+    """COLMAP: list of lines ``name0 name1 overlap``, a path or its name in the folder of a scene;
+    empty makes pairs from common points."""
+    exclude: tuple[str, ...] = ()
+    """COLMAP: pictures never to use, by name, ``scene/name`` or a pattern with ``*``."""
     intrinsics: str = ""
     """File of ScanNet's intrinsics."""
     val_root: str = ""
@@ -53,7 +59,7 @@ class FilesConfig:
     """Strength of other light, blur, noise and compression of training pictures; 0: as published"""
 
     def __post_init__(self) -> None:
-        for name in ("overlap", "frames", "val_frames"):
+        for name in ("overlap", "frames", "val_frames", "exclude"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require_positive("data.files.per_scene", self.per_scene)
         require_range("data.files.augment", self.augment, 0, 2)
@@ -82,8 +88,9 @@ def training_pairs(source: str, config: FilesConfig) -> RealPairs:
         frames, overlap = config.frames, config.overlap
         return RgbdPairs(_given("root", root), frames=frames, overlap=overlap, **options)
     if source == "colmap":
-        folders = _given("root", root), _given("index", index)
-        return ColmapPairs(*folders, overlap=config.overlap, **options)
+        scenes = colmap_scenes(config)
+        require_named(config.exclude, scenes)
+        return scenes
     indices = listed_indices(_given("index", index), _given("scenes", config.scenes))
     if source == "megadepth":
         return MegaDepthPairs(_given("root", root), indices, overlap=config.overlap, **options)
@@ -94,6 +101,39 @@ def training_pairs(source: str, config: FilesConfig) -> RealPairs:
         min_overlap=config.overlap[0],
         **options,
     )
+
+
+def colmap_scenes(config: FilesConfig) -> ColmapScenes:
+    """The COLMAP models of a configuration.
+
+    Raises:
+        UsageError, ImageError: as `ColmapPairs`, or a list of scenes that is missing or empty.
+    """
+    root = _given("root", config.root)
+    options: dict[str, Any] = {"exclude": config.exclude, "overlap": config.overlap}
+    options["framing"] = config.framing
+    if config.index and not config.scenes:
+        listed = Path(config.pairs) if config.pairs else None
+        return ColmapScenes([ColmapPairs(root, config.index, listed=listed, **options)])
+    names = listed_names(Path(config.scenes)) if config.scenes else [""]
+    scenes = []
+    for name in names:
+        folder = root / name
+        listed = folder / config.pairs if config.pairs else None
+        model = folder / (config.index or "sparse")
+        scenes.append(ColmapPairs(folder / "images", model, listed=listed, scene=name, **options))
+    return ColmapScenes(scenes)
+
+
+def require_named(patterns: Sequence[str], scenes: ColmapScenes) -> None:
+    """Whether each pattern names a picture: one with a slip would let all of them in.
+
+    Raises:
+        UsageError: it names none (E201).
+    """
+    for pattern in patterns:
+        if not any(named_by(pattern, scene).any() for scene in scenes.scenes):
+            raise invalid("data.files.exclude", pattern, "the name or pattern of a picture")
 
 
 def validation_pairs(source: str, config: FilesConfig) -> RealPairs | None:
@@ -114,7 +154,7 @@ def validation_pairs(source: str, config: FilesConfig) -> RealPairs | None:
         intrinsics=config.val_intrinsics or config.intrinsics,
         frames=config.frames if config.val_frames == NO_FRAMES else config.val_frames,
     )
-    return training_pairs(source, other)
+    return colmap_scenes(other) if source == "colmap" else training_pairs(source, other)
 
 
 def require_validated_by(source: str, config: FilesConfig) -> None:
