@@ -55,6 +55,10 @@ class SyntheticConfig:
     """Number of procedural textures."""
     texture_seed: NotNegative = 0
     """Seed of the procedural textures: another one shows none that training has seen."""
+    roll: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest turn of camera 1 about its optical axis, in degrees, on top of a hand's roll."""
+    roll_share: Share = 0.0
+    """Share of the pairs with such a turn, uniform from -roll to roll."""
     strength: Strength = 1.0
     """Strength of the photometric differences; 0 turns them off."""
     seed: NotNegative = 0
@@ -99,11 +103,16 @@ class FilesConfig:
 
     root: str = ""
     """Folder of the pictures: of the index paths (megadepth), the scenes (scannet), the sequence
-    (rgbd) or the pictures of the model (colmap)."""
+    (rgbd) or the pictures of the model (colmap; without `index` a folder of images and sparse)."""
     index: str = ""
     """Folder of the pair indices (megadepth, scannet) or of the model (colmap)."""
     scenes: str = ""
-    """List of the indices to train on."""
+    """List of the indices to train on; COLMAP: of folders in `root`, with images and sparse."""
+    pairs: str = ""
+    """COLMAP: list of lines ``name0 name1 overlap``, a path or its name in the folder of a scene;
+    empty makes pairs from common points."""
+    exclude: tuple[str, ...] = ()
+    """COLMAP: pictures never to use, by name, ``scene/name`` or a pattern with ``*``."""
     intrinsics: str = ""
     """File of ScanNet's intrinsics."""
     val_root: str = ""

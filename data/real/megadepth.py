@@ -109,14 +109,23 @@ def listed_indices(folder: str | Path, names: str | Path) -> list[Path]:
     Raises:
         UsageError: the list is missing or empty.
     """
-    folder, names = Path(folder), Path(names)
-    if not names.is_file():
-        raise UsageError(111, names, "no such list of scenes")
-    found = []
-    for line in names.read_text().split():
-        stem = line.removesuffix(".npz").removesuffix(".h5")
-        converted = folder / f"{stem}.h5"
-        found.append(converted if converted.is_file() else folder / f"{stem}.npz")
-    if not found:
-        raise UsageError(112, names, "lists no scene")
-    return found
+    indices = []
+    for name in listed_names(Path(names)):
+        stem = name.removesuffix(".npz").removesuffix(".h5")
+        converted = Path(folder) / f"{stem}.h5"
+        indices.append(converted if converted.is_file() else Path(folder) / f"{stem}.npz")
+    return indices
+
+
+def listed_names(path: Path) -> list[str]:
+    """The scenes of a list, one a line.
+
+    Raises:
+        UsageError: the list is missing or empty.
+    """
+    if not path.is_file():
+        raise UsageError(111, path, "no such list of scenes")
+    names = path.read_text().split()
+    if not names:
+        raise UsageError(112, path, "lists no scene")
+    return names

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.config import NO_FRAMES, VALIDATED_BY, FilesConfig, Source
-from data.real.colmap import ColmapPairs
-from data.real.megadepth import MegaDepthPairs, listed_indices
+from data.real.colmap import ColmapPairs, ColmapScenes, named_by
+from data.real.megadepth import MegaDepthPairs, listed_indices, listed_names
 from data.real.rgbd import RgbdPairs
 from data.real.scannet import ScanNetPairs
 from matcher.errors import UsageError
+from matcher.validation.checked import invalid
 
-RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapPairs
+RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapScenes
 
 
 def training_pairs(source: Source, config: FilesConfig) -> RealPairs:
@@ -28,8 +30,9 @@ def training_pairs(source: Source, config: FilesConfig) -> RealPairs:
         frames, overlap = config.frames, config.overlap
         return RgbdPairs(_given("root", root), frames=frames, overlap=overlap, **options)
     if source == "colmap":
-        folders = _given("root", root), _given("index", index)
-        return ColmapPairs(*folders, overlap=config.overlap, **options)
+        scenes = colmap_scenes(config)
+        require_named(config.exclude, scenes)
+        return scenes
     indices = listed_indices(_given("index", index), _given("scenes", config.scenes))
     if source == "megadepth":
         return MegaDepthPairs(_given("root", root), indices, overlap=config.overlap, **options)
@@ -40,6 +43,39 @@ def training_pairs(source: Source, config: FilesConfig) -> RealPairs:
         min_overlap=config.overlap[0],
         **options,
     )
+
+
+def colmap_scenes(config: FilesConfig) -> ColmapScenes:
+    """The COLMAP models of a configuration.
+
+    Raises:
+        UsageError, ImageError: as `ColmapPairs`, or a list of scenes that is missing or empty.
+    """
+    root = _given("root", config.root)
+    options: dict[str, Any] = {"exclude": config.exclude, "overlap": config.overlap}
+    options["framing"] = config.framing
+    if config.index and not config.scenes:
+        listed = Path(config.pairs) if config.pairs else None
+        return ColmapScenes([ColmapPairs(root, config.index, listed=listed, **options)])
+    names = listed_names(Path(config.scenes)) if config.scenes else [""]
+    scenes = []
+    for name in names:
+        folder = root / name
+        listed = folder / config.pairs if config.pairs else None
+        model = folder / (config.index or "sparse")
+        scenes.append(ColmapPairs(folder / "images", model, listed=listed, scene=name, **options))
+    return ColmapScenes(scenes)
+
+
+def require_named(patterns: Sequence[str], scenes: ColmapScenes) -> None:
+    """Whether each pattern names a picture: one with a slip would let all of them in.
+
+    Raises:
+        UsageError: it names none (E201).
+    """
+    for pattern in patterns:
+        if not any(named_by(pattern, scene).any() for scene in scenes.scenes):
+            raise invalid("data.files.exclude", pattern, "the name or pattern of a picture")
 
 
 def validation_pairs(source: Source, config: FilesConfig) -> RealPairs | None:
@@ -60,7 +96,7 @@ def validation_pairs(source: Source, config: FilesConfig) -> RealPairs | None:
         intrinsics=config.val_intrinsics or config.intrinsics,
         frames=config.frames if config.val_frames == NO_FRAMES else config.val_frames,
     )
-    return training_pairs(source, other)
+    return colmap_scenes(other) if source == "colmap" else training_pairs(source, other)
 
 
 def _given(name: str, path: str) -> Path:

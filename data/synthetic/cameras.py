@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data.synthetic.layouts import Draft, rotation_y
-from data.synthetic.render import Surface, Views, add_sheet, nearest_plane, plane_maps
+from data.synthetic.render import Surface, Views, add_cylinder, nearest_plane, plane_maps
+from data.synthetic.scene import Material
 
 PROBE = (15, 20)
 PROPOSALS = 8
@@ -28,10 +29,24 @@ class Cameras(NamedTuple):
 
 
 def choose_cameras(
-    rng: np.random.Generator, draft: Draft, size: tuple[int, int], wanted: float
+    rng: np.random.Generator,
+    draft: Draft,
+    size: tuple[int, int],
+    wanted: float,
+    roll: float = 0.0,
 ) -> Cameras:
-    """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable."""
+    """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable.
+
+    Args:
+        rng: of the scene.
+        draft: what there is to see.
+        size: (H, W) of both views.
+        wanted: overlap.
+        roll: radians by which the second camera turns about its optical axis, clockwise.
+    """
     K, pose = propose(rng, draft, size)
+    if roll:
+        pose[1:] = rotation_z(roll) @ pose[1:]
     depth, empty = probe(draft, K, pose, size)
     overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
     usable = (depth > 0).float().mean((1, 2)) > 0.8
@@ -87,28 +102,36 @@ def look_at(rng: np.random.Generator, eye: np.ndarray, target: np.ndarray) -> np
     return pose
 
 
+def rotation_z(angle: float) -> np.ndarray:
+    """(4, 4) change of camera coordinates when the camera turns about its optical axis."""
+    turn = np.eye(4)
+    c, s = np.cos(angle), np.sin(angle)
+    turn[:2, :2] = [[c, s], [-s, c]]
+    return turn
+
+
 def probe(
     draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """(V, h, w) coarse depth maps, and where they show nothing but a plain wall."""
     count = len(K)
     x, y = probe_pixels(size)
-    rects = torch.from_numpy(np.stack(draft.rects)).expand(count, -1, -1, -1)
+    rects = torch.from_numpy(draft.rect_array()).expand(count, -1, -1, -1)
     intrinsics, poses = torch.from_numpy(K).float(), torch.from_numpy(pose)
     inverse_depth, winner = nearest_plane(plane_maps(rects, intrinsics, poses), x, y)
-    plain = [draft.textures[int(paint[0])] == "plain" for paint in draft.rect_paint]
+    plain = [draft.textures[rect.paint.slot] == "plain" for rect in draft.rects]
     empty = torch.tensor(plain)[winner]
-    if draft.sheets:
-        sheets = torch.from_numpy(np.stack(draft.sheets)).expand(count, -1, -1, -1)
-        shape = torch.tensor(draft.sheet_shape, dtype=torch.float32).expand(count, -1, -1)
-        views = Views(intrinsics, poses, rects, sheets, shape)
-        seen = Surface(inverse_depth, *(inverse_depth,) * 6)
-        paint = torch.zeros(count, 7)
-        for q in range(len(draft.sheets)):
+    if draft.cylinders:
+        cylinders = torch.from_numpy(draft.cylinder_array()).expand(count, -1, -1, -1)
+        shapes = torch.from_numpy(draft.cylinder_shapes()).float().expand(count, -1, -1)
+        views = Views(intrinsics, poses, rects, cylinders, shapes)
+        surface = Surface(inverse_depth, *(inverse_depth,) * 6)
+        unpainted = Material(*torch.zeros(7, count))
+        for q in range(len(draft.cylinders)):
             for side in (-1.0, 1.0):
-                seen = add_sheet(seen, views, q, paint, x, y, side)
-        empty &= seen.inverse_depth == inverse_depth
-        inverse_depth = seen.inverse_depth
+                surface = add_cylinder(surface, views, q, unpainted, x, y, side)
+        empty &= surface.inverse_depth == inverse_depth
+        inverse_depth = surface.inverse_depth
     return inverse_depth.reciprocal().nan_to_num(0, 0, 0), empty
 
 
@@ -122,27 +145,27 @@ def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def overlaps(depth: Tensor, K: Tensor, pose: Tensor, size: tuple[int, int]) -> Tensor:
     """(V - 1,) smaller of the two fractions of pixels that view 0 and another view share."""
     others = depth.shape[0] - 1
-    first = (depth[:1].expand(others, -1, -1), K[:1].expand(others, -1, -1), pose[:1])
-    second = (depth[1:], K[1:], pose[1:])
-    there = pose[1:] @ torch.linalg.inv(pose[:1])
-    forward = visible(*first[:2], *second[:2], there, size)
-    backward = visible(*second[:2], *first[:2], torch.linalg.inv(there), size)
+    first = depth[:1].expand(others, -1, -1), K[:1].expand(others, -1, -1)
+    second = depth[1:], K[1:]
+    T_0to1 = pose[1:] @ torch.linalg.inv(pose[:1])
+    forward = visible(*first, *second, T_0to1, size)
+    backward = visible(*second, *first, torch.linalg.inv(T_0to1), size)
     return torch.minimum(forward, backward)
 
 
 def visible(
-    depth0: Tensor, K0: Tensor, depth1: Tensor, K1: Tensor, there: Tensor, size: tuple[int, int]
+    depth0: Tensor, K0: Tensor, depth1: Tensor, K1: Tensor, T_0to1: Tensor, size: tuple[int, int]
 ) -> Tensor:
     """(N,) fraction of the probed pixels of view 0 that view 1 sees."""
     x, y = (t.double() for t in probe_pixels(size))
     (height, width), (rows, columns) = size, PROBE
     grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns), torch.ones(PROBE)])
     points = torch.linalg.inv(K0) @ grid.flatten(1) * depth0.flatten(1)[:, None]
-    points = K1 @ (there[:, :3, :3] @ points + there[:, :3, 3:])
+    points = K1 @ (T_0to1[:, :3, :3] @ points + T_0to1[:, :3, 3:])
     z = points[:, 2].clamp(min=1e-6)
     column = ((points[:, 0] / z + 0.5) * (columns / width)).floor().clamp(-1, columns).long()
     row = ((points[:, 1] / z + 0.5) * (rows / height)).floor().clamp(-1, rows).long()
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (points[:, 2] > 0)
     index = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
-    seen = depth1.flatten(1).gather(1, index)
-    return (inside & (depth0.flatten(1) > 0) & ((z - seen).abs() < 0.1 * seen)).double().mean(1)
+    depth = depth1.flatten(1).gather(1, index)
+    return (inside & (depth0.flatten(1) > 0) & ((z - depth).abs() < 0.1 * depth)).double().mean(1)

@@ -7,6 +7,7 @@ them into an `ImagePair` on the training device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,17 +18,16 @@ from torch.utils.data import Dataset
 
 from data.config import SyntheticConfig
 from data.synthetic.cameras import Cameras, choose_cameras
-from data.synthetic.layouts import LAYOUTS, Draft
-from data.synthetic.photometry import WIDEST
+from data.synthetic.layouts import LAYOUTS, Draft, Paint, TextureKind
+from data.synthetic.photometry import draw_photometry
 from data.synthetic.photos import load_photos
 from data.synthetic.render import render
-from data.synthetic.scene import SceneBatch
+from data.synthetic.scene import Material, SceneBatch
 from data.synthetic.textures import KINDS, procedural_textures, with_mips
 
 __all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
 
 FACADE, PLAIN = (2, 3, 4), (8,)
-LIGHT_GRID = (4, 5)
 
 
 class SyntheticScenes(Dataset[SceneBatch]):
@@ -62,8 +62,8 @@ class TextureBank:
     photos: np.ndarray
     procedural: np.ndarray
 
-    def draw(self, rng: np.random.Generator, kind: str) -> np.ndarray:
-        """(S, 3/2 S) of the kind ``photo``, ``surface``, ``facade``, ``plain`` or ``any``."""
+    def draw(self, rng: np.random.Generator, kind: TextureKind) -> np.ndarray:
+        """(S, 3/2 S) of a kind."""
         photo = kind == "photo" or (kind in ("any", "facade") and rng.random() < 0.4)
         if photo and len(self.photos):
             texture = self.photos[rng.integers(len(self.photos))]
@@ -93,10 +93,11 @@ def draw_scene(
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     low, high = config.overlap
     wanted = rng.uniform(low, high)
+    roll = draw_roll(rng, config)
     best: tuple[Draft, Cameras] | None = None
     for _ in range(10):
         draft = LAYOUTS[kind](rng)
-        cameras = choose_cameras(rng, draft, config.size, wanted)
+        cameras = choose_cameras(rng, draft, config.size, wanted, roll)
         if best is None or abs(cameras.overlap - wanted) < abs(best[1].overlap - wanted):
             best = draft, cameras
         if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
@@ -104,6 +105,13 @@ def draw_scene(
     if best is None:
         raise RuntimeError("no scene drawn")
     return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
+
+
+def draw_roll(rng: np.random.Generator, config: SyntheticConfig) -> float:
+    """Radians by which camera 1 turns; nothing is drawn where no pair turns."""
+    if not (config.roll and config.roll_share) or rng.random() >= config.roll_share:
+        return 0.0
+    return float(np.radians(rng.uniform(-config.roll, config.roll)))
 
 
 def assemble(
@@ -115,30 +123,25 @@ def assemble(
     name: tuple[str, str],
 ) -> SceneBatch:
     """Tensors of what the two cameras can see of the draft."""
-    rects, paint = np.stack(draft.rects), np.array(draft.rect_paint)
+    rects = draft.rect_array()
     kept = np.flatnonzero(in_view(rects, cameras, config.size))
-    rects, paint = rects[kept], paint[kept]
-    sheets = np.stack(draft.sheets) if draft.sheets else np.zeros((0, 3, 4))
-    shapes = np.array(draft.sheet_shape).reshape(-1, 3)
-    sheet_paint = np.array(draft.sheet_paint).reshape(-1, 7)
-    slots = np.unique(np.concatenate([paint[:, 0], sheet_paint[:, 0]]).astype(int))
+    rects, flat_paints = rects[kept], [draft.rects[i].paint for i in kept]
+    round_paints = [part.paint for part in draft.cylinders]
+    slots = sorted({paint.slot for paint in (*flat_paints, *round_paints)})
     textures = np.stack([bank.draw(rng, draft.textures[slot]) for slot in slots])
-    for look in (paint, sheet_paint):
-        look[:, 0] = np.searchsorted(slots, look[:, 0])
-    s = config.strength
+    normals = np.cross(rects[..., 0], rects[..., 1])
+    light = lamp_light(rng, normals) if config.strength > 0 else np.ones((2, len(rects)))
     return SceneBatch(
         rects=_batch(rects),
-        rect_look=_batch(lit(rng, paint, np.cross(rects[..., 0], rects[..., 1]), s)),
-        sheets=_batch(sheets),
-        sheet_shape=_batch(shapes),
-        sheet_look=_batch(lit(rng, sheet_paint, None, s)),
+        rect_material=_batch(materials(flat_paints, slots, light)),
+        cylinders=_batch(draft.cylinder_array()),
+        cylinder_shape=_batch(draft.cylinder_shapes()),
+        cylinder_material=_batch(materials(round_paints, slots, np.ones((2, len(round_paints))))),
         textures=torch.from_numpy(textures)[None],
         K=_batch(cameras.K),
         pose=torch.from_numpy(cameras.pose)[None],
-        light=_batch(np.exp(0.25 * s * rng.normal(size=(2, *LIGHT_GRID)))),
-        tone=_batch(np.stack([draw_tone(rng, s) for _ in range(2)])),
-        blur=_batch(np.array([draw_blur(rng, s) for _ in range(2)])),
-        counts=torch.tensor([[len(rects), len(sheets), len(textures)]]),
+        photometry=draw_photometry(rng, config.strength),
+        counts=torch.tensor([[len(rects), len(round_paints), len(textures)]]),
         size=config.size,
         names=(name,),
     )
@@ -161,43 +164,41 @@ def in_view(rects: np.ndarray, cameras: Cameras, size: tuple[int, int]) -> np.nd
     return seen
 
 
-def lit(
-    rng: np.random.Generator, paint: np.ndarray, normals: np.ndarray | None, strength: float
-) -> np.ndarray:
-    """(2, N, 7) look of `Draft` paint under a far lamp that may stand elsewhere in each view."""
-    look = np.stack([paint, paint])
-    if normals is not None and strength > 0:
-        lamp = rng.normal(size=(2, 3))
-        if rng.random() < 0.5:
-            lamp[1] = lamp[0]
-        lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
-        length = np.linalg.norm(normals, axis=1)
-        ambient = rng.uniform(0.5, 1.0)
-        look[:, :, 6] *= ambient + (1 - ambient) * np.abs(lamp @ np.transpose(normals)) / length
-    contrast, bright = look[..., 5].copy(), look[..., 6].copy()
-    look[..., 5], look[..., 6] = contrast * bright, 0.5 * bright * (1 - contrast)
-    return look
+def lamp_light(rng: np.random.Generator, normals: np.ndarray) -> np.ndarray:
+    """(2, N) brightness of faces with (N, 3) `normals` under a far lamp, which may stand elsewhere
+    in each view."""
+    lamp = rng.normal(size=(2, 3))
+    if rng.random() < 0.5:
+        lamp[1] = lamp[0]
+    lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
+    length = np.linalg.norm(normals, axis=1)
+    ambient = rng.uniform(0.5, 1.0)
+    return ambient + (1 - ambient) * np.abs(lamp @ np.transpose(normals)) / length
 
 
-def draw_tone(rng: np.random.Generator, strength: float) -> list[float]:
-    """As named in `data.synthetic.scene.TONE`."""
-    exposure = np.exp(strength * rng.normal(0.05, 0.25))
-    contrast = 1 + strength * rng.uniform(-0.3, 0.3)
-    curve = strength * rng.uniform(-0.45, 0.45)
-    vignette = strength * (rng.uniform(0, 0.4) if rng.random() < 0.3 else 0.0)
-    noise = strength * rng.exponential(0.015)
-    start = float(rng.integers(0, 1 << 21))
-    step = rng.uniform(0.2, 2.0) if strength > 0 and rng.random() < 0.2 else 0.0
-    return [exposure, contrast, curve, vignette, noise, start, step]
+def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) -> np.ndarray:
+    """(2, N, 7) of `Material`.
+
+    Args:
+        paints: N of them.
+        slots: the textures of the scene; a slot becomes its place among them.
+        light: (2, N) brightness in each view.
+    """
+    values = [
+        [lit(paint, slots.index(paint.slot), b) for paint, b in zip(paints, view, strict=True)]
+        for view in light.tolist()
+    ]
+    return np.array(values, float).reshape(2, len(paints), len(Material._fields))
 
 
-def draw_blur(rng: np.random.Generator, strength: float) -> list[float]:
-    """Standard deviations along and across a line, in pixels of a picture 256 wide, and its angle:
-    sharp, out of focus, or moved."""
-    kind = rng.random()
-    angle, along, across = rng.uniform(0, np.pi), 0.0, 0.0
-    if strength > 0 and kind < 0.2:
-        along = across = rng.uniform(0.3, 1.2)
-    elif strength > 0 and kind < 0.28:
-        along = rng.uniform(0.8, WIDEST)
-    return [along, across, angle]
+def lit(paint: Paint, slot: int, light: float) -> Material[float]:
+    brightness = paint.brightness * light
+    return Material(
+        slot=slot,
+        scale_u=paint.scale_u,
+        shift_u=paint.shift_u,
+        scale_v=paint.scale_v,
+        shift_v=paint.shift_v,
+        gain=paint.contrast * brightness,
+        offset=0.5 * brightness * (1 - paint.contrast),
+    )

@@ -8,57 +8,92 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 Vector = np.ndarray
+TextureKind = Literal["photo", "surface", "facade", "plain", "any"]
+"""``surface`` is procedural, ``facade`` more often with windows, ``plain`` nearly empty."""
 X, Y, Z = np.eye(3)
+
+
+class Paint(NamedTuple):
+    """What is painted on a primitive, before any lamp shines on it.
+
+    Slot, scales and shifts are those of `data.synthetic.scene.Material`.
+    """
+
+    slot: int
+    scale_u: float
+    shift_u: float
+    scale_v: float
+    shift_v: float
+    contrast: float
+    brightness: float
+
+
+class Rectangle(NamedTuple):
+    """A flat primitive; half width x half height points out."""
+
+    half_width: Vector
+    half_height: Vector
+    center: Vector
+    paint: Paint
+
+
+class Cylinder(NamedTuple):
+    """A part of a cylinder around its local y, with its middle at local z."""
+
+    rotation: np.ndarray
+    """(3, 3) local to world"""
+    center: Vector
+    radius: float
+    opening: float
+    """half its angle in radians"""
+    half_height: float
+    paint: Paint
 
 
 @dataclass
 class Draft:
     """A scene in the making."""
 
-    rects: list[np.ndarray] = field(default_factory=list)
-    """(3, 3) columns half width, half height, centre; half width x half height points out."""
-    rect_paint: list[tuple[float, ...]] = field(default_factory=list)
-    """slot, scale_u, shift_u, scale_v, shift_v, contrast, bright"""
-    sheets: list[np.ndarray] = field(default_factory=list)
-    sheet_shape: list[tuple[float, float, float]] = field(default_factory=list)
-    sheet_paint: list[tuple[float, ...]] = field(default_factory=list)
-    textures: tuple[str, ...] = ("photo",)
-    """Kind of the texture in each slot: ``photo``, ``surface`` (procedural) or ``plain``."""
+    rects: list[Rectangle] = field(default_factory=list)
+    cylinders: list[Cylinder] = field(default_factory=list)
+    textures: tuple[TextureKind, ...] = ("photo",)
+    """Kind of the texture in each slot."""
     eye: Vector = field(default_factory=lambda: np.zeros(3))
     target: Vector = field(default_factory=lambda: np.zeros(3))
     low: Vector = field(default_factory=lambda: np.full(3, -np.inf))
     """Corners of the box in which cameras may stand."""
     high: Vector = field(default_factory=lambda: np.full(3, np.inf))
 
-    def rect(self, centre: Vector, u: Vector, v: Vector, paint: tuple[float, ...]) -> None:
-        self.rects.append(np.stack([u, v, centre], axis=1))
-        self.rect_paint.append(paint)
+    def rect(self, center: Vector, half_width: Vector, half_height: Vector, paint: Paint) -> None:
+        self.rects.append(Rectangle(half_width, half_height, center, paint))
 
-    def box(
-        self, centre: Vector, half: Vector, yaw: float, paints: list[tuple[float, ...]]
-    ) -> None:
+    def box(self, center: Vector, half: Vector, yaw: float, paints: list[Paint]) -> None:
         """A box without its bottom; `paints` of the top and of the four sides."""
         turn = rotation_y(yaw)
         x, y, z = (turn @ (axis * size) for axis, size in zip((X, Y, Z), half, strict=True))
         for normal, u, v, paint in zip(
             (-y, -z, z, -x, x), (x, x, -x, -z, z), (z, y, y, y, y), paints, strict=True
         ):
-            self.rect(centre + normal, u, v, paint)
+            self.rect(center + normal, u, v, paint)
 
-    def sheet(
-        self,
-        centre: Vector,
-        turn: np.ndarray,
-        shape: tuple[float, float, float],
-        paint: tuple[float, ...],
-    ) -> None:
-        self.sheets.append(np.concatenate([turn, centre[:, None]], axis=1))
-        self.sheet_shape.append(shape)
-        self.sheet_paint.append(paint)
+    def rect_array(self) -> np.ndarray:
+        """(P, 3, 3) columns half width, half height and center."""
+        return np.array([np.stack(rect[:3], axis=1) for rect in self.rects])
+
+    def cylinder_array(self) -> np.ndarray:
+        """(Q, 3, 4) columns of the rotation, and the center."""
+        frames = [np.column_stack([part.rotation, part.center]) for part in self.cylinders]
+        return np.array(frames).reshape(-1, 3, 4)
+
+    def cylinder_shapes(self) -> np.ndarray:
+        """(Q, 3) as of `data.synthetic.scene.CylinderShape`."""
+        shapes = [(part.radius, part.opening, part.half_height) for part in self.cylinders]
+        return np.array(shapes).reshape(-1, 3)
 
 
 def rotation_y(angle: float) -> np.ndarray:
@@ -72,13 +107,10 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
     return q * np.linalg.det(q)
 
 
-def whole(
-    rng: np.random.Generator, slot: int, contrast: float = 1.0, bright: float | None = None
-) -> tuple[float, ...]:
+def whole(rng: np.random.Generator, slot: int) -> Paint:
     """Paint with one copy of a texture, perhaps mirrored."""
     flip = -1.0 if rng.random() < 0.5 else 1.0
-    shade = rng.uniform(0.6, 1.2) if bright is None else bright
-    return (slot, 0.5 * flip, 0.5, 0.5, 0.5, contrast, shade)
+    return Paint(slot, 0.5 * flip, 0.5, 0.5, 0.5, contrast=1.0, brightness=rng.uniform(0.6, 1.2))
 
 
 def tiled(
@@ -88,11 +120,12 @@ def tiled(
     height: float,
     pitch: float,
     contrast: float = 1.0,
-    bright: float = 1.0,
-) -> tuple[float, ...]:
+    brightness: float = 1.0,
+) -> Paint:
     """Paint with a texture every `pitch` metres."""
     u, v = width / pitch / 2, height / pitch / 2
-    return (slot, u, u + rng.uniform(0, 2), v, v + rng.uniform(0, 2), contrast, bright)
+    shift_u, shift_v = u + rng.uniform(0, 2), v + rng.uniform(0, 2)
+    return Paint(slot, u, shift_u, v, shift_v, contrast, brightness)
 
 
 def plane_scene(rng: np.random.Generator) -> Draft:
@@ -132,14 +165,15 @@ def room_scene(rng: np.random.Generator) -> Draft:
         foot = rng.uniform(-0.7, 0.7, 3) * half
         place = np.array([foot[0], half[1] - height, foot[2]])
         paint = tiled(rng, int(rng.integers(2, 6)), 6 * radius, 2 * height, rng.uniform(1, 2))
-        draft.sheet(place, rotation_y(rng.uniform(-3, 3)), (radius, 3.1415, height), paint)
+        turn = rotation_y(rng.uniform(-3, 3))
+        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
     draft.low, draft.high = -half + 0.35, half - 0.35
     draft.eye = rng.uniform(-0.8, 0.8, 3) * half * np.array([1, 0.5, 1])
     draft.eye = np.clip(draft.eye, draft.low, draft.high)
     if rng.random() < 0.25:
-        draft.target = draft.rects[int(rng.integers(0, 4))][:, 2] + rng.normal(size=3) * 0.4
+        draft.target = draft.rects[int(rng.integers(0, 4))].center + rng.normal(size=3) * 0.4
     else:
-        draft.target = draft.rects[int(rng.integers(6, len(draft.rects)))][:, 2]
+        draft.target = draft.rects[int(rng.integers(6, len(draft.rects)))].center
     return draft
 
 
@@ -147,18 +181,18 @@ def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: floa
     """The six inner faces of the box of half size `half`: slot 0 on the walls, 1 on the floor."""
     hx, hy, hz = half
     pitch = rng.uniform(1.2, 4)
-    shade = rng.uniform(0.8, 1.6, 4)
-    for (place, u, length), bright in zip(
+    shades = rng.uniform(0.8, 1.6, 4)
+    for (place, u, length), brightness in zip(
         (
             (Z * hz, X * hx, hx),
             (-Z * hz, -X * hx, hx),
             (X * hx, -Z * hz, hz),
             (-X * hx, Z * hz, hz),
         ),
-        shade,
+        shades,
         strict=True,
     ):
-        paint = tiled(rng, 0, 2 * length, 2 * hy, pitch, contrast, bright)
+        paint = tiled(rng, 0, 2 * length, 2 * hy, pitch, contrast, brightness)
         draft.rect(place, u, Y * hy, paint)
     floor = tiled(rng, 1, 2 * hx, 2 * hz, rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
     ceiling = tiled(rng, 0, 2 * hx, 2 * hz, pitch, 0.4 * contrast, 1.5)
@@ -169,8 +203,8 @@ def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: floa
 def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
     """A picture, or a row of equal ones, 1 cm before a wall."""
     wall = draft.rects[int(rng.integers(0, 4))]
-    u, _, centre = wall.T
-    along, inward = u / np.linalg.norm(u), -centre / np.linalg.norm(centre)
+    u, center = wall.half_width, wall.center
+    along, inward = u / np.linalg.norm(u), -center / np.linalg.norm(center)
     size = rng.uniform(0.15, 0.8, 2)
     reach = np.linalg.norm(u) - size[0]
     if reach < 0.1:
@@ -182,7 +216,7 @@ def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
     for i in range(count):
         offset = start + i * size[0] * 2.3
         if abs(offset) <= reach:
-            place = centre + along * offset + Y * height + inward * 0.01
+            place = center + along * offset + Y * height + inward * 0.01
             draft.rect(place, along * size[0], Y * size[1] * 0.8, paint)
 
 
@@ -204,8 +238,8 @@ def street_scene(rng: np.random.Generator) -> Draft:
     """A ground, houses on both sides and at the end, a sky far behind, things in the road."""
     draft = Draft(textures=("plain", "surface", "facade", "photo", "facade", "any"))
     width, length = rng.uniform(3.5, 9), rng.uniform(12, 30)
-    bright = rng.uniform(0.6, 1.1, 3)
-    ground = tiled(rng, 1, 120, 120, rng.uniform(2, 6), rng.uniform(0.3, 1), bright[0])
+    brightness = rng.uniform(0.6, 1.1, 3)
+    ground = tiled(rng, 1, 120, 120, rng.uniform(2, 6), rng.uniform(0.3, 1), brightness[0])
     draft.rect(Y * 1.6, X * 60, -Z * 60, ground)
     draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, 2, 2, 2, 0.4, 1.7))
     for side in (-1.0, 1.0):
@@ -230,23 +264,24 @@ def street_scene(rng: np.random.Generator) -> Draft:
     for _ in range(int(rng.integers(0, 4))):
         first = len(draft.rects)
         stand(rng, draft, half)
-        for rect in draft.rects[first:]:
-            rect[2, 2] += half[2]
+        for i, rect in enumerate(draft.rects[first:], first):
+            draft.rects[i] = rect._replace(center=rect.center + Z * half[2])
     if rng.random() < 0.4:
         radius, height = rng.uniform(0.3, 0.7), rng.uniform(1.0, 1.6)
         place = np.array([rng.uniform(-0.8, 0.8) * width, 1.6 - height, rng.uniform(3, length - 2)])
         paint = tiled(rng, int(rng.choice([3, 5])), 6 * radius, 2 * height, rng.uniform(1, 3))
-        draft.sheet(place, rotation_y(rng.uniform(-3, 3)), (radius, 3.1415, height), paint)
+        turn = rotation_y(rng.uniform(-3, 3))
+        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
     draft.low = np.array([-width + 0.5, -1.5, -6.0])
     draft.high = np.array([width - 0.5, 1.2, length - 2.5])
     draft.eye = rng.uniform([-0.7 * width, -0.6, -3], [0.7 * width, 0.4, 0.5 * length])
-    aim = draft.rects[int(rng.integers(2, len(draft.rects)))][:, 2]
+    aim = draft.rects[int(rng.integers(2, len(draft.rects)))].center
     draft.target = aim * np.array([1, 0.4, 1]) + rng.normal(size=3) * 0.5
     return draft
 
 
 def clutter_scene(rng: np.random.Generator) -> Draft:
-    """Sheets, boards and boxes in the air before a large backdrop."""
+    """Curved sheets, boards and boxes in the air before a large backdrop."""
     draft = Draft(textures=("photo", "any", "photo", "photo", "surface", "any"))
     half = np.array([5.0, 4.0, 5.0])
     enclose(rng, draft, half, rng.uniform(0.5, 1.0))
@@ -258,12 +293,13 @@ def clutter_scene(rng: np.random.Generator) -> Draft:
         if kind < 0.6:
             turn = random_rotation(rng)
             draft.rect(place, turn[:, 0] * size[0], turn[:, 1] * size[1], whole(rng, slot))
-        elif kind < 0.8 or len(draft.sheets) > 2:
+        elif kind < 0.8 or len(draft.cylinders) > 2:
             paints = [whole(rng, slot) for _ in range(5)]
             draft.box(place, size * 0.6, rng.uniform(-1.6, 1.6), paints)
         else:
-            shape = (rng.uniform(0.4, 1.5), rng.uniform(0.5, 1.5), size[1])
-            draft.sheet(place, random_rotation(rng), shape, whole(rng, slot))
+            radius, opening = rng.uniform(0.4, 1.5), rng.uniform(0.5, 1.5)
+            turn, paint = random_rotation(rng), whole(rng, slot)
+            draft.cylinders.append(Cylinder(turn, place, radius, opening, size[1], paint))
     draft.low, draft.high = -half + 0.4, half - 0.4
     direction = random_rotation(rng)[:, 0] * np.array([1, 0.5, 1])
     draft.eye = direction / np.linalg.norm(direction) * rng.uniform(2.8, 4.4)

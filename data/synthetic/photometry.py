@@ -1,20 +1,29 @@
-"""From radiance to a photograph: light, vignette, tone, blur, noise and compression.
+"""From radiance to a photograph: light, vignette, contrast, blur, noise and compression.
 
-Every strength is drawn per view beforehand (`SceneBatch.light`, `.tone`, `.blur`), so that a pair
-depends on (seed, epoch, index) alone. Steps that no view of the batch asks for cost nothing.
+`draw_photometry` is the one description of what a strength means, for rendered scenes
+(`data.synthetic.strength`) and for photographs (`data.files.augment`) alike. Everything is drawn
+beforehand, so that a pair depends on (seed, epoch, index) alone; `photographed` applies it. Steps
+that no view of the batch asks for cost nothing.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.synthetic.scene import SceneBatch
+from matcher.structures import TensorFields
 
+Values = TypeVar("Values", float, np.ndarray, Tensor)
+
+LIGHT_GRID = (4, 5)
+"""Rows and columns of the illumination, which is smooth in between."""
 SHARPEST = 0.3
 """Standard deviation, in pixels, across the line along which a view moved."""
 WIDEST = 2.0
@@ -31,23 +40,101 @@ JPEG_LUMINANCE = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""Quantisation of luminance at quality 50, ITU T.81 Annex K."""
+"""Quantization of luminance at quality 50, ITU T.81 Annex K."""
 
 
-def develop(radiance: Tensor, scene: SceneBatch) -> Tensor:
-    """The photographs of (B, 2, H, W) `radiance`."""
-    exposure, contrast, curve, vignette, noise, noise_start, jpeg_step = scene.tone[
-        ..., None, None
-    ].unbind(2)
-    light = F.interpolate(scene.light, radiance.shape[-2:], mode="bilinear", align_corners=True)
-    light = light.mul_(exposure * contrast).mul_(falloff(radiance, vignette))
-    image = torch.addcmul(0.5 - 0.5 * contrast, radiance, light).clamp_(0, 1)
-    image = torch.addcmul(image, curve * image, 1 - image)
-    if (scene.blur[..., 0] > 0).any():
-        image = blurred(image, point_spread(scene.blur, image.shape[-1] / 256))
-    image = torch.addcmul(image, noise, noise_field(noise_start, image))
-    if (jpeg_step > 0).any():
-        image = compressed(image.clamp_(0, 1), jpeg_step)
+class Response(NamedTuple, Generic[Values]):
+    """How a view answers to light."""
+
+    exposure: Values
+    """factor of the light"""
+    contrast: Values
+    """factor of the distance from middle gray"""
+    curve: Values
+    """bend of the gray curve, 0 for none"""
+    vignette: Values
+    """loss of light in the corners"""
+    noise: Values
+    """standard deviation"""
+    noise_start: Values
+    """place in the fixed sequence of noise"""
+    jpeg_step: Values
+    """scale of the quantization table, 0 for no compression"""
+
+
+class Blur(NamedTuple, Generic[Values]):
+    """The point spread of a view: a Gaussian along and across a line."""
+
+    along: Values
+    """standard deviation in pixels of a picture 256 wide; 0 for a sharp view"""
+    across: Values
+    angle: Values
+    """of the line, in radians"""
+
+
+@dataclass(frozen=True)
+class Photometry(TensorFields):
+    """How the two views of each pair are photographed."""
+
+    light: Tensor
+    """(B, 2, h, w) illumination, stretched over the view"""
+    response: Tensor
+    """(B, 2, 7) of `Response`"""
+    blur: Tensor
+    """(B, 2, 3) of `Blur`"""
+
+
+def draw_photometry(rng: np.random.Generator, strength: float) -> Photometry:
+    """What cameras, lamps and codecs do to one pair, a batch of 1; strength 0 leaves it as it is.
+
+    The two views are drawn apart from each other.
+    """
+    light = np.exp(0.25 * strength * rng.normal(size=(2, *LIGHT_GRID)))
+    response = [draw_response(rng, strength) for _ in range(2)]
+    blur = [draw_blur(rng, strength) for _ in range(2)]
+    tensors = (torch.from_numpy(np.array(values)).float() for values in (light, response, blur))
+    return Photometry(*(values[None] for values in tensors))
+
+
+def draw_response(rng: np.random.Generator, strength: float) -> Response[float]:
+    return Response(
+        exposure=float(np.exp(strength * rng.normal(0.05, 0.25))),
+        contrast=1 + strength * rng.uniform(-0.3, 0.3),
+        curve=strength * rng.uniform(-0.45, 0.45),
+        vignette=strength * (rng.uniform(0, 0.4) if rng.random() < 0.3 else 0.0),
+        noise=strength * rng.exponential(0.015),
+        noise_start=float(rng.integers(0, NOISE_LENGTH)),
+        jpeg_step=rng.uniform(0.2, 2.0) if strength > 0 and rng.random() < 0.2 else 0.0,
+    )
+
+
+def draw_blur(rng: np.random.Generator, strength: float) -> Blur[float]:
+    """Sharp, out of focus, or moved."""
+    kind = rng.random()
+    angle, along, across = rng.uniform(0, np.pi), 0.0, 0.0
+    if strength > 0 and kind < 0.2:
+        along = across = rng.uniform(0.3, 1.2)
+    elif strength > 0 and kind < 0.28:
+        along = rng.uniform(0.8, WIDEST)
+    return Blur(along, across, angle)
+
+
+def photographed(radiance: Tensor, photometry: Photometry) -> Tensor:
+    """The photographs of (B, 2, H, W) `radiance`, not yet clamped to [0, 1]."""
+    response = Response(*photometry.response[..., None, None, :].unbind(-1))
+    size = radiance.shape[-2:]
+    light = F.interpolate(photometry.light, size, mode="bilinear", align_corners=True)
+    light = light.mul_(response.exposure * response.contrast)
+    light = light.mul_(falloff(radiance, response.vignette))
+    image = torch.addcmul(0.5 - 0.5 * response.contrast, radiance, light).clamp_(0, 1)
+    image = torch.addcmul(image, response.curve * image, 1 - image)
+    blur = Blur(*photometry.blur[..., None, None, :].unbind(-1))
+    if (blur.along > 0).any():
+        image = blurred(image, point_spread(blur, image.shape[-1] / 256))
+    noise = noise_field(response.noise_start, image)
+    image = torch.addcmul(image, response.noise, noise)
+    if (response.jpeg_step > 0).any():
+        image = compressed(image.clamp_(0, 1), response.jpeg_step)
     return image
 
 
@@ -59,14 +146,13 @@ def falloff(image: Tensor, vignette: Tensor) -> Tensor:
     return 1 - vignette * ((x * x + y * y) / 2)
 
 
-def point_spread(blur: Tensor, scale: float) -> Tensor:
-    """(B, 2, k, k) Gaussians of (B, 2, 3) `SceneBatch.blur`, `scale` times as wide; of a sharp view
-    the middle alone is not 0."""
-    along, across, angle = blur[..., None, None].unbind(2)
-    sharp = along == 0
-    along, across = ((scale * side).clamp(min=SHARPEST) for side in (along, across))
+def point_spread(blur: Blur[Tensor], scale: float) -> Tensor:
+    """(B, 2, k, k) Gaussians of a (B, 2, 1, 1) `blur`, `scale` times as wide; of a sharp view the
+    middle alone is not 0."""
+    angle, sharp = blur.angle, blur.along == 0
+    along, across = ((scale * side).clamp(min=SHARPEST) for side in (blur.along, blur.across))
     reach = math.ceil(2.5 * WIDEST * scale)
-    steps = torch.arange(-reach, reach + 1, device=blur.device)
+    steps = torch.arange(-reach, reach + 1, device=angle.device)
     y, x = steps[:, None], steps
     p, q = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     kernel = (-((p / along) ** 2 + (q / across) ** 2) / 2).exp()
@@ -93,8 +179,8 @@ def noise_field(start: Tensor, image: Tensor) -> Tensor:
     source = normal_values(image.device, 1 + height * width // NOISE_LENGTH)
     offset = start.long() % (len(source) - height * width)
     if image.device.type == "cpu":
-        parts = [source[i : i + height * width] for i in offset.flatten().tolist()]
-        return torch.stack(parts).view_as(image)
+        stretches = [source[i : i + height * width] for i in offset.flatten().tolist()]
+        return torch.stack(stretches).view_as(image)
     pixel = torch.arange(height * width, device=image.device).view(height, width)
     return source[offset + pixel]
 
@@ -106,11 +192,11 @@ def normal_values(device: torch.device, repeats: int) -> Tensor:
 
 
 def compressed(image: Tensor, step: Tensor) -> Tensor:
-    """What baseline JPEG leaves of the luminance: 8x8 DCT, quantised, inverted.
+    """What baseline JPEG leaves of the luminance: 8x8 DCT, quantized, inverted.
 
     Args:
         image: (B, 2, H, W) in [0, 1], H and W multiples of 8.
-        step: (B, 2, 1, 1) scale of the quantisation table (1 is quality 50); 0 leaves the view as
+        step: (B, 2, 1, 1) scale of the quantization table (1 is quality 50); 0 leaves the view as
             it is.
     """
     height, width = image.shape[-2:]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.synthetic.photometry import develop
-from data.synthetic.scene import SceneBatch
+from data.synthetic.photometry import photographed
+from data.synthetic.scene import CylinderShape, Material, SceneBatch
 from data.synthetic.textures import MIP_LEVELS
 from matcher.structures import ImagePair, PairGeometry
 
@@ -28,8 +28,8 @@ class Views(NamedTuple):
     K: Tensor
     pose: Tensor
     rects: Tensor
-    sheets: Tensor
-    sheet_shape: Tensor
+    cylinders: Tensor
+    cylinder_shape: Tensor
 
 
 class Surface(NamedTuple):
@@ -58,7 +58,7 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
 
     Args:
         scene: the batch.
-        augment: False leaves out lighting, tone, blur, noise and compression.
+        augment: False leaves out lighting, contrast, blur, noise and compression.
     """
     if scene.rects.device.type != "cpu":
         return _render(scene, augment)
@@ -68,7 +68,7 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
 def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     device = scene.rects.device
     y, x = (torch.arange(n, device=device, dtype=torch.float32) for n in scene.size)
-    seen = trace(flatten_views(scene), scene.rect_look, scene.sheet_look, x, y)
+    seen = trace(flatten_views(scene), scene.rect_material, scene.cylinder_material, x, y)
     gray = fetch(scene.textures, seen.u, seen.v, seen.area, seen.slot)
     gray = torch.addcmul(seen.offset, gray, seen.gain)
     nothing = seen.inverse_depth <= 0
@@ -76,7 +76,7 @@ def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     depth = seen.inverse_depth.reciprocal().masked_fill(nothing, 0).view(shape)
     gray = gray.masked_fill(nothing, 0).view(shape)
     if augment:
-        gray = develop(gray, scene)
+        gray = photographed(gray, scene.photometry)
     gray = gray.clamp(0, 1)
     T_0to1 = (scene.pose[:, 1] @ torch.linalg.inv(scene.pose[:, 0])).float()
     ones = torch.ones(len(scene), 2, device=device)
@@ -104,29 +104,32 @@ def flatten_views(scene: SceneBatch) -> Views:
         scene.K.flatten(0, 1),
         scene.pose.flatten(0, 1),
         twice(scene.rects),
-        twice(scene.sheets),
-        twice(scene.sheet_shape),
+        twice(scene.cylinders),
+        twice(scene.cylinder_shape),
     )
 
 
-def trace(views: Views, rect_look: Tensor, sheet_look: Tensor, x: Tensor, y: Tensor) -> Surface:
+def trace(
+    views: Views, rect_material: Tensor, cylinder_material: Tensor, x: Tensor, y: Tensor
+) -> Surface:
     """The nearest surface behind each pixel of columns `x` and rows `y`.
 
     Args:
         views: V cameras and their primitives.
-        rect_look: (B, 2, P, 7) paint as in `data.synthetic.scene.LOOK`, one copy a view.
-        sheet_look: (B, 2, Q, 7)
+        rect_material: (B, 2, P, 7) of `Material`, for each view.
+        cylinder_material: (B, 2, Q, 7) likewise.
         x: (W,) pixel columns.
         y: (H,) pixel rows.
     """
     maps = plane_maps(views.rects, views.K, views.pose)
     windows = pixel_windows(views, x, y) if x.device.type == "cpu" else None
     inverse_depth, winner = nearest_plane(maps, x, y, windows)
-    seen = paint_planes(maps, rect_look.flatten(0, 1), inverse_depth, winner, x, y)
-    for q in range(views.sheets.shape[1]):
-        look = sheet_look.flatten(0, 1)[:, q]
+    material = Material(*rect_material.flatten(0, 1).unbind(-1))
+    seen = paint_planes(maps, material, inverse_depth, winner, x, y)
+    for q in range(views.cylinders.shape[1]):
+        material = Material(*cylinder_material.flatten(0, 1)[:, q].unbind(-1))
         for side in (-1.0, 1.0):
-            seen = add_sheet(seen, views, q, look, x, y, side)
+            seen = add_cylinder(seen, views, q, material, x, y, side)
     return seen
 
 
@@ -197,17 +200,21 @@ def affine(rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 
 def paint_planes(
-    maps: Tensor, look: Tensor, inverse_depth: Tensor, winner: Tensor, x: Tensor, y: Tensor
+    maps: Tensor,
+    material: Material[Tensor],
+    inverse_depth: Tensor,
+    winner: Tensor,
+    x: Tensor,
+    y: Tensor,
 ) -> Surface:
-    """Look the winning rectangles up; (V, P, 7) `look`."""
-    slot, su, tu, sv, tv, gain, offset = look.unbind(-1)
-    w = maps[:, :, 2]
-    to_u = su[..., None] * maps[:, :, 0] + tu[..., None] * w
-    to_v = sv[..., None] * maps[:, :, 1] + tv[..., None] * w
-    stretch = (maps[:, :, 0] * torch.linalg.cross(maps[:, :, 1], w)).sum(-1)
-    area = torch.log2((stretch * su * sv).abs())
-    painted = torch.stack([area, slot, gain, offset], dim=-1)
-    table = torch.cat([to_u, to_v, painted], dim=-1)
+    """Look the winning rectangles up; fields of `material` are (V, P)."""
+    a, b, w = maps.unbind(2)
+    to_u = material.scale_u[..., None] * a + material.shift_u[..., None] * w
+    to_v = material.scale_v[..., None] * b + material.shift_v[..., None] * w
+    stretch = (a * torch.linalg.cross(b, w)).sum(-1)
+    area = torch.log2((stretch * material.scale_u * material.scale_v).abs())
+    constant = torch.stack([area, material.slot, material.gain, material.offset], dim=-1)
+    table = torch.cat([to_u, to_v, constant], dim=-1)
     views, count = table.shape[:2]
     first = torch.arange(views, device=table.device)[:, None, None] * count
     index = (winner + first).flatten()
@@ -220,12 +227,20 @@ def paint_planes(
     return Surface(inverse_depth, u, v, area.add_(z.log2_(), alpha=3), slot, gain, offset)
 
 
-def add_sheet(
-    seen: Surface, views: Views, q: int, look: Tensor, x: Tensor, y: Tensor, side: float
+def add_cylinder(
+    seen: Surface,
+    views: Views,
+    q: int,
+    material: Material[Tensor],
+    x: Tensor,
+    y: Tensor,
+    side: float,
 ) -> Surface:
-    """Put the front (`side` -1) or the back (1) of the cylinders number `q` before `seen`."""
-    frame, shape = views.sheets[:, q].double(), views.sheet_shape[:, q, :, None, None]
-    radius, opening, half_height = shape.unbind(1)
+    """Put the front (`side` -1) or the back (1) of the cylinders number `q` before `seen`; fields
+    of `material` are (V,)."""
+    frame = views.cylinders[:, q].double()
+    shape = CylinderShape(*views.cylinder_shape[:, q, None, None].unbind(-1))
+    material = Material(*(values[:, None, None] for values in material))
     to_local = frame[:, :, :3].transpose(1, 2) @ views.pose[:, :3, :3].double().transpose(1, 2)
     rays = to_local @ torch.linalg.inv(views.K.double())
     eye = -to_local @ views.pose[:, :3, 3:].double()
@@ -234,19 +249,20 @@ def add_sheet(
     dx, dy, dz = affine(rays.float(), x, y)
     a = dx * dx + dz * dz
     b = ox * dx + oz * dz
-    squared = b * b - a * (ox * ox + oz * oz - radius * radius)
+    squared = b * b - a * (ox * ox + oz * oz - shape.radius * shape.radius)
     root = squared.clamp(min=1e-12).sqrt()
     z = (side * root - b) / a
-    angle = torch.atan2(ox + z * dx, oz + z * dz) / opening
-    height = (oy + z * dy) / half_height
+    angle = torch.atan2(ox + z * dx, oz + z * dz) / shape.opening
+    height = (oy + z * dy) / shape.half_height
     inside = (squared > 0) & (z > 0) & (torch.maximum(angle.abs(), height.abs()) <= 1)
     front = inside & (z * seen.inverse_depth < 1)
-    slot, su, tu, sv, tv, gain, offset = look[:, :, None, None].unbind(1)
     focal = (views.K[:, 0, 0] * views.K[:, 1, 1])[:, None, None]
-    unit = (su * sv).abs() / (focal * opening * half_height)
+    unit = (material.scale_u * material.scale_v).abs()
+    unit = unit / (focal * shape.opening * shape.half_height)
     area = torch.log2(unit * z * z / root)
-    u, v = angle * su + tu, height * sv + tv
-    values = (z.reciprocal(), u, v, area, slot, gain, offset)
+    u = angle * material.scale_u + material.shift_u
+    v = height * material.scale_v + material.shift_v
+    values = (z.reciprocal(), u, v, area, material.slot, material.gain, material.offset)
     return Surface(*(torch.where(front, new, old) for new, old in zip(values, seen, strict=True)))
 
 

@@ -1,28 +1,51 @@
-"""A synthetic scene as tensors: textured rectangles and curved sheets seen by two cameras.
+"""A synthetic scene as tensors: textured rectangles and cylinders seen by two cameras.
 
 Drawn on the CPU by `data.synthetic.dataset.SyntheticScenes`, rendered on any device by `render`.
-World and cameras have x right, y down, z ahead. Letters: B batch, P rectangles, Q sheets,
+World and cameras have x right, y down, z ahead. Letters: B batch, P rectangles, Q cylinders,
 T textures, S side of a texture.
+
+Numbers that belong together travel as the last axis of one tensor; a named tuple tells their order,
+as in ``Material(*scene.rect_material.unbind(-1)).gain``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple
 
 import torch
 from torch import Tensor
 
+from data.synthetic.photometry import Photometry, Values
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.structures import TensorFields
 
-LOOK = ("slot", "scale_u", "shift_u", "scale_v", "shift_v", "gain", "offset")
-"""How a primitive is painted. Texture coordinate = scale * position + shift, where the position
-runs from -1 to 1 and the texture from 0 to 1, mirrored beyond. Its gray is
-gain * texture + offset; the views differ in both."""
 
-TONE = ("exposure", "contrast", "curve", "vignette", "noise", "noise_start", "jpeg_step")
-"""How a view is developed, see `data.synthetic.photometry`."""
+class Material(NamedTuple, Generic[Values]):
+    """How a primitive looks in a view.
+
+    Texture coordinate = scale * position + shift, where the position runs from -1 to 1 and the
+    texture from 0 to 1, mirrored beyond. Its gray is gain * texture + offset.
+    """
+
+    slot: Values
+    """number of the texture among those of the scene"""
+    scale_u: Values
+    shift_u: Values
+    scale_v: Values
+    shift_v: Values
+    gain: Values
+    offset: Values
+
+
+class CylinderShape(NamedTuple, Generic[Values]):
+    """The part of a cylinder that is there."""
+
+    radius: Values
+    opening: Values
+    """half the angle around local z, in radians"""
+    half_height: Values
 
 
 @dataclass(frozen=True)
@@ -30,30 +53,25 @@ class SceneBatch(TensorFields):
     """Everything `render` needs. Unused primitives are zeros, which no ray hits."""
 
     rects: Tensor
-    """(B, P, 3, 3) columns half width, half height and centre, in the world"""
-    rect_look: Tensor
-    """(B, 2, P, 7) as named in `LOOK`, a copy for each view"""
-    sheets: Tensor
-    """(B, Q, 3, 4) local-to-world rotation and centre; the axis of the cylinder is local y"""
-    sheet_shape: Tensor
-    """(B, Q, 3) radius, half opening angle around local z in radians, half height"""
-    sheet_look: Tensor
-    """(B, 2, Q, 7)"""
+    """(B, P, 3, 3) columns half width, half height and center, in the world"""
+    rect_material: Tensor
+    """(B, 2, P, 7) of `Material`, for each view"""
+    cylinders: Tensor
+    """(B, Q, 3, 4) local-to-world rotation and center; the axis is local y"""
+    cylinder_shape: Tensor
+    """(B, Q, 3) of `CylinderShape`"""
+    cylinder_material: Tensor
+    """(B, 2, Q, 7) of `Material`, for each view"""
     textures: Tensor
     """(B, T, S, 3/2 S) uint8 with their mip levels, see `data.synthetic.textures.with_mips`"""
     K: Tensor
     """(B, 2, 3, 3)"""
     pose: Tensor
     """(B, 2, 4, 4) world to camera, float64"""
-    light: Tensor
-    """(B, 2, h, w) illumination, stretched over the view"""
-    tone: Tensor
-    """(B, 2, 7) as named in `TONE`"""
-    blur: Tensor
-    """(B, 2, 3) standard deviations along and across a line, in pixels of a view 256 wide, and its
-    angle in radians; 0 along it for a sharp view"""
+    photometry: Photometry
+    """how both views are photographed"""
     counts: Tensor
-    """(B, 3) rectangles, sheets and textures in use"""
+    """(B, 3) rectangles, cylinders and textures in use"""
     size: tuple[int, int]
     """(H, W) of both views"""
     names: tuple[tuple[str, str], ...] = ()
@@ -63,19 +81,19 @@ class SceneBatch(TensorFields):
         sizes = {item.size for item in items}
         if len(sizes) != 1:
             raise ValueError(f"SceneBatch.size: {sorted(sizes)} in one batch")
-        rects, sheets, textures = torch.cat([item.counts for item in items]).amax(0).tolist()
-        padded = [item._padded(rects, sheets, textures) for item in items]
+        rects, cylinders, textures = torch.cat([item.counts for item in items]).amax(0).tolist()
+        padded = [item._padded(rects, cylinders, textures) for item in items]
         joined = super().collate(padded)  # pyright: ignore[reportArgumentType]
         return replace(joined, size=items[0].size)
 
-    def _padded(self, rects: int, sheets: int, textures: int) -> SceneBatch:
+    def _padded(self, rects: int, cylinders: int, textures: int) -> SceneBatch:
         return replace(
             self,
             rects=_grown(self.rects, 1, rects),
-            rect_look=_grown(self.rect_look, 2, rects),
-            sheets=_grown(self.sheets, 1, sheets),
-            sheet_shape=_grown(self.sheet_shape, 1, sheets),
-            sheet_look=_grown(self.sheet_look, 2, sheets),
+            rect_material=_grown(self.rect_material, 2, rects),
+            cylinders=_grown(self.cylinders, 1, cylinders),
+            cylinder_shape=_grown(self.cylinder_shape, 1, cylinders),
+            cylinder_material=_grown(self.cylinder_material, 2, cylinders),
             textures=_grown(self.textures, 1, textures),
         )
 
@@ -93,15 +111,15 @@ class SceneBatch(TensorFields):
 
     def single(self, index: int) -> SceneBatch:
         """One scene, without its unused primitives and textures."""
-        rects, sheets, textures = self.counts[index].tolist()
+        rects, cylinders, textures = self.counts[index].tolist()
         one = self._map(lambda t: t[index : index + 1])
         return replace(
             one,
             rects=one.rects[:, :rects],
-            rect_look=one.rect_look[:, :, :rects],
-            sheets=one.sheets[:, :sheets],
-            sheet_shape=one.sheet_shape[:, :sheets],
-            sheet_look=one.sheet_look[:, :, :sheets],
+            rect_material=one.rect_material[:, :, :rects],
+            cylinders=one.cylinders[:, :cylinders],
+            cylinder_shape=one.cylinder_shape[:, :cylinders],
+            cylinder_material=one.cylinder_material[:, :, :cylinders],
             textures=one.textures[:, :textures],
             names=self.names[index : index + 1],
         )

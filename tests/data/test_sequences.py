@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.real.colmap import PATCH, ColmapPairs, read_model, splat
+from data.real.colmap import PATCH, ColmapPairs, splat
+from data.real.colmap_model import read_model
 from data.real.readers import Framing
 from data.real.rgbd import RgbdPairs
 from data.real.rgbd_layouts import list_frames, pose_of
-from data.real.sources import FilesConfig, validation_pairs
+from data.real.sources import FilesConfig, training_pairs, validation_pairs
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 from tests.helpers.geometry import gray_error
@@ -298,6 +300,107 @@ def test_a_colmap_model_gives_pairs_with_sparse_depth(tmp_path: Path, frames, bi
     np.testing.assert_allclose(pair.geometry.T_0to1[0].numpy(), relative, atol=1e-4)
     assert gray_error(pair) < 0.06
     assert len(supervise(pair, stride=8, reach=6.0)[0].batch) > 50
+
+
+def test_a_binary_model_has_the_numbers_that_were_written(tmp_path: Path, frames) -> None:
+    model = read_model(colmap_model(tmp_path, frames, binary=True) / "sparse")
+    text = read_model(colmap_model(tmp_path / "text", frames, binary=False) / "sparse")
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    for image, other, frame in zip(model.images, text.images, frames, strict=True):
+        assert (image.name, image.camera.size) == (other.name, (480, 640))
+        np.testing.assert_allclose(image.camera.K, frame.K, **exact)
+        np.testing.assert_allclose(image.pose[:3, 3], frame.pose[:3, 3], **exact)
+        np.testing.assert_allclose(image.pose, other.pose, **exact)
+        np.testing.assert_allclose(image.points2d, other.points2d, **exact)
+        assert image.points3d.tolist() == other.points3d.tolist()
+    assert model.points.keys() == text.points.keys()
+    for number, position in model.points.items():
+        np.testing.assert_allclose(position, text.points[number], **exact)
+
+
+def test_a_binary_model_without_pycolmap_names_the_extra(tmp_path: Path, frames, monkeypatch):
+    folder = colmap_model(tmp_path, frames, binary=True) / "sparse"
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(UsageError, match=r"^E210 .*sparse.* pip install \"quadmatch\[sfm\]\"$"):
+        read_model(folder)
+
+
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
+@pytest.mark.parametrize("kept", [0, 4, 20, -8])
+def test_a_binary_file_that_is_cut_is_refused(tmp_path: Path, frames, name: str, kept: int) -> None:
+    """Such as pycolmap reads for ever, or fills up with what lies behind in memory."""
+    folder = colmap_model(tmp_path, frames, binary=True) / "sparse"
+    file = folder / f"{name}.bin"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ImageError, match="E102"):
+        read_model(folder)
+
+
+def listed_scene(folder: Path, frames, lines: str) -> Path:
+    (colmap_model(folder, frames, binary=False) / "pairs.txt").write_text(lines)
+    return folder
+
+
+def test_listed_pairs_are_used_in_the_range_of_their_overlaps(tmp_path: Path, frames) -> None:
+    lines = "# name0 name1 overlap\n0.jpg\t1 b.jpg\t0.3 1.5\n1 b.jpg\t0.jpg\t0.7\n0.jpg x.jpg 0.5\n"
+    folder = listed_scene(tmp_path, frames, lines.replace(" 1.5", "\t1.5"))
+    files = FilesConfig(root=str(folder), pairs="pairs.txt", framing=Framing((480, 640)))
+    for overlap, names in (
+        ((0.1, 0.5), [("0.jpg", "1 b.jpg")]),
+        ((0.3, 0.7), [("0.jpg", "1 b.jpg"), ("1 b.jpg", "0.jpg")]),
+    ):
+        pairs = training_pairs("colmap", replace(files, overlap=overlap))
+        assert [pairs[i].names[0] for i in range(len(pairs))] == names
+        assert gray_error(pairs[len(pairs) - 1]) < 0.06
+    model = {"root": str(folder / "images"), "index": str(folder / "sparse")}
+    apart = replace(files, **model, pairs=str(folder / "pairs.txt"), overlap=(0.0, 1.0))
+    assert training_pairs("colmap", apart).counts == (2,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("0.jpg 1.jpg", r"E201 .*pairs\.txt, line 1: got '0.jpg 1.jpg'"),
+        ("\na b much", r"E201 .*pairs\.txt, line 2"),
+        ("a.jpg b.jpg 0.5", "E112 .*no pair of two pictures of the model"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_named(tmp_path: Path, frames, lines: str, named: str):
+    folder = listed_scene(tmp_path, frames, lines)
+    with pytest.raises(UsageError, match=named):
+        training_pairs("colmap", FilesConfig(root=str(folder), pairs="pairs.txt"))
+
+
+def test_excluded_pictures_are_never_used_and_scenes_are_told_apart(tmp_path: Path, frames) -> None:
+    for name in ("a", "b"):
+        listed_scene(tmp_path / name, frames, "0.jpg\t1 b.jpg\t0.5\n")
+    (tmp_path / "scenes.txt").write_text("a\nb\n")
+    files = FilesConfig(root=str(tmp_path), scenes=str(tmp_path / "scenes.txt"), pairs="pairs.txt")
+    pairs = training_pairs("colmap", files)
+    assert pairs.counts == (1, 1)
+    assert pairs[0, 1].names[0] == ("b/0.jpg", "b/1 b.jpg")
+    for pattern, counts in (("a/0.jpg", (0, 1)), ("*/1 *", (0, 0)), ("1 b.jpg", (0, 0))):
+        assert training_pairs("colmap", replace(files, exclude=(pattern,))).counts == counts
+    with pytest.raises(UsageError, match=r"data\.files\.exclude: got '2\*'"):
+        training_pairs("colmap", replace(files, exclude=("2*", "0.jpg")))
+
+
+VIEWS = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "views"
+
+
+@pytest.mark.skipif(not VIEWS.is_dir(), reason="shared/datasets/views is not here")
+def test_real_views_give_supervised_pairs() -> None:
+    files = FilesConfig(
+        root=str(VIEWS / "kitchen"),
+        pairs="pairs.txt",
+        overlap=(0.3, 0.6),
+        framing=Framing((640, 640)),
+    )
+    pairs = training_pairs("colmap", files)
+    assert len(pairs) > 30
+    coarse, _ = supervise(pairs[0], stride=8, reach=6.0)
+    assert len(coarse.batch) > 100
+    assert gray_error(pairs[0]) < 0.1
 
 
 def test_the_camera_of_a_scaled_photograph_is_scaled(tmp_path: Path, frames) -> None:

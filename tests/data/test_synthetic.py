@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from data.synthetic.cameras import Cameras
+from data.synthetic.cameras import Cameras, rotation_z
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, TextureBank, assemble
-from data.synthetic.layouts import Draft, Z, rotation_y, whole
-from data.synthetic.photometry import point_spread
+from data.synthetic.layouts import Cylinder, Draft, Z, rotation_y, whole
+from data.synthetic.photometry import Blur, point_spread
 from data.synthetic.render import fetch, render
 from data.synthetic.scene import SceneBatch
 from data.synthetic.textures import MIP_LEVELS, procedural_textures, with_mips
 from matcher.errors import UsageError
 from matcher.geometry.cameras import warp_points
 from matcher.structures import ImagePair, PairGeometry
+from tests.helpers.geometry import gray_error
 
 SIZE = (96, 128)
 CONFIG = SyntheticConfig(size=SIZE, pairs=40, texture_side=128, procedural=27, seed=3)
@@ -81,7 +82,7 @@ def test_a_cylinder_ahead_has_the_depth_of_its_front_and_hides_the_wall() -> Non
     draft = Draft(textures=("any", "any"))
     rng = np.random.default_rng(0)
     draft.rect(5 * Z, np.array([20.0, 0, 0]), np.array([0, 20.0, 0]), whole(rng, 0))
-    draft.sheet(3 * Z, np.eye(3), (1.0, math.pi, 5.0), whole(rng, 1))
+    draft.cylinders.append(Cylinder(np.eye(3), 3 * Z, 1.0, math.pi, 5.0, whole(rng, 1)))
     geometry = render(draw(draft)).geometry
     assert geometry is not None
     x = (torch.arange(128) - 63.5) / 100
@@ -113,6 +114,49 @@ def test_depth_and_pose_carry_each_pixel_to_the_same_gray(kind: str) -> None:
     assert torch.stack(errors).median() < 0.02
     shifted = (gray.roll(5) - pair.image0.flatten())[seen].abs().median()
     assert shifted > errors[-1]
+
+
+def in_plane_turn(pair: ImagePair) -> float:
+    """Degrees by which the rotation between the cameras turns about the optical axis."""
+    assert pair.geometry is not None
+    R = pair.geometry.T_0to1[0, :3, :3].double()
+    return math.degrees(math.atan2(R[0, 1] - R[1, 0], R[0, 0] + R[1, 1]))
+
+
+def test_a_share_of_the_pairs_turns_in_the_plane_of_the_picture(scenes: SyntheticScenes) -> None:
+    turned = SyntheticScenes(replace(CONFIG, roll=60.0, roll_share=0.5))
+    turns = np.array([in_plane_turn(render(turned[i], augment=False)) for i in range(40)])
+    plain = np.array([in_plane_turn(render(scenes[i], augment=False)) for i in range(40)])
+    assert 6 <= (np.abs(turns) > 20).sum() <= 24
+    assert (np.abs(turns) > 40).sum() >= (np.abs(plain) > 40).sum() + 3
+    assert turns.min() < -25
+    assert turns.max() > 25
+    every = SyntheticScenes(replace(CONFIG, overlap=(0.1, 0.9), roll=60.0, roll_share=1.0))
+    assert np.median([overlap(render(every[i], augment=False)) for i in range(12)]) > 0.3
+
+
+def test_without_a_share_or_an_angle_nothing_changes(scenes: SyntheticScenes) -> None:
+    for change in ({"roll": 60.0}, {"roll_share": 1.0}):
+        other = SyntheticScenes(replace(CONFIG, **change))
+        assert all(same(render(other[i]), render(scenes[i])) for i in range(4))
+
+
+def test_a_camera_that_only_turns_sees_the_picture_turned() -> None:
+    """A quarter turn clockwise: what was right of the center is above it."""
+    K = np.array([[100.0, 0, 63.5], [0, 100.0, 47.5], [0, 0, 1.0]])
+    x, y, z = K @ rotation_z(math.pi / 2)[:3, :3] @ np.linalg.inv(K) @ [83.5, 47.5, 1.0]
+    np.testing.assert_allclose([x / z, y / z], [63.5, 27.5])
+
+
+@pytest.mark.parametrize("kind", ["plane", "room", "street", "clutter"])
+def test_supervision_of_turned_pairs_lands_where_it_should(kind: str) -> None:
+    scenes = only(kind, strength=0.0, overlap=(0.4, 0.9), roll=60.0, roll_share=1.0)
+    turns = []
+    for i in range(4):
+        pair = render(scenes[i], augment=False)
+        assert gray_error(pair) < 0.05
+        turns.append(abs(in_plane_turn(pair)))
+    assert max(turns) > 20
 
 
 def test_a_scene_depends_on_seed_epoch_and_index_alone(scenes: SyntheticScenes) -> None:
@@ -189,7 +233,8 @@ def test_another_seed_paints_with_other_textures(scenes: SyntheticScenes) -> Non
 
 def test_a_blur_grows_with_the_picture() -> None:
     """Sharp, out of focus by one pixel at a width of 256, and moved by two along a column."""
-    blur = torch.tensor([[[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[2.0, 0.0, math.pi / 2]] * 2])
+    views = [[[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[2.0, 0.0, math.pi / 2]] * 2]
+    blur = Blur(*torch.tensor(views)[..., None, None, :].unbind(-1))
     for scale in (1.0, 2.5):
         kernels = point_spread(blur, scale).double()
         reach = kernels.shape[-1] // 2
@@ -256,6 +301,8 @@ def test_mip_levels_are_means(scenes: SyntheticScenes) -> None:
         ({"mix": {"planet": 1.0}}, "data.synthetic.mix"),
         ({"texture_side": 100}, "data.synthetic.texture_side"),
         ({"strength": -1.0}, "data.synthetic.strength"),
+        ({"roll": 200.0}, "data.synthetic.roll"),
+        ({"roll_share": 1.5}, "data.synthetic.roll_share"),
     ],
 )
 def test_impossible_options_are_named(change: dict[str, object], named: str) -> None:

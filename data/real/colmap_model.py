@@ -1,0 +1,178 @@
+"""COLMAP models of pinhole cameras: binary ones through pycolmap, text ones by the reader here.
+
+pycolmap cuts the names of a text model at their first space. Coordinates of COLMAP count from the
+corner of the first pixel, ours from its center.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.real.rgbd_layouts import rotation_of
+from matcher.errors import ImageError, UsageError, require_extra
+from matcher.geometry.pixels import from_colmap
+
+LEAST_BYTES = {"cameras": 48, "images": 73, "points3D": 51}
+"""Of one entry in the files of a binary model, each of which begins with the number of entries."""
+
+
+class Camera(NamedTuple):
+    """A pinhole."""
+
+    K: np.ndarray
+    """(3, 3) in pixels of a picture of `size`"""
+    size: tuple[int, int]
+    """(H, W); photographs may have been scaled since"""
+
+
+class ColmapImage(NamedTuple):
+    """A registered picture."""
+
+    name: str
+    camera: Camera
+    pose: np.ndarray
+    """(4, 4) world to camera"""
+    points2d: np.ndarray
+    """(N, 2) the triangulated keypoints in pixels of the camera"""
+    points3d: np.ndarray
+    """(N,) their point ids"""
+
+
+@dataclass(frozen=True)
+class ColmapModel:
+    """Registered pictures and the positions of all points."""
+
+    images: tuple[ColmapImage, ...]
+    points: dict[int, np.ndarray]
+
+
+def read_model(folder: Path) -> ColmapModel:
+    """A model in COLMAP's binary or text form.
+
+    Raises:
+        UsageError: no model there, a camera with distortion, or a binary one without pycolmap.
+        ImageError: a damaged file.
+    """
+    binary = (folder / "images.bin").is_file()
+    suffix = "bin" if binary else "txt"
+    files = [folder / f"{name}.{suffix}" for name in LEAST_BYTES]
+    for file in files:
+        if not file.is_file():
+            raise UsageError(111, file, "no such file", "give the folder of a COLMAP model")
+    try:
+        model = read_binary(folder) if binary else read_text(*files)
+    except (struct.error, ValueError, LookupError, OverflowError, RuntimeError) as error:
+        raise ImageError(102, folder, f"is not a COLMAP model ({error!r})") from error
+    return known_points(model)
+
+
+def known_points(model: ColmapModel) -> ColmapModel:
+    """The model without keypoints that are no point or one that the model does not hold."""
+    known = np.fromiter(model.points, np.int64)
+    images = []
+    for image in model.images:
+        kept = np.isin(image.points3d, known)
+        points2d, points3d = image.points2d[kept], image.points3d[kept]
+        images.append(image._replace(points2d=points2d, points3d=points3d))
+    return ColmapModel(tuple(images), model.points)
+
+
+def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where: Path) -> Camera:
+    """A camera of (H, W) `size` and COLMAP's parameters.
+
+    Raises:
+        UsageError: a model with distortion.
+        ValueError: a size or parameters that no camera has.
+    """
+    if model == "SIMPLE_PINHOLE":
+        values = (values[0], *values)
+    elif model != "PINHOLE":
+        raise UsageError(
+            113, where, f"has a camera {model}", "undistort first (colmap image_undistorter)"
+        )
+    if min(size) < 1:
+        raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")
+    fx, fy, *center = values
+    cx, cy = from_colmap(np.array(center))
+    return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), size)
+
+
+def read_binary(folder: Path) -> ColmapModel:
+    pycolmap = require_extra("pycolmap", "sfm", f"{folder} (a binary COLMAP model)")
+    for name, least in LEAST_BYTES.items():
+        (count,) = struct.unpack("<Q", (folder / f"{name}.bin").open("rb").read(8))
+        _require_bytes(folder / f"{name}.bin", 8 + count * least)
+    model = pycolmap.Reconstruction(folder)
+    for name, size in _stored_bytes(model).items():
+        _require_bytes(folder / f"{name}.bin", size)
+    cameras = {
+        number: pinhole(
+            camera.model.name, (camera.height, camera.width), tuple(camera.params), folder
+        )
+        for number, camera in model.cameras.items()
+    }
+    images = tuple(
+        _image(image, cameras[image.camera_id])
+        for _, image in sorted(model.images.items())
+        if image.has_pose
+    )
+    return ColmapModel(images, {n: np.array(point.xyz) for n, point in model.points3D.items()})
+
+
+def _require_bytes(path: Path, size: int) -> None:
+    """pycolmap reads on behind the end of a file that is cut, sometimes without end."""
+    if path.stat().st_size < size:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes of {size}")
+
+
+def _stored_bytes(model: Any) -> dict[str, int]:
+    """What the files of a model measure."""
+    cameras = sum(24 + 8 * len(camera.params) for camera in model.cameras.values())
+    images = sum(73 + len(i.name.encode()) + 24 * i.num_points2D() for i in model.images.values())
+    points = sum(51 + 8 * point.track.length() for point in model.points3D.values())
+    return {"cameras": 8 + cameras, "images": 8 + images, "points3D": 8 + points}
+
+
+def _image(image: Any, camera: Camera) -> ColmapImage:
+    keypoints = image.get_observation_points2D()
+    pose = np.eye(4)
+    pose[:3] = image.cam_from_world().matrix()
+    points2d = np.array([point.xy for point in keypoints]).reshape(-1, 2)
+    points3d = np.array([point.point3D_id for point in keypoints], np.int64)
+    return ColmapImage(image.name, camera, pose, from_colmap(points2d), points3d)
+
+
+def read_text(cameras: Path, images: Path, points: Path) -> ColmapModel:
+    known = {}
+    for words in _table(cameras):
+        size = int(words[3]), int(words[2])
+        known[int(words[0])] = pinhole(words[1], size, tuple(map(float, words[4:])), cameras)
+    lines = [line for line in images.read_text().splitlines() if not line.startswith("#")]
+    registered = tuple(
+        _text_image(head, keypoints, known)
+        for head, keypoints in zip(lines[::2], lines[1::2], strict=True)
+    )
+    positions = {int(words[0]): np.array(words[1:4], float) for words in _table(points)}
+    return ColmapModel(registered, positions)
+
+
+def _text_image(head: str, keypoints: str, cameras: dict[int, Camera]) -> ColmapImage:
+    _, qw, qx, qy, qz, *translation, camera, name = head.split(maxsplit=9)
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_of(np.array([qw, qx, qy, qz], float))
+    pose[:3, 3] = np.array(translation, float)
+    table = np.array(keypoints.split(), float).reshape(-1, 3)
+    points2d, points3d = from_colmap(table[:, :2]), table[:, 2].astype(np.int64)
+    return ColmapImage(name, cameras[int(camera)], pose, points2d, points3d)
+
+
+def _table(path: Path) -> Iterator[list[str]]:
+    for line in path.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line.split()
