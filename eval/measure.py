@@ -11,7 +11,6 @@ from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import Sizing, conversion, convert
 from eval.metrics import (
     corner_error,
-    epipolar_errors,
     precision,
     rotation_error,
     translation_error,
@@ -20,6 +19,7 @@ from eval.metrics import (
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from eval.scene_truth import match_scene
+from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.geometry.robust import Estimator, PoseEstimate, estimate_homography, estimate_pose
 
 Row = dict[str, str | int | float | None]
@@ -94,7 +94,9 @@ def right_matches(
     if pair.T_0to1 is None:
         raise ValueError(f"{pair.name}: no ground truth")
     view0, view1 = views(pair, prediction, sizing, published)
-    errors = epipolar_errors(view0.points, view1.points, K0=view0.K, K1=view1.K, T=pair.T_0to1)
+    errors = normalized_epipolar_error(
+        view0.points, view1.points, K0=view0.K, K1=view1.K, T_0to1=pair.T_0to1
+    )
     return errors < PRECISION["precision_5e4"]
 
 
@@ -110,7 +112,7 @@ def _pose_measures(
     if not readable:
         return row
     (points0, K0), (points1, K1) = views(pair, prediction, sizing, protocol.published)
-    errors = epipolar_errors(points0, points1, K0=K0, K1=K1, T=T)
+    errors = normalized_epipolar_error(points0, points1, K0=K0, K1=K1, T_0to1=T)
     row |= {name: precision(errors, limit) for name, limit in PRECISION.items()}
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=protocol.pose)
     if pose is not None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import conversion
@@ -78,9 +77,5 @@ def pixel_errors(pair: EvalPair, prediction: Prediction) -> np.ndarray:
         K if pair.K_size is None else conversion(pair.K_size, size, False) @ K
         for K, size in ((pair.K0, prediction.size0), (pair.K1, prediction.size1))
     ]
-    K0, K1, T = (torch.from_numpy(m).double() for m in (*Ks, pair.T_0to1))
-    F = fundamental_from_pose(K0, K1, T)
-    errors = epipolar_error(
-        torch.from_numpy(points0).double(), torch.from_numpy(points1).double(), F
-    )
-    return errors.numpy()
+    F = fundamental_from_pose(*Ks, pair.T_0to1)
+    return epipolar_error(points0.astype(np.float64), points1.astype(np.float64), F)
