@@ -21,8 +21,12 @@ def main(pairs: Path, folder: Path) -> None:
     matcher = load_matcher("compact", device="cpu")
     for index, paths in enumerate(json.loads(pairs.read_text(encoding="utf-8"))):
         matches = matcher.match(*paths)
-        arrays = {name: getattr(matches, name) for name in ("keypoints0", "keypoints1", "scores")}
-        np.savez(folder / f"{index:06d}.npz", **{n: np.asarray(a) for n, a in arrays.items()})
+        np.savez(
+            folder / f"{index:06d}.npz",
+            keypoints0=np.asarray(matches.keypoints0),
+            keypoints1=np.asarray(matches.keypoints1),
+            scores=np.asarray(matches.scores),
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.benchmarks.sizing import Sizing
+from eval.benchmarks.sizing import EXACT, Convention, Sizing
 from matcher.config import (
     invalid,
     require_choice,
@@ -51,8 +51,8 @@ class BenchmarkOptions:
             require_range("benchmark.overlap", share, 0, 1)
         self.sizing()
 
-    def sizing(self, published: bool = False) -> Sizing:
-        return Sizing(self.max_side, self.min_side, self.size, published)
+    def sizing(self, convention: Convention = EXACT) -> Sizing:
+        return Sizing(self.max_side, self.min_side, self.size, convention)
 
     def folder(self) -> Path:
         if self.root is None:

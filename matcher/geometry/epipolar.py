@@ -15,7 +15,7 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def cross_matrix(vector: Array) -> Array:
-    """(..., 3, 3) matrix whose product with any w is the cross product of (..., 3) `vector` and w."""
+    """(..., 3, 3) skew matrix of (..., 3) `vector`: its product with any w is vector x w."""
     library = _library(vector)
     x, y, z = (vector[..., i] for i in range(3))
     zero = library.zeros_like(x)
