@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the dataclasses that validate the options.
 
-    python docs/make_configuration.py
+    python -m docs.make_configuration
 
 Meanings are the docstrings below the fields, or else the comments of the YAML files in conf/, whose
 first lines say what a file of a group is.
@@ -11,31 +11,28 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+from conf import compose
+from data.datamodule import DataConfig
+from eval.options import EvalOptions
+from matcher.batch.options import CollectionOptions
+from matcher.config import COMPACT, MatcherConfig, config_from_dict
+from matcher.options import MatchOptions
+from matcher.training.config import RunConfig
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from conf import compose  # noqa: E402
-from data.datamodule import DataConfig  # noqa: E402
-from eval.options import EvalOptions  # noqa: E402
-from matcher.batch.options import CollectionOptions  # noqa: E402
-from matcher.config import COMPACT, MatcherConfig, config_from_dict  # noqa: E402
-from matcher.options import MatchOptions  # noqa: E402
-from matcher.training.config import RunConfig  # noqa: E402
-
 TARGET = ROOT / "docs" / "configuration.md"
 COMMENTED = ("loss/positives.yaml", "optim/compact.yaml", "trainer/default.yaml")
 """Files whose comments tell what the fields of a training do not."""
 HEAD = """\
 # Configuration
 
-Written by `python docs/make_configuration.py` from the dataclasses that check the values; a test
+Written by `python -m docs.make_configuration` from the dataclasses that check the values; a test
 keeps both alike. An unknown option is refused, and the nearest known one is named.
 """
 

@@ -11,6 +11,7 @@ from eval.predictions import Prediction
 from matcher.geometry.cameras import warp_points
 
 PIXELS = (1, 3, 5)
+"""Distances up to which matches are counted as right."""
 CELL = 8
 """Recall asks for a right match in every visible cell of this many pixels of the matched image."""
 DEPTH_TOLERANCE = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 
 from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import Sizing
-from eval.depth_truth import measure_against_depth
+from eval.depth_truth import PIXELS, measure_against_depth
 from eval.metrics import (
     corner_error,
     precision,
@@ -27,7 +27,6 @@ Row = dict[str, str | int | float | None]
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
 """Squared symmetric epipolar distance in normalised units."""
-PIXELS = (1, 3, 5)
 
 
 def measure(
