@@ -1,6 +1,6 @@
 """What it saves to run the backbone once per image instead of once per pair.
 
-    python benchmarks/feature_cache.py [images=21] [side=256] [rounds=3]
+    python -m benchmarks.feature_cache [images=21] [side=256] [rounds=3]
 
 Matches all pairs of `images` seeded textures with the bundled weights, so that each image is in
 `images` - 1 pairs, with the feature cache of collections and without it, in turn. Prints how often
@@ -19,14 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from matcher.batch.feature_cache import ImageFeatures  # noqa: E402
-from matcher.batch.shards import MATCHES, Shard  # noqa: E402
-from matcher.batch.worker import ShardMatcher  # noqa: E402
-from matcher.predictor import Predictor, load_matcher  # noqa: E402
-from matcher.runtime import warm_allocator  # noqa: E402
+from matcher.batch.feature_cache import ImageFeatures
+from matcher.batch.shards import MATCHES, Shard
+from matcher.batch.worker import ShardMatcher
+from matcher.predictor import Predictor, load_matcher
+from matcher.runtime import warm_allocator
 
 DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
 CACHE = {"with the cache": 2**32, "without it": 0}
@@ -67,18 +64,18 @@ def main(words: list[str]) -> int:
     warm_allocator()
     predictor = load_matcher("compact", device="cpu")
     seconds: dict[str, list[float]] = {name: [] for name in CACHE}
-    found: dict[str, tuple[Shard, int]] = {}
+    results: dict[str, tuple[Shard, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), chosen["images"], chosen["side"])
         for _ in range(chosen["rounds"]):
             for name, cache_bytes in CACHE.items():
                 shard, extractions, spent = run(predictor, paths, cache_bytes)
-                found[name] = shard, extractions
+                results[name] = shard, extractions
                 seconds[name].append(spent)
-    shards = [found[name][0] for name in CACHE]
+    shards = [results[name][0] for name in CACHE]
     print(f"pairs           {len(shards[0])} of {chosen['images']} images of {chosen['side']} px")
     for name in CACHE:
-        print(f"{name:15} {found[name][1]} runs of the backbone, {min(seconds[name]):.2f} s")
+        print(f"{name:15} {results[name][1]} runs of the backbone, {min(seconds[name]):.2f} s")
     fast, slow = (min(seconds[name]) for name in CACHE)
     same = all((getattr(shards[0], n) == getattr(shards[1], n)).all() for n in ("count", *MATCHES))
     print(f"speed-up        {slow / fast:.2f}")

@@ -90,9 +90,10 @@ def efficient_loftr(size: tuple[int, int], dtype: torch.dtype, device: str) -> P
 
 def opencv_sift(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     """RootSIFT with a ratio test, both ways, on the CPU in fp32; no threshold."""
+    from eval.methods.base import MethodOptions
     from eval.methods.classical import RootSift
 
-    sift = RootSift(keypoints=4096, ratio=0.85)
+    sift = RootSift(MethodOptions(keypoints=4096, ratio=0.85))
     image0, image1 = (cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) for image in images_of(size))
     return lambda _: sift(image0, image1).scores.numpy()
 

@@ -1,6 +1,6 @@
 """Structure from motion of photographs with survey-grade poses, from our matches alone.
 
-    python benchmarks/reconstruction.py ../shared/eval/strecha RUNS document=docs/reconstruction.md
+    python -m benchmarks.reconstruction ../shared/eval/strecha RUNS document=docs/reconstruction.md
 
 Matches the pairs of a scene in ``pairs_with_gt.txt`` by `match.py pairs=... export=colmap`, with
 the true intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
@@ -19,21 +19,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import match  # noqa: E402
-from matcher.batch.run import open_run  # noqa: E402
-from matcher.errors import require_extra  # noqa: E402
+import match
+from matcher.batch.run import open_run
+from matcher.errors import require_extra
 
 DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
 PAGE = """\
 # Reconstruction
 
-Written by `python benchmarks/reconstruction.py`; do not edit. To make it anew:
+Written by `python -m benchmarks.reconstruction`; do not edit. To make it anew:
 
 ```
-python benchmarks/reconstruction.py ../shared/eval/strecha RUNS{options} document=docs/reconstruction.md
+python -m benchmarks.reconstruction ../shared/eval/strecha RUNS{options} document=docs/reconstruction.md
 ```
 
 The photographs of Strecha's {scenes} at a long side of 832 pixels.
@@ -105,9 +102,9 @@ def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.nd
     return centres, np.array(rows[0][4:13], float).reshape(3, 3)
 
 
-def aligned_errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) distances after the similarity that brings `found` to `truth` (Umeyama, 1991)."""
-    a, b = found - found.mean(0), truth - truth.mean(0)
+def aligned_errors(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) distances after the similarity that brings `estimate` to `truth` (Umeyama, 1991)."""
+    a, b = estimate - estimate.mean(0), truth - truth.mean(0)
     u, d, vt = np.linalg.svd(b.T @ a)
     flip = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     scale = (d * flip).sum() / (a**2).sum()
@@ -120,8 +117,8 @@ def reconstruct(database: Path, images: Path) -> Any:
     pycolmap.logging.minloglevel = pycolmap.logging.WARNING.value
     models = database.parent / "sparse"
     models.mkdir(exist_ok=True)
-    found = pycolmap.incremental_mapping(database, images, models)
-    return max(found.values(), key=lambda model: model.num_reg_images())
+    reconstructions = pycolmap.incremental_mapping(database, images, models)
+    return max(reconstructions.values(), key=lambda model: model.num_reg_images())
 
 
 def scores(
@@ -142,18 +139,18 @@ def scores(
         if code:
             raise SystemExit(code)
         model = reconstruct(run / "colmap" / "database.db", folder / "images")
-        found = {image.name: image.projection_center() for image in model.images.values()}
+        cameras = {image.name: image.projection_center() for image in model.images.values()}
         errors = aligned_errors(
-            np.array([found[name] for name in found]), np.array([centres[name] for name in found])
+            np.array(list(cameras.values())), np.array([centres[name] for name in cameras])
         )
         yield Score(
-            scene, merge, len(found), len(names), model.num_points3D(),
+            scene, merge, len(cameras), len(names), model.num_points3D(),
             model.compute_mean_track_length(), model.compute_mean_reprojection_error(), errors,
         )  # fmt: skip
 
 
-def table(found: Sequence[Score]) -> str:
-    rows = [HEAD, ("---",) * len(HEAD), *(score.row for score in found)]
+def table(results: Sequence[Score]) -> str:
+    rows = [HEAD, ("---",) * len(HEAD), *(score.row for score in results)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -162,20 +159,20 @@ def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words[2:])
     chosen = {name: given.pop(name, default) for name, default in DEFAULTS.items()}
     options = [f"{name}={value}" for name, value in given.items()]
-    found, scenes = [], chosen["scenes"].split(",")
+    results, scenes = [], chosen["scenes"].split(",")
     for scene in scenes:
         for score in scores(folder, runs, scene, chosen["merge"].split(","), options):
-            found.append(score)
+            results.append(score)
             print(" | ".join(score.row), flush=True)
     if chosen["document"]:
-        manifest = open_run(runs / found[0].scene).manifest
+        manifest = open_run(runs / results[0].scene).manifest
         shown = "".join(f" {word}" for word in words[2:] if not word.startswith("document="))
         page = PAGE.format(
             options=shown,
             scenes=" and ".join(scenes),
             pairs=", ".join(f"{len(true_rows(folder, s))} of {s}" for s in scenes),
             weights=manifest.settings["weights_sha256"],
-            table=table(found),
+            table=table(results),
         )
         Path(chosen["document"]).write_text(page, encoding="utf-8")
     return 0

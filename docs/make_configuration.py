@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the dataclasses that check the options.
 
-    python docs/make_configuration.py
+    python -m docs.make_configuration
 
 Meanings are the docstrings below the fields; the first lines of the YAML files in conf/ say what a
 file of a group is.
@@ -9,31 +9,28 @@ file of a group is.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from conf import compose
+from data.config import DataConfig
+from eval.options import EvalOptions
+from matcher.batch.options import CollectionOptions
+from matcher.config import COMPACT, MatcherConfig
+from matcher.options import MatchOptions
+from matcher.training.config import RunConfig
+from matcher.validation.checked import config_from_dict
+from matcher.validation.words import default_of, meanings, shown
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from conf import compose  # noqa: E402
-from data.config import DataConfig  # noqa: E402
-from eval.options import EvalOptions  # noqa: E402
-from matcher.batch.options import CollectionOptions  # noqa: E402
-from matcher.config import COMPACT, MatcherConfig  # noqa: E402
-from matcher.options import MatchOptions  # noqa: E402
-from matcher.training.config import RunConfig  # noqa: E402
-from matcher.validation.checked import config_from_dict  # noqa: E402
-from matcher.validation.words import default_of, meanings, shown  # noqa: E402
-
 TARGET = ROOT / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-Written by `python docs/make_configuration.py` from the dataclasses that check the values; a test
+Written by `python -m docs.make_configuration` from the dataclasses that check the values; a test
 keeps both alike. An unknown option is refused, and the nearest known one is named.
 """
 

@@ -1,6 +1,6 @@
 """Draw the figures of the documentation anew, and measure what its text says about them.
 
-python docs/make_figures.py
+python -m docs.make_figures
 
 Needs the demo pair, the bundled weights, and for one figure ../shared/eval.
 """
@@ -18,23 +18,21 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from matcher import Predictor, load_matcher  # noqa: E402
-from matcher.drawing.attention import (  # noqa: E402
+from matcher import Predictor, load_matcher
+from matcher.drawing.attention import (
     animate_descent,
     draw_attention,
     draw_heads,
     write_animation,
 )
-from matcher.drawing.attention_trace import AttentionTrace, Blocks, trace_attention  # noqa: E402
-from matcher.drawing.matches import draw_coverage, draw_matches  # noqa: E402
-from matcher.files import write_atomically  # noqa: E402
-from matcher.geometry.robust import estimate_fundamental  # noqa: E402
-from matcher.images.load import read_rgb  # noqa: E402
-from matcher.structures import Matches  # noqa: E402
+from matcher.drawing.attention_trace import AttentionTrace, Blocks, trace_attention
+from matcher.drawing.matches import draw_coverage, draw_matches
+from matcher.files import write_atomically
+from matcher.geometry.robust import estimate_fundamental
+from matcher.images.load import read_rgb
+from matcher.structures import Matches
 
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "images"
 WEIGHTS = ROOT / "matcher" / "weights" / "compact.safetensors"
 DEMO = ROOT / "assets" / "demo0.jpg", ROOT / "assets" / "demo1.jpg"
@@ -152,8 +150,8 @@ def turning_table(matcher: Predictor, image0: np.ndarray, image1: np.ndarray) ->
         turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
         turn[:, 2] += (side - width) / 2, (side - height) / 2
         matches = matcher.match(image0, cv2.warpAffine(image1, turn, (side, side)))
-        found = estimate_fundamental(*matches.numpy()[:2])
-        inliers = 0 if found is None else int(found.inliers.sum())
+        estimate = estimate_fundamental(*matches.numpy()[:2])
+        inliers = 0 if estimate is None else int(estimate.inliers.sum())
         lines.append(f"| {degrees}° | {len(matches)} | {inliers} |")
     return "\n".join(lines) + "\n"
 

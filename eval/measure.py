@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.benchmarks.folder import Benchmark, EvalPair
-from eval.benchmarks.sizing import Sizing, conversion, convert
+from eval.benchmarks.sizing import Sizing
+from eval.depth_truth import PIXELS, measure_against_depth
 from eval.metrics import (
     corner_error,
-    epipolar_errors,
     precision,
     rotation_error,
     translation_error,
@@ -19,7 +19,7 @@ from eval.metrics import (
 )
 from eval.predictions import Prediction
 from eval.protocols import Protocol
-from eval.scene_truth import match_scene
+from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.geometry.robust import Estimator, PoseEstimate, estimate_homography, estimate_pose
 
 Row = dict[str, str | int | float | None]
@@ -27,7 +27,6 @@ Row = dict[str, str | int | float | None]
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
 """Squared symmetric epipolar distance in normalised units."""
-PIXELS = (1, 3, 5)
 
 
 def measure(
@@ -51,7 +50,7 @@ def measure_pair(pair: EvalPair, prediction: Prediction, sizing: Sizing, protoco
     if pair.homography is not None:
         row |= _homography_measures(pair, prediction, sizing, protocol, readable)
     if pair.depth0 is not None:
-        row |= match_scene(pair, prediction, sizing)
+        row |= measure_against_depth(pair, prediction, sizing)
     estimate = row.get("error", row.get("corner_error"))
     if not row["failure"] and estimate == float("inf"):
         row["failure"] = "no estimate"
@@ -67,11 +66,9 @@ class View(NamedTuple):
     """(3, 3)"""
 
 
-def views(
-    pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool
-) -> tuple[View, View]:
-    """Both images: in pixels of the image of K as published, else of the image that was matched."""
-    out = []
+def views(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> tuple[View, View]:
+    """Both images, in pixels of the image that the convention of `sizing` counts in."""
+    convention, out = sizing.convention, []
     for keypoints, stored, K in (
         (prediction.matches.keypoints0, prediction.size0, pair.K0),
         (prediction.matches.keypoints1, prediction.size1, pair.K1),
@@ -79,22 +76,23 @@ def views(
         if K is None:
             raise ValueError(f"{pair.name}: a pose without intrinsics")
         K_size = pair.K_size or stored
-        space = K_size if published else sizing.target(stored)
-        points = convert(keypoints.numpy(), stored, space, published)
-        out.append(View(points, conversion(K_size, space, published) @ K))
+        of_K = convention.threshold_image == "image of K"
+        space = K_size if of_K else sizing.target(stored)
+        points = convention.convert(keypoints.numpy(), stored, space)
+        out.append(View(points, convention.conversion(K_size, space) @ K))
     return out[0], out[1]
 
 
-def right_matches(
-    pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool
-) -> np.ndarray:
+def right_matches(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> np.ndarray:
     """(N,) bool: epipolar distance below 5e-4, or within 3 px of where a homography leads."""
     if pair.homography is not None:
-        return _transfer(pair, prediction, sizing, published).distance < 3
+        return _transfer(pair, prediction, sizing).distance < 3
     if pair.T_0to1 is None:
         raise ValueError(f"{pair.name}: no ground truth")
-    view0, view1 = views(pair, prediction, sizing, published)
-    errors = epipolar_errors(view0.points, view1.points, K0=view0.K, K1=view1.K, T=pair.T_0to1)
+    view0, view1 = views(pair, prediction, sizing)
+    errors = normalized_epipolar_error(
+        view0.points, view1.points, K0=view0.K, K1=view1.K, T_0to1=pair.T_0to1
+    )
     return errors < PRECISION["precision_5e4"]
 
 
@@ -109,8 +107,8 @@ def _pose_measures(
     row |= dict.fromkeys(PRECISION, 0.0)
     if not readable:
         return row
-    (points0, K0), (points1, K1) = views(pair, prediction, sizing, protocol.published)
-    errors = epipolar_errors(points0, points1, K0=K0, K1=K1, T=T)
+    (points0, K0), (points1, K1) = views(pair, prediction, sizing)
+    errors = normalized_epipolar_error(points0, points1, K0=K0, K1=K1, T_0to1=T)
     row |= {name: precision(errors, limit) for name, limit in PRECISION.items()}
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=protocol.pose)
     if pose is not None:
@@ -152,17 +150,17 @@ class Transfer(NamedTuple):
     """(N,) from where `truth` leads"""
 
 
-def _transfer(pair: EvalPair, prediction: Prediction, sizing: Sizing, published: bool) -> Transfer:
+def _transfer(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> Transfer:
     if pair.homography is None:
         raise ValueError(f"{pair.name}: no homography")
-    stored = prediction.size0, prediction.size1
+    convention, stored = sizing.convention, (prediction.size0, prediction.size1)
     sizes = [sizing.target(size) for size in stored]
-    change0, change1 = (conversion(a, b, published) for a, b in zip(stored, sizes, strict=True))
+    change0, change1 = (convention.conversion(a, b) for a, b in zip(stored, sizes, strict=True))
     truth = change1 @ pair.homography @ np.linalg.inv(change0)
-    found = prediction.matches.keypoints0, prediction.matches.keypoints1
+    keypoints = prediction.matches.keypoints0, prediction.matches.keypoints1
     points0, points1 = (
-        convert(keypoints.numpy(), a, b, published)
-        for keypoints, a, b in zip(found, stored, sizes, strict=True)
+        convention.convert(points.numpy(), a, b)
+        for points, a, b in zip(keypoints, stored, sizes, strict=True)
     )
     distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
     return Transfer(points0, points1, truth, sizes[0], distance)
@@ -174,13 +172,11 @@ def _homography_measures(
     row: Row = {"corner_error": np.inf, **{f"accuracy_{t}px": 0.0 for t in PIXELS}}
     if not readable:
         return row
-    points0, points1, truth, size0, distance = _transfer(
-        pair, prediction, sizing, protocol.published
-    )
+    points0, points1, truth, size0, distance = _transfer(pair, prediction, sizing)
     row |= {f"accuracy_{t}px": precision(distance, t) for t in PIXELS}
-    found = estimate_homography(points0, points1, estimator=protocol.homography)
-    if found is not None:
+    estimate = estimate_homography(points0, points1, estimator=protocol.homography)
+    if estimate is not None:
         width, height = size0
-        row["corner_error"] = corner_error(found.matrix, truth, width=width, height=height)
-        row["inliers"] = int(found.inliers.sum())
+        row["corner_error"] = corner_error(estimate.matrix, truth, width=width, height=height)
+        row["inliers"] = int(estimate.inliers.sum())
     return row

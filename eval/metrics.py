@@ -59,31 +59,6 @@ def translation_error(estimate: np.ndarray, truth: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(sine, abs(np.dot(estimate, truth)))))
 
 
-def epipolar_errors(
-    keypoints0: np.ndarray, keypoints1: np.ndarray, *, K0: np.ndarray, K1: np.ndarray, T: np.ndarray
-) -> np.ndarray:
-    """(N,) squared symmetric epipolar distances in normalised units, as LoFTR reports them.
-
-    Args:
-        keypoints0: (N, 2) pixels; `keypoints1` likewise.
-        K0: (3, 3) intrinsics in the same pixels; `K1` likewise.
-        T: (4, 4) takes camera-0 coordinates to camera-1 coordinates.
-    """
-    rays0, rays1 = (
-        np.column_stack([(points - K[[0, 1], [2, 2]]) / K[[0, 1], [0, 1]], np.ones(len(points))])
-        for points, K in ((keypoints0, K0), (keypoints1, K1))
-    )
-    x, y, z = T[:3, 3]
-    E = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ T[:3, :3]
-    line1, line0 = rays0 @ E.T, rays1 @ E
-    residual = np.sum(rays1 * line1, axis=1) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors = residual * (
-            1 / np.sum(line1[:, :2] ** 2, axis=1) + 1 / np.sum(line0[:, :2] ** 2, axis=1)
-        )
-    return np.where(np.isfinite(errors), errors, np.inf)
-
-
 def precision(errors: np.ndarray, threshold: float) -> float:
     """Share of errors below `threshold`; 0 where there is no match, as published."""
     return float((errors < threshold).mean()) if len(errors) else 0.0

@@ -7,6 +7,7 @@ run that is killed goes on where it stopped.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,12 +27,13 @@ import torch
 from tqdm import tqdm
 
 from eval.benchmarks.folder import Benchmark, EvalPair
-from eval.benchmarks.sizing import convert, resized
+from eval.benchmarks.sizing import Sizing
 from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
+from matcher.images.preprocess import resize
 from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.runtime import warm_allocator
 from matcher.structures import Matches
@@ -73,6 +76,25 @@ class Job:
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.h5"
+
+    def of_pair(self, index: int) -> PairJob:
+        return PairJob(
+            self.benchmark.pairs[index],
+            self.benchmark.sizing,
+            self.path(index),
+            self.method_options,
+            self.threads,
+        )
+
+
+class PairJob(NamedTuple):
+    """The part of a job that one pair needs."""
+
+    pair: EvalPair
+    sizing: Sizing
+    path: Path
+    method_options: MethodOptions
+    threads: int
 
 
 def prepare(
@@ -121,7 +143,7 @@ def predict(job: Job, method: Method, name: str, workers: int) -> None:
         if workers == 1 or len(missing) < 2:
             _set_up_process(job.threads)
             for i in missing:
-                predict_pair(job, i, method)
+                predict_pair(job.of_pair(i), method)
                 bar.update()
         else:
             for _ in _in_processes(job, name, missing, workers):
@@ -132,30 +154,30 @@ def read_predictions(job: Job) -> list[Prediction]:
     """All predictions of a job, in the order of the pairs."""
     out = []
     for i, pair in enumerate(job.benchmark.pairs):
-        found = _cached(job.path(i), pair)
-        if found is None:
+        prediction = _cached(job.path(i), pair)
+        if prediction is None:
             raise StorageError(402, job.path(i), "the prediction is missing", "run again")
-        out.append(found)
+        out.append(prediction)
     return out
 
 
-def predict_pair(job: Job, index: int, method: Method) -> None:
+def predict_pair(job: PairJob, method: Method) -> None:
     """Match one pair and publish its file; an error of ours is the failure of the pair."""
-    pair, sizing = job.benchmark.pairs[index], job.benchmark.sizing
+    pair, sizing = job.pair, job.sizing
     sizes = [(0, 0), (0, 0)]
     matches, cost, failure = Matches.empty(), NO_COST, ""
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
         sizes = [_size(image) for image in images]
         images = [
-            resized(image, sizing.target(size)) for image, size in zip(images, sizes, strict=True)
+            resize(image, sizing.target(size)) for image, size in zip(images, sizes, strict=True)
         ]
-        found, cost = _match(method, images)
+        answer, cost = _match(method, images)
         points0, points1 = (
-            torch.from_numpy(convert(keypoints, _size(image), size, sizing.published)).float()
-            for keypoints, image, size in zip(found.numpy()[:2], images, sizes, strict=True)
+            torch.from_numpy(sizing.convention.convert(keypoints, _size(image), size)).float()
+            for keypoints, image, size in zip(answer.numpy()[:2], images, sizes, strict=True)
         )
-        matches = Matches(points0, points1, found.scores.cpu().float(), found.reason)
+        matches = Matches(points0, points1, answer.scores.cpu().float(), answer.reason)
     except MatcherError as error:
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0, image1 = (
@@ -163,11 +185,11 @@ def predict_pair(job: Job, index: int, method: Method) -> None:
         for path, size in zip((pair.image0, pair.image1), sizes, strict=True)
     )
     facts = {"pair": pair.name, **cost, "failure": failure}
-    write_matches(job.path(index), MatchRecord(matches, image0, image1, provenance=facts))
+    write_matches(job.path, MatchRecord(matches, image0, image1, provenance=facts))
 
 
 def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]:
-    """What a method finds in two images, and what that took.
+    """Matches of two images by a method, and what they took.
 
     Raises:
         MemoryLimitError: the pair does not fit into memory (E131).
@@ -175,12 +197,12 @@ def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]
     memory = PeakMemory(method.device)
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
-        found = method.match(*images)
+        matches = method(*images)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         raise MemoryLimitError(131, method.device, "out of memory") from error
-    return found, {
+    return matches, {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu_start,
         "peak_mb": memory.megabytes(),
@@ -214,35 +236,30 @@ def _cached(path: Path, pair: EvalPair) -> Prediction | None:
     )
 
 
-_worker: tuple[Job, Method] | None = None
-
-
-def _in_processes(job: Job, name: str, missing: list[int], workers: int) -> Iterator[int]:
+def _in_processes(job: Job, name: str, missing: list[int], workers: int) -> Iterator[None]:
+    """Predict in several processes; yields once for every pair that is done."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(workers, len(missing)), context, initializer=_start_worker, initargs=(job, name)
-    )
-    with pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
         try:
-            for future in as_completed([pool.submit(_work, i) for i in missing]):
+            for future in as_completed(
+                [pool.submit(_predict_in_worker, job.of_pair(i), name) for i in missing]
+            ):
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _start_worker(job: Job, name: str) -> None:
-    global _worker
+def _predict_in_worker(job: PairJob, name: str) -> None:
+    predict_pair(job, _method_of_worker(name, job.method_options, job.threads))
+
+
+@functools.cache
+def _method_of_worker(name: str, options: MethodOptions, threads: int) -> Method:
+    """The method of this process, built for its first pair."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _set_up_process(job.threads)
-    _worker = job, build_method(name, job.method_options)
-
-
-def _work(index: int) -> int:
-    if _worker is None:
-        raise RuntimeError("the worker was not started")
-    predict_pair(_worker[0], index, _worker[1])
-    return index
+    _set_up_process(threads)
+    return build_method(name, options)
 
 
 def _leave_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from eval.benchmarks.sizing import EXACT, PUBLISHED, Convention
 from matcher.geometry.robust import Estimator
 from matcher.validation.checked import invalid
 
@@ -15,14 +16,8 @@ class Protocol:
     name: str
     pose: Estimator
     homography: Estimator
-    published: bool = False
-    """Resize, pad and scale points as the published LoFTR evaluation, whose threshold counts
-    pixels of the image that K belongs to; otherwise those of the image that was matched."""
-
-    @property
-    def threshold_image(self) -> str:
-        """Whose pixels the threshold of a pose counts."""
-        return "image of K" if self.published else "matched image"
+    convention: Convention = EXACT
+    """How images are resized and their points scaled."""
 
     def with_options(self, *, threshold: float | None, seed: int) -> Protocol:
         pose, homography = (
@@ -32,14 +27,14 @@ class Protocol:
         return replace(self, pose=pose, homography=homography)
 
 
-_PUBLISHED = Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True)
+_LOFTR_POSE = Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True)
 
 PROTOCOLS = {
     "loftr": Protocol(
         "loftr",
-        pose=_PUBLISHED,
+        pose=_LOFTR_POSE,
         homography=Estimator("ransac", 3.0, confidence=0.995, iterations=2000),
-        published=True,
+        convention=PUBLISHED,
     ),
     "poselib": Protocol("poselib", Estimator("poselib", 1.0), Estimator("poselib", 3.0)),
     "magsac": Protocol("magsac", Estimator("magsac", 1.0), Estimator("magsac", 3.0)),

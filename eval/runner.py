@@ -16,8 +16,9 @@ import torch
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
+from eval.benchmarks.sizing import CONVENTIONS
 from eval.measure import Row, measure
-from eval.methods import OFFLINE, Method, MethodOptions, MethodUnavailableError, build_method
+from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
 from eval.predictions import Prediction, predict, prepare, read_predictions
 from eval.protocols import Protocol, protocol_named
@@ -47,20 +48,21 @@ def evaluate(options: EvalOptions) -> list[Evaluation]:
         protocol_named(name, threshold=options.ransac_threshold, seed=options.seed)
         for name in options.protocol
     ]
-    names = [name for m in options.method for name in (OFFLINE if m == "all" else (m,))]
+    names = [name for m in options.method for name in (ALL if m == "all" else (m,))]
     benchmarks = {
-        published: load_benchmark(
+        convention: load_benchmark(
             options.benchmark,
             cache=Path(options.output) / "rendered",
             limit=options.limit,
-            published=published,
+            convention=convention,
         )
-        for published in {p.published for p in protocols}
+        for convention in CONVENTIONS
+        if convention in {protocol.convention for protocol in protocols}
     }
     out = []
     for name in dict.fromkeys(names):
-        for published, benchmark in sorted(benchmarks.items()):
-            chosen = [p for p in protocols if p.published == published]
+        for convention, benchmark in benchmarks.items():
+            chosen = [p for p in protocols if p.convention == convention]
             out += _evaluate_method(options, name, benchmark, chosen)
     return out
 
@@ -144,7 +146,7 @@ def _circumstances(method: Method, benchmark: Benchmark, protocol: Protocol) -> 
     """Everything a reader needs to repeat the numbers."""
     homography = benchmark.pairs[0].homography is not None
     estimator = protocol.homography if homography else protocol.pose
-    image = "matched image" if homography else protocol.threshold_image
+    image = "matched image" if homography else protocol.convention.threshold_image
     return {
         "estimator": {
             "poselib": "PoseLib LO-RANSAC",

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from matcher.config import MatcherConfig
 from matcher.drawing.matches import (
@@ -27,7 +26,7 @@ from matcher.drawing.matches import (
 )
 from matcher.errors import StorageError, UsageError
 from matcher.files import make_folder, sha256_of
-from matcher.geometry.epipolar import epipolar_error
+from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
 from matcher.geometry.robust import (
     Estimator,
     estimate_fundamental,
@@ -209,9 +208,8 @@ def epipolar_errors(record: MatchRecord, options: MatchOptions) -> np.ndarray | 
     """(N,) pixels between the points of a match and their epipolar lines; None without a model."""
     if record.model is None:
         return None
-    F = torch.tensor(record.model)
+    F = record.model
     if record.geometry == "essential":
-        K0, K1 = (torch.tensor(K, dtype=F.dtype).inverse() for K in options.intrinsics)
-        F = K1.mT @ F @ K0
-    points0, points1 = record.matches.keypoints0.cpu(), record.matches.keypoints1.cpu()
-    return epipolar_error(points0.to(F.dtype), points1.to(F.dtype), F).numpy()
+        F = fundamental_from_essential(F, *(np.array(K, F.dtype) for K in options.intrinsics))
+    points0, points1 = (points.astype(F.dtype) for points in record.matches.numpy()[:2])
+    return epipolar_error(points0, points1, F)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from data.config import Framing
 from matcher.errors import ImageError, UsageError
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.images.load import read_image
+from matcher.images.preprocess import resize
 from matcher.structures import ImagePair, PairGeometry
 
 MILLIMETRES = 0.001
@@ -47,10 +47,8 @@ def make_view(gray: np.ndarray, depth: np.ndarray, K: np.ndarray, framing: Frami
     """
     height, width = gray.shape
     rows, columns = framing.content(height, width)
-    shrinks = rows * columns < height * width
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     image = np.zeros(framing.size, np.float32)
-    image[:rows, :columns] = cv2.resize(gray, (columns, rows), interpolation=interpolation)
+    image[:rows, :columns] = resize(gray, (columns, rows))
     seen = np.zeros(framing.size, np.float32)
     seen[:rows, :columns] = resample_depth(depth, (rows, columns))
     mask = None

@@ -8,11 +8,16 @@ from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_wi
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
+from eval.benchmarks.sizing import EXACT, Convention
 from matcher.errors import UsageError
 
 
 def load_benchmark(
-    options: BenchmarkOptions, *, cache: Path, limit: int | None = None, published: bool = False
+    options: BenchmarkOptions,
+    *,
+    cache: Path,
+    limit: int | None = None,
+    convention: Convention = EXACT,
 ) -> Benchmark:
     """The pairs of a benchmark and the size at which they are matched.
 
@@ -20,7 +25,7 @@ def load_benchmark(
         options: a file of ``conf/benchmark``.
         cache: folder for benchmarks that are rendered.
         limit: only the first this many pairs.
-        published: resize as the published LoFTR evaluation.
+        convention: of resizing.
 
     Raises:
         UsageError: a folder or file is missing (E111) or cannot be understood (E112).
@@ -33,7 +38,7 @@ def load_benchmark(
         options.name,
         dataset or options.name,
         pairs[:limit],
-        options.sizing(published),
+        options.sizing(convention),
         digest_of(pairs),
         {"note": options.note, "textures": textures(options)},
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data.config import Layout
-from eval.benchmarks.sizing import Sizing
+from eval.benchmarks.sizing import EXACT, Convention, Sizing
 from matcher.errors import UsageError
 from matcher.validation.checked import NotNegative, Positive, Share, checked
 
@@ -50,8 +50,8 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         self.sizing()
 
-    def sizing(self, published: bool = False) -> Sizing:
-        return Sizing(self.max_side, self.min_side, self.size, published)
+    def sizing(self, convention: Convention = EXACT) -> Sizing:
+        return Sizing(self.max_side, self.min_side, self.size, convention)
 
     def folder(self) -> Path:
         if self.root is None:

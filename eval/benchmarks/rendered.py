@@ -23,10 +23,11 @@ from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.photos import list_photos
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
-from eval.benchmarks.sizing import conversion, resized
+from eval.benchmarks.sizing import EXACT
 from matcher.drawing.matches import write_picture
 from matcher.errors import StorageError, UsageError
 from matcher.images.load import read_rgb
+from matcher.images.preprocess import resize
 from matcher.validation.checked import invalid
 
 HELD_OUT_SEED = 777_000_777
@@ -146,13 +147,13 @@ def _render_warps(photos: list[Path], count: int, folder: Path) -> None:
         rng = np.random.default_rng((HELD_OUT_SEED, index))
         photo = _portrait(read_rgb(photos[order[index % len(photos)]]))
         size = (photo.shape[1], photo.shape[0])
-        H = conversion(SIZE0, SIZE1, False) @ draw_homography(rng, SIZE0)
-        from_photo = H @ conversion(size, SIZE0, False)
+        H = EXACT.conversion(SIZE0, SIZE1) @ draw_homography(rng, SIZE0)
+        from_photo = H @ EXACT.conversion(size, SIZE0)
         image1 = cv2.warpPerspective(photo, from_photo, SIZE1, flags=cv2.INTER_AREA)
         gain, gamma = rng.uniform(0.7, 1.3), np.exp(rng.normal() * 0.2)
         image1 = 255 * np.clip(gain * (image1 / 255.0) ** gamma, 0, 1)
         name = f"{index:03d}"
-        write_picture(folder / f"{name}_0.png", resized(photo, SIZE0))
+        write_picture(folder / f"{name}_0.png", resize(photo, SIZE0))
         write_picture(folder / f"{name}_1.png", image1.round().astype(np.uint8))
         truth[name] = H.tolist()
     (folder / "homographies.json").write_text(json.dumps(truth), encoding="utf-8")
@@ -166,7 +167,7 @@ def _portrait(photo: np.ndarray) -> np.ndarray:
     x, y = (width - w) // 2, (height - h) // 2
     part = min(part, 3.0)
     size = (round(SIZE0[0] * part), round(SIZE0[1] * part))
-    return resized(photo[y : y + h, x : x + w], size)
+    return resize(photo[y : y + h, x : x + w], size)
 
 
 def draw_homography(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
 from matcher.geometry.pixels import network_to_original, resize_scale
@@ -10,6 +12,40 @@ from matcher.validation.checked import Positive, checked, invalid
 
 PUBLISHED_STEP = 8
 """The published evaluation cuts sides to multiples of this."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How an evaluation scales points, whether it pads, and in whose pixels thresholds count."""
+
+    name: str
+    pixel_centers: bool = True
+    """Points scale as (x + 0.5) s - 0.5; otherwise as x s."""
+    pads: bool = False
+    """With a largest side, images are resized to exactly that side, cut to multiples of 8 and
+    padded to squares."""
+    threshold_image: Literal["matched image", "image of K"] = "matched image"
+    """Whose pixels the threshold of a pose counts."""
+
+    def convert(
+        self, points: np.ndarray, source: tuple[int, int], target: tuple[int, int]
+    ) -> np.ndarray:
+        """(..., 2) pixels of an image of size `source` as those of it at size `target`."""
+        scale = np.array(resize_scale(target, source))
+        points = np.asarray(points, dtype=np.float64)
+        return network_to_original(points, scale) if self.pixel_centers else points * scale
+
+    def conversion(self, source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+        """(3, 3) affine matrix of `convert`; it turns intrinsics and homographies too."""
+        matrix = np.diag([*resize_scale(target, source), 1.0])
+        matrix[:2, 2] = self.convert(np.zeros(2), source, target)
+        return matrix
+
+
+EXACT = Convention("exact")
+PUBLISHED = Convention("published", pixel_centers=False, pads=True, threshold_image="image of K")
+"""The published LoFTR evaluation."""
+CONVENTIONS = (EXACT, PUBLISHED)
 
 
 @checked("benchmark.")
@@ -22,9 +58,7 @@ class Sizing:
     """Resize so that the shorter side is this."""
     size: tuple[Positive, Positive] | None = None
     """Resize to exactly (width, height)."""
-    published: bool = False
-    """As the published LoFTR evaluation: points scale as x s instead of (x + 0.5) s - 0.5; with
-    `max_side` the longer side is exactly that, and sides are cut to multiples of 8."""
+    convention: Convention = EXACT
 
     def __post_init__(self) -> None:
         names = ("max_side", "min_side", "size")
@@ -41,7 +75,7 @@ class Sizing:
             factor = self.min_side / min(size)
         elif self.max_side is not None:
             factor = self.max_side / max(size)
-            factor = factor if self.published else min(1.0, factor)
+            factor = factor if self.convention.pads else min(1.0, factor)
         width, height = (max(1, round(side * factor)) for side in size)
         if self.pads:
             width, height = (
@@ -53,7 +87,7 @@ class Sizing:
     @property
     def pads(self) -> bool:
         """Whether images are cut to multiples of 8 and padded to squares."""
-        return self.published and self.max_side is not None
+        return self.convention.pads and self.max_side is not None
 
     def describe(self) -> str:
         if self.size is not None:
@@ -61,34 +95,9 @@ class Sizing:
         elif self.min_side is not None:
             text = f"short side {self.min_side}"
         elif self.max_side is not None:
-            text = f"long side {'' if self.published else 'at most '}{self.max_side}"
+            text = f"long side {'' if self.convention.pads else 'at most '}{self.max_side}"
         else:
             text = "as stored"
         if self.pads:
-            return f"{text}, multiples of {PUBLISHED_STEP}, padded, points scale as x s"
-        return f"{text}, points scale as x s" if self.published else text
-
-
-def convert(
-    points: np.ndarray, source: tuple[int, int], target: tuple[int, int], published: bool
-) -> np.ndarray:
-    """(..., 2) pixels of an image of size `source` as those of the same image at size `target`."""
-    scale = np.array(resize_scale(target, source))
-    points = np.asarray(points, dtype=np.float64)
-    return points * scale if published else network_to_original(points, scale)
-
-
-def conversion(source: tuple[int, int], target: tuple[int, int], published: bool) -> np.ndarray:
-    """(3, 3) affine matrix of `convert`; it turns intrinsics and homographies too."""
-    matrix = np.diag([*resize_scale(target, source), 1.0])
-    matrix[:2, 2] = convert(np.zeros(2), source, target, published)
-    return matrix
-
-
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 image at `size` (width, height); shrinking averages."""
-    height, width = image.shape[:2]
-    if (width, height) == size:
-        return image
-    shrinks = size[0] <= width and size[1] <= height
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            text += f", multiples of {PUBLISHED_STEP}, padded"
+        return text if self.convention.pixel_centers else f"{text}, points scale as x s"

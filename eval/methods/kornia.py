@@ -10,28 +10,32 @@ import torch
 from kornia.feature import DISK, LoFTR, match_smnn
 from torch import Tensor
 
+from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
 from eval.methods.classical import as_gray
 from matcher.runtime import find_device
 from matcher.structures import Matches
 
 
 class KorniaMethod:
-    """What the methods below share: a checkpoint from torch's cache.
+    """A method whose checkpoint lies in torch's cache.
 
     Raises:
-        FileNotFoundError: the checkpoint is not there.
-        UsageError: the device is not there.
+        MethodUnavailableError: the checkpoint is absent.
+        UsageError: the device is absent.
     """
 
-    def __init__(self, file: str, device: str | None) -> None:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    name: str
+    file: str
+    """Name of the checkpoint."""
+
+    def __init__(self, options: MethodOptions) -> None:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / self.file
         if not path.is_file():
-            raise FileNotFoundError(f"checkpoints/{file} is not in torch's hub folder")
+            why = f"checkpoints/{self.file} is not in torch's hub folder"
+            raise MethodUnavailableError(self.name, why)
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.settings: dict[str, str | int | float | bool | None] = {
-            "weights_sha256": self.weights_sha256
-        }
-        self.device = find_device(device)
+        self.settings: Settings = {"method": self.name, "weights_sha256": self.weights_sha256}
+        self.device = str(find_device(options.device))
         self.state: dict[str, dict[str, Tensor]] = torch.load(
             path, map_location="cpu", weights_only=True
         )
@@ -40,8 +44,8 @@ class KorniaMethod:
 class KorniaLoftr(KorniaMethod):
     """Detector-free; images are cut at the right and bottom to multiples of 8."""
 
-    def __init__(self, file: str, device: str | None) -> None:
-        super().__init__(file, device)
+    def __init__(self, options: MethodOptions) -> None:
+        super().__init__(options)
         self.model = LoFTR(pretrained=None)
         self.model.load_state_dict(self.state["state_dict"])
         self.model.eval().to(self.device)
@@ -49,10 +53,9 @@ class KorniaLoftr(KorniaMethod):
     @torch.inference_mode()
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
         tensors = (self._tensor(image) for image in (image0, image1))
-        found = self.model(dict(zip(("image0", "image1"), tensors, strict=True)))
-        return Matches(
-            found["keypoints0"].cpu(), found["keypoints1"].cpu(), found["confidence"].cpu()
-        )
+        output = self.model(dict(zip(("image0", "image1"), tensors, strict=True)))
+        names = ("keypoints0", "keypoints1", "confidence")
+        return Matches(*(output[name].cpu() for name in names))
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         gray = as_gray(image)
@@ -62,24 +65,26 @@ class KorniaLoftr(KorniaMethod):
 
 
 class LoftrOutdoor(KorniaLoftr):
-    def __init__(self, device: str | None, keypoints: int) -> None:
-        super().__init__("loftr_outdoor.ckpt", device)
+    name = "kornia_loftr_outdoor"
+    file = "loftr_outdoor.ckpt"
 
 
 class LoftrIndoor(KorniaLoftr):
-    def __init__(self, device: str | None, keypoints: int) -> None:
-        super().__init__("loftr_indoor.ckpt", device)
+    name = "kornia_loftr_indoor"
+    file = "loftr_indoor.ckpt"
 
 
 class Disk(KorniaMethod):
     """DISK keypoints with mutual nearest neighbours and a ratio of 0.95 in both directions."""
 
+    name = "kornia_disk"
+    file = "depth-save.pth"
     RATIO = 0.95
 
-    def __init__(self, device: str | None, keypoints: int) -> None:
-        super().__init__("depth-save.pth", device)
-        self.settings |= {"keypoints": keypoints, "ratio": self.RATIO}
-        self.keypoints = keypoints
+    def __init__(self, options: MethodOptions) -> None:
+        super().__init__(options)
+        self.keypoints = options.keypoints
+        self.settings |= {"keypoints": self.keypoints, "ratio": self.RATIO}
         self.model = DISK()
         self.model.load_state_dict(self.state["extractor"])
         self.model.eval().to(self.device)

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+import matcher
+from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
 from eval.methods.classical import as_gray
+from matcher.errors import MatcherError
 from matcher.files import sha256_of
-from matcher.options import PredictorOptions
+from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve
+
+NOT_FETCHED = (506, 507)
+"""Errors of weights that could not be fetched."""
 
 
 class QuadMatch:
     """Weights by name or path; images are matched at the size they come in.
 
-    With `padded`, both images are padded with black to the same square and their padding is
-    masked, as in the published evaluation.
+    With `MethodOptions.padded`, both images are padded with black to the same square and their
+    padding is masked, as in the published evaluation.
 
     Raises:
+        MethodUnavailableError: the weights could not be fetched.
         MatcherError: as `load_matcher`.
     """
 
-    def __init__(self, name: str, options: PredictorOptions, *, padded: bool) -> None:
-        self.predictor = load_matcher(name, options)
+    def __init__(self, name: str, options: MethodOptions) -> None:
+        self.name = name
+        try:
+            self.predictor = load_matcher(name, options)
+        except MatcherError as error:
+            if error.code not in NOT_FETCHED:
+                raise
+            raise MethodUnavailableError(name, str(error)) from error
         config = self.predictor.model.config
-        self.padded, self.step = padded, config.canvas
-        chosen = options.threshold
-        self.threshold = config.coarse.threshold if chosen is None else chosen
+        self.padded, self.step = options.padded, config.canvas
+        own = config.coarse.threshold
+        self.threshold = own if options.threshold is None else options.threshold
+        self.device = str(self.predictor.device)
         self.weights_sha256 = sha256_of(resolve(name, offline=options.offline))
+        self.settings: Settings = {
+            "method": "quadmatch",
+            "weights_sha256": self.weights_sha256,
+            "threshold": self.threshold,
+            "padded": self.padded,
+            "source": source_digest(),
+        }
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
         if self.padded:
@@ -55,10 +78,18 @@ class QuadMatch:
         return output.split(1)[0].to("cpu")
 
     def _square(self, image: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
-        gray = torch.from_numpy(as_gray(image)).float() / 255
-        height, width = gray.shape
-        margins = (0, side - width, 0, side - height)
-        mask = F.pad(torch.ones(height, width, dtype=torch.bool), margins)
-        padded = F.pad(gray, margins)
+        """(1, 1, side, side) gray in [0, 1] and the (1, side, side) mask of its image."""
+        gray = torch.from_numpy(as_gray(image)).float()[None, None] / 255
+        mask = torch.ones(1, *gray.shape[-2:], dtype=torch.bool)
         device = self.predictor.device
-        return padded[None, None].to(device), mask[None].to(device)
+        square = side, side
+        return pad_bottom_right(gray, square).to(device), pad_bottom_right(mask, square).to(device)
+
+
+def source_digest() -> str:
+    """Changes with the code of this project's matcher, so that old predictions are not reused."""
+    folder = Path(matcher.__file__ or "").parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -75,9 +75,8 @@ def scored_matches(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     benchmark = evaluation.benchmark
     for pair, prediction in zip(benchmark.pairs, evaluation.predictions, strict=True):
         if len(prediction.matches):
-            sizing = benchmark.sizing
             scores.append(prediction.matches.scores.numpy())
-            right.append(right_matches(pair, prediction, sizing, sizing.published))
+            right.append(right_matches(pair, prediction, benchmark.sizing))
     return np.concatenate(scores), np.concatenate(right)
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from eval.benchmarks.folder import EvalPair
-from eval.benchmarks.sizing import conversion
+from eval.benchmarks.sizing import EXACT
 from eval.metrics import warp
 from eval.predictions import Prediction
 from eval.runner import Evaluation
@@ -74,13 +73,9 @@ def pixel_errors(pair: EvalPair, prediction: Prediction) -> np.ndarray:
         return np.linalg.norm(warp(points0, pair.homography) - points1, axis=1)
     if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
         raise ValueError(f"{pair.name}: no ground truth")
-    Ks = [
-        K if pair.K_size is None else conversion(pair.K_size, size, False) @ K
+    K0, K1 = (
+        K if pair.K_size is None else EXACT.conversion(pair.K_size, size) @ K
         for K, size in ((pair.K0, prediction.size0), (pair.K1, prediction.size1))
-    ]
-    K0, K1, T = (torch.from_numpy(m).double() for m in (*Ks, pair.T_0to1))
-    F = fundamental_from_pose(K0, K1, T)
-    errors = epipolar_error(
-        torch.from_numpy(points0).double(), torch.from_numpy(points1).double(), F
     )
-    return errors.numpy()
+    F = fundamental_from_pose(K0, K1, pair.T_0to1)
+    return epipolar_error(points0.astype(np.float64), points1.astype(np.float64), F)

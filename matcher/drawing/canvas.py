@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from matcher.images.preprocess import resize
+
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 BACKGROUND = (250, 250, 248)
 INK = (35, 35, 40)
@@ -54,11 +56,9 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    if (height, width) == image.shape[:2]:
-        return image.copy()
-    shrinks = width < image.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(image, (width, height), interpolation=how)
+    """A copy of `image` to draw on, `width` x `height` pixels."""
+    copy = resize(image, (width, height), enlarging=cv2.INTER_CUBIC)
+    return image.copy() if copy is image else copy
 
 
 def shrunk(image: np.ndarray, scale: float) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import poselib
 from pydantic import Field
 
+from matcher.geometry.epipolar import essential_from_pose
 from matcher.validation.checked import Positive, checked, invalid
 
 MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
@@ -34,11 +35,11 @@ class Estimator:
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of the sampling; OpenCV's ``ransac`` always draws the same samples."""
     published_focal: bool = False
-    """Turn pixels into normalised units as the published LoFTR evaluation does, by the mean of
+    """Turn pixels into normalized units as the published LoFTR evaluation does, by the mean of
     fx0, fy1, fx0, fy1; otherwise by the mean of fx0, fy0, fx1, fy1."""
 
     def focal(self, K0: np.ndarray, K1: np.ndarray) -> float:
-        """Pixels per normalised unit."""
+        """Pixels per normalized unit."""
         first, second = (0, 0, 1, 1), (0, 1, 0, 1)
         if self.published_focal:
             first, second = (0, 1, 0, 1), (0, 1, 0, 1)
@@ -59,9 +60,8 @@ class PoseEstimate:
 
     @property
     def essential(self) -> np.ndarray:
-        """(3, 3) E with x1^T E x0 = 0 in normalised coordinates."""
-        x, y, z = self.translation
-        return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ self.rotation
+        """(3, 3) E with x1^T E x0 = 0 in normalized coordinates."""
+        return essential_from_pose(self.rotation, self.translation)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _pose_poselib(
 def _pose_opencv(
     points0: np.ndarray, points1: np.ndarray, K0: np.ndarray, K1: np.ndarray, estimator: Estimator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """findEssentialMat on normalised points, then the candidate most points stand in front of."""
+    """findEssentialMat on normalized points, then the candidate most points stand in front of."""
     rays0, rays1 = (
         (points - K[[0, 1], [2, 2]]) / K[[0, 1], [0, 1]]
         for points, K in ((points0, K0), (points1, K1))

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -164,14 +164,11 @@ def prepare(
     height, width = image.gray.shape
     ratio = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
-    gray = image.gray
-    if ratio < 1:
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    gray = resize(image.gray, size)
     scale = resize_scale((width, height), size)
     rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
     network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
-    beyond = (0, columns - size[0], 0, rows - size[1])
-    canvas = F.pad(network_image, beyond, mode="replicate")[0]
+    canvas = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
     stride = config.backbone.resolution[0]
     cells = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)
@@ -181,6 +178,33 @@ def prepare(
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     cells[: len(y), : len(x)] = torch.from_numpy(inside)
     return NetworkInput(image, canvas, cells, torch.tensor(scale))
+
+
+def resize(
+    image: np.ndarray, size: tuple[int, int], *, enlarging: int = cv2.INTER_LINEAR
+) -> np.ndarray:
+    """An image at `size` (width, height): averaged to fewer pixels, interpolated to more.
+
+    Args:
+        image: (H, W) or (H, W, C); returned itself where it has the size.
+        size: (width, height)
+        enlarging: OpenCV's interpolation for more pixels.
+    """
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    shrinks = size[0] * size[1] < width * height
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else enlarging)
+
+
+def pad_bottom_right(
+    images: Tensor, size: tuple[int, int], *, mode: Literal["constant", "replicate"] = "constant"
+) -> Tensor:
+    """(..., H, W) images on canvases of `size` (H, W), at their top left.
+
+    Beyond them lie zeros, or with ``replicate`` (four dimensions) their last columns and rows.
+    """
+    return F.pad(images, (0, size[1] - images.shape[-1], 0, size[0] - images.shape[-2]), mode=mode)
 
 
 def _nearest(pixels: np.ndarray, scale: float, side: int) -> np.ndarray:
@@ -215,6 +239,4 @@ def stack_padded(maps: Sequence[Tensor]) -> Tensor:
     if len(maps) == 1:
         return maps[0]
     height, width = (max(each.shape[side] for each in maps) for side in (-2, -1))
-    return torch.cat(
-        [F.pad(each, (0, width - each.shape[-1], 0, height - each.shape[-2])) for each in maps]
-    )
+    return torch.cat([pad_bottom_right(each, (height, width)) for each in maps])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matcher.images.preprocess import pad_bottom_right
 from matcher.network.model import FeatureMatcher
 from matcher.validation.checked import invalid
 
@@ -43,12 +43,12 @@ class KorniaMatcher(nn.Module):
         if image0.shape[0] != image1.shape[0]:
             expected = f"a batch of {image0.shape[0]}, that of image0"
             raise invalid("image1", tuple(data["image1"].shape), expected)
-        found = self.model(image0, image1, mask0, mask1)
+        output = self.model(image0, image1, mask0, mask1)
         return {
-            "keypoints0": found.keypoints0,
-            "keypoints1": found.keypoints1,
-            "confidence": found.score,
-            "batch_indexes": found.batch,
+            "keypoints0": output.keypoints0,
+            "keypoints1": output.keypoints1,
+            "confidence": output.score,
+            "batch_indexes": output.batch,
         }
 
     def _on_canvas(self, data: Mapping[str, Tensor], number: str) -> tuple[Tensor, Tensor | None]:
@@ -61,9 +61,10 @@ class KorniaMatcher(nn.Module):
         if mask is not None and tuple(mask.shape) != expected:
             raise invalid(f"mask{number}", tuple(mask.shape), f"{expected}, that of the image")
         canvas = self.model.config.canvas
-        pad = (0, -image.shape[3] % canvas, 0, -image.shape[2] % canvas)
-        if mask is None and pad == (0, 0, 0, 0):
+        height, width = (-(-side // canvas) * canvas for side in image.shape[2:])
+        if mask is None and (height, width) == image.shape[2:]:
             return image, None
         if mask is None:
             mask = torch.ones(expected, dtype=torch.bool, device=image.device)
-        return F.pad(image, pad, mode="replicate"), F.pad(mask.bool(), pad)
+        padded = pad_bottom_right(image, (height, width), mode="replicate")
+        return padded, pad_bottom_right(mask.bool(), (height, width))

@@ -102,10 +102,13 @@ def test_a_rendered_scene_is_reconstructed(tmp_path: Path) -> None:
 def test_fountain_is_reconstructed_from_our_matches(tmp_path: Path) -> None:
     if not STRECHA.is_dir():
         pytest.skip("the photographs of fountain-P11 are not on this machine")
-    script = str(ROOT / "benchmarks" / "reconstruction.py")
     words = [str(STRECHA), str(tmp_path / "run"), "scenes=fountain-P11", "merge=1"]
     done = subprocess.run(
-        [sys.executable, script, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.reconstruction", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     row = re.search(r"\| 11 of 11 \|.* ([\d.]+) px \| ([\d.]+) cm \| [\d.]+ cm", done.stdout)

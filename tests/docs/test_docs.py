@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import make_configuration
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("assets/*.md")])
 MARKED = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
@@ -55,9 +57,8 @@ def test_links_lead_to_files_and_titles(page: Path) -> None:
 
 
 def test_the_configuration_reference_is_up_to_date() -> None:
-    generator = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert written == generator["document"](), "run: python docs/make_configuration.py"
+    assert written == make_configuration.document(), "run: python -m docs.make_configuration"
 
 
 def test_what_the_docs_say_was_measured_with_the_bundled_weights() -> None:
@@ -67,7 +68,7 @@ def test_what_the_docs_say_was_measured_with_the_bundled_weights() -> None:
         for page in PAGES
         for digest in re.findall(r"measured with the weights (\w+)", page.read_text("utf-8"))
     }
-    assert said == {sha256(weights).hexdigest()[:8]}, "run: python docs/make_figures.py"
+    assert said == {sha256(weights).hexdigest()[:8]}, "run: python -m docs.make_figures"
 
 
 def test_figures_of_the_docs_are_small() -> None:

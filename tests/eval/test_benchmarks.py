@@ -14,8 +14,8 @@ from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.published import calibrated_pairs
 from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
+from eval.depth_truth import measure_against_depth
 from eval.predictions import Prediction
-from eval.scene_truth import match_scene
 from matcher.errors import UsageError
 from matcher.structures import Matches
 from tests.helpers.eval_folders import exact_matches, pairs_folder, relative_pose
@@ -228,7 +228,9 @@ def test_rendered_pairs_are_of_the_kind_and_overlap_asked_for(tmp_path):
         )
         pairs = load_benchmark(asked, cache=tmp_path).pairs
         assert all(pair.image0.stem.startswith("room_") for pair in pairs)
-        shares.append(np.mean([match_scene(p, nothing, Sizing())["overlap"] for p in pairs]))
+        shares.append(
+            np.mean([measure_against_depth(p, nothing, Sizing())["overlap"] for p in pairs])
+        )
     assert shares[0] < shares[1] - 0.3
 
 
@@ -247,7 +249,7 @@ def test_exact_matches_of_a_synthetic_pair_are_found_right(tmp_path):
     for offset, precision in ((0.0, 1.0), (2.0, 0.0)):
         moved = points1 + torch.tensor([offset, 0.0])
         prediction = Prediction(Matches(points0, moved, scores), (160, 120), (160, 120), 0, 0, 0)
-        found = match_scene(pair, prediction, Sizing())
+        found = measure_against_depth(pair, prediction, Sizing())
         assert found["epe"] == pytest.approx(offset, abs=0.02)
         assert found["precision_1px"] == pytest.approx(precision, abs=0.02)
         # The reference leaves out cells on steep surfaces, which count as visible.

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,24 +168,19 @@ def test_other_configurations_are_kept_apart(folder, tmp_path):
     assert {s["ratio"] for s in settings} == {0.7, 0.85}
 
 
-def test_predictions_of_other_threads_and_devices_are_kept_apart(folder, tmp_path):
+def test_predictions_of_other_threads_and_devices_are_kept_apart(folder, tmp_path, monkeypatch):
     for threads in (1, 2):
         assert run(folder, tmp_path, "method=orb", f"threads={threads}") == 0
         (timing,) = json.loads((tmp_path / "timing.json").read_text())
         assert (timing["threads"], timing["device"]) == (threads, "cpu")
     assert len(list((tmp_path / "predictions").iterdir())) == 2
     benchmark = Benchmark("pairs", "pairs", read_pairs_with_gt(folder), Sizing())
-    jobs = [
-        prepare(
-            tmp_path / "jobs",
-            benchmark,
-            replace(build_method("orb", MethodOptions()), device=device),
-            MethodOptions(),
-            threads=1,
-            overwrite=False,
-        )
-        for device in ("cpu", "cuda", "cpu")
-    ]
+    jobs, method = [], build_method("orb", MethodOptions())
+    for device in ("cpu", "cuda", "cpu"):
+        monkeypatch.setattr(method, "device", device)
+        options = MethodOptions()
+        to = tmp_path / "jobs"
+        jobs.append(prepare(to, benchmark, method, options, threads=1, overwrite=False))
     assert jobs[0].folder == jobs[2].folder != jobs[1].folder
     assert json.loads((jobs[1].folder / "config.json").read_text())["device"] == "cuda"
 
@@ -250,15 +244,15 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
     image = np.random.default_rng(0).integers(0, 255, (64, 70, 3), dtype=np.uint8)
     for name in ("kornia_loftr_outdoor", "kornia_disk"):
         method = build_method(name, MethodOptions(keypoints=64))
-        found = method.match(image, image)
-        assert isinstance(found, Matches)
+        matches = method(image, image)
+        assert isinstance(matches, Matches)
         assert method.weights_sha256 == method.settings["weights_sha256"]
         assert method.device == str(find_device(None))
         with pytest.raises(UsageError, match="E201 device: got 'nowhere'"):
             build_method(name, MethodOptions(device="nowhere"))
         if name == "kornia_disk":
-            torch.testing.assert_close(found.keypoints0, found.keypoints1)
-            assert len(found) > 10
+            torch.testing.assert_close(matches.keypoints0, matches.keypoints1)
+            assert len(matches) > 10
 
 
 def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):

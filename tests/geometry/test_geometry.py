@@ -8,7 +8,6 @@ import torch
 from PIL import Image, ImageOps
 
 from matcher.geometry.cameras import invert_rigid, rescale_intrinsics, warp_points
-from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.geometry.pixels import (
     EXIF_STEPS,
     from_colmap,
@@ -20,18 +19,7 @@ from matcher.geometry.pixels import (
     turn_upright,
     upright_to_stored,
 )
-
-
-def a_pose(angle: float = 0.3, translation: tuple[float, ...] = (0.4, -0.1, 0.2)) -> torch.Tensor:
-    T = torch.eye(4, dtype=torch.float64)
-    c, s = np.cos(angle), np.sin(angle)
-    T[:3, :3] = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    T[:3, 3] = torch.tensor(translation)
-    return T
-
-
-def an_intrinsics() -> torch.Tensor:
-    return torch.tensor([[500.0, 2.0, 319.5], [0, 510, 239.5], [0, 0, 1]], dtype=torch.float64)
+from tests.helpers.cameras import a_pose, an_intrinsics
 
 
 def test_halving_keeps_corners_and_moves_centres() -> None:
@@ -113,21 +101,3 @@ def test_points_behind_the_camera_say_so_and_stay_finite() -> None:
     points, depth = warp_points(torch.zeros(1, 2).double(), torch.tensor([2.0]).double(), K, K, T)
     assert depth.item() == -2
     assert torch.isfinite(points).all()
-
-
-def test_true_matches_have_no_epipolar_error_and_a_vertical_shift_shows() -> None:
-    K, T = an_intrinsics(), a_pose()
-    points0 = torch.rand(30, 2, dtype=torch.float64) * 400
-    points1, _ = warp_points(points0, torch.rand(30, dtype=torch.float64) + 3, K, K, T)
-    F = fundamental_from_pose(K, K, T)
-    assert epipolar_error(points0, points1, F).max() < 1e-6
-    sideways = a_pose(0.0, (1.0, 0, 0))
-    F = fundamental_from_pose(K, K, sideways)
-    shifted = points0 + torch.tensor([7.0, 3.0])
-    expected = torch.full((30,), 3.0).double()
-    assert torch.allclose(epipolar_error(points0, shifted, F), expected, atol=1e-6)
-
-
-def test_no_geometry_is_infinitely_wrong() -> None:
-    points = torch.zeros(2, 2)
-    assert torch.isinf(epipolar_error(points, points, torch.zeros(3, 3))).all()

@@ -6,18 +6,19 @@ import numpy as np
 import torch
 
 from eval.benchmarks.folder import EvalPair
-from eval.benchmarks.sizing import Sizing, convert
+from eval.benchmarks.sizing import EXACT, Sizing
 from eval.predictions import Prediction
 from matcher.geometry.cameras import warp_points
 
 PIXELS = (1, 3, 5)
+"""Distances up to which matches are counted as right."""
 CELL = 8
 """Recall asks for a right match in every visible cell of this many pixels of the matched image."""
 DEPTH_TOLERANCE = 0.02
 """Relative; beyond it something else stands in front."""
 
 
-def match_scene(
+def measure_against_depth(
     pair: EvalPair, prediction: Prediction, sizing: Sizing
 ) -> dict[str, str | int | float | None]:
     """``epe`` (median end-point error of matches on visible points), ``precision_Npx`` (share of
@@ -30,17 +31,17 @@ def match_scene(
     stored0, stored1 = ((d.shape[1], d.shape[0]) for d in (depth0, depth1))
     size0 = sizing.target(stored0)
     scale1 = np.array(sizing.target(stored1)) / np.array(stored1)
-    found0, found1 = (
+    points0, points1 = (
         k.numpy() for k in (prediction.matches.keypoints0, prediction.matches.keypoints1)
     )
-    true1, visible = _project(found0, depth0, depth1, pair)
-    distance = np.linalg.norm((found1 - true1) * scale1, axis=1)
+    true1, visible = _project(points0, depth0, depth1, pair)
+    distance = np.linalg.norm((points1 - true1) * scale1, axis=1)
     distance[~visible] = np.inf
 
     columns, rows = (side // CELL for side in size0)
-    centres = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * CELL
-    _, seen = _project(convert(centres, size0, stored0, False), depth0, depth1, pair)
-    cell = np.rint(convert(found0, stored0, size0, False) / CELL).astype(np.int64)
+    centers = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * CELL
+    _, seen = _project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
+    cell = np.rint(EXACT.convert(points0, stored0, size0) / CELL).astype(np.int64)
     cell = cell.clip(0, [columns - 1, rows - 1]) @ np.array([1, columns])
     out: dict[str, str | int | float | None] = {
         "overlap": float(seen.mean()),
@@ -48,7 +49,7 @@ def match_scene(
     }
     for limit in PIXELS:
         right = distance < limit
-        hit = np.zeros(len(centres), dtype=bool)
+        hit = np.zeros(len(centers), dtype=bool)
         hit[cell[right]] = True
         out[f"precision_{limit}px"] = float(right.mean()) if len(right) else 0.0
         out[f"recall_{limit}px"] = float(hit[seen].mean()) if seen.any() else 0.0
@@ -64,12 +65,12 @@ def _project(
         torch.from_numpy(np.asarray(v, np.float64))
         for v in (points, depth, pair.K0, pair.K1, pair.T_0to1)
     )
-    there, z = (v.numpy() for v in warp_points(*tensors))
+    projected, z = (v.numpy() for v in warp_points(*tensors))
     height, width = depth1.shape
-    inside = (there >= -0.5).all(1) & (there < [width - 0.5, height - 0.5]).all(1)
+    inside = (projected >= -0.5).all(1) & (projected < [width - 0.5, height - 0.5]).all(1)
     visible = (depth > 0) & (z > 0) & inside
-    surface = sample(depth1, np.where(visible[:, None], there, 0.0))
-    return there, visible & (np.abs(surface - z) < DEPTH_TOLERANCE * z)
+    surface = sample(depth1, np.where(visible[:, None], projected, 0.0))
+    return projected, visible & (np.abs(surface - z) < DEPTH_TOLERANCE * z)
 
 
 def sample(depth: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""What every evaluated method is and may be told."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from matcher.errors import UsageError
+from matcher.options import PredictorOptions
+from matcher.structures import Matches
+from matcher.validation.checked import Positive, checked
+
+Settings = dict[str, str | int | float | bool | None]
+
+
+@checked()
+class MethodOptions(PredictorOptions):
+    """What every method may be told: options of this project's matcher, and those of others."""
+
+    offline: bool = True
+    max_side: Positive | None = None
+    keypoints: Positive = 4096
+    """Most keypoints an image of the methods with detectors."""
+    ratio: float = 0.85
+    """Largest ratio of the distances to the nearest and the second nearest descriptor."""
+    padded: bool = False
+    """Pad images to squares, as the published evaluation of MegaDepth does."""
+
+
+class Method(Protocol):
+    """A matcher and everything that decides what it answers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> Settings:
+        """All that its answers depend on; another value means other predictions."""
+        ...
+
+    @property
+    def weights_sha256(self) -> str | None: ...
+
+    @property
+    def device(self) -> str:
+        """What it computes on."""
+        ...
+
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        """Match (H, W, 3) uint8 RGB images, in their pixels, center of the first (0, 0)."""
+        ...
+
+
+class MethodUnavailableError(UsageError):
+    """A method that is known but cannot run here, such as for want of its weights (E210)."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(210, name, f"unavailable: {why}")
+        self.why = why
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return type(self), (self.subject, self.why)
