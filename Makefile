@@ -32,7 +32,7 @@ test-web: $(WEB)/dev.stamp
 	$(WEB)/bin/python -m pytest -m 'slow or not slow' tests/web/test_web.py tests/web/test_web_browser.py
 
 bench: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks --report docs/performance.md
+	$(BIN)/python -m benchmarks --report docs/records/performance.md
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

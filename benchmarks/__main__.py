@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--threads", type=int, default=torch.get_num_threads())
     results = ROOT / "outputs" / "benchmarks.json"
     out.add_argument("--output", type=Path, default=results, help="new rows replace old ones")
-    out.add_argument("--report", type=Path, help="such as docs/performance.md")
+    out.add_argument("--report", type=Path, help="such as docs/records/performance.md")
     return out
 
 

@@ -23,7 +23,7 @@ INTRODUCTION = """\
 
 Measured with {conditions}.
 
-Written by `python -m benchmarks --report docs/performance.md`; do not edit. Each method runs in a
+Written by `python -m benchmarks --report docs/records/performance.md`; do not edit. Each method runs in a
 process of its own, and the processes take turns call by call. A time is the median of the repeats,
 with the least and the most in brackets. Memory is the largest resident size of the process, with
 Python and PyTorch in it; on a GPU that of the tensors. What is wanted of a ratio is the goal of the
