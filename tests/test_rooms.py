@@ -66,7 +66,8 @@ def arrows() -> dict[str, set[str]]:
 
 FLOORS = (
     ("matcher.errors", "matcher.structures"),
-    ("matcher.config", "matcher.files"),
+    ("matcher.validation", "matcher.files"),
+    ("matcher.config",),
     ("matcher.runtime", "matcher.geometry", "conf"),
     ("matcher.images", "matcher.results", "matcher.attention"),
     ("matcher.network", "matcher.options"),

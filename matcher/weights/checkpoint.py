@@ -129,6 +129,8 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     Raises:
         UsageError: an unknown option or a value that cannot work.
     """
+    if not values:
+        return config
     tree = config_to_dict(config)
     for name, value in values.items():
         group, _, option = name.partition(".")

@@ -285,12 +285,12 @@ def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):
         (["ransac_threshold=-1"], "threshold"),
         (["seed=-1"], "E201 seed"),
         (["+benchmark.foo=1"], "E202 benchmark.foo"),
-        (["+benchmark.overlap=5"], "E201 benchmark.overlap"),
+        (["benchmark.overlap=5"], "E201 benchmark.overlap"),
         (["benchmark.max_side=0"], "E201 benchmark.max_side"),
         (["benchmark=synthetic", "benchmark.size=[5]"], "E201 benchmark.size"),
         (["benchmark=synthetic", "benchmark.size=5"], "E201 benchmark.size"),
         (["benchmark=synthetic", "benchmark.size=[a,5]"], "E201 benchmark.size"),
-        (["benchmark=synthetic", "+benchmark.max_side=64"], "one of size, max_side and min_side"),
+        (["benchmark=synthetic", "benchmark.max_side=64"], "one of size, max_side and min_side"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(folder, tmp_path, capsys, words, named):
