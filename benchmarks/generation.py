@@ -23,7 +23,7 @@ from matcher.config import config_from_dict
 from matcher.errors import MatcherError
 from matcher.runtime import keep_everything
 from matcher.training.config import RunConfig
-from matcher.training.loss.objective import objective
+from matcher.training.loss.total import training_loss
 from matcher.training.module import MatcherModule
 from train import precision
 
@@ -54,7 +54,7 @@ def measure(options: dict[str, str]) -> list[list[float]]:
         pair = render(batch)
         times.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = objective(module.model, pair, run.loss).terms.total
+            loss = training_loss(module.model, pair, run.loss).terms.total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -21,7 +21,7 @@ from matcher.images.preprocess import (
     PreparedPair,
     pad_feature_maps,
 )
-from matcher.network.fuse import fold
+from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.runtime import find_device
 from matcher.structures import FeatureMaps, Matches
@@ -286,7 +286,7 @@ def load_matcher(
     levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
     path = resolve(os.fspath(name_or_path), offline=offline)
     model = load_safetensors(path, overrides=levels)
-    fold(model)
+    fuse(model)
     return Predictor(
         model,
         device=device,
