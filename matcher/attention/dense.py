@@ -59,8 +59,8 @@ class DenseAttention(nn.Module):
         """The attention of a ``self`` or ``cross`` layer."""
         return cls(config.heads)
 
+    @staticmethod
     def attend(
-        self,
         query: Tensor,
         key: Tensor,
         value: Tensor,

@@ -14,7 +14,7 @@ class LePE(nn.ModuleList):
 
     Args:
         channels: C of the map.
-        levels: of the pyramid; without any it does nothing.
+        levels: of the pyramid that are encoded, the finest ones.
     """
 
     def __init__(self, channels: int, levels: int) -> None:

@@ -76,7 +76,7 @@ class QuadTreeAttention(nn.Module):
         self.variant: Variant = variant
         levels = len(self.topks)
         self.level_weights = nn.Parameter(torch.zeros(levels)) if variant == "B" else None
-        self.lepe = LePE(channels, levels if lepe else 0)
+        self.lepe = LePE(channels, levels) if lepe else None
 
     @classmethod
     def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> QuadTreeAttention:
@@ -113,11 +113,11 @@ class QuadTreeAttention(nn.Module):
             ValueError: sizes that do not divide, or LePE between grids of different sizes.
         """
         h, w = query.shape[-2:]
-        if self.lepe and key.shape[-2:] != (h, w):
+        if self.lepe is not None and key.shape[-2:] != (h, w):
             raise ValueError(f"LePE needs equal grids, got {(h, w)} and {tuple(key.shape[-2:])}")
         pyramids, topks, padded = self._prepare(query, key, value, query_mask, key_mask)
         messages = dispatch.descend(pyramids, topks, self.variant)
-        if self.lepe:
+        if self.lepe is not None:
             messages = self.lepe(messages, pyramids, padded)
         weights = None
         if self.level_weights is not None:

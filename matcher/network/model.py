@@ -57,9 +57,9 @@ class FeatureMatcher(nn.Module):
             raise ValueError(f"image of {h}x{w} is not divisible by {self.config.canvas}")
         return self.backbone(image)
 
-    def add_position(self, coarse: Tensor) -> Tensor:
+    def add_position(self, coarse0: Tensor, coarse1: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 2: (B, C, h, w) coarse features with the code of their row and column."""
-        return self.position(coarse)
+        return self.position(coarse0), self.position(coarse1)
 
     def transform(
         self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None, mask1: Tensor | None
@@ -134,7 +134,7 @@ class FeatureMatcher(nn.Module):
             mask0: (B, h0, w0) bool of valid coarse cells, None means everywhere; `mask1` likewise.
             threshold: replaces the configured one.
         """
-        coarse0, coarse1 = self.add_position(features0.coarse), self.add_position(features1.coarse)
+        coarse0, coarse1 = self.add_position(features0.coarse, features1.coarse)
         coarse0, coarse1 = self.transform(coarse0, coarse1, mask0, mask1)
         matches = self.match_coarse(coarse0, coarse1, mask0, mask1, threshold)
         offset, deviation = self.refine(features0.fine, features1.fine, coarse0, coarse1, matches)
@@ -172,7 +172,7 @@ class FeatureMatcher(nn.Module):
         """
         features0, features1 = self._extract_both(image0, image1)
         cells0, cells1 = self.cell_mask(mask0), self.cell_mask(mask1)
-        coarse0, coarse1 = self.add_position(features0.coarse), self.add_position(features1.coarse)
+        coarse0, coarse1 = self.add_position(features0.coarse, features1.coarse)
         coarse0, coarse1 = self.transform(coarse0, coarse1, cells0, cells1)
         chosen = _draw(matches.batch, limit)
         log_heatmap = self.fine.correlate(

@@ -228,7 +228,7 @@ def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor
     attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name[0], lepe=lepe)
     if attention.level_weights is not None:
         attention.level_weights.data = golden[f"{name}.weight"]
-    for level, conv in enumerate(attention.lepe):
+    for level, conv in enumerate(attention.lepe or ()):
         conv.weight.data = golden[f"{name}.get_vs.{level}.weight"]
         conv.bias.data = golden[f"{name}.get_vs.{level}.bias"]
     maps = [golden[key].to(DEVICE) for key in ("query", "key", "value")]

@@ -13,7 +13,7 @@ from matcher.config import CoarseConfig
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import expectation
 from matcher.training.loss.dual_softmax import true_log_confidence
-from matcher.training.loss.levels import block_loss, call_loss, swap, true_blocks
+from matcher.training.loss.levels import block_loss, call_loss, level_loss, true_blocks
 from matcher.training.loss.terms import (
     fine_loss,
     focal_loss,
@@ -100,7 +100,6 @@ def test_true_blocks_hold_a_true_match():
     targets = cells((0, 0, 15), (0, 1, 10), size=(4, 4))
     assert true_blocks(targets, 1, below=1, levels=2).nonzero().tolist() == [[0, 0, 3]]
     assert true_blocks(targets, 1, 0, 2).nonzero().tolist() == [[0, 0, 15], [0, 1, 12]]
-    assert swap(cells((0, 1, 2))).index0.item() == 2
 
 
 ONE_HOT, UNIFORM = torch.eye(4)[None, None] * 8, torch.zeros(1, 1, 4, 4)
@@ -162,11 +161,26 @@ def test_the_loss_of_a_call_averages_the_levels_above_the_finest():
     attention, zeros = QuadTreeAttention(2, 1, (1, 2, 5)), torch.zeros(1, 2, 4, 4)
     call = AttentionCall(1, "0to1", attention, zeros, zeros, zeros, None, None)
     targets = cells((0, 0, 0), size=(4, 4))
-    assert call_loss(call, targets).item() == pytest.approx((math.log(5 / 2) + 0) / 2)
+    true = [true_blocks(targets, 1, below, levels=3) for below in (2, 1)]
+    assert call_loss(call, true).item() == pytest.approx((math.log(5 / 2) + 0) / 2)
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     mask[:, 2:] = False
-    masked = call_loss(call._replace(key_mask=mask), targets)
+    masked = call_loss(call._replace(key_mask=mask), true)
     assert masked.item() == pytest.approx((math.log(3 / 2) + 0) / 2)
+
+
+def test_a_match_is_asked_of_both_images_in_its_own_direction():
+    """Block 0 of image 0 looks like its true block 3 of image 1, and the other way round."""
+    query, key = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
+    query[0, :, :2, :2] = key[0, :, 2:, 2:] = 4
+    attention, targets = QuadTreeAttention(4, 1, (1, 1)), cells((0, 0, 15), size=(4, 4))
+    forward = AttentionCall(1, "0to1", attention, query, key, key, None, None)
+    backward = AttentionCall(1, "1to0", attention, key, query, query, None, None)
+    device = torch.device("cpu")
+    assert level_loss([forward, backward], targets, device) < 1e-3
+    swapped = [forward._replace(direction="1to0"), backward._replace(direction="0to1")]
+    assert level_loss(swapped, targets, device) > 1
+    assert level_loss([], targets, device) == 0
 
 
 def test_found_matches_are_those_whose_best_partner_is_true():

@@ -46,30 +46,28 @@ def level_loss(
         targets: true matches from image 0 to image 1.
         device: of the result.
     """
-    directions = {"0to1": targets, "1to0": swap(targets)}
     total = torch.zeros((), device=device)
+    if not calls:
+        return total
+    batch_size, levels = len(calls[0].query), len(_attention(calls[0]).topks)
+    true = [
+        true_blocks(targets, batch_size, levels - 1 - level, levels) for level in range(levels - 1)
+    ]
+    swapped = [blocks.transpose(1, 2) for blocks in true]
     for call in calls:
-        total = total + call_loss(call, directions[call.direction])
-    return total / max(len(calls), 1)
+        total = total + call_loss(call, true if call.direction == "0to1" else swapped)
+    return total / len(calls)
 
 
-def swap(targets: CoarseTargets) -> CoarseTargets:
-    """The same matches seen from image 1."""
-    return CoarseTargets(
-        targets.batch, targets.index1, targets.index0, targets.size1, targets.size0
-    )
-
-
-def call_loss(call: AttentionCall, targets: CoarseTargets) -> Tensor:
+def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
     """`block_loss` of a call, a mean over its levels above the finest.
 
     Args:
         call: of a `QuadTreeAttention`.
-        targets: true matches from the map of the queries to that of the keys.
+        true: (B, L', S') bool of each of these levels: blocks of the queries and of the keys that
+            share a true match.
     """
-    if not isinstance(call.attention, QuadTreeAttention):
-        raise TypeError(f"layer {call.layer} has no levels")
-    topks, heads = call.attention.topks, call.attention.heads
+    topks, heads = _attention(call).topks, _attention(call).heads
     levels = len(topks)
     masks = mask_pyramid(call.key_mask, levels)
     queries = token_pyramid(
@@ -77,9 +75,8 @@ def call_loss(call: AttentionCall, targets: CoarseTargets) -> Tensor:
     )
     keys = token_pyramid(to_quad(call.key, levels, heads), masks)
     total = call.query.new_zeros((), dtype=torch.float32)
-    for level in range(levels - 1):
-        true = true_blocks(targets, call.query.shape[0], levels - 1 - level, levels)
-        total = total + block_loss(queries[level], keys[level], true, topks[level], masks[level])
+    for level, blocks in enumerate(true):
+        total = total + block_loss(queries[level], keys[level], blocks, topks[level], masks[level])
     return total / max(levels - 1, 1)
 
 
@@ -132,3 +129,9 @@ def true_blocks(targets: CoarseTargets, batch_size: int, below: int, levels: int
     block1 = quad_index(targets.index1, targets.size1, below, levels)
     out[targets.batch, block0, block1] = True
     return out
+
+
+def _attention(call: AttentionCall) -> QuadTreeAttention:
+    if not isinstance(call.attention, QuadTreeAttention):
+        raise TypeError(f"layer {call.layer} has no levels")
+    return call.attention
