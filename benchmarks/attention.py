@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.attention.dense import DenseAttention
+from matcher.attention.dense import FullAttention, LinearAttention
 from matcher.attention.quadtree import QuadTreeAttention
 
 CHANNELS, HEADS = 256, 8
@@ -155,8 +155,8 @@ def calls(size: Size, dtype: torch.dtype, training: bool) -> dict[str, Callable[
     weights = torch.zeros(len(TOPKS))
     methods: dict[str, Attend] = {
         "published": lambda q, k, v: published(q, k, v, weights),
-        "full": DenseAttention(HEADS, "full"),
-        "linear": DenseAttention(HEADS, "linear"),
+        "full": FullAttention(HEADS),
+        "linear": LinearAttention(HEADS),
         "ours": QuadTreeAttention(CHANNELS, HEADS, TOPKS),
         "ours, levels by size": QuadTreeAttention(CHANNELS, HEADS, by_size),
     }

@@ -21,7 +21,7 @@ from data.synthetic.scene import SceneBatch
 from matcher.errors import program
 from matcher.runtime import keep_freed_memory
 from matcher.training.config import RunConfig
-from matcher.training.loss.objective import objective
+from matcher.training.loss.total import training_loss
 from matcher.training.module import MatcherModule
 from matcher.training.trainer import precision
 from matcher.validation.checked import config_from_dict
@@ -53,7 +53,7 @@ def measure(options: dict[str, str]) -> list[list[float]]:
         pair = render(batch)
         times.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = objective(module.model, pair, run.loss).terms.total
+            loss = training_loss(module.model, pair, run.loss).terms.total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.network.fuse import fold
+from matcher.network.fuse import fuse
 from matcher.network.model import build_matcher
 from matcher.predictor import Predictor, load_matcher
 
@@ -51,7 +51,7 @@ def compact(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
 def published(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     """The QuadTree ``outdoor`` architecture."""
     model = build_matcher(MatcherConfig()).eval()
-    fold(model)
+    fuse(model)
     return ours(Predictor(model, max_side=None, dtype=dtype, device=device), size)
 
 

@@ -21,7 +21,7 @@ from matcher.images.preprocess import (
     PreparedPair,
     pad_feature_maps,
 )
-from matcher.network.fuse import fold
+from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.options import PredictorOptions
 from matcher.runtime import find_device, in_halves
@@ -295,7 +295,7 @@ def load_matcher(
     levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
     path = resolve(os.fspath(name_or_path), offline=options.offline)
     model = load_safetensors(path, overrides=levels)
-    fold(model)
+    fuse(model)
     return Predictor(model, options, dtype=dtype)
 
 

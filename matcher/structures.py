@@ -124,6 +124,9 @@ class MatcherOutput(NamedTuple):
     deviation: Tensor
     """(M,) standard deviation of the refinement, in half windows"""
     coarse: CoarseMatches
+    coarse0: Tensor
+    """(B, C, h0, w0) coarse map after the transformer; coarse1 (B, C, h1, w1) likewise"""
+    coarse1: Tensor
 
     def split(self, batch_size: int) -> list[Matches]:
         """One `Matches` for each of the `batch_size` pairs, best first."""
@@ -133,6 +136,28 @@ class MatcherOutput(NamedTuple):
             pair = Matches(self.keypoints0[of_pair], self.keypoints1[of_pair], self.score[of_pair])
             out.append(pair.top(len(pair)))
         return out
+
+
+class TrainingOutput(NamedTuple):
+    """What the network returns for a batch whose true matches are known."""
+
+    features0: FeatureMaps
+    """Of image 0, from the backbone; `features1` of image 1"""
+    features1: FeatureMaps
+    coarse0: Tensor
+    """(B, C, h0, w0) coarse map after the transformer; `coarse1` (B, C, h1, w1) likewise"""
+    coarse1: Tensor
+    mask0: Tensor | None
+    """(B, h0, w0) bool of valid cells, None means everywhere; `mask1` likewise"""
+    mask1: Tensor | None
+    refined: Tensor
+    """(R,) indices of the true matches that were refined"""
+    log_heatmap: Tensor
+    """(R, W, W) log-probability in fp32 of where in its window each of them lies, rows are y"""
+    offset: Tensor
+    """(R, 2) expected (x, y), in half windows"""
+    deviation: Tensor
+    """(R,) its standard deviation, in half windows"""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from data.order import Key
 from data.real.colmap_model import ColmapImage, ColmapModel, read_model
 from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
-from matcher.config import invalid
 from matcher.errors import UsageError
 from matcher.geometry.pixels import original_to_network
 from matcher.structures import ImagePair
+from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 

@@ -67,14 +67,7 @@ class QuadMatch:
         (tensor0, mask0), (tensor1, mask1) = (
             self._square(image, side) for image in (image0, image1)
         )
-        model = self.predictor.model
-        output = model.match(
-            model.extract(tensor0),
-            model.extract(tensor1),
-            model.cell_mask(mask0),
-            model.cell_mask(mask1),
-            threshold=self.threshold,
-        )
+        output = self.predictor.model(tensor0, tensor1, mask0, mask1, threshold=self.threshold)
         return output.split(1)[0].to("cpu")
 
     def _square(self, image: np.ndarray, side: int) -> tuple[Tensor, Tensor]:

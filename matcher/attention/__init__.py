@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-from torch import nn
+from types import MappingProxyType
+from typing import ClassVar, Protocol, Self
 
-from matcher.attention.dense import DenseAttention
+from torch import Tensor
+
+from matcher.attention.dense import FullAttention, LinearAttention
 from matcher.attention.quadtree import QuadTreeAttention
 from matcher.config import TransformerConfig
+from matcher.validation.checked import invalid
 
 
-def build_attention(config: TransformerConfig, channels: int, layer: str) -> nn.Module:
-    """The attention of one ``self`` or ``cross`` layer."""
-    if config.attention != "quadtree":
-        return DenseAttention(config.heads, config.attention)
-    return QuadTreeAttention(
-        channels,
-        config.heads,
-        config.topks,
-        config.variant,
-        coarsest_cells=config.coarsest_cells,
-    )
+class Attention(Protocol):
+    """What every kind offers: a message to one map from another, projections excluded."""
+
+    cross: ClassVar[bool]
+    """Whether it works between two maps, whose sizes may differ, and not only within one."""
+
+    @classmethod
+    def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> Self:
+        """The module for a ``self`` or ``cross`` layer on maps of `channels`."""
+        ...
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, h0, w0) message.
+
+        Args:
+            query: (B, C, h0, w0); key, value: (B, C, h1, w1).
+            query_mask: (B, h0, w0) bool, True where a token is valid, None means everywhere;
+                key_mask: (B, h1, w1) likewise. Invalid tokens have no influence.
+        """
+        ...
+
+
+KINDS: MappingProxyType[str, type[Attention]] = MappingProxyType(
+    {"quadtree": QuadTreeAttention, "linear": LinearAttention, "full": FullAttention}
+)
+"""All kinds of attention, by the name in `TransformerConfig.attention`."""
+
+
+def build_attention(config: TransformerConfig, channels: int, layer: str) -> Attention:
+    """The attention of one ``self`` or ``cross`` layer.
+
+    Raises:
+        UsageError: a kind that only works within one map, in a cross layer.
+    """
+    kind = KINDS[config.attention]
+    if layer == "cross" and not kind.cross:
+        able = ", ".join(name for name, other in KINDS.items() if other.cross)
+        raise invalid("transformer.attention", config.attention, f"{able} in cross layers")
+    return kind.from_config(config, channels, layer)

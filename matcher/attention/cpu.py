@@ -19,88 +19,77 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from matcher.attention.reference import attend_coarsest, masked_softmax
+from matcher.attention.pyramid import Pyramids, Variant
 
 CHUNK_BYTES = 3 << 20
 """Keys and values fetched at a time."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
-class _Result(NamedTuple):
-    """What one level hands on."""
+class _Step(NamedTuple):
+    """Result of one level."""
 
     message: Tensor
     """(T, D)"""
-    rows: Tensor
-    """(T, k) keys that descend; k is 0 at the finest level"""
-    scores: Tensor
-    """(T, k) their probabilities (variant A)"""
+    selected: Tensor
+    """(T, k) rows of the keys that descend; k is 0 at the finest level"""
+    parents: Tensor
+    """(T, k) their probabilities, empty in variant B"""
 
 
-def takes(query: Tensor) -> bool:
-    """Whether this path can work on queries of that device and dtype."""
-    return query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16)
+def supports(pyramids: Pyramids) -> bool:
+    """Whether this path can work on tokens of that device and dtype."""
+    query = pyramids.queries[0]
+    return query.device.type == "cpu" and query.dtype in DTYPES
 
 
-def descend(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    *,
-    topks: Sequence[int],
-    variant: str,
-    key_masks: Sequence[Tensor | None],
-) -> list[Tensor]:
-    """The messages of all levels: arguments and result as in `quadtree.descend`."""
-    finest = len(queries) - 1
-    rest_only = variant == "A"
-    messages = []
-    last: _Result | None = None
-    for level, (q, k, v, mask) in enumerate(zip(queries, keys, values, key_masks, strict=True)):
-        topk = topks[level] if level < finest else 0
-        if last is None:
-            last = _coarsest(q, k, v, mask, topk, rest_only)
+def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
+    """The messages of all levels: arguments and result as of `matcher.attention.dispatch`."""
+    messages: list[Tensor] = []
+    exclude_selected = variant == "A"
+    step: _Step | None = None
+    topks = [*topks[: len(pyramids.queries) - 1], 0]
+    for q, k, v, mask, topk in zip(*pyramids, topks, strict=True):
+        if step is None:
+            step = _coarsest(q, k, v, mask, topk, exclude_selected)
         else:
-            last = _finer(q, k, v, mask, last, topk, rest_only)
-        messages.append(last.message.view(q.shape))
+            step = _finer(q, k, v, mask, step, topk, exclude_selected)
+        messages.append(step.message.view(q.shape))
     return messages
 
 
 def _coarsest(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, topk: int, rest_only: bool
-) -> _Result:
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, topk: int, exclude_selected: bool
+) -> _Step:
     """Every query scores every key, a few heads or a part of the queries of one at a time."""
-    b, heads, n = q.shape[:3]
+    b, heads, n, d = q.shape
     s = k.shape[2]
     room = max(1, CHUNK_BYTES // (4 * s))
     rows, step = min(room, n), max(1, room // n)
-    q, k, v = (x.flatten(0, 1).unsqueeze(1) for x in (q, k, v))
-    by_head = None if mask is None else mask.repeat_interleave(heads, dim=0)
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    valid = None if mask is None else mask.repeat_interleave(heads, dim=0)[:, None]
+    topk = min(topk, s)
     messages: list[Tensor] = []
     selected: list[Tensor] = []
-    scores: list[Tensor] = []
+    parents: list[Tensor] = []
     for i in range(0, b * heads, step):
         for j in range(0, n, rows):
-            some = attend_coarsest(
-                q[i : i + step, :, j : j + rows],
-                k[i : i + step],
-                v[i : i + step],
-                None if by_head is None else by_head[i : i + step],
-                topk,
-                rest_only,
-            )
-            messages.append(some.message.flatten(0, 2))
-            if some.selected is not None:
-                selected.append(some.selected.flatten(0, 2))
-            if some.selected_scores is not None:
-                scores.append(some.selected_scores.flatten(0, 2))
-    message = torch.cat(messages)
+            scores = (q[i : i + step, j : j + rows] * d**-0.5) @ k[i : i + step].mT
+            p = _softmax(scores, None if valid is None else valid[i : i + step])
+            used = p
+            if topk:
+                best = p.detach().topk(topk, dim=-1, sorted=False).indices
+                selected.append(best.flatten(0, 1))
+                if exclude_selected:
+                    parents.append(p.gather(-1, best).flatten(0, 1))
+                    used = p.scatter(-1, best, 0.0)
+            messages.append((used.to(v.dtype) @ v[i : i + step]).flatten(0, 1))
+    message, none = torch.cat(messages), q.new_empty(0, 0)
     if topk == 0:
-        return _Result(message, *_nothing(q))
+        return _Step(message, none.long(), none)
     first = torch.arange(0, b * heads * s, s).repeat_interleave(n)
-    return _Result(
-        message,
-        torch.cat(selected) + first[:, None],
-        torch.cat(scores) if scores else _nothing(q)[1],
+    return _Step(
+        message, torch.cat(selected) + first[:, None], torch.cat(parents) if parents else none
     )
 
 
@@ -109,29 +98,25 @@ def _finer(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    above: _Result,
+    above: _Step,
     topk: int,
-    rest_only: bool,
-) -> _Result:
+    exclude_selected: bool,
+) -> _Step:
     """The four children of each query above score the children of its selected keys."""
     heads, d = q.shape[1], q.shape[-1]
     table = None if mask is None else mask[:, None].expand(-1, heads, -1).reshape(-1, 4)
     with torch.autocast("cpu", enabled=False):
-        message, rows, scores = _AttendBlocks.apply(
+        message, selected, parents = _AttendBlocks.apply(
             q.view(-1, 4, d),
             k.view(-1, 4 * d),
             v.view(-1, 4 * d),
-            above.scores,
-            above.rows,
+            above.parents,
+            above.selected,
             table,
             topk,
-            rest_only,
+            exclude_selected,
         )  # pyright: ignore[reportGeneralTypeIssues]
-    return _Result(message.view(-1, d), rows.flatten(0, 1), scores.flatten(0, 1))
-
-
-def _nothing(like: Tensor) -> tuple[Tensor, Tensor]:
-    return like.new_empty(0, 0, dtype=torch.int64), like.new_empty(0, 0, dtype=torch.float32)
+    return _Step(message.view(-1, d), selected.flatten(0, 1), parents.flatten(0, 1))
 
 
 class _AttendBlocks(Function):
@@ -151,7 +136,7 @@ class _AttendBlocks(Function):
         rows: Tensor,
         mask: Tensor | None,
         topk: int,
-        rest_only: bool,
+        exclude_selected: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q (G, 4, D); k, v (R, 4 D); parents (G, K) or empty; rows (G, K); mask (R, 4)."""
         groups, d, count = q.shape[0], q.shape[2], rows.shape[1]
@@ -159,7 +144,7 @@ class _AttendBlocks(Function):
         message = torch.empty_like(q)
         kept = q.new_empty(groups, 4, 4 * count) if any(ctx.needs_input_grad) else None
         position = rows.new_empty(groups, 4, topk)
-        scores = q.new_empty(groups, 4, topk if rest_only else 0, dtype=torch.float32)
+        scores = q.new_empty(groups, 4, topk if exclude_selected else 0, dtype=_wide(q))
         scaled = q * d**-0.5
         for part in _chunks(groups, count, q):
             index = rows[part].flatten()
@@ -168,25 +153,25 @@ class _AttendBlocks(Function):
             valid = None
             if mask is not None:
                 valid = mask.index_select(0, index).view(-1, 1, 4 * count)
-            if rest_only:
+            if exclude_selected:
                 siblings = None if valid is None else valid.unflatten(-1, (-1, 4))
-                p = masked_softmax(p.unflatten(-1, (-1, 4)), siblings).flatten(-2)
+                p = _softmax(p.unflatten(-1, (-1, 4)), siblings).flatten(-2)
             else:
-                p = masked_softmax(p, valid)
+                p = _softmax(p, valid)
             used = p.to(q.dtype)
             if kept is not None:
                 kept[part] = used
-            if rest_only:
+            if exclude_selected:
                 p = (p.unflatten(-1, (-1, 4)) * parents[part, None, :, None]).flatten(-2)
                 used = p.to(q.dtype)
             if topk:
                 position[part] = p.topk(topk, dim=-1, sorted=False).indices
-            if topk and rest_only:
+            if topk and exclude_selected:
                 torch.gather(p, -1, position[part], out=scores[part])
                 used = p.scatter(-1, position[part], 0.0).to(q.dtype)
             values = v.index_select(0, index).view(-1, 4 * count, d)
             torch.bmm(used, values, out=message[part])
-        ctx.rest_only = rest_only
+        ctx.exclude_selected = exclude_selected
         if kept is not None:
             ctx.save_for_backward(q, k, v, parents, rows, position, kept)
         blocks = rows[:, None].expand(-1, 4, -1).gather(-1, position >> 2)
@@ -200,16 +185,16 @@ class _AttendBlocks(Function):
         ctx: Any, d_message: Tensor, _: Tensor, d_scores: Tensor
     ) -> tuple[Tensor | None, ...]:
         q, k, v, parents, rows, position, kept = ctx.saved_tensors
-        groups, d, count = q.shape[0], q.shape[2], rows.shape[1]
+        groups, d, count, wide = q.shape[0], q.shape[2], rows.shape[1], _wide(q)
         dq = torch.empty_like(q)
-        dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (k, v))
+        dk, dv = (torch.zeros(x.shape, dtype=wide) for x in (k, v))
         d_parents = torch.zeros_like(parents)
         for part in _chunks(groups, count, q):
             index = rows[part].flatten()
-            p = used = kept[part].float()
+            p = used = kept[part].to(wide)
             values = v.index_select(0, index).view(-1, 4 * count, d)
-            dp = torch.bmm(d_message[part], values.mT).float()
-            if ctx.rest_only:
+            dp = torch.bmm(d_message[part], values.mT).to(wide)
+            if ctx.exclude_selected:
                 parent = parents[part, None, :, None]
                 p = p.unflatten(-1, (-1, 4))
                 used = (p * parent).flatten(-2).scatter_(-1, position[part], 0.0)
@@ -222,11 +207,24 @@ class _AttendBlocks(Function):
             ds *= d**-0.5
             torch.bmm(ds.to(q.dtype), keys, out=dq[part])
             # Sums over many queries stay in fp32.
-            dk.index_add_(0, index, torch.bmm(ds.mT, q[part].float()).view(-1, 4 * d))
-            dv.index_add_(0, index, torch.bmm(used.mT, d_message[part].float()).view(-1, 4 * d))
+            dk.index_add_(0, index, torch.bmm(ds.mT, q[part].to(wide)).view(-1, 4 * d))
+            dv.index_add_(0, index, torch.bmm(used.mT, d_message[part].to(wide)).view(-1, 4 * d))
         return dq, dk.to(k.dtype), dv.to(v.dtype), d_parents, None, None, None, None
 
 
 def _chunks(groups: int, count: int, q: Tensor) -> list[slice]:
     step = max(1, CHUNK_BYTES // (8 * count * q.shape[-1] * q.element_size()))
     return [slice(i, i + step) for i in range(0, groups, step)]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The dtype of probabilities and of long sums: fp32, or fp64 for tokens in fp64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _softmax(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Softmax over the last axis; rows without a valid key give zeros."""
+    scores = scores.to(_wide(scores))
+    if valid is None:
+        return scores.softmax(dim=-1)
+    return scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(dim=-1) * valid

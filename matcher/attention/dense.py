@@ -1,11 +1,13 @@
-"""Linear and full attention with the interface of `QuadTreeAttention`."""
+"""Linear and full attention: every query is compared with every key, or with their sum."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention.quadtree import Level
+from matcher.config import TransformerConfig
 
 
 def linear_attention(
@@ -32,8 +34,10 @@ def linear_attention(
     return (q @ context) * tokens / (norm + 1e-6)
 
 
-def full_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
-    """Softmax attention of (B, H, L, D) queries; a query without a valid key gets 0."""
+def full_attention(
+    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, key_mask: Tensor | None
+) -> Tensor:
+    """Softmax attention, arguments as above; a query without a valid key gets 0."""
     if key_mask is None:
         return F.scaled_dot_product_attention(query, key, value)
     bias = key_mask[:, None, None, :]
@@ -42,12 +46,29 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor |
 
 
 class DenseAttention(nn.Module):
-    """``linear`` or ``full`` attention between two maps, projections excluded."""
+    """Multi-head attention between two maps without a pyramid, projections excluded."""
 
-    def __init__(self, heads: int, kind: str) -> None:
+    cross: ClassVar[bool] = True
+
+    def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.kind = kind
+
+    @classmethod
+    def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> Self:
+        """The attention of a ``self`` or ``cross`` layer."""
+        return cls(config.heads)
+
+    @staticmethod
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None,
+        key_mask: Tensor | None,
+    ) -> Tensor:
+        """(B, H, L, D) message of (B, H, L, D) queries and (B, H, S, D) keys and values."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -56,20 +77,24 @@ class DenseAttention(nn.Module):
         value: Tensor,
         query_mask: Tensor | None = None,
         key_mask: Tensor | None = None,
-        record: list[Level] | None = None,
     ) -> Tensor:
-        """(B, C, h0, w0) from (B, C, h1, w1) maps; masks (B, h, w) bool of valid tokens.
-
-        `record` is accepted for the common interface and stays empty: there are no levels.
-        """
+        """(B, C, h0, w0) from (B, C, h1, w1) maps; masks (B, h, w) bool of valid tokens."""
         b, c, h, w = query.shape
         q, k, v = (
             x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for x in (query, key, value)
         )
-        q_valid = None if query_mask is None else query_mask.flatten(1)
-        k_valid = None if key_mask is None else key_mask.flatten(1)
-        if self.kind == "linear":
-            message = linear_attention(q, k, v, q_valid, k_valid)
-        else:
-            message = full_attention(q, k, v, k_valid)
+        q_valid, k_valid = (None if x is None else x.flatten(1) for x in (query_mask, key_mask))
+        message = self.attend(q, k, v, q_valid, k_valid)
         return message.transpose(2, 3).reshape(b, c, h, w)
+
+
+class LinearAttention(DenseAttention):
+    """LoFTR's attention."""
+
+    attend = staticmethod(linear_attention)
+
+
+class FullAttention(DenseAttention):
+    """Softmax attention over all keys."""
+
+    attend = staticmethod(full_attention)

@@ -1,7 +1,9 @@
-"""Where the Triton kernel of `matcher.attention.triton_kernel` runs the descent, and where not.
+"""The choice of the path that runs a QuadTree descent.
 
-Triton comes with PyTorch for CUDA on Linux and is imported for tensors on an NVIDIA GPU only, or
-for any under `TRITON_INTERPRET=1`, which runs kernels in Triton's interpreter.
+`matcher.attention.triton_kernel` on NVIDIA GPUs, `matcher.attention.cpu` on CPUs, and
+`matcher.attention.reference` for what neither supports. Triton comes with PyTorch for CUDA on Linux
+and is imported for tensors on an NVIDIA GPU only, or for any under `TRITON_INTERPRET=1`, which runs
+kernels in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -15,45 +17,36 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from matcher.attention.reference import attend_blocks
+from matcher.attention import cpu, reference
+from matcher.attention.pyramid import Pyramids, Variant
 
 LEAST_CAPABILITY = (8, 0)
 """Oldest NVIDIA architecture that Triton supports and that multiplies bf16."""
 CHECK_TOLERANCE = 1e-2
 
 
-def takes(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    topks: Sequence[int],
-) -> bool:
-    """Whether the kernel can run this descent."""
-    if not _usable(queries[0].device):
-        return False
-    from matcher.attention import triton_kernel
+def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
+    """The messages of all levels, by the fastest path that supports the call.
 
-    return triton_kernel.supports(queries, keys, values, topks)
+    Args:
+        pyramids: queries, keys, values and masks.
+        topks: keys that descend from each level, clamped to those there are; the last is not used.
+        variant: of `matcher.attention.quadtree`.
 
+    Returns:
+        One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
+    """
+    if _triton_works(pyramids.queries[0].device):
+        from matcher.attention import triton_kernel
 
-def descend(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    *,
-    topks: Sequence[int],
-    variant: str,
-    key_masks: Sequence[Tensor | None],
-) -> list[Tensor]:
-    """The messages of all levels: arguments and result as in `quadtree.descend`."""
-    from matcher.attention import triton_kernel
-
-    return triton_kernel.descend(
-        queries, keys, values, topks=topks, variant=variant, key_masks=key_masks
-    )
+        if triton_kernel.supports(pyramids, topks):
+            return triton_kernel.descend(pyramids, topks, variant)
+    if cpu.supports(pyramids):
+        return cpu.descend(pyramids, topks, variant)
+    return [step.message for step in reference.descend(pyramids, topks, variant)]
 
 
-def _usable(device: torch.device) -> bool:
+def _triton_works(device: torch.device) -> bool:
     if os.environ.get("TRITON_INTERPRET") == "1":
         return importlib.util.find_spec("triton") is not None
     return device.type == "cuda" and _works_on(device)
@@ -84,21 +77,17 @@ def _works_on(device: torch.device) -> bool:
 
 
 def _check_error(device: torch.device) -> float:
-    """Largest difference from the reference where everything descends."""
+    """Largest difference from the reference where every key descends."""
     from matcher.attention import triton_kernel
 
     generator = torch.Generator().manual_seed(0)
-    middle, fine = (torch.randn(3, 1, 2, n, 16, generator=generator).to(device) for n in (16, 64))
-    blocks = torch.tensor([3, 1], device=device).expand(1, 2, 4, 2)
-    q1, k1, v1 = middle
-    q2, k2, v2 = fine
+    queries, keys, values = (
+        tuple(torch.randn(1, 2, n, 16, generator=generator).to(device) for n in (4, 16, 64))
+        for _ in range(3)
+    )
+    pyramids = Pyramids(queries, keys, values, (None, None, None))
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        found = triton_kernel.descend_blocks(
-            (q1, q2), (k1, k2), (v1, v2), blocks, None, 8, (None, None)
-        )
-        above = attend_blocks(q1, k1, v1, None, blocks, None, 8, False)
-        if above.selected is None:
-            raise RuntimeError("no key descended")
-        below = attend_blocks(q2, k2, v2, None, above.selected, None, 0, False)
-    pairs = zip(found, (above.message, below.message), strict=True)
-    return max(float((x - y).abs().max()) for x, y in pairs)
+        messages = triton_kernel.descend(pyramids, (4, 16, 1), "B")
+        steps = reference.descend(pyramids, (4, 16, 1), "B")
+    pairs = zip(messages, steps, strict=True)
+    return max(float((x - step.message).abs().max()) for x, step in pairs)

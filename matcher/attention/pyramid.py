@@ -1,4 +1,4 @@
-"""Tokens in quad order, and the pyramid that QuadTree attention descends.
+"""Tokens in quad order, and the pyramids that QuadTree attention descends.
 
 In quad order the children of token i are tokens 4i to 4i + 3, so that pooling is a mean of four
 neighbours in memory and a block of children is one contiguous row.
@@ -6,11 +6,108 @@ neighbours in memory and a block of children is one contiguous row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MapSize = tuple[int, int]
+Variant = Literal["A", "B"]
+"""The published variants of the descent, see `matcher.attention.quadtree`."""
+
+
+class Pyramids(NamedTuple):
+    """What a descent works on: one tensor a level, coarsest first, in quad order."""
+
+    queries: Sequence[Tensor]
+    """(B, H, N, D)"""
+    keys: Sequence[Tensor]
+    """(B, H, S, D)"""
+    values: Sequence[Tensor]
+    """(B, H, S, D)"""
+    masks: Sequence[Tensor | None]
+    """(B, S) bool, True where a key is valid; None means everywhere"""
+
+
+def build_pyramids(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    levels: int,
+    heads: int,
+) -> Pyramids:
+    """Average pyramids of (B, C, h, w) maps with (B, h, w) bool masks of valid tokens.
+
+    Raises:
+        ValueError: sides that are not multiples of 2^(levels - 1).
+    """
+    query_masks, key_masks = mask_pyramid(query_mask, levels), mask_pyramid(key_mask, levels)
+    return Pyramids(
+        token_pyramid(to_quad(query, levels, heads), query_masks),
+        token_pyramid(to_quad(key, levels, heads), key_masks),
+        token_pyramid(to_quad(value, levels, heads), key_masks),
+        key_masks,
+    )
+
+
+def token_pyramid(tokens: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """Average-pooled levels of (B, H, N, D) tokens, coarsest first, one for each of `masks`."""
+    pyramid = [tokens]
+    for mask in reversed(masks[1:]):
+        pyramid.append(pool_tokens(pyramid[-1], mask))
+    return pyramid[::-1]
+
+
+def mask_pyramid(mask: Tensor | None, levels: int) -> list[Tensor | None]:
+    """(B, N) levels of a (B, h, w) mask in quad order, coarsest first.
+
+    A block is valid if any of its children is.
+    """
+    if mask is None:
+        return [None] * levels
+    finest = to_quad(mask[:, None], levels, 1)[:, 0, :, 0]
+    pyramid = [finest]
+    for _ in range(levels - 1):
+        pyramid.append(pyramid[-1].unflatten(1, (-1, 4)).any(dim=2))
+    return [*pyramid[::-1]]
+
+
+def pool_tokens(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
+    children = tokens.unflatten(2, (-1, 4))
+    if mask is None:
+        return children.mean(dim=3)
+    valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
+    total = children.masked_fill(~valid, 0.0).sum(dim=3, dtype=tokens.dtype)
+    return total / valid.sum(dim=3).clamp(min=1).to(tokens.dtype)
+
+
+def merge_levels(
+    messages: Sequence[Tensor], weights: Tensor | None, levels: int, size: MapSize
+) -> Tensor:
+    """Sum of messages as a (B, C, h, w) map of `size`, those of a level repeated to its children.
+
+    Args:
+        messages: (B, H, N, D) one a level, coarsest first, down to the finest.
+        weights: one for each message; None means 1.
+        levels: of the pyramid; it may have coarser ones than the messages.
+        size: (h, w) of the finest level.
+    """
+    total = None
+    for level, message in enumerate(messages):
+        weight = message.new_ones(()) if weights is None else weights[level].to(message.dtype)
+        if total is None:
+            total = message * weight
+        else:
+            total = torch.addcmul(total.unsqueeze(3), message.unflatten(2, (-1, 4)), weight)
+            total = total.flatten(2, 3)
+    if total is None:
+        raise ValueError("no level to merge")
+    return from_quad(total, levels, size)
 
 
 def to_quad(x: Tensor, levels: int, heads: int) -> Tensor:
@@ -44,43 +141,6 @@ def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
     columns = [3 + 2 * i for i in range(1 + splits)]
     x = x.permute(0, *rows, *columns, 1, x.ndim - 1)
     return x.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
-
-
-def quad_mask(mask: Tensor, levels: int) -> Tensor:
-    """(B, h, w) bool to (B, N) in quad order."""
-    return to_quad(mask[:, None], levels, 1)[:, 0, :, 0]
-
-
-def pool_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
-    children = x.unflatten(2, (-1, 4))
-    if mask is None:
-        return children.mean(dim=3)
-    valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
-    total = children.masked_fill(~valid, 0.0).sum(dim=3, dtype=x.dtype)
-    return total / valid.sum(dim=3).clamp(min=1).to(x.dtype)
-
-
-def pool_mask(mask: Tensor) -> Tensor:
-    """(B, N) to (B, N / 4): a block is valid if any of its children is."""
-    return mask.unflatten(1, (-1, 4)).any(dim=2)
-
-
-def token_pyramid(x: Tensor, mask: Tensor | None, levels: int) -> list[Tensor]:
-    """Average-pooled levels of (B, H, N, D) tokens, coarsest first."""
-    pyramid = [x]
-    for _ in range(levels - 1):
-        pyramid.append(pool_tokens(pyramid[-1], mask))
-        mask = None if mask is None else pool_mask(mask)
-    return pyramid[::-1]
-
-
-def mask_pyramid(mask: Tensor | None, levels: int) -> list[Tensor | None]:
-    """Pooled levels of a (B, N) mask, coarsest first."""
-    pyramid = [mask]
-    for _ in range(levels - 1):
-        pyramid.append(None if pyramid[-1] is None else pool_mask(pyramid[-1]))
-    return pyramid[::-1]
 
 
 def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | None]:

@@ -1,194 +1,100 @@
-"""The two steps of the QuadTree descent: score all keys, or score the children of selected keys.
+"""The QuadTree descent in plain tensors, on any device, in any dtype and with gradients.
 
-Tokens are (B, H, N, D) in quad order (`matcher.attention.pyramid`), so the four children of a key
-are one contiguous row of a (B * H * S / 4, 4 * D) table and one `index_select` fetches a whole
-block.
-Scores are q.k / sqrt(D), softmax in fp32, whatever the dtype of the inputs.
+It is the specification that the fast paths equal, and what runs where none of them does. Scores
+are q.k / sqrt(D), softmax in fp32 (fp64 stays), whatever the dtype of the inputs.
+
+Letters: N queries of a level in G groups with the same keys; K keys of a group, k that descend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 2 << 20
-"""Keys and values fetched at a time where no gradient is needed."""
+from matcher.attention.pyramid import Pyramids, Variant
 
 
-@dataclass
-class Step:
+class Step(NamedTuple):
     """Result of one level."""
 
     message: Tensor
     """(B, H, N, D)"""
-    probabilities: Tensor
-    """(B, H, N, K) of the keys that were scored"""
-    selected: Tensor | None
-    """(B, H, N, k) indices of the keys that descend; None at the finest level"""
-    selected_scores: Tensor | None
-    """(B, H, N, k) their probabilities, where the message leaves them out (variant A)"""
-    blocks: Tensor | None
-    """(B, H, N / 4, k) parents whose children were scored; None where all keys were"""
-
-    def keys(self) -> Tensor:
-        """(B, H, N, K) indices of the keys that were scored."""
-        if self.blocks is None:
-            b, h, n, k = self.probabilities.shape
-            return torch.arange(k, device=self.probabilities.device).expand(b, h, n, k)
-        return children_of(self.blocks).repeat_interleave(4, dim=2)
+    keys: Tensor
+    """(B, H, G, K) int64 indices of the keys that the N / G queries of a group scored"""
+    scores: Tensor
+    """(B, H, N, K) their probabilities"""
+    selected: Tensor
+    """(B, H, N, k) int64 indices of the keys that descend, none from the finest level"""
+    parents: Tensor
+    """(B, H, N, k) their probabilities"""
 
 
-class _Tables(NamedTuple):
-    """Blocks of four siblings, one a row."""
-
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-
-
-def children_of(blocks: Tensor) -> Tensor:
-    """(..., k) indices to the (..., 4k) indices of their children."""
-    child = torch.arange(4, device=blocks.device)
-    return (blocks.unsqueeze(-1) * 4 + child).flatten(-2)
-
-
-def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last axis in fp32 (fp64 stays); rows without a valid key give zeros."""
-    scores = scores if scores.dtype == torch.float64 else scores.float()
-    if mask is None:
-        return scores.softmax(dim=-1)
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1) * mask
-
-
-def attend_coarsest(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, topk: int, keep_rest_only: bool
-) -> Step:
-    """Every query scores every key.
+def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Step]:
+    """All levels, coarsest first.
 
     Args:
-        q: (B, H, N, D); k, v: (B, H, S, D); mask: (B, S) valid keys or None.
-        topk: keys that descend, clamped to S; 0 at the finest level.
-        keep_rest_only: keys that descend add nothing to the message (variant A).
+        pyramids: queries, keys, values and masks.
+        topks: keys that descend from each level, clamped to those there are; the last is not used.
+        variant: of `matcher.attention.quadtree`.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    p = masked_softmax(scores, None if mask is None else mask[:, None, None, :])
-    selected, selected_scores, used = _select(p, topk, keep_rest_only)
-    return Step(used.to(v.dtype) @ v, p, selected, selected_scores, None)
+    steps: list[Step] = []
+    topks = [*topks[: len(pyramids.queries) - 1], 0]
+    for q, k, v, mask, topk in zip(*pyramids, topks, strict=True):
+        steps.append(attend(q, k, v, mask, steps[-1] if steps else None, topk, variant))
+    return steps
 
 
-def attend_blocks(
+def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    blocks: Tensor,
-    parent_scores: Tensor | None,
+    above: Step | None,
     topk: int,
-    keep_rest_only: bool,
+    variant: Variant,
 ) -> Step:
-    """The four children of each parent query score the children of its selected keys.
-
-    Without gradients, groups of four queries are worked off in chunks, so that the keys and values
-    fetched for them stay in the cache of the processor.
-
-    Args:
-        q: (B, H, N, D); k, v: (B, H, S, D); mask: (B, S) valid keys or None.
-        blocks: (B, H, N / 4, K) selected keys of the level above.
-        parent_scores: (B, H, N / 4, K) their probabilities (variant A), or None (variant B).
-        topk, keep_rest_only: as in `attend_coarsest`.
-    """
-    b, h, n, d = q.shape
-    count = blocks.shape[3]
-    rows = _rows(blocks, k.shape[2] // 4)
-    mask = None if mask is None else mask[:, None].expand(b, h, -1).reshape(-1, 4)
-    tables = _Tables(k.reshape(-1, 4 * d), v.reshape(-1, 4 * d), mask)
-    groups = (q * d**-0.5).reshape(-1, 4, d)
-    parents = None if parent_scores is None else parent_scores.reshape(-1, 1, count, 1)
-    step = groups.shape[0]
-    if not groups.requires_grad:
-        step = max(1, CHUNK_BYTES // (8 * count * d * q.element_size()))
-    parts = [
-        _attend_chunk(
-            groups[i : i + step],
-            rows[i : i + step],
-            tables,
-            None if parents is None else parents[i : i + step],
-            topk,
-            keep_rest_only,
-        )
-        for i in range(0, groups.shape[0], step)
-    ]
-    messages, probabilities, positions, selected_scores = zip(*parts, strict=True)
-    message, p = torch.cat(messages), torch.cat(probabilities)
-    position, scores = _join(positions), _join(selected_scores)
-    selected = None
-    if position is not None:
-        children = children_of(blocks.flatten(0, 2))[:, None].expand(-1, 4, -1)
-        selected = children.gather(-1, position).view(b, h, n, -1)
-    return Step(
-        message.view(b, h, n, d),
-        p.view(b, h, n, -1),
-        selected,
-        None if scores is None else scores.view(b, h, n, -1),
-        blocks,
-    )
-
-
-def _attend_chunk(
-    q: Tensor,
-    rows: Tensor,
-    tables: _Tables,
-    parents: Tensor | None,
-    topk: int,
-    keep_rest_only: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Message, probabilities, and positions and probabilities of the keys that descend.
-
-    Args:
-        q: (G, 4, D) scaled queries of G groups.
-        rows: (G, K) rows of the tables.
-        parents: (G, 1, K, 1) probabilities of the blocks, or None.
-    """
-    d = q.shape[-1]
-    keys = tables.key.index_select(0, rows.flatten()).view(len(q), -1, d)
-    scores = torch.bmm(q, keys.transpose(1, 2))
+    """One level: (B, H, N, D) queries, (B, H, S, D) keys and values, (B, S) mask of keys."""
+    heads, d = q.shape[1], q.shape[3]
+    if above is None:  # one group: all queries score all keys
+        keys = torch.arange(k.shape[2], device=k.device).expand(*k.shape[:2], 1, -1)  # (B, H, 1, S)
+    else:  # groups of four siblings: they score the children of what their parent selected
+        child = torch.arange(4, device=k.device)  # (4,)
+        keys = (above.selected[..., None] * 4 + child).flatten(3)  # (B, H, G = N / 4, K = 4 k)
+    groups = q.unflatten(2, (keys.shape[2], -1)) * d**-0.5  # (B, H, G, N / G, D)
+    scores = groups @ _take(k, keys).mT  # (B, H, G, N / G, K)
     valid = None
-    if tables.mask is not None:
-        valid = tables.mask.index_select(0, rows.flatten()).view(len(q), 1, -1)
-    if parents is None:
-        p = masked_softmax(scores, valid)
+    if mask is not None:
+        valid = _take(mask[:, None, :, None].expand(-1, heads, -1, 1), keys).mT  # (B, H, G, 1, K)
+    if above is None or variant == "B":
+        p = _softmax(scores, valid)  # (B, H, G, N / G, K)
     else:
-        siblings = None if valid is None else valid.unflatten(-1, (-1, 4))
-        p = (masked_softmax(scores.unflatten(-1, (-1, 4)), siblings) * parents).flatten(-2)
-    position, selected_scores, used = _select(p, topk, keep_rest_only)
-    values = tables.value.index_select(0, rows.flatten()).view(len(q), -1, d)
-    return torch.bmm(used.to(values.dtype), values), p, position, selected_scores
+        scores = scores.unflatten(4, (-1, 4))  # (B, H, G, 4, K / 4, 4)
+        valid = None if valid is None else valid.unflatten(4, (-1, 4))  # (B, H, G, 1, K / 4, 4)
+        p = _softmax(scores, valid) * above.parents[:, :, :, None, :, None]
+        p = p.flatten(4)  # (B, H, G, 4, K)
+    topk = min(topk, p.shape[4])
+    best = p.detach().topk(topk, dim=4, sorted=False).indices  # (B, H, G, N / G, k)
+    used = p if variant == "B" else p.scatter(4, best, 0.0)  # (B, H, G, N / G, K)
+    message = used.to(v.dtype) @ _take(v, keys)  # (B, H, G, N / G, D)
+    selected = keys[:, :, :, None].expand(p.shape).gather(4, best)  # (B, H, G, N / G, k)
+    message, scores, selected, parents = (
+        x.flatten(2, 3) for x in (message, p, selected, p.gather(4, best))
+    )
+    return Step(message, keys, scores, selected, parents)
 
 
-def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
-    whole = [part for part in parts if part is not None]
-    return torch.cat(whole) if whole else None
+def _take(tokens: Tensor, keys: Tensor) -> Tensor:
+    """(B, H, G, K, D) of (B, H, S, D) tokens at (B, H, G, K) indices."""
+    index = keys.flatten(2)[..., None].expand(-1, -1, -1, tokens.shape[3])  # (B, H, G K, D)
+    return tokens.gather(2, index).unflatten(2, keys.shape[2:])
 
 
-def _select(
-    p: Tensor, topk: int, keep_rest_only: bool
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Positions and (variant A) probabilities of the keys that descend, and those left to use."""
-    if topk == 0:
-        return None, None, p
-    position = p.detach().topk(min(topk, p.shape[-1]), dim=-1, sorted=False).indices
-    if not keep_rest_only:
-        return position, None, p
-    return position, p.gather(-1, position), p.scatter(-1, position, 0.0)
-
-
-def _rows(blocks: Tensor, blocks_per_head: int) -> Tensor:
-    """(B * H * N / 4, K) rows of a (B * H * S / 4, ...) table with the children of `blocks`."""
-    b, h = blocks.shape[:2]
-    offset = torch.arange(b * h, device=blocks.device).view(b, h, 1, 1) * blocks_per_head
-    return (blocks + offset).flatten(0, 2)
+def _softmax(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Softmax over the last axis; rows without a valid key give zeros."""
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if valid is None:
+        return scores.softmax(dim=-1)
+    return scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(dim=-1) * valid

@@ -19,7 +19,8 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from matcher.attention.reference import attend_coarsest
+from matcher.attention.pyramid import Pyramids, Variant
+from matcher.attention.reference import attend
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 64
@@ -32,76 +33,47 @@ INTERPRETED = knobs.runtime.interpret
 """Whether the kernels below run in Triton's interpreter (`TRITON_INTERPRET=1`)."""
 
 
-def supports(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    topks: Sequence[int],
-) -> bool:
+def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
     """Whether `descend` takes these pyramids (their dtypes and sizes; the device is not asked)."""
-    tensors = [*queries, *keys, *values]
-    first = queries[0]
-    if len(queries) != 3 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
+    tensors = [*pyramids.queries, *pyramids.keys, *pyramids.values]
+    first = tensors[0]
+    if len(pyramids.queries) != 3 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
         return False
     if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return False
-    coarse, middle = _counts(keys, topks)
+    coarse, middle = _counts(pyramids, topks)
     d = first.shape[-1]
     return min(coarse, middle) >= 1 and warps(d, coarse, middle, first.dtype) <= MAX_WARPS
 
 
-def descend(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    *,
-    topks: Sequence[int],
-    variant: str,
-    key_masks: Sequence[Tensor | None],
-) -> list[Tensor]:
-    """Messages as of `matcher.attention.quadtree.descend`, for what `supports` accepts.
+def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
+    """Messages as of `matcher.attention.dispatch.descend`, for what `supports` accepts.
 
     Of middle keys with equal probabilities the one with the lowest index descends.
     """
-    cascade = variant == "A"
-    coarse, middle = _counts(keys, topks)
-    step = attend_coarsest(queries[0], keys[0], values[0], key_masks[0], coarse, cascade)
-    if step.selected is None:
-        raise ValueError(f"no key descends from the coarsest level with topks {tuple(topks)}")
-    messages = descend_blocks(
-        queries[1:],
-        keys[1:],
-        values[1:],
-        step.selected,
-        step.selected_scores if cascade else None,
-        middle,
-        key_masks[1:],
-    )
+    coarse, middle = _counts(pyramids, topks)
+    coarsest, *finer = zip(*pyramids, strict=True)
+    step = attend(*coarsest, None, coarse, variant)
+    parents = step.parents if variant == "A" else None
+    messages = descend_blocks(Pyramids(*zip(*finer, strict=True)), step.selected, parents, middle)
     return [step.message, *messages]
 
 
 def descend_blocks(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    blocks: Tensor,
-    parents: Tensor | None,
-    topk: int,
-    key_masks: Sequence[Tensor | None],
+    pyramids: Pyramids, blocks: Tensor, parents: Tensor | None, topk: int
 ) -> list[Tensor]:
     """Messages of the middle and the fine level.
 
     Args:
-        queries, keys, values: (B, H, N, D) and (B, H, 4N, D) tokens in quad order.
-        blocks: (B, H, N / 4, K) coarse keys whose children the middle queries score.
+        pyramids: these two levels.
+        blocks: (B, H, N / 4, K) coarse keys whose children the N middle queries score.
         parents: (B, H, N / 4, K) float32 probabilities of these (variant A), or None (variant B).
         topk: middle keys that descend, at most 4K.
-        key_masks: (B, S) and (B, 4S) bool, True where a key is valid; or None and None.
     """
-    (q1, q2), (k1, k2), (v1, v2) = ([x.contiguous() for x in xs] for xs in (queries, keys, values))
-    mask1, mask2 = (None if x is None else x.contiguous().view(torch.uint8) for x in key_masks)
+    (q1, q2), (k1, k2), (v1, v2) = ([x.contiguous() for x in level] for level in pyramids[:3])
+    mask1, mask2 = (None if x is None else x.contiguous().view(torch.uint8) for x in pyramids.masks)
     out1, out2 = torch.empty_like(q1), torch.empty_like(q2)
     b, h, n, d = q1.shape
     count = blocks.shape[-1]
@@ -129,9 +101,9 @@ def descend_blocks(
     return [out1, out2]
 
 
-def _counts(keys: Sequence[Tensor], topks: Sequence[int]) -> tuple[int, int]:
+def _counts(pyramids: Pyramids, topks: Sequence[int]) -> tuple[int, int]:
     """Keys that descend from the coarsest and from the middle level."""
-    coarse = min(topks[0], keys[0].shape[2])
+    coarse = min(topks[0], pyramids.keys[0].shape[2])
     return coarse, min(topks[1], 4 * coarse)
 
 

@@ -8,23 +8,22 @@ and the confidence of every cell of image 1. All answers are `Blocks` in origina
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from matcher.attention.pyramid import MapSize, to_quad
 from matcher.attention.quadtree import Level, QuadTreeAttention
+from matcher.attention.record import AttentionCall, AttentionRecorder
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import NetworkInput, PreparedPair
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.dual_softmax import BLOCK_ELEMENTS
 from matcher.network.model import FeatureMatcher
-from matcher.network.transformer import Recording
 from matcher.predictor import Predictor
 from matcher.validation.checked import invalid
 
@@ -112,7 +111,7 @@ class AttentionTrace:
             side = 2 ** (len(trace.levels) - 1 - number)
             for one in heads:
                 keys, scores = (x[one, query[number]] for x in level)
-                if trace.rest_only:
+                if trace.exclude_selected:
                     own = torch.isin(keys, self._opened(trace, number, query, [one]))
                     scores = scores.masked_fill(own, 0.0)
                 spread = torch.zeros(h * w // side**2)
@@ -260,16 +259,21 @@ def trace_attention(
     model, pair = predictor.model, predictor.reader.read(image0, image1)
     if pair.reason:
         raise invalid("images", pair.reason, "images of at least 32 pixels a side")
-    coarse0, coarse1 = (
-        model.extract(each.canvas[None].to(predictor.device)).coarse for each in pair
+    features0, features1 = (
+        model.extract(image.canvas[None].to(predictor.device)) for image in pair
     )
-    mask0, mask1 = (each.cells[None].to(predictor.device) for each in pair)
-    layers, coarse0, coarse1 = record_layers(model, (coarse0, coarse1), (mask0, mask1))
+    masks = (image.cells[None].to(predictor.device) for image in pair)
+    with AttentionRecorder(model.transformer.blocks) as recorder:
+        output = model.match(features0, features1, *masks)
+    layers = tuple(
+        _layer_trace(name, recorder.call(layer, "0" if name == "self" else "0to1"))
+        for layer, name in enumerate(model.transformer.names)
+    )
     transformer = model.config.transformer
     if any(len(layer.levels) > transformer.levels for layer in layers):
         expected = f"0 to look at the attention of images of {max(pair.input0.image.size)} pixels"
         raise invalid("coarsest_cells", transformer.coarsest_cells, expected)
-    return AttentionTrace(model, pair, layers, coarse0, coarse1)
+    return AttentionTrace(model, pair, layers, output.coarse0, output.coarse1)
 
 
 @dataclass(frozen=True)
@@ -285,65 +289,26 @@ class LayerTrace:
     """Coarsest first; empty where the attention has no levels."""
     weights: tuple[float, ...]
     """Share of each level in the message."""
-    rest_only: bool
+    exclude_selected: bool
     """Blocks that are opened add nothing themselves (variant A)."""
 
 
-def record_layers(
-    model: FeatureMatcher, coarse: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]
-) -> tuple[tuple[LayerTrace, ...], Tensor, Tensor]:
-    """What the layers saw, and the maps of both images after the last.
-
-    Args:
-        model: the matcher.
-        coarse: (1, C, h, w) maps of both images before the position encoding.
-        masks: (1, h, w) bool of valid cells of both.
-    """
-    recording: Recording = []
-    with _projections(model) as inputs:
-        coarse0, coarse1 = model.attend(*coarse, *masks, recording=recording)
-    blocks = zip(model.transformer.names, model.transformer.blocks, strict=True)
-    layers = tuple(
-        _layer_trace(name, block, inputs[2 * i], recording[2 * i])
-        for i, (name, block) in enumerate(blocks)
-    )
-    return layers, coarse0, coarse1
-
-
-@contextmanager
-def _projections(model: FeatureMatcher) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collects the (query, key) maps of every attention call, image 0 then 1, layer by layer."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append((inputs[0], inputs[1]))
-
-    hooks = [
-        module.register_forward_pre_hook(keep)
-        for name, module in model.transformer.named_modules()
-        if name.endswith(".attention")
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _layer_trace(
-    name: str, block: nn.Module, projections: tuple[Tensor, Tensor], levels: list[Level]
-) -> LayerTrace:
-    attention = block.get_submodule("attention")
+def _layer_trace(name: str, call: AttentionCall) -> LayerTrace:
+    attention = call.attention
     heads = int(getattr(attention, "heads"))  # noqa: B009
     query, key = (
-        x[0].flatten(1).unflatten(0, (heads, -1)).transpose(1, 2).float().cpu() for x in projections
+        x[0].flatten(1).unflatten(0, (heads, -1)).transpose(1, 2).float().cpu()
+        for x in (call.query, call.key)
     )
-    weights: tuple[float, ...] = (1.0,) * len(levels)
-    learned = attention.level_weights if isinstance(attention, QuadTreeAttention) else None
-    if learned is not None:
-        weights = tuple(learned.softmax(dim=0).tolist())
-    kept = tuple(Level(each.keys[0].cpu(), each.scores[0].float().cpu()) for each in levels)
-    return LayerTrace(name, query, key, kept, weights, bool(levels) and learned is None)
+    if not isinstance(attention, QuadTreeAttention):
+        return LayerTrace(name, query, key, (), (), exclude_selected=False)
+    levels = tuple(
+        Level(level.keys[0].cpu(), level.scores[0].float().cpu())
+        for level in attention.levels(*call.arguments)
+    )
+    learned = attention.level_weights
+    weights = [1.0] * len(levels) if learned is None else learned.softmax(dim=0).tolist()
+    return LayerTrace(name, query, key, levels, tuple(weights), attention.variant == "A")
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention.dense import DenseAttention
+from matcher.attention.dense import LinearAttention
 from matcher.config import FineConfig
-from matcher.network.transformer import LoFTRBlock, Transformer
+from matcher.network.block import LoFTRBlock
+from matcher.network.transformer import Transformer
 from matcher.structures import CoarseMatches
 
 CHUNK = 4096
@@ -19,7 +20,7 @@ CHUNK = 4096
 CPU_CHUNK = 512
 """The same on a CPU, whose caches hold the windows of so many."""
 SHARPNESS = 20.0
-"""Of heat maps of directions, before it is learned."""
+"""Of correlations of directions, before it is learned."""
 
 
 class FineMatcher(nn.Module):
@@ -43,7 +44,7 @@ class FineMatcher(nn.Module):
             self.merge = nn.Linear(2 * fine_dim, fine_dim)
         self.transformer = Transformer(
             config.layers,
-            [LoFTRBlock(fine_dim, DenseAttention(config.heads, "linear")) for _ in config.layers],
+            [LoFTRBlock(fine_dim, LinearAttention(config.heads)) for _ in config.layers],
         )
         self.log_sharpness = (
             nn.Parameter(torch.tensor(math.log(SHARPNESS))) if config.normalize else None
@@ -63,14 +64,14 @@ class FineMatcher(nn.Module):
             (M, 2) offset (x, y) and (M,) standard deviation, in half windows.
         """
         chunk = CPU_CHUNK if fine0.device.type == "cpu" else CHUNK
-        parts: Sequence[tuple[Tensor, Tensor]] = [
-            self.locate(self.heat(fine0, fine1, coarse0, coarse1, *columns))
+        refined: Sequence[tuple[Tensor, Tensor]] = [
+            self.soft_argmax(self.correlate(fine0, fine1, coarse0, coarse1, *columns))
             for columns in zip(*(c.split(chunk) for c in matches[:3]), strict=True)
         ]
-        offset, deviation = (torch.cat(column) for column in zip(*parts, strict=True))
+        offset, deviation = (torch.cat(column) for column in zip(*refined, strict=True))
         return offset, deviation
 
-    def heat(
+    def correlate(
         self,
         fine0: Tensor,
         fine1: Tensor,
@@ -100,11 +101,12 @@ class FineMatcher(nn.Module):
         scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * scale
         return scores.flatten(1).log_softmax(dim=1).view_as(scores)
 
-    def locate(self, log_heat: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset (M, 2) and standard deviation (M,) of (M, W, W) heat maps, in half windows."""
+    def soft_argmax(self, log_heatmap: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (M, 2) and standard deviation (M,) of (M, W, W) heatmaps, in half windows."""
         if self.local:
-            log_heat = near_best(log_heat, self.local).flatten(1).log_softmax(1).view_as(log_heat)
-        return expectation(log_heat.exp())
+            near = near_best(log_heatmap, self.local)
+            log_heatmap = near.flatten(1).log_softmax(1).view_as(near)
+        return expectation(log_heatmap.exp())
 
     @property
     def _mixes(self) -> bool:
@@ -133,24 +135,24 @@ class FineMatcher(nn.Module):
         return window.permute(0, 3, 1, 2)
 
 
-def near_best(log_heat: Tensor, reach: int) -> Tensor:
+def near_best(log_heatmap: Tensor, reach: int) -> Tensor:
     """(M, W, W) maps, -inf farther than `reach` samples from the largest along x or y."""
-    side = log_heat.shape[-1]
-    best = log_heat.flatten(1).argmax(dim=1)
-    axis = torch.arange(side, device=log_heat.device)
+    side = log_heatmap.shape[-1]
+    best = log_heatmap.flatten(1).argmax(dim=1)
+    axis = torch.arange(side, device=log_heatmap.device)
     rows, columns = ((axis - at[:, None]).abs() <= reach for at in (best // side, best % side))
-    return log_heat.masked_fill(~(rows[:, :, None] & columns[:, None, :]), -math.inf)
+    return log_heatmap.masked_fill(~(rows[:, :, None] & columns[:, None, :]), -math.inf)
 
 
-def expectation(heat: Tensor) -> tuple[Tensor, Tensor]:
+def expectation(heatmap: Tensor) -> tuple[Tensor, Tensor]:
     """Mean position and standard deviation of (M, W, W) distributions over a window.
 
     Returns:
         (M, 2) mean (x, y) in [-1, 1] and (M,) sum of the deviations along x and y.
     """
-    side = heat.shape[-1]
-    axis = torch.linspace(-1, 1, side, device=heat.device, dtype=heat.dtype)
-    along = torch.stack([heat.sum(dim=1), heat.sum(dim=2)], dim=1)  # (M, 2, W): x, y
+    side = heatmap.shape[-1]
+    axis = torch.linspace(-1, 1, side, device=heatmap.device, dtype=heatmap.dtype)
+    along = torch.stack([heatmap.sum(dim=1), heatmap.sum(dim=2)], dim=1)  # (M, 2, W): x, y
     mean = (along * axis).sum(dim=2)
     variance = (along * axis**2).sum(dim=2) - mean**2
     return mean, variance.clamp(min=1e-10).sqrt().sum(dim=1)

@@ -10,26 +10,26 @@ from matcher.network.backbone import LeanMerge
 from matcher.network.model import FeatureMatcher
 
 
-def fold(model: FeatureMatcher) -> None:
-    """Fold what a model in evaluation mode can do in fewer passes over its maps, in place."""
-    fold_norms(model)
-    fold_projections(model)
+def fuse(model: FeatureMatcher) -> None:
+    """Fuse what a model in evaluation mode can do in fewer passes over its maps, in place."""
+    fuse_norms(model)
+    fuse_projections(model)
 
 
-def fold_norms(module: nn.Module) -> None:
-    """Fold every batch normalisation into the convolution registered just before it, in place."""
+def fuse_norms(module: nn.Module) -> None:
+    """Fuse every batch normalization with the convolution registered just before it, in place."""
     before, convolution = "", None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
             setattr(module, before, fuse_conv_bn_eval(convolution, child))
             setattr(module, name, nn.Identity())
-        fold_norms(child)
+        fuse_norms(child)
         before, convolution = name, child
 
 
 @torch.no_grad()
-def fold_projections(model: FeatureMatcher) -> None:
-    """Fold the last step of each lean merge into the only linear step that reads it, in place.
+def fuse_projections(model: FeatureMatcher) -> None:
+    """Fuse the last step of each lean merge with the only linear step that reads it, in place.
 
     Nearest-neighbour enlargement and the gathering of windows, which may lie in between, commute
     with it, as it has no bias.

@@ -16,7 +16,7 @@ from matcher.errors import CheckpointError
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.config import RunConfig
-from matcher.training.loss.objective import Objective, objective
+from matcher.training.loss.total import TrainingLoss, training_loss
 from matcher.training.nonfinite import DivergedError, SkippedSteps, StepSnapshot
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
 from matcher.validation.checked import config_to_dict
@@ -73,7 +73,7 @@ class MatcherModule(pl.LightningModule):
         seed, pairs = self.step_seed(), batch.image0.shape[0]
         torch.manual_seed(seed)
         self._snapshot.begin_batch(self.model, batch, seed)
-        result = objective(self.model, batch, self.config.loss)
+        result = training_loss(self.model, batch, self.config.loss)
         total = result.terms.total
         self._snapshot.end_batch(total)
         self.batches_seen += 1
@@ -132,7 +132,7 @@ class MatcherModule(pl.LightningModule):
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> None:
         torch.manual_seed(batch_idx)
-        result = objective(self.average, batch, self.config.loss)
+        result = training_loss(self.average, batch, self.config.loss)
         values = {
             "val/loss": result.terms.total,
             "val/coarse_accuracy": result.correct.float().mean(),
@@ -182,7 +182,7 @@ class MatcherModule(pl.LightningModule):
             group["lr"] = self.optim.lr * factor(scheduler.last_epoch)
             group["weight_decay"] = self.optim.weight_decay
 
-    def _log_training(self, result: Objective, pairs: int) -> None:
+    def _log_training(self, result: TrainingLoss, pairs: int) -> None:
         now = time.monotonic()
         rate, self._last_end = pairs / max(now - self._last_end, 1e-9), now
         if (self.global_step + 1) % self.config.trainer.log_every:
@@ -192,8 +192,8 @@ class MatcherModule(pl.LightningModule):
             "train/loss": result.terms.total.detach(),
             "train/coarse": result.terms.coarse.detach(),
             "train/fine": result.terms.fine.detach(),
-            "train/heat": result.terms.heat.detach(),
-            "train/blocks": result.terms.blocks.detach(),
+            "train/heat": result.terms.heatmap.detach(),
+            "train/blocks": result.terms.levels.detach(),
             "train/accuracy": accuracy,
             "train/matches": result.coarse.batch.numel() / pairs,
             "train/skipped": float(self.skipped.total),

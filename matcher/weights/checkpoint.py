@@ -23,7 +23,7 @@ from matcher.weights.safetensors_file import (
     require_finite,
     write_weights,
 )
-from matcher.weights.selftest import TOLERANCE, largest_difference, readings
+from matcher.weights.selftest import TOLERANCE, activation_statistics, largest_difference
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
@@ -70,7 +70,7 @@ def save_safetensors(
     stored = assemble(path, model.config, tensors, "")
     metadata = {
         "config": json.dumps(config_to_dict(model.config), sort_keys=True),
-        "canary": json.dumps(readings(stored)),
+        "canary": json.dumps(activation_statistics(stored)),
         **(extra or {}),
     }
     write_weights(path, Weights(tensors, metadata))
@@ -80,22 +80,22 @@ def selftest(path: Path | str) -> float:
     """How far what the weights compute now is from what they computed when they were saved.
 
     Returns:
-        The largest relative difference of the readings of `matcher.weights.selftest`.
+        The largest relative difference of the statistics of `matcher.weights.selftest`.
 
     Raises:
         CheckpointError: more than `selftest.TOLERANCE`, or nothing to compare with
             (E509); else as `load_safetensors`.
     """
     path = Path(path)
-    expected = _stored_readings(path)
-    difference = largest_difference(readings(load_safetensors(path)), expected)
+    expected = _stored_statistics(path)
+    difference = largest_difference(activation_statistics(load_safetensors(path)), expected)
     if not difference <= TOLERANCE:
         remedy = "the file or the installation is damaged"
         raise CheckpointError(509, path, f"its results differ by {difference:.2g}", remedy)
     return difference
 
 
-def _stored_readings(path: Path) -> list[float]:
+def _stored_statistics(path: Path) -> list[float]:
     try:
         return [float(value) for value in json.loads(read_weights(path).metadata["canary"])]
     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.attention.dense import DenseAttention
-from matcher.attention.pyramid import from_quad, pool_tokens, to_quad, token_pyramid
-from matcher.attention.quadtree import QuadTreeAttention, extra_levels, merge_levels
+from matcher.attention.dense import DenseAttention, FullAttention, LinearAttention
+from matcher.attention.pyramid import (
+    Variant,
+    build_pyramids,
+    from_quad,
+    merge_levels,
+    pool_tokens,
+    to_quad,
+)
+from matcher.attention.quadtree import QuadTreeAttention, extra_levels
 
 
 def maps(*sizes: tuple[int, int], batch: int = 2, channels: int = 8, seed: int = 0) -> list[Tensor]:
@@ -20,18 +27,9 @@ def dense_oracle(
     """What the attention must be when every block is selected, written with loops."""
     levels, heads = len(attention.topks), attention.heads
     size = q.shape[-2], q.shape[-1]
-    masks = None if mask is None else to_quad(mask[:, None].to(q.dtype), levels, 1)[:, 0, :, 0] > 0
-    pyramids = [
-        token_pyramid(to_quad(x, levels, heads), m, levels)
-        for x, m in ((q, None), (k, masks), (v, masks))
-    ]
-    valid = [masks]
-    for _ in range(levels - 1):
-        last = valid[-1]
-        valid.append(None if last is None else last.view(last.shape[0], -1, 4).any(-1))
+    pyramids = build_pyramids(q, k, v, None, mask, levels, heads)
     messages, parent = [], None
-    for level, (ql, kl, vl) in enumerate(zip(*pyramids, strict=True)):
-        keep = valid[levels - 1 - level]
+    for level, (ql, kl, vl, keep) in enumerate(zip(*pyramids, strict=True)):
         scores = ql @ kl.transpose(2, 3) / ql.shape[-1] ** 0.5
         if keep is not None:
             scores = scores.masked_fill(~keep[:, None, None, :], -torch.inf)
@@ -45,7 +43,7 @@ def dense_oracle(
         dense = parent @ vl if attention.variant == "B" or last_level else torch.zeros_like(ql)
         messages.append(dense)
     weights = None if attention.level_weights is None else attention.level_weights.softmax(0)
-    return from_quad(merge_levels(messages, weights), levels, size)
+    return merge_levels(messages, weights, levels, size)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
@@ -68,7 +66,7 @@ def test_a_map_that_does_not_divide_is_refused() -> None:
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("masked", [False, True])
 def test_with_every_block_selected_it_equals_dense_attention(
-    variant: str, levels: int, masked: bool
+    variant: Variant, levels: int, masked: bool
 ) -> None:
     q, k, v = maps((8, 12), (16, 8), (16, 8))
     attention = QuadTreeAttention(8, 2, [999] * levels, variant)
@@ -83,19 +81,18 @@ def test_with_every_block_selected_it_equals_dense_attention(
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_gradients_are_exact(variant: str) -> None:
+def test_gradients_are_exact(variant: Variant) -> None:
     q, k, v = (x.double().requires_grad_() for x in maps((4, 4), (4, 8), (4, 8), batch=1))
     attention = QuadTreeAttention(8, 2, [1, 2, 2], variant).double()
     assert torch.autograd.gradcheck(lambda *x: attention(*x), (q, k, v), fast_mode=False)
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-@pytest.mark.parametrize("pyramid", ["average", "conv"])
-def test_masked_tokens_have_exactly_no_influence(variant: str, pyramid: str) -> None:
+def test_masked_tokens_have_exactly_no_influence(variant: Variant) -> None:
     x, junk = maps((16, 16), (16, 16))
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[0, :9, :11], mask[1, :16, :5] = True, True
-    attention = QuadTreeAttention(8, 2, [3, 2, 2], variant, pyramid=pyramid, lepe=True)
+    attention = QuadTreeAttention(8, 2, [3, 2, 2], variant, lepe=True)
     spoilt = torch.where(mask[:, None], x, junk * 100)
     clean = attention(x, x, x, mask, mask)
     dirty = attention(spoilt, spoilt, spoilt, mask, mask)
@@ -103,7 +100,7 @@ def test_masked_tokens_have_exactly_no_influence(variant: str, pyramid: str) -> 
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_a_query_without_any_valid_key_gets_zero(variant: str) -> None:
+def test_a_query_without_any_valid_key_gets_zero(variant: Variant) -> None:
     q, k = maps((8, 8), (8, 8))
     mask = torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[1] = True
@@ -113,7 +110,7 @@ def test_a_query_without_any_valid_key_gets_zero(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_fewer_tokens_than_k_are_all_used(variant: str) -> None:
+def test_fewer_tokens_than_k_are_all_used(variant: Variant) -> None:
     q, k = maps((4, 4), (4, 4))
     few, many = (QuadTreeAttention(8, 2, [n, n, n], variant) for n in (4, 64))
     many.load_state_dict(few.state_dict())
@@ -124,7 +121,7 @@ def test_fewer_tokens_than_k_are_all_used(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close_to_fp32(variant: str, dtype: torch.dtype) -> None:
+def test_half_precision_stays_close_to_fp32(variant: Variant, dtype: torch.dtype) -> None:
     q, k, v = (x.to(dtype) for x in maps((8, 8), (8, 8), (8, 8)))
     attention = QuadTreeAttention(8, 2, [99, 99, 99], variant)
     expected = attention(q.float(), k.float(), v.float())
@@ -140,25 +137,25 @@ def test_lepe_refuses_grids_of_different_sizes() -> None:
         QuadTreeAttention(8, 2, [2, 2], "B", lepe=True)(q, k, k)
 
 
-def test_the_recording_lists_the_keys_and_their_probabilities() -> None:
+def test_levels_list_the_keys_and_their_probabilities() -> None:
     q, k = maps((8, 8), (8, 8))
-    record = []
-    QuadTreeAttention(8, 2, [2, 3, 1], "B")(q, k, k, record=record)
-    assert [tuple(r.keys.shape) for r in record] == [(2, 2, 4, 4), (2, 2, 16, 8), (2, 2, 64, 12)]
-    for level in record:
+    levels = QuadTreeAttention(8, 2, [2, 3, 1], "B").levels(q, k, k)
+    shapes = [(2, 2, 4, 4), (2, 2, 16, 8), (2, 2, 64, 12)]
+    assert [tuple(level.keys.shape) for level in levels] == shapes
+    for level in levels:
         torch.testing.assert_close(level.scores.sum(-1), torch.ones_like(level.scores[..., 0]))
-    parents = record[2].keys[..., ::4] // 4
-    candidates = record[1].keys.repeat_interleave(4, dim=2)
+    parents = levels[2].keys[..., ::4] // 4
+    candidates = levels[1].keys.repeat_interleave(4, dim=2)
     assert (parents[..., None] == candidates[..., None, :]).any(-1).all()
 
 
-@pytest.mark.parametrize("kind", ["linear", "full"])
-def test_dense_attention_ignores_masked_tokens(kind: str) -> None:
+@pytest.mark.parametrize("kind", [LinearAttention, FullAttention])
+def test_dense_attention_ignores_masked_tokens(kind: type[DenseAttention]) -> None:
     q, k, junk = maps((4, 6), (8, 4), (8, 4))
     mask = torch.ones(2, 8, 4, dtype=torch.bool)
     mask[:, 5:] = False
     spoilt = torch.where(mask[:, None], k, junk * 10)
-    attention = DenseAttention(2, kind)
+    attention = kind(2)
     assert torch.equal(attention(q, k, k, None, mask), attention(q, spoilt, spoilt, None, mask))
 
 
@@ -167,7 +164,7 @@ def test_full_attention_is_a_softmax_over_all_keys() -> None:
     tokens = [x.flatten(2).transpose(1, 2) for x in (q, k, v)]
     p = (tokens[0] @ tokens[1].transpose(1, 2) / 2).softmax(-1)
     expected = (p @ tokens[2]).transpose(1, 2).view_as(q)
-    torch.testing.assert_close(DenseAttention(1, "full")(q, k, v), expected)
+    torch.testing.assert_close(FullAttention(1)(q, k, v), expected)
 
 
 def test_levels_are_added_until_the_coarsest_is_small_enough():
@@ -190,7 +187,7 @@ def test_added_levels_that_keep_every_key_change_nothing():
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(variant: str):
+def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(variant: Variant):
     attention = QuadTreeAttention(16, 2, (3, 2, 2), variant, lepe=True, coarsest_cells=4)
     query, key, value = maps(*[(20, 12)] * 3, batch=1, channels=16)
     out = attention(query, key, value)

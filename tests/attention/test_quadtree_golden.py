@@ -22,7 +22,7 @@ def test_message_equals_the_published_operator(name: str, variant: str, lepe: bo
     )
     if attention.level_weights is not None:
         attention.level_weights.data = golden[f"{name}.weight"]
-    for level, conv in enumerate(attention.lepe):
+    for level, conv in enumerate(attention.lepe or ()):
         conv.weight.data = golden[f"{name}.get_vs.{level}.weight"]
         conv.bias.data = golden[f"{name}.get_vs.{level}.bias"]
     message = attention(golden["query"], golden["key"], golden["value"])

@@ -16,10 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.attention import dispatch, quadtree
-from matcher.attention.pyramid import mask_pyramid, token_pyramid
+from matcher.attention import dispatch
+from matcher.attention.pyramid import Pyramids, Variant, token_pyramid
 from matcher.attention.quadtree import QuadTreeAttention
-from matcher.attention.reference import attend_blocks
+from matcher.attention.record import AttentionRecorder, Place
+from matcher.attention.reference import Step, attend
+from matcher.network.block import LoFTRBlock
 
 if not sys.platform.startswith("linux"):
     pytest.skip("Triton is published for Linux only", allow_module_level=True)
@@ -91,55 +93,36 @@ class Case:
     def place(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
         """Take these tokens of the finest level."""
         levels = len(self.topks)
-        mask = None if mask is None else mask.to(DEVICE)
-        q, k, v = (x.to(DEVICE) for x in (q, k, v))
-        self.queries = token_pyramid(q, None, levels)
-        self.keys, self.values = (token_pyramid(x, mask, levels) for x in (k, v))
-        self.masks = mask_pyramid(mask, levels)
+        masks = [None if mask is None else mask.to(DEVICE)]
+        for _ in range(levels - 1):
+            masks.append(None if masks[-1] is None else masks[-1].unflatten(1, (-1, 4)).any(dim=2))
+        masks = masks[::-1]
+        self.pyramids = Pyramids(
+            token_pyramid(q.to(DEVICE), [None] * levels),
+            token_pyramid(k.to(DEVICE), masks),
+            token_pyramid(v.to(DEVICE), masks),
+            masks,
+        )
 
-    @property
-    def pyramids(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        return self.queries, self.keys, self.values
-
-    def reference(self, variant: str) -> list[Tensor]:
+    def reference(self, variant: Variant) -> list[Tensor]:
         """Messages of the reference in fp32 on the same, already rounded tokens.
 
         It starts from the coarse keys that the tokens' own dtype selects.
         """
-        coarse = quadtree.attend_coarsest(
-            self.queries[0],
-            self.keys[0],
-            self.values[0],
-            self.masks[0],
-            min(self.topks[0], self.keys[0].shape[2]),
-            variant == "A",
-        )
-        messages, above = [coarse.message.float()], coarse
-        for level in (1, 2):
-            q, k, v = (x[level].float() for x in self.pyramids)
-            assert above.selected is not None
-            above = attend_blocks(
-                q,
-                k,
-                v,
-                self.masks[level],
-                above.selected,
-                above.selected_scores,
-                self.topks[1] if level == 1 else 0,
-                variant == "A",
-            )
-            messages.append(above.message)
+        coarsest, *finer = zip(*self.pyramids, strict=True)
+        step = attend(*coarsest, None, self.topks[0], variant)
+        messages = [step.message.float()]
+        for (*tokens, mask), topk in zip(finer, (self.topks[1], 0), strict=True):
+            step = attend(*(x.float() for x in tokens), mask, step, topk, variant)
+            messages.append(step.message)
         return messages
 
-    def largest_error(self, kernel: ModuleType, variant: str) -> float:
+    def largest_error(self, kernel: ModuleType, variant: Variant) -> float:
         """Of the kernel's messages, relative to those of the reference that exceed 1."""
-        assert kernel.supports(*self.pyramids, self.topks)
-        found = kernel.descend(
-            *self.pyramids, topks=self.topks, variant=variant, key_masks=self.masks
-        )
-        assert all(x.dtype == self.queries[0].dtype for x in found)
-        expected = self.reference(variant)
-        pairs = zip(found, expected, strict=True)
+        assert kernel.supports(self.pyramids, self.topks)
+        messages = kernel.descend(self.pyramids, self.topks, variant)
+        assert all(x.dtype == self.pyramids.queries[0].dtype for x in messages)
+        pairs = zip(messages, self.reference(variant), strict=True)
         return max(float(((x - y) / y.abs().clamp(min=1)).abs().max()) for x, y in pairs)
 
 
@@ -147,7 +130,7 @@ class Case:
 @pytest.mark.parametrize("dtype", list(LIMITS))
 @pytest.mark.parametrize("masked", [False, True])
 def test_messages_equal_the_reference(
-    kernel: ModuleType, variant: str, dtype: torch.dtype, masked: bool
+    kernel: ModuleType, variant: Variant, dtype: torch.dtype, masked: bool
 ) -> None:
     for seed in range(2):
         case = Case.draw(seed, dtype, masked)
@@ -168,16 +151,18 @@ def test_messages_equal_the_reference_on_100_random_shapes(
 @pytest.mark.parametrize("topks", [(16, 8, 8), (32, 16, 16)])
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_the_published_numbers_of_keys_are_supported(
-    kernel: ModuleType, topks: tuple[int, ...], variant: str
+    kernel: ModuleType, topks: tuple[int, ...], variant: Variant
 ) -> None:
     case = Case(topks, heads=1, d=32, key_cells=40)
     assert case.largest_error(kernel, variant) <= 1e-5
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_repeated_keys_give_the_message_of_the_reference(kernel: ModuleType, variant: str) -> None:
+def test_repeated_keys_give_the_message_of_the_reference(
+    kernel: ModuleType, variant: Variant
+) -> None:
     case = Case((4, 3, 3), key_cells=6)
-    q, k, v = (x[-1] for x in case.pyramids)
+    q, k, v = (x[-1] for x in case.pyramids[:3])
     k, v = (x[:, :, :48].repeat(1, 1, 2, 1) for x in (k, v))
     case.place(q, k, v, None)
     assert case.largest_error(kernel, variant) <= 1e-5
@@ -187,44 +172,44 @@ def test_of_equal_scores_the_lowest_keys_descend_however_they_are_listed(
     kernel: ModuleType,
 ) -> None:
     case = Case((3, 5, 5), key_cells=6)
-    q, k, v = (x[1:] for x in case.pyramids)
+    q, k, v, masks = (x[1:] for x in case.pyramids)
     blocks = torch.tensor([4, 0, 2], device=DEVICE).expand(1, 2, 1, 3)
     lowest = torch.tensor([0, 1, 2, 3, 8], device=DEVICE).expand(1, 2, 4, 5)
-    queries = torch.zeros_like(q[0]), q[1]
-    _, message = kernel.descend_blocks(queries, k, v, blocks, None, 5, (None, None))
-    expected = attend_blocks(q[1], k[1], v[1], None, lowest, None, 0, False).message
+    level = Pyramids((torch.zeros_like(q[0]), q[1]), k, v, masks)
+    _, message = kernel.descend_blocks(level, blocks, None, 5)
+    above = Step(message, lowest, lowest, selected=lowest, parents=lowest)
+    expected = attend(q[1], k[1], v[1], None, above, 0, "B").message
     assert (message - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_masked_keys_do_not_count_and_a_query_without_keys_gets_zero(
-    kernel: ModuleType, variant: str
+    kernel: ModuleType, variant: Variant
 ) -> None:
     case = Case((4, 4, 4), batch=2, heads=1, masked=True)
-    q, k, v = (x[-1] for x in case.pyramids)
-    mask = case.masks[-1]
+    q, k, v = (x[-1] for x in case.pyramids[:3])
+    mask = case.pyramids.masks[-1]
     assert mask is not None
     mask[1] = False
     k, v = (torch.where(mask[:, None, :, None], x, 1e4) for x in (k, v))
     case.place(q, k, v, mask)
     assert case.largest_error(kernel, variant) <= 1e-5
-    messages = kernel.descend(
-        *case.pyramids, topks=(4, 4, 4), variant=variant, key_masks=case.masks
-    )
+    messages = kernel.descend(case.pyramids, (4, 4, 4), variant)
     assert all(torch.equal(x[1], torch.zeros_like(x[1])) for x in messages)
 
 
 def test_what_the_kernel_cannot_do_is_left_to_the_others(kernel: ModuleType) -> None:
     plain = Case((4, 4, 4))
-    q, k, v = plain.pyramids
-    assert kernel.supports(q, k, v, plain.topks)
-    assert kernel.supports(q, k, v, (4, 4, 99))
-    assert not kernel.supports(q, k, v, (4, 0, 4))
-    assert not kernel.supports(q, [x.half() for x in k], v, plain.topks)
-    learning = [x.clone().requires_grad_() for x in v]
-    assert not kernel.supports(q, k, learning, plain.topks)
+    pyramids = plain.pyramids
+    assert kernel.supports(pyramids, plain.topks)
+    assert kernel.supports(pyramids, (4, 4, 99))
+    assert not kernel.supports(pyramids, (4, 0, 4))
+    mixed = pyramids._replace(keys=[x.half() for x in pyramids.keys])
+    assert not kernel.supports(mixed, plain.topks)
+    learning = pyramids._replace(values=[x.clone().requires_grad_() for x in pyramids.values])
+    assert not kernel.supports(learning, plain.topks)
     with torch.no_grad():
-        assert kernel.supports(q, k, learning, plain.topks)
+        assert kernel.supports(learning, plain.topks)
     for other in (
         Case((4, 4)),
         Case((4, 4, 4, 4)),
@@ -233,7 +218,7 @@ def test_what_the_kernel_cannot_do_is_left_to_the_others(kernel: ModuleType) -> 
         Case((65, 4, 4), d=32, key_cells=65),
         Case((16, 17, 4), d=32, key_cells=16),
     ):
-        assert not kernel.supports(*other.pyramids, other.topks)
+        assert not kernel.supports(other.pyramids, other.topks)
 
 
 def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor]:
@@ -243,7 +228,7 @@ def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor
     attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name[0], lepe=lepe)
     if attention.level_weights is not None:
         attention.level_weights.data = golden[f"{name}.weight"]
-    for level, conv in enumerate(attention.lepe):
+    for level, conv in enumerate(attention.lepe or ()):
         conv.weight.data = golden[f"{name}.get_vs.{level}.weight"]
         conv.bias.data = golden[f"{name}.get_vs.{level}.bias"]
     maps = [golden[key].to(DEVICE) for key in ("query", "key", "value")]
@@ -270,15 +255,26 @@ def test_the_published_operator_is_reproduced_through_the_dispatch(
     assert (message - expected).abs().max() <= 1e-5
 
 
-def test_gradients_and_recordings_are_not_asked_of_the_kernel(
+def test_gradients_and_levels_are_not_asked_of_the_kernel(
     kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attention, maps, _ = golden_attention("B")
     calls = count_calls(kernel, monkeypatch)
     attention(*(x.requires_grad_() for x in maps)).sum().backward()
     with torch.no_grad():
-        attention(*maps, record=[])
+        attention.levels(*maps)
     assert calls == []
+
+
+def test_a_recorder_leaves_the_kernel_at_work(
+    kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = LoFTRBlock(8, QuadTreeAttention(8, 1, (2, 2, 2))).to(DEVICE)
+    x = torch.randn(1, 8, 8, 8, device=DEVICE)
+    calls = count_calls(kernel, monkeypatch)
+    with torch.no_grad(), AttentionRecorder([block]) as recorder:
+        block(x, x, place=Place(0, ("0",)))
+    assert len(calls) == len(recorder.calls) == 1
 
 
 def count_calls(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -286,9 +282,9 @@ def count_calls(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Non
     calls: list[None] = []
     descend = kernel.descend
 
-    def counting(*args: object, **options: object) -> list[Tensor]:
+    def counting(*args: object) -> list[Tensor]:
         calls.append(None)
-        return descend(*args, **options)
+        return descend(*args)
 
     monkeypatch.setattr(kernel, "descend", counting)
     return calls
@@ -297,8 +293,9 @@ def count_calls(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Non
 def test_triton_stays_out_of_descents_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.delitem(sys.modules, "matcher.attention.triton_kernel", raising=False)
-    case = Case((2, 2, 2))
-    assert not dispatch.takes(*([x.cpu() for x in xs] for xs in case.pyramids), case.topks)
+    q, k, v, masks = Case((2, 2, 2)).pyramids
+    pyramids = Pyramids(*([x.cpu() for x in level] for level in (q, k, v)), masks)
+    dispatch.descend(pyramids, (2, 2, 2), "B")
     assert "matcher.attention.triton_kernel" not in sys.modules
 
 
@@ -354,12 +351,12 @@ def test_the_kernel_compiles_for_nvidia_gpus_and_keeps_to_registers(capability: 
 @pytest.mark.parametrize("variant", ["A", "B"])
 @pytest.mark.parametrize("topks", [(16, 8, 8), (32, 16, 16)])
 def test_full_size_on_the_gpu(
-    kernel: ModuleType, dtype: torch.dtype, variant: str, topks: tuple[int, ...]
+    kernel: ModuleType, dtype: torch.dtype, variant: Variant, topks: tuple[int, ...]
 ) -> None:
     """Keys whose probabilities differ by rounding may swap places: a few messages in 10,000."""
     case = Case(topks, batch=2, heads=8, d=32, cells=300, key_cells=300, dtype=dtype, masked=True)
-    found = kernel.descend(*case.pyramids, topks=topks, variant=variant, key_masks=case.masks)
-    for x, y in zip(found, case.reference(variant), strict=True):
+    messages = kernel.descend(case.pyramids, topks, variant)
+    for x, y in zip(messages, case.reference(variant), strict=True):
         wrong = ((x - y).abs() > LIMITS[dtype]).any(dim=-1)
         assert wrong.float().mean() <= 1e-3
 

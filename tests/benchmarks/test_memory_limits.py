@@ -22,13 +22,13 @@ MATCH = """
 import resource, sys
 import numpy as np
 from matcher.config import COMPACT, MatcherConfig
-from matcher.network.fuse import fold
+from matcher.network.fuse import fuse
 from matcher.network.model import build_matcher
 from matcher.predictor import Predictor
 
 name, height, width, max_side = sys.argv[1], *map(int, sys.argv[2:])
 model = build_matcher(COMPACT if name == "compact" else MatcherConfig()).eval()
-fold(model)
+fuse(model)
 image = np.random.default_rng(0).integers(0, 255, (height, width), dtype=np.uint8)
 Predictor(model, max_side=max_side or None).match(image, np.roll(image, 8, axis=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)

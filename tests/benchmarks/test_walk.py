@@ -1,8 +1,9 @@
 """Counting the files that a program enters."""
 
 from benchmarks.walk import CallRecorder, moves_between
-from matcher.config import MatcherConfig, config_to_dict
+from matcher.config import MatcherConfig
 from matcher.geometry.pixels import resize_scale
+from matcher.validation.checked import config_to_dict
 
 
 def test_calls_of_the_product_are_recorded_and_no_others():

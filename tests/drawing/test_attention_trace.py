@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from matcher.attention.record import ACTIVE
 from matcher.config import (
     BackboneConfig,
     CoarseConfig,
@@ -188,8 +189,9 @@ def test_a_layer_or_head_that_is_not_there_is_refused(
         trace.quadtree(POINT, layer, head)
 
 
-def test_tracing_leaves_no_hook_behind(trace: AttentionTrace) -> None:
-    assert not any(module._forward_pre_hooks for module in trace.model.modules())
+def test_tracing_leaves_no_recorder_behind(trace: AttentionTrace) -> None:
+    assert trace.layers
+    assert ACTIVE.get() is None
 
 
 @pytest.mark.parametrize("match_type", ["dual_softmax", "sinkhorn"])

@@ -43,10 +43,11 @@ def pairs_of(cells0: torch.Tensor, cells1: torch.Tensor) -> list[tuple[int, ...]
 @torch.no_grad()
 def test_features_are_the_published_ones(golden: tuple[FeatureMatcher, Arrays]) -> None:
     model, expected = golden
-    maps = [model.extract(image(expected, f"image{i}")).coarse for i in range(2)]
+    features = [model.extract(image(expected, f"image{i}")) for i in range(2)]
     backbone = torch.from_numpy(expected["backbone_coarse"])
-    assert (torch.cat(maps) - backbone).abs().max() <= 1e-4
-    for i, coarse in enumerate(model.attend(*maps)):
+    assert (torch.cat([f.coarse for f in features]) - backbone).abs().max() <= 1e-4
+    output = model.match(*features)
+    for i, coarse in enumerate((output.coarse0, output.coarse1)):
         tokens = coarse[0].flatten(1).T
         assert (tokens - torch.from_numpy(expected[f"coarse{i}"])).abs().max() <= 1e-4
 

@@ -68,9 +68,9 @@ def test_every_variant_matches_two_images_of_different_sizes(config: MatcherConf
     reach = config.fine.window // 2 * config.backbone.resolution[1]
     cell = model.cell_centres(out.coarse.index1, 64 // stride)
     assert ((out.keypoints1 - cell).abs() <= reach).all()
-    parts = out.split(2)
-    assert sum(map(len, parts)) == len(out.score)
-    assert (parts[0].scores.diff() <= 0).all()
+    pairs = out.split(2)
+    assert sum(map(len, pairs)) == len(out.score)
+    assert (pairs[0].scores.diff() <= 0).all()
 
 
 def test_masked_pixels_never_match() -> None:
@@ -140,11 +140,11 @@ def fine_matcher(**options: Any) -> FineMatcher:
 def test_with_local_a_position_is_the_mean_of_the_samples_near_the_best() -> None:
     heat = torch.full((1, 7, 7), 1e-9)
     heat[0, 2, 4], heat[0, 2, 5], heat[0, 6, 0] = 0.4, 0.2, 0.4 - 1e-6
-    offset, _ = fine_matcher(local=1).locate(heat.log())
+    offset, _ = fine_matcher(local=1).soft_argmax(heat.log())
     torch.testing.assert_close(offset, torch.tensor([[4 / 9, -1 / 3]]), atol=1e-5, rtol=0)
-    offset, _ = fine_matcher(local=2).locate(heat.log())
+    offset, _ = fine_matcher(local=2).soft_argmax(heat.log())
     torch.testing.assert_close(offset, torch.tensor([[4 / 9, -1 / 3]]), atol=1e-5, rtol=0)
-    everywhere, _ = fine_matcher().locate(heat.log())
+    everywhere, _ = fine_matcher().soft_argmax(heat.log())
     torch.testing.assert_close(everywhere, expectation(heat)[0])
 
 
@@ -154,9 +154,9 @@ def test_with_normalize_a_feature_is_most_like_itself_whatever_the_lengths_of_ot
     fine = fine * torch.rand(1, 1, 40, 40, generator=generator).mul(3).exp()
     coarse, cells = torch.zeros(1, 8, 10, 10), torch.arange(100)
     arguments = (fine, fine, coarse, coarse, torch.zeros_like(cells), cells, cells)
-    found = fine_matcher(normalize=True).heat(*arguments).flatten(1).argmax(dim=1)
+    found = fine_matcher(normalize=True).correlate(*arguments).flatten(1).argmax(dim=1)
     assert (found == 24).all()  # the middle of 7 x 7
-    plain = fine_matcher().heat(*arguments).flatten(1).argmax(dim=1)
+    plain = fine_matcher().correlate(*arguments).flatten(1).argmax(dim=1)
     assert (plain == 24).float().mean() < 0.9
 
 

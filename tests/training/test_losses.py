@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.record import AttentionCall
 from matcher.config import CoarseConfig
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import expectation
-from matcher.training.loss.levels import Call, block_loss, pyramid_block_loss, swap, true_blocks
-from matcher.training.loss.likelihood import true_log_confidence
-from matcher.training.loss.terms import fine_loss, focal_loss, found, heat_loss, positives_loss
+from matcher.training.loss.dual_softmax import true_log_confidence
+from matcher.training.loss.levels import block_loss, call_loss, level_loss, true_blocks
+from matcher.training.loss.terms import (
+    fine_loss,
+    focal_loss,
+    found,
+    heatmap_loss,
+    positives_loss,
+)
 from matcher.training.supervision import CoarseTargets, FineTargets
 
 
@@ -93,7 +100,6 @@ def test_true_blocks_hold_a_true_match():
     targets = cells((0, 0, 15), (0, 1, 10), size=(4, 4))
     assert true_blocks(targets, 1, below=1, levels=2).nonzero().tolist() == [[0, 0, 3]]
     assert true_blocks(targets, 1, 0, 2).nonzero().tolist() == [[0, 0, 15], [0, 1, 12]]
-    assert swap(cells((0, 1, 2))).index0.item() == 2
 
 
 ONE_HOT, UNIFORM = torch.eye(4)[None, None] * 8, torch.zeros(1, 1, 4, 4)
@@ -150,15 +156,31 @@ def test_blocks_without_a_true_match_add_nothing():
     assert block_loss(UNIFORM, UNIFORM, true, opened=1).item() == pytest.approx(math.log(4))
 
 
-def test_pyramid_block_loss_averages_the_levels_above_the_finest():
+def test_the_loss_of_a_call_averages_the_levels_above_the_finest():
     """K of the middle level is 2, the coarsest has one block alone, and the finest is not asked."""
     attention, zeros = QuadTreeAttention(2, 1, (1, 2, 5)), torch.zeros(1, 2, 4, 4)
-    call = Call(attention, zeros, zeros, None, None, cells((0, 0, 0), size=(4, 4)))
-    assert pyramid_block_loss(call).item() == pytest.approx((math.log(5 / 2) + 0) / 2)
+    call = AttentionCall(1, "0to1", attention, zeros, zeros, zeros, None, None)
+    targets = cells((0, 0, 0), size=(4, 4))
+    true = [true_blocks(targets, 1, below, levels=3) for below in (2, 1)]
+    assert call_loss(call, true).item() == pytest.approx((math.log(5 / 2) + 0) / 2)
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     mask[:, 2:] = False
-    masked = pyramid_block_loss(call._replace(key_mask=mask))
+    masked = call_loss(call._replace(key_mask=mask), true)
     assert masked.item() == pytest.approx((math.log(3 / 2) + 0) / 2)
+
+
+def test_a_match_is_asked_of_both_images_in_its_own_direction():
+    """Block 0 of image 0 looks like its true block 3 of image 1, and the other way round."""
+    query, key = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
+    query[0, :, :2, :2] = key[0, :, 2:, 2:] = 4
+    attention, targets = QuadTreeAttention(4, 1, (1, 1)), cells((0, 0, 15), size=(4, 4))
+    forward = AttentionCall(1, "0to1", attention, query, key, key, None, None)
+    backward = AttentionCall(1, "1to0", attention, key, query, query, None, None)
+    device = torch.device("cpu")
+    assert level_loss([forward, backward], targets, device) < 1e-3
+    swapped = [forward._replace(direction="1to0"), backward._replace(direction="0to1")]
+    assert level_loss(swapped, targets, device) > 1
+    assert level_loss([], targets, device) == 0
 
 
 def test_found_matches_are_those_whose_best_partner_is_true():
@@ -169,7 +191,7 @@ def test_found_matches_are_those_whose_best_partner_is_true():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_likelihood_equals_that_of_the_whole_matrix(masked: bool):
+def test_true_log_confidences_equal_those_of_the_whole_matrix(masked: bool):
     """Values and gradients, with a pair of images that has no true match."""
     torch.manual_seed(0)
     head = CoarseMatcher(CoarseConfig())
@@ -204,7 +226,7 @@ def test_a_limit_on_blocks_keeps_the_mean() -> None:
         true[:, 1:] = False
 
 
-def test_heat_loss_is_the_cross_entropy_with_the_bilinear_position():
+def test_heatmap_loss_is_the_cross_entropy_with_the_bilinear_position():
     log_heat = torch.randn(3, 5, 5).flatten(1).log_softmax(dim=1).view(3, 5, 5)
     # Two samples make a half window: x = 2 + 2 * 0.25 = 2.5, y = 2 - 2 * 0.5 = 1; then a corner.
     targets = FineTargets(
@@ -212,9 +234,9 @@ def test_heat_loss_is_the_cross_entropy_with_the_bilinear_position():
     )
     first = (log_heat[0, 1, 2] + log_heat[0, 1, 3]) / 2
     expected = -(first + log_heat[1, 4, 4]) / 2
-    assert heat_loss(log_heat, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert heatmap_loss(log_heat, targets).item() == pytest.approx(expected.item(), rel=1e-5)
     nothing = FineTargets(targets.offset, torch.zeros(3, dtype=torch.bool))
-    assert heat_loss(log_heat, nothing).item() == 0.0
+    assert heatmap_loss(log_heat, nothing).item() == 0.0
 
 
 def test_perfect_heat_refines_to_the_true_position():
@@ -225,7 +247,7 @@ def test_perfect_heat_refines_to_the_true_position():
     for _ in range(150):
         optimizer.zero_grad()
         log_heat = logits.flatten(1).log_softmax(dim=1).view(2, 7, 7)
-        heat_loss(log_heat, targets).backward()
+        heatmap_loss(log_heat, targets).backward()
         optimizer.step()
     mean, _ = expectation(logits.detach().flatten(1).softmax(dim=1).view(2, 7, 7))
     assert (mean - offset).abs().max() < 1e-2

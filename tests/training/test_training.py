@@ -26,7 +26,7 @@ from matcher.training import checkpointing
 from matcher.training.callbacks import CheckpointAndExport
 from matcher.training.config import OptimConfig, RunConfig
 from matcher.training.export import export_weights, load_weights
-from matcher.training.loss.objective import objective, sample_matches
+from matcher.training.loss.total import refinable, training_loss
 from matcher.training.module import MatcherModule
 from matcher.training.nonfinite import DivergedError, SkippedSteps, load_step
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
@@ -185,7 +185,7 @@ def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_pa
     again = MatcherModule(config_from_dict(RunConfig, saved), 2)
     again.model.load_state_dict(weights)
     torch.manual_seed(seed)
-    assert not torch.isfinite(objective(again.model, pair, again.config.loss).terms.total)
+    assert not torch.isfinite(training_loss(again.model, pair, again.config.loss).terms.total)
 
 
 def test_one_percent_of_the_steps_may_be_skipped() -> None:
@@ -218,7 +218,7 @@ def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
     pair = plane_pair(0)
     assert pair.geometry is not None
     nothing = replace(pair, geometry=replace(pair.geometry, depth0=torch.zeros(1, 64, 96)))
-    terms = objective(module.model, nothing, module.config.loss).terms
+    terms = training_loss(module.model, nothing, module.config.loss).terms
     terms.total.backward()
     assert terms.total.item() == 0
     gradients = [p.grad for p in module.model.parameters()]
@@ -229,11 +229,11 @@ def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
 def test_every_loss_trains_every_parameter(tmp_path: Path, options: tuple[str, ...]) -> None:
     module = MatcherModule(run_config(tmp_path, *options), 2)
     pair = ImagePair.collate([plane_pair(0), plane_pair(1, shift=8)])
-    terms = objective(module.model, pair, module.config.loss).terms
+    terms = training_loss(module.model, pair, module.config.loss).terms
     terms.total.backward()
     unused = [n for n, p in module.model.named_parameters() if p.grad is None]
     assert unused == []
-    assert (terms.blocks > 0) == ("loss.block_weight=0.1" in options)
+    assert (terms.levels > 0) == ("loss.block_weight=0.1" in options)
 
 
 def test_images_of_different_sizes_train(tmp_path: Path) -> None:
@@ -242,17 +242,20 @@ def test_images_of_different_sizes_train(tmp_path: Path) -> None:
     geometry = replace(pair.geometry, depth1=pair.geometry.depth1[:, :32])
     pair = replace(pair, image1=pair.image1[:, :, :32], geometry=geometry)
     module = MatcherModule(run_config(tmp_path, "loss.block_weight=0.1"), 2)
-    terms = objective(module.model, pair, module.config.loss).terms
+    terms = training_loss(module.model, pair, module.config.loss).terms
     assert torch.isfinite(terms.total)
-    assert terms.blocks > 0
+    assert terms.levels > 0
 
 
-def test_refined_matches_are_capped_and_drawn_from_the_true_ones() -> None:
-    coarse, fine = supervise(plane_pair(0), stride=8, reach=6.0)
-    matches, chosen = sample_matches(coarse, fine, 7)
-    assert matches.index0.numel() == chosen.valid.numel() == 7
-    true = set(zip(coarse.index0.tolist(), coarse.index1.tolist(), strict=True))
-    assert set(zip(matches.index0.tolist(), matches.index1.tolist(), strict=True)) <= true
+def test_refined_matches_are_capped_and_drawn_from_the_true_ones(tmp_path: Path) -> None:
+    model, pair = MatcherModule(run_config(tmp_path), 2).model, plane_pair(0)
+    matches, _ = refinable(*supervise(pair, stride=8, reach=6.0))
+    images = pair.image0, pair.image1, pair.mask0, pair.mask1
+    few = model.forward_training(*images, matches, limit=7).refined
+    assert len(few) == len(few.unique()) == 7
+    assert few.max() < len(matches.batch)
+    everything = model.forward_training(*images, matches, limit=1000).refined
+    assert torch.equal(everything, torch.arange(len(matches.batch)))
 
 
 def test_the_average_follows_weights_and_statistics() -> None:

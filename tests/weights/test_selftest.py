@@ -14,7 +14,7 @@ from matcher.weights.__main__ import main
 from matcher.weights.checkpoint import load_safetensors, save_safetensors, selftest
 from matcher.weights.hub import resolve
 from matcher.weights.safetensors_file import Weights, read_weights, write_weights
-from matcher.weights.selftest import canary_pair, largest_difference, readings
+from matcher.weights.selftest import activation_statistics, largest_difference, selftest_pair
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def model() -> FeatureMatcher:
 
 
 def test_the_second_image_is_the_first_moved_by_a_cell() -> None:
-    image0, image1 = canary_pair()
+    image0, image1 = selftest_pair()
     assert torch.equal(image0[..., 8:], image1[..., :-8])
     assert image0.min() >= 0
     assert image0.max() <= 1
@@ -53,23 +53,23 @@ def test_swapped_numbers_of_the_right_shape_are_noticed(
     assert "E509" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("canary", [None, "[1, 2]", "{", "[[]]", "null"])
-def test_a_missing_or_damaged_canary_is_an_error(
-    model: FeatureMatcher, tmp_path: Path, canary: str | None
+@pytest.mark.parametrize("stored", [None, "[1, 2]", "{", "[[]]", "null"])
+def test_missing_or_damaged_statistics_are_an_error(
+    model: FeatureMatcher, tmp_path: Path, stored: str | None
 ) -> None:
     path = tmp_path / "w.safetensors"
     save_safetensors(model, path)
     weights = read_weights(path)
     metadata = {k: v for k, v in weights.metadata.items() if k != "canary"}
-    metadata |= {} if canary is None else {"canary": canary}
+    metadata |= {} if stored is None else {"canary": stored}
     write_weights(path, Weights(weights.tensors, metadata))
     with pytest.raises(CheckpointError, match="E509"):
         selftest(path)
 
 
-def test_readings_are_finite_and_compare_relatively(model: FeatureMatcher) -> None:
-    found = readings(model)
-    assert len(found) == 10
-    assert all(abs(value) < 1e6 for value in found)
+def test_statistics_are_finite_and_compare_relatively(model: FeatureMatcher) -> None:
+    statistics = activation_statistics(model)
+    assert len(statistics) == 10
+    assert all(abs(value) < 1e6 for value in statistics)
     assert largest_difference([2.0, 0.1], [4.0, 0.1]) == 0.5
     assert largest_difference([1.0], [1.0, 2.0]) == float("inf")

@@ -8,15 +8,15 @@ true match, so that these are among the keys that descend.
 from __future__ import annotations
 
 import math
-from types import TracebackType
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from matcher.attention.pyramid import mask_pyramid, quad_index, quad_mask, to_quad, token_pyramid
+from matcher.attention.pyramid import mask_pyramid, quad_index, to_quad, token_pyramid
 from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.record import AttentionCall
 from matcher.network.model import FeatureMatcher
 from matcher.training.supervision import CoarseTargets
 
@@ -26,97 +26,57 @@ FAR_BELOW = -1e4
 """A score that adds nothing to a sum of weights."""
 
 
-class Call(NamedTuple):
-    """One call of a cross-attention, in one direction."""
-
-    attention: QuadTreeAttention
-    query: Tensor
-    """(B, C, h0, w0)"""
-    key: Tensor
-    """(B, C, h1, w1)"""
-    key_mask: Tensor | None
-    """(B, h1, w1) bool"""
-    query_mask: Tensor | None
-    targets: CoarseTargets
-    """From the map of the queries to that of the keys."""
+def cross_blocks(model: FeatureMatcher) -> list[nn.Module]:
+    """The blocks whose attention has levels to supervise."""
+    blocks = zip(model.transformer.names, model.transformer.blocks, strict=True)
+    return [
+        block
+        for name, block in blocks
+        if name == "cross" and isinstance(block.get_submodule("attention"), QuadTreeAttention)
+    ]
 
 
-class BlockSupervision:
-    """Collects the cross-attention calls made inside a ``with`` block.
+def level_loss(
+    calls: Sequence[AttentionCall], targets: CoarseTargets, device: torch.device
+) -> Tensor:
+    """Mean of `call_loss` over the recorded calls of both directions; 0 without calls.
 
     Args:
-        model: whose transformer is watched.
-        targets: true matches of the batch that the transformer is given.
-        pairs: B of that batch; a call of 2 B holds both directions, others alternate.
-        active: False watches nothing and makes the loss 0.
+        calls: of the `cross_blocks`.
+        targets: true matches from image 0 to image 1.
+        device: of the result.
     """
-
-    def __init__(
-        self, model: FeatureMatcher, targets: CoarseTargets, pairs: int, active: bool
-    ) -> None:
-        self.directions = targets, swap(targets)
-        self.pairs = pairs
-        self._calls: list[Call] = []
-        transformer = model.transformer
-        self._watched = [
-            block.attention
-            for name, block in zip(transformer.names, transformer.blocks, strict=True)
-            if active and name == "cross" and isinstance(block.attention, QuadTreeAttention)
-        ]
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> BlockSupervision:
-        self._handles = [a.register_forward_pre_hook(self._keep) for a in self._watched]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def loss(self, like: Tensor) -> Tensor:
-        """Mean over the calls, both directions; 0 (of the device of `like`) without calls."""
-        total = torch.zeros((), device=like.device)
-        for call in self._calls:
-            total = total + pyramid_block_loss(call)
-        return total / max(len(self._calls), 1)
-
-    def _keep(self, attention: Any, inputs: tuple[Any, ...]) -> None:
-        query, key, _, query_mask, key_mask = inputs[:5]
-        if query.shape[0] == self.pairs:
-            targets = self.directions[len(self._calls) % 2]
-            self._calls.append(Call(attention, query, key, key_mask, query_mask, targets))
-            return
-        masks = [(None, None) if m is None else m.chunk(2) for m in (key_mask, query_mask)]
-        parts = zip(query.chunk(2), key.chunk(2), *masks, self.directions, strict=True)
-        self._calls += [Call(attention, *part) for part in parts]
+    total = torch.zeros((), device=device)
+    if not calls:
+        return total
+    batch_size, levels = len(calls[0].query), len(_attention(calls[0]).topks)
+    true = [
+        true_blocks(targets, batch_size, levels - 1 - level, levels) for level in range(levels - 1)
+    ]
+    swapped = [blocks.transpose(1, 2) for blocks in true]
+    for call in calls:
+        total = total + call_loss(call, true if call.direction == "0to1" else swapped)
+    return total / len(calls)
 
 
-def swap(targets: CoarseTargets) -> CoarseTargets:
-    """The same matches seen from image 1."""
-    return CoarseTargets(
-        targets.batch, targets.index1, targets.index0, targets.size1, targets.size0
-    )
+def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
+    """`block_loss` of a call, a mean over its levels above the finest.
 
-
-def pyramid_block_loss(call: Call) -> Tensor:
-    """`block_loss` of a call, a mean over its levels above the finest."""
-    topks, heads = call.attention.topks, call.attention.heads
+    Args:
+        call: of a `QuadTreeAttention`.
+        true: (B, L', S') bool of each of these levels: blocks of the queries and of the keys that
+            share a true match.
+    """
+    topks, heads = _attention(call).topks, _attention(call).heads
     levels = len(topks)
-    query_mask, key_mask = (
-        None if m is None else quad_mask(m, levels) for m in (call.query_mask, call.key_mask)
+    masks = mask_pyramid(call.key_mask, levels)
+    queries = token_pyramid(
+        to_quad(call.query, levels, heads), mask_pyramid(call.query_mask, levels)
     )
-    queries = token_pyramid(to_quad(call.query, levels, heads), query_mask, levels)
-    keys = token_pyramid(to_quad(call.key, levels, heads), key_mask, levels)
-    masks = mask_pyramid(key_mask, levels)
+    keys = token_pyramid(to_quad(call.key, levels, heads), masks)
     total = call.query.new_zeros((), dtype=torch.float32)
-    for level in range(levels - 1):
-        true = true_blocks(call.targets, call.query.shape[0], levels - 1 - level, levels)
-        total = total + block_loss(queries[level], keys[level], true, topks[level], masks[level])
+    for level, blocks in enumerate(true):
+        total = total + block_loss(queries[level], keys[level], blocks, topks[level], masks[level])
     return total / max(levels - 1, 1)
 
 
@@ -148,16 +108,16 @@ def block_loss(
     lot, asked = (torch.rand(matched.shape, device=true.device) * matched).topk(
         min(limit, matched.shape[1]), dim=1
     )
-    some = query.gather(2, asked[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    scores = ((some * query.shape[3] ** -0.5) @ key.transpose(2, 3)).float()
+    query = query.gather(2, asked[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+    scores = ((query * query.shape[3] ** -0.5) @ key.transpose(2, 3)).float()
     wanted = true.gather(1, asked[..., None].expand(-1, -1, true.shape[2])) & (lot > 0)[..., None]
     left_out = wanted if key_mask is None else wanted | ~key_mask[:, None]
     rest = scores.masked_fill(left_out[:, None], FAR_BELOW).logsumexp(dim=-1) - math.log(opened)
     pair, row, block = wanted.nonzero(as_tuple=True)
     odds = scores[pair, :, row, block] - rest[pair, :, row]
     all_miss = F.logsigmoid(-odds).sum(dim=1)
-    some_hit = torch.log(-torch.expm1(all_miss))
-    return -some_hit.sum() / max(len(pair), 1)
+    any_hit = torch.log(-torch.expm1(all_miss))
+    return -any_hit.sum() / max(len(pair), 1)
 
 
 def true_blocks(targets: CoarseTargets, batch_size: int, below: int, levels: int) -> Tensor:
@@ -169,3 +129,9 @@ def true_blocks(targets: CoarseTargets, batch_size: int, below: int, levels: int
     block1 = quad_index(targets.index1, targets.size1, below, levels)
     out[targets.batch, block0, block1] = True
     return out
+
+
+def _attention(call: AttentionCall) -> QuadTreeAttention:
+    if not isinstance(call.attention, QuadTreeAttention):
+        raise TypeError(f"layer {call.layer} has no levels")
+    return call.attention

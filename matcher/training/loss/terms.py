@@ -16,8 +16,8 @@ class LossTerms(NamedTuple):
     total: Tensor
     coarse: Tensor
     fine: Tensor
-    heat: Tensor
-    blocks: Tensor
+    heatmap: Tensor
+    levels: Tensor
 
 
 def positives_loss(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
@@ -57,7 +57,7 @@ def focal_loss(
 def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor:
     """LoFTR's refinement loss: squared error weighted by certainty, 0 where there is no target.
 
-    The weights 1 / deviation are normalised to mean 1 and carry no gradient, so that certainty
+    The weights 1 / deviation are normalized to mean 1 and carry no gradient, so that certainty
     cannot be lowered to escape the loss.
 
     Args:
@@ -74,22 +74,22 @@ def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor
     return (error * weight).sum() / targets.valid.sum().clamp(min=1)
 
 
-def heat_loss(log_heat: Tensor, targets: FineTargets) -> Tensor:
-    """Mean cross-entropy of the heat maps, 0 where there is no target.
+def heatmap_loss(log_heatmap: Tensor, targets: FineTargets) -> Tensor:
+    """Mean cross-entropy of the heatmaps, 0 where there is no target.
 
     The true position is shared out bilinearly among the four samples around it, so that the mean
-    of a perfect heat map is exact. Where the squared error of the mean fades away with the error,
+    of a perfect heatmap is exact. Where the squared error of the mean fades away with the error,
     this still tells every sample of the window whether it is the right one.
 
     Args:
-        log_heat: (M, W, W) log-probabilities, rows are y.
+        log_heatmap: (M, W, W) log-probabilities, rows are y.
         targets: of the same M matches.
     """
-    side = log_heat.shape[-1]
-    samples = torch.arange(side, device=log_heat.device)
+    side = log_heatmap.shape[-1]
+    samples = torch.arange(side, device=log_heatmap.device)
     position = (targets.offset[targets.valid] + 1) * (side - 1) / 2
     x, y = (1 - (position[:, None] - samples[:, None]).abs()).clamp(min=0).unbind(dim=2)
-    true = (y[:, :, None] * x[:, None, :] * log_heat[targets.valid]).sum()
+    true = (y[:, :, None] * x[:, None, :] * log_heatmap[targets.valid]).sum()
     return -true / targets.valid.sum().clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""Top-K coverage of a model on rendered scenes: python -m eval.coverage WEIGHTS [key=value ...]
+"""Top-K recall of a model on rendered scenes: python -m eval.topk_recall WEIGHTS [key=value ...]
 
 Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level, coarsest first.
 """
@@ -15,7 +15,7 @@ from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import UsageError, program
 from matcher.structures import ImagePair
-from matcher.training.coverage import LevelCoverage, topk_coverage
+from matcher.training.topk_recall import LevelRecall, topk_recall
 from matcher.validation.checked import invalid
 from matcher.weights.checkpoint import load_safetensors
 
@@ -65,15 +65,15 @@ def require_lists(weights: str, config: MatcherConfig) -> None:
     transformer = config.transformer
     if transformer.attention != "quadtree" or "cross" not in transformer.layers:
         what = f"has {transformer.attention} attention in layers {', '.join(transformer.layers)}"
-        raise UsageError(201, weights, what, "coverage needs a QuadTree cross layer")
+        raise UsageError(201, weights, what, "top-K recall needs a QuadTree cross layer")
 
 
-def mean_coverage(parts: Sequence[Sequence[LevelCoverage]]) -> list[LevelCoverage]:
-    """Coverage over all matches of several batches, coarsest level first."""
-    return [_mean(levels) for levels in zip(*parts, strict=True)]
+def mean_recall(batches: Sequence[Sequence[LevelRecall]]) -> list[LevelRecall]:
+    """Recall over all matches of several batches, coarsest level first."""
+    return [_mean(levels) for levels in zip(*batches, strict=True)]
 
 
-def _mean(levels: Sequence[LevelCoverage]) -> LevelCoverage:
+def _mean(levels: Sequence[LevelRecall]) -> LevelRecall:
     seen = [level for level in levels if level.matches]
     total = sum(level.matches for level in seen)
     if not total:
@@ -95,7 +95,7 @@ def main(words: list[str]) -> int:
     model = load_safetensors(words[0])
     require_lists(words[0], model.config)
     pairs = rendered_pairs(scenes_of(options, model.config.canvas))
-    levels = mean_coverage([topk_coverage(model, pair) for pair in pairs])
+    levels = mean_recall([topk_recall(model, pair) for pair in pairs])
     sys.stdout.write("level keys  union  per head  random  random union  matches\n")
     for i, c in enumerate(levels):
         sys.stdout.write(

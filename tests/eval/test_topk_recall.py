@@ -1,4 +1,4 @@
-"""Top-K coverage on lists that are known."""
+"""Top-K recall on lists that are known."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from conf import compose
-from eval.coverage import main
+from eval.topk_recall import main
 from matcher.attention.pyramid import quad_index, to_quad
 from matcher.attention.quadtree import Level
 from matcher.config import MatcherConfig
 from matcher.network.model import build_matcher
-from matcher.training.coverage import coverage_of, topk_coverage
 from matcher.training.export import export_weights
 from matcher.training.supervision import CoarseTargets
+from matcher.training.topk_recall import recall_of, topk_recall
 from matcher.validation.checked import config_from_dict
 from tests.helpers.planes import plane_pair
 
@@ -28,7 +28,7 @@ def test_quad_index_follows_the_order_of_the_tokens() -> None:
     assert quad_index(torch.tensor([7]), (4, 8), 2, 3).item() == 1
 
 
-def test_a_match_is_covered_when_a_head_scores_its_key() -> None:
+def test_a_match_is_recalled_when_a_head_scores_its_key() -> None:
     """2x2 cells, two levels: one query block, lists of two keys for each of two heads."""
     targets = CoarseTargets(
         torch.tensor([0, 0]), torch.tensor([0, 3]), torch.tensor([1, 2]), (2, 2), (2, 2)
@@ -36,17 +36,17 @@ def test_a_match_is_covered_when_a_head_scores_its_key() -> None:
     fine = torch.tensor([[0, 1], [0, 2]])[None, :, None].expand(1, 2, 4, 2)
     coarse = torch.zeros(1, 2, 1, 1, dtype=torch.int64)
     levels = [Level(coarse, coarse.float()), Level(fine, fine.float())]
-    top, bottom = coverage_of(levels, targets)
+    top, bottom = recall_of(levels, targets)
     assert (top.union, top.per_head, top.random, top.keys) == (1, 1, 1, 1)
     # Match (0, 1): head 0 scores key 1. Match (3, 2): head 1 scores key 2.
     assert (bottom.union, bottom.per_head, bottom.random) == (1.0, 0.5, 0.5)
     assert bottom.random_union == pytest.approx(0.75)
 
 
-def test_with_lists_of_all_keys_everything_is_covered() -> None:
+def test_with_lists_of_all_keys_everything_is_recalled() -> None:
     values = compose("train", ["model=tiny", "model.transformer.topks=[1000,1000,1]"])["model"]
     model = build_matcher(config_from_dict(MatcherConfig, values)).eval()
-    levels = topk_coverage(model, plane_pair(0))
+    levels = topk_recall(model, plane_pair(0))
     assert [level.union for level in levels] == [1, 1, 1]
     assert levels[0].matches == 8 * 10
 
@@ -89,8 +89,8 @@ def test_weights_without_lists_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_coverage_needs_quadtree_attention() -> None:
+def test_recall_needs_quadtree_attention() -> None:
     values = compose("train", ["model=tiny", "model.transformer.attention=full"])["model"]
     model = build_matcher(config_from_dict(MatcherConfig, values)).eval()
     with pytest.raises(ValueError, match="QuadTree"):
-        topk_coverage(model, plane_pair(0))
+        topk_recall(model, plane_pair(0))

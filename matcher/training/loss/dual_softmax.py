@@ -1,7 +1,7 @@
 """Log-confidences of the true matches under the dual-softmax, one pair of images at a time.
 
 `CoarseMatcher.log_confidence` gives all (B, L, S) of them and autograd keeps several matrices of
-that size. The likelihood of the true matches needs the normalisers of rows and columns only, and
+that size. The loss of the true matches needs the normalizers of rows and columns only, and
 its gradient can be formed from the similarities again: less memory and less time. Similarities
 are fp32; the two products of the gradient use the type of autocast.
 """
@@ -46,7 +46,7 @@ def true_log_confidence(
 
 
 class _DualSoftmax(Function):
-    """Forward keeps the normalisers; backward forms each pair's similarities again."""
+    """Forward keeps the normalizers; backward forms each pair's similarities again."""
 
     @staticmethod
     def forward(
@@ -61,12 +61,12 @@ class _DualSoftmax(Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         counts = torch.bincount(batch, minlength=x0.shape[0]).tolist()
-        rows, columns, likelihood, best = [], [], [], []
+        rows, columns, true, best = [], [], [], []
         for b, (i, j) in enumerate(zip(index0.split(counts), index1.split(counts), strict=True)):
             s = _similarity(x0, x1, mask0, mask1, b)
             rows.append(s.logsumexp(dim=1))
             columns.append(s.logsumexp(dim=0))
-            likelihood.append(2 * s[i, j] - rows[-1][i] - columns[-1][j])
+            true.append(2 * s[i, j] - rows[-1][i] - columns[-1][j])
             best.append(s.max(dim=1).indices[i])
         ctx.counts = counts
         ctx.masks = mask0, mask1
@@ -74,7 +74,7 @@ class _DualSoftmax(Function):
         ctx.save_for_backward(x0, x1, index0, index1, torch.stack(rows), torch.stack(columns))
         partner = torch.cat(best)
         ctx.mark_non_differentiable(partner)
-        return torch.cat(likelihood), partner
+        return torch.cat(true), partner
 
     @staticmethod
     @once_differentiable
@@ -82,8 +82,8 @@ class _DualSoftmax(Function):
         x0, x1, index0, index1, rows, columns = ctx.saved_tensors
         mask0, mask1 = ctx.masks
         d0, d1 = torch.empty_like(x0), torch.empty_like(x1)
-        parts = (x.split(ctx.counts) for x in (index0, index1, gradient))
-        for b, (i, j, g) in enumerate(zip(*parts, strict=True)):
+        pairs = (x.split(ctx.counts) for x in (index0, index1, gradient))
+        for b, (i, j, g) in enumerate(zip(*pairs, strict=True)):
             s = _similarity(x0, x1, mask0, mask1, b)
             of_row = torch.zeros_like(rows[b]).index_add_(0, i, g)
             of_column = torch.zeros_like(columns[b]).index_add_(0, j, g)

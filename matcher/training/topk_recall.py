@@ -1,24 +1,26 @@
-"""Top-K coverage: do the lists of QuadTree attention hold the true matches?
+"""Top-K recall: do the lists of QuadTree attention hold the true matches?
 
 At every level a query scores the keys that descended from the level above. A true match is
-covered at a level when its own key is among those that its query, of that level, scores. The
+recalled at a level when its own key is among those that its query, of that level, scores. The
 coarsest level scores all keys, so its figure is 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from matcher.attention.pyramid import quad_index
-from matcher.attention.quadtree import Level
+from matcher.attention.quadtree import Level, QuadTreeAttention
+from matcher.attention.record import AttentionRecorder
 from matcher.network.model import FeatureMatcher
 from matcher.structures import ImagePair
 from matcher.training.supervision import CoarseTargets, supervise
 
 
-class LevelCoverage(NamedTuple):
+class LevelRecall(NamedTuple):
     """Share of true matches whose key is scored, at one level of one attention call."""
 
     union: float
@@ -36,10 +38,10 @@ class LevelCoverage(NamedTuple):
 
 
 @torch.inference_mode()
-def topk_coverage(
+def topk_recall(
     model: FeatureMatcher, pair: ImagePair, tolerance: float = 0.05
-) -> list[LevelCoverage]:
-    """Coverage of the last cross layer on a batch with geometry, image 0 asking image 1.
+) -> list[LevelRecall]:
+    """Recall of the last cross layer on a batch with geometry, image 0 asking image 1.
 
     Returns:
         One entry a level, coarsest first.
@@ -47,22 +49,23 @@ def topk_coverage(
     Raises:
         ValueError: the model has no QuadTree attention, or the pair no geometry.
     """
-    config = model.config
-    if config.transformer.attention != "quadtree" or "cross" not in config.transformer.layers:
-        raise ValueError("coverage needs a QuadTree cross layer")
-    stride = config.backbone.resolution[0]
+    transformer = model.config.transformer
+    if transformer.attention != "quadtree" or "cross" not in transformer.layers:
+        raise ValueError("top-K recall needs a QuadTree cross layer")
+    stride = model.config.backbone.resolution[0]
     targets, _ = supervise(pair, stride=stride, reach=float(stride), tolerance=tolerance)
-    mask0, mask1 = model.cell_mask(pair.mask0), model.cell_mask(pair.mask1)
-    recording: list[list[Level]] = []
-    features0, features1 = model.extract(pair.image0), model.extract(pair.image1)
-    model.attend(features0.coarse, features1.coarse, mask0, mask1, recording)
-    last = max(i for i, name in enumerate(config.transformer.layers) if name == "cross")
-    return coverage_of(recording[2 * last], targets)
+    last = max(i for i, name in enumerate(transformer.layers) if name == "cross")
+    with AttentionRecorder([model.transformer.blocks[last]]) as recorder:
+        model(pair.image0, pair.image1, pair.mask0, pair.mask1)
+    call = recorder.call(last, "0to1")
+    if not isinstance(call.attention, QuadTreeAttention):
+        raise TypeError(f"layer {last} has no levels")
+    return recall_of(call.attention.levels(*call.arguments), targets)
 
 
-def coverage_of(levels: list[Level], targets: CoarseTargets) -> list[LevelCoverage]:
-    """Coverage of the recorded levels of an attention call from image 0 to image 1."""
-    out = []
+def recall_of(levels: Sequence[Level], targets: CoarseTargets) -> list[LevelRecall]:
+    """Recall of the levels of an attention call from image 0 to image 1."""
+    recalls = []
     for depth, level in enumerate(levels):
         below = len(levels) - 1 - depth
         query = quad_index(targets.index0, targets.size0, below, len(levels))
@@ -73,8 +76,8 @@ def coverage_of(levels: list[Level], targets: CoarseTargets) -> list[LevelCovera
         count = targets.size1[0] * targets.size1[1] // 4**below
         chance = min(keys / count, 1.0)
         matches = hit.shape[0]
-        out.append(
-            LevelCoverage(
+        recalls.append(
+            LevelRecall(
                 union=hit.any(dim=1).float().mean().item() if matches else float("nan"),
                 per_head=hit.float().mean().item() if matches else float("nan"),
                 random=chance,
@@ -83,4 +86,4 @@ def coverage_of(levels: list[Level], targets: CoarseTargets) -> list[LevelCovera
                 matches=matches,
             )
         )
-    return out
+    return recalls

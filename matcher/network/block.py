@@ -1,0 +1,168 @@
+"""Blocks of the transformer: projections, an attention of any kind, and an MLP."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matcher.attention import Attention
+from matcher.attention.record import ACTIVE, Place
+
+
+class TokenLinear(nn.Linear):
+    """A linear layer on (B, h, w, C) tokens.
+
+    On CPUs a 1x1 convolution: PyTorch's library for these is the faster one, by 4% of a pair.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.device.type != "cpu" or torch.is_grad_enabled():
+            return super().forward(tokens)
+        return to_tokens(F.conv2d(to_map(tokens), self.weight[:, :, None, None], self.bias))
+
+
+class ConvMLP(nn.Module):
+    """Two linear layers with a depthwise 3x3 convolution between them (PVTv2's)."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        hidden = channels * ratio
+        self.expand = TokenLinear(channels, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.reduce = TokenLinear(hidden, channels)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, h, w, C) tokens; (B, h, w) bool of valid tokens."""
+        if torch.is_grad_enabled():
+            return self._forward(tokens, mask)
+        # The hidden maps are the largest of a layer: one image's at a time.
+        masks = [None] * len(tokens) if mask is None else mask.split(1)
+        images = zip(tokens.split(1), masks, strict=True)
+        return torch.cat([self._forward(*image) for image in images])
+
+    def _forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        hidden = F.relu(self.expand(tokens), inplace=True)
+        if mask is not None:
+            hidden = hidden * mask[..., None]
+        hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.reduce(F.gelu(hidden))
+
+
+class AttentionBlock(nn.Module):
+    """A map that is updated by what it reads from another one, or from itself."""
+
+    simultaneous: bool
+    """Whether both images of a cross layer are updated from their old values, as published."""
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention: Attention
+
+    def message(
+        self,
+        tokens: Tensor,
+        target_tokens: Tensor,
+        mask: Tensor | None,
+        target_mask: Tensor | None,
+        place: Place | None,
+    ) -> Tensor:
+        """(B, h0, w0, C) message to (B, h0, w0, C) tokens from (B, h1, w1, C) target tokens."""
+        query = to_map(self.query(tokens))
+        key, value = to_map(self.key(target_tokens)), to_map(self.value(target_tokens))
+        if place is not None and (recorder := ACTIVE.get()) is not None:
+            recorder.report(self, place, (query, key, value), (mask, target_mask))
+        return to_tokens(self.attention(query, key, value, mask, target_mask))
+
+    def forward(
+        self,
+        x: Tensor,
+        target: Tensor,
+        x_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        place: Place | None = None,
+    ) -> Tensor:
+        """(B, C, h0, w0) `x` after it has read from `target`.
+
+        Args:
+            x: (B, C, h0, w0); target: (B, C, h1, w1), `x` itself in a self layer.
+            x_mask: (B, h0, w0) bool of valid tokens, None means everywhere; `target_mask` likewise.
+            place: of this call in the transformer, for recorders.
+        """
+        raise NotImplementedError
+
+
+class QuadTreeBlock(AttentionBlock):
+    """The published QuadTree block: pre-norm attention, then a convolutional MLP."""
+
+    simultaneous = True
+
+    def __init__(self, channels: int, attention: Attention, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.query = TokenLinear(channels, channels, bias=False)
+        self.key = TokenLinear(channels, channels, bias=False)
+        self.value = TokenLinear(channels, channels, bias=False)
+        self.attention = attention
+        self.project = TokenLinear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = ConvMLP(channels, mlp_ratio)
+
+    def forward(
+        self,
+        x: Tensor,
+        target: Tensor,
+        x_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        place: Place | None = None,
+    ) -> Tensor:
+        tokens = to_tokens(x)
+        query_side = self.norm1(tokens)
+        key_side = query_side if target is x else self.norm1(to_tokens(target))
+        message = self.message(query_side, key_side, x_mask, target_mask, place)
+        tokens = tokens + self.project(message)
+        return to_map(tokens + self.mlp(self.norm2(tokens), x_mask))
+
+
+class LoFTRBlock(AttentionBlock):
+    """LoFTR's encoder layer: the message, merged with its receiver by an MLP, is added."""
+
+    simultaneous = False
+
+    def __init__(self, channels: int, attention: Attention) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels, bias=False)
+        self.attention = attention
+        self.merge = nn.Linear(channels, channels, bias=False)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * channels, 2 * channels, bias=False),
+            nn.ReLU(),
+            nn.Linear(2 * channels, channels, bias=False),
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        target: Tensor,
+        x_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        place: Place | None = None,
+    ) -> Tensor:
+        tokens = to_tokens(x)
+        message = self.message(tokens, to_tokens(target), x_mask, target_mask, place)
+        message = self.norm1(self.merge(message))
+        return to_map(tokens + self.norm2(self.mlp(torch.cat([tokens, message], dim=-1))))
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h, w, C); a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def to_map(tokens: Tensor) -> Tensor:
+    """(B, h, w, C) to (B, C, h, w); a view in channels-last memory."""
+    return tokens.permute(0, 3, 1, 2)
