@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,10 @@ def measure(group: Sequence[Case], options: argparse.Namespace) -> list[dict[str
     workers = {case: Worker(options.threads) for case in group}
     first: dict[Case, tuple[float, int, int]] = {}
     for case, worker in workers.items():
-        if attempt(case, lambda w=worker, c=case: w.order("prepare", c)) is not False:
-            found = attempt(case, lambda w=worker: w.order("first"))
-            if found:
-                first[case] = found
+        if answer_or_none(case, lambda w=worker, c=case: w.order("prepare", c) or True):
+            answer = answer_or_none(case, lambda w=worker: w.order("first"))
+            if answer:
+                first[case] = answer
     times: dict[Case, list[float]] = {case: [] for case in first}
     for _ in range(options.repeats):
         for case, taken in times.items():
@@ -161,13 +161,13 @@ def conditions(device: str, threads: int) -> str:
     return f"{where}, PyTorch {torch.__version__}"
 
 
-def attempt(case: Case, what: Any) -> Any:
-    """What `what` returns, or False with a line on stderr."""
+def answer_or_none(case: Case, order: Callable[[], Any]) -> Any:
+    """Answer of a worker to `order`, or None and a line on stderr where it failed."""
     try:
-        return what()
+        return order()
     except RuntimeError as error:
         print(f"left out: {case}: {error}", file=sys.stderr)
-        return False
+        return None
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:

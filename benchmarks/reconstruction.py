@@ -3,7 +3,7 @@
     python -m benchmarks.reconstruction ../shared/eval/strecha RUNS document=docs/reconstruction.md
 
 Matches the pairs of a scene in ``pairs_with_gt.txt`` by `match.py pairs=... export=colmap`, with
-the true intrinsics, lets COLMAP map them and compares the camera centres with the ground truth of
+the true intrinsics, lets COLMAP map them and compares the camera centers with the ground truth of
 that file after the best similarity. RUNS is a folder to work in: what is matched there
 already is not matched again. Further words: ``scenes=A,B`` (names of images begin so),
 ``merge=1,2,4`` (pixels), ``document=FILE`` and options of match.py. Needs the extra ``sfm``.
@@ -36,7 +36,7 @@ python -m benchmarks.reconstruction ../shared/eval/strecha RUNS{options} documen
 The photographs of Strecha's {scenes} at a long side of 832 pixels.
 The pairs that see the same ({pairs}) are matched by our matcher alone, points merged
 in cells of `merge` pixels (`match.py pairs=... export=colmap`); the true intrinsics, then COLMAP's
-incremental mapping with its own settings. Centre error: distance of the camera centres from the
+incremental mapping with its own settings. Center error: distance of the camera centers from the
 surveyed ones after the best similarity.
 
 Weights sha256 {weights}.
@@ -45,7 +45,7 @@ Weights sha256 {weights}.
 """  # noqa: E501
 HEAD = (
     "scene", "merge", "registered", "points", "images a point", "reprojection error",
-    "centre error, mean", "centre error, most",
+    "center error, mean", "center error, most",
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class Score(NamedTuple):
     reprojection: float
     """mean, in pixels"""
     errors: np.ndarray
-    """(registered,) of the camera centres, in metres"""
+    """(registered,) of the camera centers, in meters"""
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def true_rows(folder: Path, scene: str) -> list[list[str]]:
 
 
 def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Camera centres (3,) by name, in metres from the first camera, and the (3, 3) intrinsics."""
+    """Camera centers (3,) by name, in meters from the first camera, and the (3, 3) intrinsics."""
     rows = true_rows(folder, scene)
     step = {}
     for name0, name1, *values in rows:
@@ -98,8 +98,8 @@ def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.nd
             if name0 == name and name1 not in poses:
                 poses[name1] = T_0to1 @ poses[name0]
                 front.append(name1)
-    centres = {name: -pose[:3, :3].T @ pose[:3, 3] for name, pose in sorted(poses.items())}
-    return centres, np.array(rows[0][4:13], float).reshape(3, 3)
+    centers = {name: -pose[:3, :3].T @ pose[:3, 3] for name, pose in sorted(poses.items())}
+    return centers, np.array(rows[0][4:13], float).reshape(3, 3)
 
 
 def aligned_errors(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -125,8 +125,8 @@ def scores(
     folder: Path, runs: Path, scene: str, merges: Sequence[str], words: Sequence[str]
 ) -> Iterator[Score]:
     """Match a scene once and reconstruct it with each merging; words go to match.py."""
-    centres, K = ground_truth(folder, scene)
-    names, run = list(centres), runs / scene
+    centers, K = ground_truth(folder, scene)
+    names, run = list(centers), runs / scene
     run.mkdir(parents=True, exist_ok=True)
     pairs = sorted((row[0], row[1]) for row in true_rows(folder, scene))
     (run / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
@@ -141,7 +141,7 @@ def scores(
         model = reconstruct(run / "colmap" / "database.db", folder / "images")
         cameras = {image.name: image.projection_center() for image in model.images.values()}
         errors = aligned_errors(
-            np.array(list(cameras.values())), np.array([centres[name] for name in cameras])
+            np.array(list(cameras.values())), np.array([centers[name] for name in cameras])
         )
         yield Score(
             scene, merge, len(cameras), len(names), model.num_points3D(),

@@ -59,9 +59,9 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
     """Write the page, and the figure to ``images/performance.png`` beside it."""
     conditions = "; ".join(sorted({row["conditions"] for row in rows})) or "nothing yet"
     sections = [INTRODUCTION.format(conditions=conditions)]
-    found = ratios(rows)
-    if found:
-        sections.append("\n## Ratios, each within one run, float32, cpu\n\n" + found)
+    compared = ratios(rows)
+    if compared:
+        sections.append("\n## Ratios, each within one run, float32, cpu\n\n" + compared)
     figure = path.parent / "images" / "performance.png"
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, figure)

@@ -96,7 +96,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.call: Callable[[], object] = lambda: None
-        self.found: object = None
+        self.answer: object = None
         self.threshold = 0.0
         self.device = "cpu"
         self.memory: Any = None
@@ -105,7 +105,7 @@ class Bench:
         """Build the method."""
         import torch
 
-        from eval.memory import PeakMemory
+        from eval.peak_memory import PeakMemory
 
         self.device = case.device
         if case.device != "cpu":
@@ -126,7 +126,7 @@ class Bench:
     def seconds(self) -> float:
         """Of one call."""
         start = time.perf_counter()
-        self.found = self.call()
+        self.answer = self.call()
         self._wait()
         return time.perf_counter() - start
 
@@ -139,7 +139,7 @@ class Bench:
             torch.mm(torch.ones(2, 2), torch.ones(2, 2))
         with FlopCounterMode(display=False) as counter:
             seconds = self.seconds()
-        matches = self.found if isinstance(self.found, int) else 0
+        matches = self.answer if isinstance(self.answer, int) else 0
         return seconds, counter.get_total_flops(), matches
 
     def peak_megabytes(self) -> float:

@@ -105,12 +105,12 @@ def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) 
     output = model(batch.image0, batch.image1, batch.mask0, batch.mask1)
     model.train(training)
     out = []
-    for i, found in enumerate(output.split(batch.image0.shape[0])):
+    for i, matches in enumerate(output.split(batch.image0.shape[0])):
         points = (
             _numpy(network_to_original(keypoints, scale[i]))
             for keypoints, scale in (
-                (found.keypoints0, batch.scale0),
-                (found.keypoints1, batch.scale1),
+                (matches.keypoints0, batch.scale0),
+                (matches.keypoints1, batch.scale1),
             )
         )
         K0, K1, T = (_numpy(m[i]) for m in (geometry.K0, geometry.K1, geometry.T_0to1))
@@ -155,7 +155,7 @@ def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
 
 
 class MatchFigures(pl.Callback):
-    """Draws the first pairs of every validation, coloured by epipolar error.
+    """Draws the first pairs of every validation, colored by epipolar error.
 
     Args:
         count: pairs drawn, of the first batch.
@@ -183,9 +183,8 @@ class MatchFigures(pl.Callback):
             output = model_of(pl_module)(batch.image0, batch.image1, batch.mask0, batch.mask1)
         for i, matches in enumerate(output.split(len(batch.image0))[: self.count]):
             errors = match_errors(batch, i, matches.keypoints0, matches.keypoints1)
-            found = matches.to("cpu")
             picture = draw_matches(
-                gray(batch.image0[i]), gray(batch.image1[i]), found, errors=errors
+                gray(batch.image0[i]), gray(batch.image1[i]), matches.to("cpu"), errors=errors
             )
             write_picture(self.folder / f"{trainer.global_step:08d}_{i}.png", picture)
 

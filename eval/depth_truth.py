@@ -74,7 +74,7 @@ def _project(
 
 
 def sample(depth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Depth at (N, 2) pixels: between its neighbours on one surface, else of the nearest pixel.
+    """Depth at (N, 2) pixels: between its neighbors on one surface, else of the nearest pixel.
 
     Inverse depth is linear in pixels on a plane, so that planes are sampled exactly.
     """

@@ -26,7 +26,7 @@ Row = dict[str, str | int | float | None]
 """Measures of one pair: names to plain values; an error is inf where there is no estimate."""
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
-"""Squared symmetric epipolar distance in normalised units."""
+"""Squared symmetric epipolar distance in normalized units."""
 
 
 def measure(

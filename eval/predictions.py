@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import Sizing
-from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
+from eval.peak_memory import PeakMemory
 from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb

@@ -129,9 +129,9 @@ def _scene_indices(root: Path) -> list[Path]:
     info = "megadepth_test_1500_scene_info"
     for folder in (root, root / "index", root / info, root / "assets" / info):
         names = folder / "megadepth_test_1500.txt"
-        found = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
-        if names.is_file() or found:
-            return listed_indices(folder, names) if names.is_file() else found
+        indices = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
+        if names.is_file() or indices:
+            return listed_indices(folder, names) if names.is_file() else indices
     raise UsageError(111, root, "no scene index", "give the folder of LoFTR or of glue-factory")
 
 

@@ -125,19 +125,19 @@ def sample_photos() -> list[Path]:
     Raises:
         UsageError: a package is not installed (E210).
     """
-    parts = {
+    samples = {
         "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
         "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
     }
-    found = []
-    for package, names in parts.items():
+    photos = []
+    for package, names in samples.items():
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             what = f"needs photographs: those of {package} are not installed"
             remedy = 'root=DIR, or pip install "quadmatch[dev]"'
             raise UsageError(210, "benchmark=warps", what, remedy)
-        found += [Path(spec.origin).parent / name for name in names]
-    return found
+        photos += [Path(spec.origin).parent / name for name in names]
+    return photos
 
 
 def _render_warps(photos: list[Path], count: int, folder: Path) -> None:
@@ -160,7 +160,7 @@ def _render_warps(photos: list[Path], count: int, folder: Path) -> None:
 
 
 def _portrait(photo: np.ndarray) -> np.ndarray:
-    """The largest centred part with the shape of image 0, at most three times as large."""
+    """The largest centerd part with the shape of image 0, at most three times as large."""
     height, width = photo.shape[:2]
     part = min(width / SIZE0[0], height / SIZE0[1])
     w, h = round(SIZE0[0] * part), round(SIZE0[1] * part)
@@ -174,10 +174,10 @@ def draw_homography(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
     """(3, 3) from an image of `size` to a view of it of the same size."""
     width, height = size
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
-    centre = corners.mean(axis=0)
+    center = corners.mean(axis=0)
     angle, zoom = np.radians(rng.uniform(-15, 15)), rng.uniform(0.85, 1.2)
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = (corners - centre) @ turn.T + centre
+    moved = (corners - center) @ turn.T + center
     moved += rng.uniform(-0.15, 0.15, (4, 2)) * size
     return cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Keypoints with descriptors, matched by mutual nearest neighbours and the ratio test."""
+"""Keypoints with descriptors, matched by mutual nearest neighbors and the ratio test."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def as_gray(image: np.ndarray) -> np.ndarray:
 def mutual_matches(
     points0: np.ndarray, points1: np.ndarray, distance: np.ndarray, ratio: float
 ) -> Matches:
-    """Mutual nearest neighbours whose nearest distance is below `ratio` times the second nearest.
+    """Mutual nearest neighbors whose nearest distance is below `ratio` times the second nearest.
 
     Args:
         points0: (N, 2) pixels; `points1` (M, 2).

@@ -75,7 +75,7 @@ class LoftrIndoor(KorniaLoftr):
 
 
 class Disk(KorniaMethod):
-    """DISK keypoints with mutual nearest neighbours and a ratio of 0.95 in both directions."""
+    """DISK keypoints with mutual nearest neighbors and a ratio of 0.95 in both directions."""
 
     name = "kornia_disk"
     file = "depth-save.pth"

@@ -16,8 +16,8 @@ from eval.measure import right_matches
 from eval.runner import Evaluation
 from matcher.files import write_atomically
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Distinct to colour-blind readers (Okabe and Ito)."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Distinct to color-blind readers (Okabe and Ito)."""
 
 
 @contextmanager
@@ -38,14 +38,14 @@ def error_curves(path: Path, evaluations: Sequence[Evaluation]) -> None:
     pose = "auc5" in evaluations[0].record
     name, limit, unit = ("error", 20, "deg") if pose else ("corner_error", 10, "px")
     with picture(path) as axes:
-        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+        for evaluation, color in zip(evaluations, COLORS * 9, strict=False):
             errors = np.sort(np.array([row[name] for row in evaluation.rows], dtype=float))
             share = 100 * np.arange(1, len(errors) + 1) / len(errors)
             inside = errors < limit
             level = share[inside][-1:] if inside.any() else [0.0]
             x = np.concatenate([[0.0], errors[inside], [limit]])
             y = np.concatenate([[0.0], share[inside], level])
-            axes.plot(x, y, color=colour, label=evaluation.record["method"])
+            axes.plot(x, y, color=color, label=evaluation.record["method"])
         title = "larger of rotation and translation error" if pose else "mean corner error"
         axes.set(xlabel=f"{title} ({unit})", ylabel="pairs below (%)", xlim=(0, limit))
         axes.set(ylim=(0, 100), title=evaluations[0].record["dataset"])
@@ -55,7 +55,7 @@ def error_curves(path: Path, evaluations: Sequence[Evaluation]) -> None:
 def precision_recall(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """Precision of the most confident matches against how many of them are right."""
     with picture(path) as axes:
-        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+        for evaluation, color in zip(evaluations, COLORS * 9, strict=False):
             scores, right = scored_matches(evaluation)
             order = np.argsort(-scores, kind="stable")
             hits = np.cumsum(right[order])
@@ -63,7 +63,7 @@ def precision_recall(path: Path, evaluations: Sequence[Evaluation]) -> None:
             label = evaluation.record["method"]
             step = max(1, len(order) // 2000)
             x = hits[::step] / len(evaluation.rows)
-            axes.plot(x, 100 * share[::step], color=colour, label=label)
+            axes.plot(x, 100 * share[::step], color=color, label=label)
         axes.set(xlabel="right matches a pair", ylabel="precision (%)", ylim=(0, 101))
         axes.set(title=f"{evaluations[0].record['dataset']}: matches by falling confidence")
         axes.legend()
@@ -84,10 +84,10 @@ def time_against_auc(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """Accuracy against seconds a pair."""
     pose = "auc10" in evaluations[0].record
     with picture(path) as axes:
-        for evaluation, colour in zip(evaluations, COLOURS * 9, strict=False):
+        for evaluation, color in zip(evaluations, COLORS * 9, strict=False):
             record, seconds = evaluation.record, evaluation.timing["seconds_median"]
             area = record["auc10" if pose else "corner_auc5"]
-            axes.plot(max(seconds, 1e-4), area, "o", color=colour)
+            axes.plot(max(seconds, 1e-4), area, "o", color=color)
             axes.annotate(
                 record["method"], (max(seconds, 1e-4), area), (5, 5), textcoords="offset points"
             )

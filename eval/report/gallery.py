@@ -18,7 +18,7 @@ from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import read_rgb
 
 ERROR_LIMIT = 5.0
-"""Pixels of the stored image from where on a line has the last colour."""
+"""Pixels of the stored image from where on a line has the last color."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record])
         "Written by the evaluation itself; do not edit. To make it anew, on one line:\n\n"
         f"```\n{tables.command(words)}\n```\n\n"
         "AUC and shares in percent. P 5e-4: share of matches whose squared symmetric epipolar "
-        "distance in normalised units is below 5e-4. Seconds are the median a pair without "
+        "distance in normalized units is below 5e-4. Seconds are the median a pair without "
         f"reading images, on {machine['machine']}, {threads} a process, by "
         "the clock and of the processor: the two differ where other programs ran. Peak memory "
         "is that of the whole process. mAA@10 is the mean of the shares of poses within 1, 2, ... "

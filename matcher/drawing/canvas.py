@@ -1,6 +1,6 @@
-"""What pictures of matches are made of: panels, colours, lines and a legend.
+"""What pictures of matches are made of: panels, colors, lines and a legend.
 
-Widths and letters grow with the picture, so that they look alike at any resolution. Colours are
+Widths and letters grow with the picture, so that they look alike at any resolution. Colors are
 told apart without red and green: blue to yellow for numbers, dashes besides vermilion for
 outliers.
 """
@@ -120,18 +120,18 @@ def palette(values: np.ndarray) -> np.ndarray:
 
 
 def draw_lines(
-    canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, colours: np.ndarray, width: float
+    canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, colors: np.ndarray, width: float
 ) -> None:
     """Straight lines with a dark edge, drawn in order."""
     thin = max(1, round(width))
     edge = thin + max(1, round(width))
-    for start, end, colour in zip(starts, ends, colours, strict=True):
-        for shade, thickness in (((0, 0, 0), edge), (tuple(int(c) for c in colour), thin)):
+    for start, end, color in zip(starts, ends, colors, strict=True):
+        for shade, thickness in (((0, 0, 0), edge), (tuple(int(c) for c in color), thin)):
             cv2.line(canvas, _fixed(start), _fixed(end), shade, thickness, cv2.LINE_AA, 4)
 
 
 def draw_dashes(
-    canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, colour: tuple, width: float
+    canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, color: tuple, width: float
 ) -> None:
     dash = 9 * width
     for start, end in zip(starts, ends, strict=True):
@@ -141,12 +141,12 @@ def draw_dashes(
             a = start + (end - start) * (step / max(length, 1e-6))
             b = start + (end - start) * (min(step + dash, length) / max(length, 1e-6))
             thin = max(1, round(width))
-            cv2.line(canvas, _fixed(a), _fixed(b), colour, thin, cv2.LINE_AA, 4)
+            cv2.line(canvas, _fixed(a), _fixed(b), color, thin, cv2.LINE_AA, 4)
 
 
-def draw_dots(canvas: np.ndarray, points: np.ndarray, colours: np.ndarray, radius: float) -> None:
-    for point, colour in zip(points, colours, strict=True):
-        shade = tuple(int(c) for c in colour)
+def draw_dots(canvas: np.ndarray, points: np.ndarray, colors: np.ndarray, radius: float) -> None:
+    for point, color in zip(points, colors, strict=True):
+        shade = tuple(int(c) for c in color)
         cv2.circle(canvas, _fixed(point), round(16 * (radius + 1)), (0, 0, 0), -1, cv2.LINE_AA, 4)
         cv2.circle(canvas, _fixed(point), round(16 * radius), shade, -1, cv2.LINE_AA, 4)
 
@@ -163,11 +163,11 @@ class Legend:
 
     text: str
     bar: tuple[str, str, str] | None = None
-    """Name of the coloured number and the labels of its two ends."""
+    """Name of the colored number and the labels of its two ends."""
     outliers: int | None = None
     """How many dashed lines there are; None leaves their key out."""
     swatches: tuple[tuple[str, tuple[int, int, int]], ...] = ()
-    """Names and colours of areas."""
+    """Names and colors of areas."""
 
 
 def letter_size(width: float) -> int:
@@ -182,10 +182,10 @@ def with_legend(canvas: np.ndarray, legend: Legend, size: int | None = None) -> 
     font = ImageFont.load_default(size)
     parts: list[Image.Image] = [_text(legend.text, font)]
     if legend.bar:
-        parts.append(_colour_bar(*legend.bar, font=font, size=size))
+        parts.append(_color_bar(*legend.bar, font=font, size=size))
     if legend.outliers is not None:
         parts.append(_dashed_key(f"{legend.outliers} outliers", font, size))
-    parts.extend(_swatch(name, colour, font, size) for name, colour in legend.swatches)
+    parts.extend(_swatch(name, color, font, size) for name, color in legend.swatches)
     rows = _rows(parts, canvas.shape[1] - 2 * size, 2 * size)
     line = round(1.9 * size)
     strip = Image.new("RGB", (canvas.shape[1], line * len(rows) + size // 2), BACKGROUND)
@@ -224,7 +224,7 @@ def _beside(*parts: Image.Image, gap: int) -> Image.Image:
     return out
 
 
-def _colour_bar(name: str, low: str, high: str, *, font: Font, size: int) -> Image.Image:
+def _color_bar(name: str, low: str, high: str, *, font: Font, size: int) -> Image.Image:
     ramp = np.repeat(palette(np.linspace(0, 1, 9 * size))[None], round(0.8 * size), axis=0)
     labels = [_text(t, font) for t in (name, low, high)]
     return _beside(labels[0], labels[1], Image.fromarray(ramp), labels[2], gap=size // 2)
@@ -239,8 +239,8 @@ def _dashed_key(text: str, font: Font, size: int) -> Image.Image:
 
 def _swatch(
     name: str,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     font: Font,
     size: int,
 ) -> Image.Image:
-    return _beside(Image.new("RGB", (size, size), colour), _text(name, font), gap=size // 2)
+    return _beside(Image.new("RGB", (size, size), color), _text(name, font), gap=size // 2)

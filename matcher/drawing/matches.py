@@ -46,15 +46,15 @@ def draw_matches(
     error_limit: float = 3.0,
     max_lines: int = 200,
 ) -> np.ndarray:
-    """The images side by side with a line for each match, coloured by its confidence.
+    """The images side by side with a line for each match, colored by its confidence.
 
     Args:
         image0: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB.
         image1: likewise, of any size.
         matches: in pixels of the two images.
         inliers: (N,) bool; the other matches become dashed vermilion lines.
-        errors: (N,) such as epipolar errors in pixels, to colour by instead of the confidence.
-        error_limit: errors from here on share the last colour.
+        errors: (N,) such as epipolar errors in pixels, to color by instead of the confidence.
+        error_limit: errors from here on share the last color.
         max_lines: at most this many are drawn, the best of every region.
 
     Returns:
@@ -65,16 +65,16 @@ def draw_matches(
     chosen = spread(keypoints0, scores, max_lines)
     starts, ends = panel0.place(keypoints0[chosen]), panel1.place(keypoints1[chosen])
     level, legend = _levels(scores, errors, error_limit)
-    colours = palette(level[chosen])
+    colors = palette(level[chosen])
     good = np.ones(len(chosen), bool) if inliers is None else np.asarray(inliers, bool)[chosen]
     width = unit(canvas)
     lines = canvas.copy()
     draw_dashes(lines, starts[~good], ends[~good], VERMILION, width)
-    draw_lines(lines, starts[good], ends[good], colours[good], width)
+    draw_lines(lines, starts[good], ends[good], colors[good], width)
     canvas = cv2.addWeighted(lines, 0.75, canvas, 0.25, 0)
     for points in (starts, ends):
         draw_dots(canvas, points[~good], np.tile(VERMILION, (int((~good).sum()), 1)), 1.6 * width)
-        draw_dots(canvas, points[good], colours[good], 2.2 * width)
+        draw_dots(canvas, points[good], colors[good], 2.2 * width)
     text = _count(len(matches), len(chosen), None if inliers is None else int(inliers.sum()))
     outliers = None if inliers is None else int((~np.asarray(inliers, bool)).sum())
     return with_legend(canvas, Legend(text, legend, outliers))
@@ -94,9 +94,9 @@ def draw_overlay(
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     both = np.zeros((height, width), np.float32)
     for image in images:
-        # Grey leaves colour to the lines.
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        both[: grey.shape[0], : grey.shape[1]] += 0.5 * grey
+        # Gray leaves color to the lines.
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        both[: gray.shape[0], : gray.shape[1]] += 0.5 * gray
     canvas, panel = frame(both.round().astype(np.uint8), scale)
     keypoints0, keypoints1, scores = matches.numpy()
     chosen = spread(keypoints0, scores, max_lines)
@@ -116,12 +116,12 @@ def draw_coverage(image0: np.ndarray, image1: np.ndarray, matches: Matches) -> n
     density = [_density(p, image.shape) for p, image in zip(keypoints, images, strict=True)]
     peak = max(float(d.max()) for d in density)
     for panel, image, heat in zip(panels, images, density, strict=True):
-        grey = cv2.cvtColor(resized(as_rgb(image), *panel.size), cv2.COLOR_RGB2GRAY)
+        gray = cv2.cvtColor(resized(as_rgb(image), *panel.size), cv2.COLOR_RGB2GRAY)
         level = resized(heat, *panel.size).clip(0) / max(peak, 1e-9)
-        colours = palette(level)
-        # Empty regions stay grey; the colour takes over as the density rises.
+        colors = palette(level)
+        # Empty regions stay gray; the color takes over as the density rises.
         weight = (0.8 * np.cbrt(level.clip(0, 1)))[..., None]
-        mixed = weight * colours + (1 - weight) * 0.7 * grey[..., None]
+        mixed = weight * colors + (1 - weight) * 0.7 * gray[..., None]
         paste(canvas, mixed.round().astype(np.uint8), panel)
     shares = [f"{coverage(p, image.shape):.0%}" for p, image in zip(keypoints, images, strict=True)]
     text = f"{len(matches)} matches reach {shares[0]} and {shares[1]} of the images"
@@ -132,7 +132,7 @@ def draw_warp(image0: np.ndarray, image1: np.ndarray, homography: np.ndarray) ->
     """Image 1 brought into the frame of image 0 by `homography` (0 to 1), and both mixed.
 
     The left half is the warped image 1. On the right image 0 is orange and the warped image 1 is
-    blue: where they agree the mixture is grey, and an edge that is off has coloured fringes.
+    blue: where they agree the mixture is gray, and an edge that is off has colored fringes.
     """
     first, second = as_rgb(image0), as_rgb(image1)
     scale = min(1.0, MAX_PANEL / max(first.shape[:2]))
@@ -144,12 +144,12 @@ def draw_warp(image0: np.ndarray, image1: np.ndarray, homography: np.ndarray) ->
     warped = cv2.warpPerspective(second, homography @ to_full, **how)
     everywhere = np.full(second.shape[:2], 255, np.uint8)
     inside = cv2.warpPerspective(everywhere, homography @ to_full, **how)[..., None] / 255
-    grey0, grey1 = (
+    gray0, gray1 = (
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
         for image in (first, warped)
     )
     tint0, tint1 = np.array(ORANGE) / 255, np.array(BLUE) / 255
-    mixed = inside * (grey0 * tint0 + grey1 * tint1) + (1 - inside) * 0.4 * grey0
+    mixed = inside * (gray0 * tint0 + gray1 * tint1) + (1 - inside) * 0.4 * gray0
     canvas, *_ = arrange(warped, mixed.round().clip(0, 255).astype(np.uint8))
     swatches = (("image 0", ORANGE), ("image 1", BLUE))
     return with_legend(canvas, Legend("Image 1 warped onto image 0", swatches=swatches))

@@ -51,7 +51,7 @@ def warp_points(
     """
     ones = torch.ones_like(points[..., :1])
     rays = torch.cat([points, ones], dim=-1) @ torch.linalg.inv(K0).mT
-    there = (rays * depth[..., None]) @ T_0to1[..., :3, :3].mT + T_0to1[..., None, :3, 3]
-    homogeneous = there @ K1.mT
+    in_camera1 = (rays * depth[..., None]) @ T_0to1[..., :3, :3].mT + T_0to1[..., None, :3, 3]
+    homogeneous = in_camera1 @ K1.mT
     z = homogeneous[..., 2]
     return homogeneous[..., :2] / z.clamp(min=1e-6)[..., None], z

@@ -1,6 +1,6 @@
 """THE pixel convention.
 
-The centre of the top-left pixel is (0, 0). Coordinates are (x, y), sizes (width, height). The
+The center of the top-left pixel is (0, 0). Coordinates are (x, y), sizes (width, height). The
 scale of a resized image is original size / network size, so that
 
     original = (network + 0.5) scale - 0.5.

@@ -89,10 +89,10 @@ def estimate_pose(
     if len(points0) < MINIMUM["essential"]:
         return None
     fit = _pose_poselib if estimator.name == "poselib" else _pose_opencv
-    found = fit(points0, points1, K0, K1, estimator)
-    if found is None:
+    pose = fit(points0, points1, K0, K1, estimator)
+    if pose is None:
         return None
-    rotation, translation, inliers = found
+    rotation, translation, inliers = pose
     length = float(np.linalg.norm(translation))
     healthy = np.isfinite(rotation).all() and np.isfinite(length) and length > 0
     if not healthy or not _supported("essential", points0, points1, inliers):

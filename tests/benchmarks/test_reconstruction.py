@@ -24,7 +24,7 @@ VIEWS = 5
 
 
 def surfaces() -> list[tuple[np.ndarray, np.ndarray]]:
-    """(3, 3) columns u, v and corner in metres, far ones first, and the texture of each: a wall, a
+    """(3, 3) columns u, v and corner in meters, far ones first, and the texture of each: a wall, a
     floor, and four boards before them at different depths, turned to the side."""
     shapes = [
         [(14, 0, 0), (0, 7, 0), (-7, -5.5, 7)],
@@ -41,15 +41,15 @@ def surfaces() -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def view(centre: np.ndarray, angle: float) -> np.ndarray:
-    """(H, W) uint8 from `centre`, the camera turned to the right by `angle` radians."""
+def view(center: np.ndarray, angle: float) -> np.ndarray:
+    """(H, W) uint8 from `center`, the camera turned to the right by `angle` radians."""
     c, s = np.cos(angle), np.sin(angle)
     world_to_camera = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
     image = np.zeros((2 * HEIGHT, 2 * WIDTH), np.uint8)
     finer = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
     for shape, texture in surfaces():
         to_texels = np.diag([1 / texture.shape[1], 1 / texture.shape[0], 1])
-        H = finer @ K @ world_to_camera @ (shape - np.outer(centre, (0, 0, 1))) @ to_texels
+        H = finer @ K @ world_to_camera @ (shape - np.outer(center, (0, 0, 1))) @ to_texels
         cv2.warpPerspective(
             texture, H, image.shape[::-1], image, cv2.INTER_AREA, cv2.BORDER_TRANSPARENT
         )
@@ -57,14 +57,14 @@ def view(centre: np.ndarray, angle: float) -> np.ndarray:
 
 
 def write_views(folder: Path) -> dict[str, np.ndarray]:
-    """Images on an arc around the boards; their camera centres by name."""
+    """Images on an arc around the boards; their camera centers by name."""
     folder.mkdir()
-    centres = {}
+    centers = {}
     for i, angle in enumerate(np.linspace(-0.22, 0.22, VIEWS)):
-        centre = np.array([-5 * np.sin(angle), 0.2 * (i % 2), 5 - 5 * np.cos(angle)])
-        Image.fromarray(view(centre, angle)).save(folder / f"{i}.png")
-        centres[f"{i}.png"] = centre
-    return centres
+        center = np.array([-5 * np.sin(angle), 0.2 * (i % 2), 5 - 5 * np.cos(angle)])
+        Image.fromarray(view(center, angle)).save(folder / f"{i}.png")
+        centers[f"{i}.png"] = center
+    return centers
 
 
 MAP = """
@@ -74,13 +74,13 @@ options = pycolmap.IncrementalPipelineOptions()
 options.ba_refine_focal_length = options.ba_refine_extra_params = False  # K is exact.
 models = pycolmap.incremental_mapping(*sys.argv[1:], options)
 model = max(models.values(), key=lambda model: model.num_reg_images())
-centres = {image.name: image.projection_center().tolist() for image in model.images.values()}
-print(json.dumps([centres, model.compute_mean_reprojection_error(), model.num_points3D()]))
+centers = {image.name: image.projection_center().tolist() for image in model.images.values()}
+print(json.dumps([centers, model.compute_mean_reprojection_error(), model.num_points3D()]))
 """
 
 
 def test_a_rendered_scene_is_reconstructed(tmp_path: Path) -> None:
-    centres = write_views(tmp_path / "img")
+    centers = write_views(tmp_path / "img")
     program = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "export=colmap"]
     camera = f"K=[{FOCAL},{FOCAL},{(WIDTH - 1) / 2},{(HEIGHT - 1) / 2}]"
     subprocess.run([*program, camera], cwd=tmp_path, check=True, capture_output=True)
@@ -88,9 +88,9 @@ def test_a_rendered_scene_is_reconstructed(tmp_path: Path) -> None:
     words = [sys.executable, "-c", MAP, "run/colmap/database.db", "img", "sparse"]
     done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
     found, reprojection, points = json.loads(done.stdout.splitlines()[-1])
-    assert sorted(found) == sorted(centres)
+    assert sorted(found) == sorted(centers)
     errors = aligned_errors(
-        np.array([found[name] for name in centres]), np.array(list(centres.values()))
+        np.array([found[name] for name in centers]), np.array(list(centers.values()))
     )
     assert errors.max() < 0.03  # of an arc of 2.2 m, in images of 320 x 240
     assert reprojection < 1

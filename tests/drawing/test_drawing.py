@@ -20,7 +20,7 @@ from matcher.drawing.matches import (
 from matcher.errors import UsageError
 from matcher.structures import Matches
 
-GREY = np.full((480, 640, 3), 128, np.uint8)
+GRAY = np.full((480, 640, 3), 128, np.uint8)
 
 
 def pair(*rows: tuple[float, float, float, float, float]) -> Matches:
@@ -35,9 +35,9 @@ def scattered(n: int, seed: int = 0) -> Matches:
     return Matches(points[0], points[1], torch.rand(n, generator=generator))
 
 
-def near(picture: np.ndarray, colour: tuple[int, int, int], tolerance: int = 40) -> np.ndarray:
-    """(H, W) where a pixel has about this colour."""
-    return np.abs(picture.astype(int) - colour).max(axis=-1) <= tolerance
+def near(picture: np.ndarray, color: tuple[int, int, int], tolerance: int = 40) -> np.ndarray:
+    """(H, W) where a pixel has about this color."""
+    return np.abs(picture.astype(int) - color).max(axis=-1) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_any_two_images_give_a_picture_of_bounded_size(
         assert max(picture.shape) <= 2 * 1600 + 200
 
 
-def test_panels_place_pixel_centres_at_pixel_centres() -> None:
+def test_panels_place_pixel_centers_at_pixel_centers() -> None:
     """A 2 x 1 image drawn 720 high: its two pixels are squares of 720 pixels."""
     canvas, panel0, panel1 = arrange(np.zeros((1, 2), np.uint8), np.zeros((1, 1), np.uint8))
     assert panel0.size == (1440, 720)
     assert panel1.size == (720, 720)
-    centres = panel0.place(np.array([[0.0, 0.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(centres, [[359.5, 359.5], [1079.5, 359.5]])
+    centers = panel0.place(np.array([[0.0, 0.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(centers, [[359.5, 359.5], [1079.5, 359.5]])
     assert canvas.shape[1] == 1440 + 720 + 6
     np.testing.assert_allclose(panel1.place(np.zeros((1, 2))), [[1446 + 359.5, 359.5]])
 
@@ -88,27 +88,27 @@ def test_wide_images_lie_one_above_the_other() -> None:
     assert panel1.origin[1] > panel0.size[1]
 
 
-def test_a_line_joins_both_keypoints_in_the_colour_of_its_confidence() -> None:
+def test_a_line_joins_both_keypoints_in_the_color_of_its_confidence() -> None:
     matches = pair((320, 240, 320, 240, 1.0))
-    picture = draw_matches(GREY, GREY, matches)
-    _, panel0, panel1 = arrange(GREY, GREY)
-    colour = tuple(int(c) for c in palette(np.array([1.0]))[0])
+    picture = draw_matches(GRAY, GRAY, matches)
+    _, panel0, panel1 = arrange(GRAY, GRAY)
+    color = tuple(int(c) for c in palette(np.array([1.0]))[0])
     for panel in (panel0, panel1):
         x, y = panel.place(np.array([[320.0, 240.0]]))[0].round().astype(int)
-        assert near(picture, colour)[y, x]
+        assert near(picture, color)[y, x]
     middle = picture[panel0.size[1] // 2, panel0.size[0] + 3]
     assert np.abs(middle.astype(int) - BACKGROUND).max() > 40
 
 
 def test_confidence_changes_the_picture() -> None:
-    low, high = (draw_matches(GREY, GREY, pair((9, 9, 99, 99, s))) for s in (0.1, 0.9))
+    low, high = (draw_matches(GRAY, GRAY, pair((9, 9, 99, 99, s))) for s in (0.1, 0.9))
     assert not np.array_equal(low, high)
 
 
 def test_outliers_are_vermilion_dashes_and_inliers_are_not() -> None:
     matches = pair((100, 100, 100, 100, 1.0), (100, 300, 100, 300, 1.0))
-    none = draw_matches(GREY, GREY, matches, inliers=np.array([True, True]))[:700]
-    one = draw_matches(GREY, GREY, matches, inliers=np.array([True, False]))[:700]
+    none = draw_matches(GRAY, GRAY, matches, inliers=np.array([True, True]))[:700]
+    one = draw_matches(GRAY, GRAY, matches, inliers=np.array([True, False]))[:700]
     assert not near(none, VERMILION).any()
     row = near(one, VERMILION, 70)[448:456].any(axis=0)
     drawn = np.flatnonzero(row)
@@ -119,13 +119,13 @@ def test_outliers_are_vermilion_dashes_and_inliers_are_not() -> None:
 def test_errors_replace_the_confidence() -> None:
     matches = pair((100, 100, 100, 100, 0.0))
     yellow = tuple(int(c) for c in palette(np.array([1.0]))[0])
-    picture = draw_matches(GREY, GREY, matches, errors=np.array([0.0]))
+    picture = draw_matches(GRAY, GRAY, matches, errors=np.array([0.0]))
     assert near(picture[:700], yellow).any()
-    assert not near(draw_matches(GREY, GREY, matches)[:700], yellow).any()
+    assert not near(draw_matches(GRAY, GRAY, matches)[:700], yellow).any()
 
 
 def test_no_match_leaves_the_images_alone_and_says_so() -> None:
-    picture = draw_matches(GREY, GREY, Matches.empty())
+    picture = draw_matches(GRAY, GRAY, Matches.empty())
     assert (picture[:720, :960] == 128).all()
     assert (picture[720:] < 100).any()
 
@@ -163,7 +163,7 @@ def test_coverage_is_the_share_of_cells_with_a_keypoint() -> None:
 
 def test_an_overlay_joins_where_a_point_was_and_where_it_went() -> None:
     """480 x 640 is drawn 720 high: a line in row 200, 100 to 300, lies in row 300, 150 to 450."""
-    picture = draw_overlay(GREY, GREY, pair((100, 200, 300, 200, 1.0)))[:720]
+    picture = draw_overlay(GRAY, GRAY, pair((100, 200, 300, 200, 1.0)))[:720]
     yellow = tuple(int(c) for c in palette(np.array([1.0]))[0])
     rows, columns = np.nonzero(near(picture, yellow))
     assert abs(rows - 301).max() <= 6
@@ -172,15 +172,15 @@ def test_an_overlay_joins_where_a_point_was_and_where_it_went() -> None:
     assert (np.ptp(picture[:280].astype(int), axis=-1) == 0).all()
 
 
-def test_coverage_colours_only_where_matches_are() -> None:
+def test_coverage_colors_only_where_matches_are() -> None:
     matches = pair(*((100 + i, 100, 500, 300 + i, 1.0) for i in range(20)))
-    picture = draw_coverage(GREY, GREY, matches)[:720]
-    colourful = np.ptp(picture.astype(int), axis=-1) > 30
-    assert colourful[150, 165]
-    assert not colourful[600, 800]
+    picture = draw_coverage(GRAY, GRAY, matches)[:720]
+    colorful = np.ptp(picture.astype(int), axis=-1) > 30
+    assert colorful[150, 165]
+    assert not colorful[600, 800]
 
 
-def test_a_perfect_homography_leaves_no_coloured_fringes() -> None:
+def test_a_perfect_homography_leaves_no_colored_fringes() -> None:
     rng = np.random.default_rng(3)
     texture = cv2.resize(rng.integers(0, 255, (60, 80), dtype=np.uint8), (640, 480))
     shift = np.array([[1.0, 0, 40], [0, 1, 25], [0, 0, 1]])
@@ -228,4 +228,4 @@ def test_pictures_are_written_in_rgb(tmp_path: Path, suffix: str) -> None:
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="E201 picture"):
-        write_picture(tmp_path / "p.gif", GREY)
+        write_picture(tmp_path / "p.gif", GRAY)

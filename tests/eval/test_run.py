@@ -328,7 +328,7 @@ def test_unavailable_method_survives_a_process_boundary():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_colours_of_drawn_matches_are_epipolar_distances(folder):
+def test_colors_of_drawn_matches_are_epipolar_distances(folder):
     pair = read_pairs_with_gt(folder)[0]
     size = (128, 96)
     points = torch.tensor([[40.0, 30.0], [80.0, 60.0]])

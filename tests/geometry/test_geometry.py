@@ -22,7 +22,7 @@ from matcher.geometry.pixels import (
 from tests.helpers.cameras import a_pose, an_intrinsics
 
 
-def test_halving_keeps_corners_and_moves_centres() -> None:
+def test_halving_keeps_corners_and_moves_centers() -> None:
     scale = torch.tensor(resize_scale((640, 480), (320, 240)))
     network = torch.tensor([[0.0, 0.0], [-0.5, -0.5], [319.5, 239.5]])
     original = torch.tensor([[0.5, 0.5], [-0.5, -0.5], [639.5, 479.5]])
@@ -38,7 +38,7 @@ def test_resizing_is_undone_at_any_scale() -> None:
     assert network_to_original(np.zeros(2), np.array([3.0, 5.0])).tolist() == [1.0, 2.0]
 
 
-def test_average_of_a_block_lies_at_its_centre() -> None:
+def test_average_of_a_block_lies_at_its_center() -> None:
     ramp = np.arange(12, dtype=np.float32)
     halved = ramp.reshape(-1, 2).mean(axis=1)
     positions = np.stack([np.arange(6.0)] * 2, axis=1)

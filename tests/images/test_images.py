@@ -60,9 +60,9 @@ def test_every_kind_of_file_gives_its_pixels_or_the_promised_error(
     assert 0 <= image.gray.min() <= image.gray.max() <= 1
     assert len(image.warnings) == bool(case.warning)
     assert all(case.warning in warning for warning in image.warnings)
-    colour = read_rgb(path)
-    assert colour.shape == (HEIGHT, WIDTH, 3)
-    assert colour.dtype == np.uint8
+    color = read_rgb(path)
+    assert color.shape == (HEIGHT, WIDTH, 3)
+    assert color.dtype == np.uint8
 
 
 def test_the_matrix_is_as_large_as_promised() -> None:
