@@ -1,4 +1,10 @@
-"""Samples that cannot be read: how their errors travel, and how they are replaced."""
+"""Corrupt samples: files that cannot be read, in a dataset that nobody can repair on the spot.
+
+`Replacing` puts another sample in the place of a corrupt one, notes it, and raises once there are
+too many. `Reporting` carries what is raised out of a loader process: an exception would arrive as
+a `RuntimeError` with a traceback as its text, so it travels as a sample, a `CorruptSample`, which
+`data.datamodule` raises again where the training happens.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +19,17 @@ from torch.utils.data import Dataset
 from data.order import Key
 from matcher.errors import ImageError, MatcherError
 
+logger = logging.getLogger(__name__)
 
-class Failure:
+LIMIT = 0.001
+STRIDE = 7919
+"""A prime: replacements come from elsewhere, often from another scene."""
+IN_A_ROW = 50
+"""So many corrupt samples one after the other are no accident, however large the dataset."""
+REPAIR = "delete the file once the samples are repaired"
+
+
+class CorruptSample:
     """Stands for a sample, or a batch, that could not be read."""
 
     def __init__(self, error: MatcherError) -> None:
@@ -22,7 +37,7 @@ class Failure:
 
 
 class Reporting(Dataset[Any]):
-    """`dataset`, whose items are a `Failure` where it raises a `MatcherError`."""
+    """`dataset`, whose items are a `CorruptSample` where it raises a `MatcherError`."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -34,21 +49,11 @@ class Reporting(Dataset[Any]):
         try:
             return self.dataset[key]
         except MatcherError as error:
-            return Failure(error)
+            return CorruptSample(error)
 
 
-logger = logging.getLogger(__name__)
-
-LIMIT = 0.001
-STRIDE = 7919
-"""A prime: replacements come from elsewhere, often from another scene."""
-IN_A_ROW = 50
-"""So many unreadable samples one after the other are no accident, however large the dataset."""
-REPAIR = "delete the file once the samples are repaired"
-
-
-class Quarantined(Dataset[Any]):
-    """A dataset whose corrupt samples are replaced.
+class Replacing(Dataset[Any]):
+    """`dataset` with others in the place of its corrupt samples.
 
     The replacement is a function of the index, so that runs repeat whatever the workers. The notes
     are lines ``index<tab>message`` in a file that all workers and restarts append to.
@@ -61,11 +66,9 @@ class Quarantined(Dataset[Any]):
 
     def __init__(self, dataset: Any, notes: Path, limit: float = LIMIT) -> None:
         self.dataset = dataset
-        self.notes = notes
+        self.notes = CorruptNotes(notes)
         self.limit = limit
         self.stride = coprime_stride(len(dataset))
-        self._known: set[int] = set()
-        self._bytes_read = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -88,40 +91,48 @@ class Quarantined(Dataset[Any]):
                 self._note(index, error)
                 index = (index + self.stride) % len(self)
         what = f"{tries} samples in a row cannot be read, the last one: {last}"
-        raise ImageError(106, self.notes, what, f"check the paths; {REPAIR}") from last
+        raise ImageError(106, self.notes.path, what, f"check the paths; {REPAIR}") from last
 
     def _note(self, index: int, error: MatcherError) -> None:
-        self._read_notes()
-        if index in self._known:
+        if not self.notes.add(index, error):
             return
         logger.warning("sample %d replaced: %s", index, error)
-        self.notes.parent.mkdir(parents=True, exist_ok=True)
-        with self.notes.open("ab") as file:
+        corrupt = len(self.notes.indices())
+        if corrupt > max(1, self.limit * len(self)):
+            share = f"{corrupt} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
+            raise ImageError(106, self.notes.path, share, f"the file lists them; {REPAIR}")
+
+
+class CorruptNotes:
+    """The list of corrupt samples in a file that several processes append to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._indices: set[int] = set()
+        self._bytes_read = 0
+
+    def add(self, index: int, error: MatcherError) -> bool:
+        """Note a sample; False if anybody has noted it already."""
+        if index in self.indices():
+            return False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
             file.write(f"{index}\t{error}\n".encode("utf-8", "backslashreplace"))
-        self._read_notes()
-        bad = len(self._known)
-        if bad > max(1, self.limit * len(self)):
-            share = f"{bad} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
-            raise ImageError(106, self.notes, share, f"the file lists them; {REPAIR}")
+        return True
 
-    def bad(self) -> set[int]:
-        """Indices noted so far."""
-        self._read_notes()
-        return set(self._known)
-
-    def _read_notes(self) -> None:
-        """Whole lines that this or another process has added since the last call."""
-        size = self.notes.stat().st_size if self.notes.is_file() else 0
+    def indices(self) -> set[int]:
+        """Samples noted so far, by whole lines, in this process or another one."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self._bytes_read:
-            self._known, self._bytes_read = set(), 0
-        if size == self._bytes_read:
-            return
-        with self.notes.open("rb") as file:
-            file.seek(self._bytes_read)
-            added = file.read()
-        whole = added[: added.rfind(b"\n") + 1]
-        self._known |= {int(line.split(b"\t")[0]) for line in whole.splitlines() if line}
-        self._bytes_read += len(whole)
+            self._indices, self._bytes_read = set(), 0
+        if size > self._bytes_read:
+            with self.path.open("rb") as file:
+                file.seek(self._bytes_read)
+                added = file.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            self._indices |= {int(line.split(b"\t")[0]) for line in whole.splitlines() if line}
+            self._bytes_read += len(whole)
+        return set(self._indices)
 
 
 def coprime_stride(length: int) -> int:

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from data.config import DataConfig
-from data.corrupt import Failure, Quarantined, Reporting
+from data.corrupt import CorruptSample, Replacing, Reporting
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
 from data.real.sources import RealPairs, training_pairs, validation_pairs
@@ -59,7 +59,7 @@ class PairData(LightningDataModule):
     def _order(self) -> SceneBalanced:
         return SceneBalanced(self._files.counts, self.config.files.per_scene, self.seed)
 
-    def files_in_order(self, notes: Path) -> tuple[Quarantined, SceneBalanced]:
+    def files_in_order(self, notes: Path) -> tuple[Replacing, SceneBalanced]:
         """The pairs of files as a run sees them, and their order; those that cannot be read are
         replaced and listed in `notes`.
 
@@ -68,7 +68,7 @@ class PairData(LightningDataModule):
         """
         pairs, strength = self._files, self.config.files.augment
         seen = Augmented(pairs, strength, self.seed) if strength else pairs
-        return Quarantined(seen, notes), self._order
+        return Replacing(seen, notes), self._order
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
@@ -86,7 +86,7 @@ class PairData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> ImagePair:
         """Render scenes where the training happens, and raise what a loader process met."""
-        if isinstance(batch, Failure):
+        if isinstance(batch, CorruptSample):
             raise batch.error
         if not isinstance(batch, SceneBatch):
             return batch
@@ -115,7 +115,7 @@ class PairData(LightningDataModule):
         if self.config.source != "synthetic":
             pairs = validation_pairs(self.config.source, self.config.files)
             if pairs is not None:
-                return self._first(Quarantined(pairs, self._folder / "corrupt_validation.txt"))
+                return self._first(Replacing(pairs, self._folder / "corrupt_validation.txt"))
         return SyntheticScenes(
             replace(
                 self.config.synthetic,
@@ -147,9 +147,9 @@ class PairData(LightningDataModule):
 
 
 def collate(items: Sequence[Any]) -> Any:
-    """A batch of pairs or scenes, or the first `Failure` among them."""
+    """A batch of pairs or scenes, or the first `CorruptSample` among them."""
     for item in items:
-        if isinstance(item, Failure):
+        if isinstance(item, CorruptSample):
             return item
     return type(items[0]).collate(items)
 

@@ -61,7 +61,7 @@ class PairStream(Sampler[list[Key]]):
 class SceneBalanced:
     """`per_scene` pairs of every scene, shuffled: a function of (seed, epoch) without state.
 
-    An order for `data.order.PairStream`, which deals it to the ranks. LoFTR draws 100 pairs of
+    An order for `PairStream`, which deals it to the ranks. LoFTR draws 100 pairs of
     every MegaDepth scene and 200 of every ScanNet scene an epoch.
 
     Args:

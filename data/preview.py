@@ -3,7 +3,7 @@
     python -m data.preview output=sheet.png [data=synthetic] [count=24] [key=value ...]
 
 Further words change the data configuration of conf/train.yaml, as in
-`data._synthetic.photos=FOLDER`. Samples that cannot be read are listed beside the sheet, as
+`data.synthetic.photos=FOLDER`. Samples that cannot be read are listed beside the sheet, as
 sheet_corrupt.txt.
 """
 
@@ -20,6 +20,8 @@ from conf import compose
 from data.config import SOURCES
 from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
+from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
+from matcher.drawing.matches import write_picture
 from matcher.errors import UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
@@ -42,7 +44,7 @@ def first_pairs(data: PairData, notes: Path) -> ImagePair:
 
 
 def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:
-    """(H, W, 3) BGR picture of a batch: the two images of each pair side by side.
+    """(H, W, 3) RGB picture of a batch: the two images of each pair side by side.
 
     Args:
         pair: a batch with geometry.
@@ -53,11 +55,11 @@ def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.n
     cells0, cells1 = -(-pair.image0.shape[-1] // STRIDE), -(-pair.image1.shape[-1] // STRIDE)
     tiles = []
     for b in range(len(pair.image0)):
-        chosen = (targets.batch == b).nonzero()[:, 0]
-        spread = chosen[torch.linspace(0, len(chosen) - 1, min(lines, len(chosen))).long()]
-        ends0 = _pixels(targets.index0[spread], cells0)
-        ends1 = _pixels(targets.index1[spread], cells1)
-        label = f"{pair.names[b][0]} {len(chosen)}" if pair.names else str(len(chosen))
+        of_pair = (targets.batch == b).nonzero()[:, 0]
+        drawn = of_pair[torch.linspace(0, len(of_pair) - 1, min(lines, len(of_pair))).long()]
+        ends0 = _pixels(targets.index0[drawn], cells0)
+        ends1 = _pixels(targets.index1[drawn], cells1)
+        label = f"{pair.names[b][0]} {len(of_pair)}" if pair.names else str(len(of_pair))
         tiles.append(_tile(pair.image0[b, 0], pair.image1[b, 0], ends0, ends1, label))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
@@ -65,7 +67,7 @@ def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.n
 
 
 def _pixels(index: torch.Tensor, cells: int) -> np.ndarray:
-    """(N, 2) centres of cells."""
+    """(N, 2) centers of cells."""
     return (torch.stack([index % cells, index // cells], dim=1) * STRIDE).cpu().numpy()
 
 
@@ -73,15 +75,13 @@ def _tile(
     image0: torch.Tensor, image1: torch.Tensor, ends0: np.ndarray, ends1: np.ndarray, label: str
 ) -> np.ndarray:
     both = torch.cat([image0, image1], dim=1).cpu().numpy()
-    tile = cv2.cvtColor((both * 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    shift = image0.shape[1]
-    for i, ((x0, y0), (x1, y1)) in enumerate(zip(ends0.tolist(), ends1.tolist(), strict=True)):
-        hue = np.array([[[i * 180 // max(len(ends0), 1), 220, 255]]], np.uint8)
-        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
-        cv2.line(tile, (x0, y0), (x1 + shift, y1), colour, 1, cv2.LINE_AA)
-        cv2.circle(tile, (x0, y0), 2, colour, -1)
-        cv2.circle(tile, (x1 + shift, y1), 2, colour, -1)
-    cv2.putText(tile, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 255, 255), 1)
+    tile = as_rgb((both * 255).round().astype(np.uint8))
+    ends1 = ends1 + np.array([image0.shape[1], 0])
+    colors = palette(np.linspace(0, 1, len(ends0)))
+    draw_lines(tile, ends0, ends1, colors, 1)
+    for ends in (ends0, ends1):
+        draw_dots(tile, ends, colors, 1)
+    cv2.putText(tile, label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
     return tile
 
 
@@ -102,8 +102,7 @@ def main(words: list[str]) -> int:
     data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
     output = Path(own["output"])
     pair = first_pairs(data, output.parent / f"{output.stem}_corrupt.txt")
-    if not cv2.imwrite(own["output"], contact_sheet(pair)):
-        raise UsageError(401, own["output"], "cannot be written")
+    write_picture(output, contact_sheet(pair))
     sys.stdout.write(f"{output.resolve()}\n")
     return 0
 

@@ -29,6 +29,9 @@ _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_F
 class MatcherError(Exception):
     """Base of all errors that name something the user can change.
 
+    A loader process of PyTorch turns them into a `RuntimeError`; out of one they therefore travel
+    as samples (`data.corrupt`).
+
     Args:
         code: number shown as ``E<code>``.
         subject: the file or option at fault.

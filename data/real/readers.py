@@ -22,7 +22,7 @@ from matcher.images.load import read_image
 from matcher.images.preprocess import resize
 from matcher.structures import ImagePair, PairGeometry
 
-MILLIMETRES = 0.001
+MILLIMETERS = 0.001
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ def read_gray(path: Path) -> np.ndarray:
     return read_image(path).gray
 
 
-def read_depth(path: Path, unit: float = MILLIMETRES) -> np.ndarray:
+def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:
     """(H, W) float32 z-depth, 0 where unknown.
 
     Args:
         path: ``.h5`` with the dataset ``depth``, returned as it is, or a 16-bit picture.
-        unit: metres a step of the picture; 0 and 65535 are unknown.
+        unit: meters a step of the picture; 0 and 65535 are unknown.
 
     Raises:
         UsageError: no such file.

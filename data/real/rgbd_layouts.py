@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from data.real.index import read_arrays
-from data.real.readers import MILLIMETRES, fitted_intrinsics, read_pose
+from data.real.readers import MILLIMETERS, fitted_intrinsics, read_pose
 from matcher.errors import MatcherError, UsageError
 from matcher.images.decode import stored_size
 from matcher.validation.checked import invalid
@@ -42,7 +42,7 @@ class RgbdFrame(NamedTuple):
     image: Path
     depth: Path
     unit: float
-    """metres a step of the depth map"""
+    """meters a step of the depth map"""
     K: np.ndarray
     """(3, 3) in pixels of the stored picture"""
     pose: np.ndarray
@@ -89,7 +89,7 @@ def _numbered(folder: Path) -> list[RgbdFrame]:
     for number, pose in zip(cameras["frame"].tolist(), cameras["pose"], strict=True):
         image, depth = folder / f"{number:06d}.jpg", folder / f"{number:06d}.depth.png"
         camera = K, pose.astype(float), picture_shape(image)
-        frames.append(RgbdFrame(number, image, depth, MILLIMETRES, *camera))
+        frames.append(RgbdFrame(number, image, depth, MILLIMETERS, *camera))
     return frames
 
 
@@ -105,7 +105,7 @@ def _seven_scenes(folder: Path) -> list[RgbdFrame]:
         except MatcherError:
             pose = LOST
         camera = K, pose, size, SEVEN_SCENES_DEPTH_K
-        frames.append(RgbdFrame(number, image, depth, MILLIMETRES, *camera))
+        frames.append(RgbdFrame(number, image, depth, MILLIMETERS, *camera))
     return frames
 
 

@@ -1,6 +1,6 @@
 """Where things stand in a synthetic scene: a plane, a furnished room, a street, loose clutter.
 
-Metres; x right, y down, z ahead. A layout draws primitives, how they are painted, and where the
+Meters; x right, y down, z ahead. A layout draws primitives, how they are painted, and where the
 first camera stands and looks; `data.synthetic.cameras` places the second.
 """
 
@@ -122,7 +122,7 @@ def tiled(
     contrast: float = 1.0,
     brightness: float = 1.0,
 ) -> Paint:
-    """Paint with a texture every `pitch` metres."""
+    """Paint with a texture every `pitch` meters."""
     u, v = width / pitch / 2, height / pitch / 2
     shift_u, shift_v = u + rng.uniform(0, 2), v + rng.uniform(0, 2)
     return Paint(slot, u, shift_u, v, shift_v, contrast, brightness)

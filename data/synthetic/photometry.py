@@ -139,7 +139,7 @@ def photographed(radiance: Tensor, photometry: Photometry) -> Tensor:
 
 
 def falloff(image: Tensor, vignette: Tensor) -> Tensor:
-    """1 at the centre, 1 - `vignette` in the corners."""
+    """1 at the center, 1 - `vignette` in the corners."""
     height, width = image.shape[-2:]
     y = torch.linspace(-1, 1, height, device=image.device)[:, None]
     x = torch.linspace(-1, 1, width, device=image.device)

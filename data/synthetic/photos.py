@@ -29,7 +29,7 @@ def list_photos(folder: str | Path) -> list[Path]:
 
 def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.ndarray:
     """(N, side, side) uint8 textures: the short side of each photograph scaled to `side`, its
-    centre kept. Files that do not decode are left out.
+    center kept. Files that do not decode are left out.
 
     Raises:
         UsageError: nothing in the folder decodes.

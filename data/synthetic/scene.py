@@ -40,7 +40,7 @@ class Material(NamedTuple, Generic[Values]):
 
 
 class CylinderShape(NamedTuple, Generic[Values]):
-    """The part of a cylinder that is there."""
+    """How much of a cylinder there is."""
 
     radius: Values
     opening: Values

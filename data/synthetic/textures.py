@@ -58,10 +58,10 @@ def speckle(rng: np.random.Generator, side: int) -> np.ndarray:
     """Terrazzo, gravel: blobs of random gray on a plain ground."""
     gray = np.full((side, side), rng.uniform(0.2, 0.8), np.float32)
     for _ in range(int(rng.integers(60, 400))):
-        centre = rng.integers(0, side, 2).tolist()
+        center = rng.integers(0, side, 2).tolist()
         axes = rng.integers(2, max(3, side // 24), 2).tolist()
         cv2.ellipse(
-            gray, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0, 1), -1, cv2.LINE_AA
+            gray, center, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0, 1), -1, cv2.LINE_AA
         )
     return gray + 0.1 * (octaves(rng, side) - 0.5)
 

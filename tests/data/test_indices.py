@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.corrupt import Quarantined, coprime_stride
+from data.corrupt import Replacing, coprime_stride
 from data.order import PairStream, SceneBalanced
 from data.real.convert_index import convert, main
 from data.real.index import read_arrays, read_scannet_index, read_scene_index
@@ -243,15 +243,15 @@ class Spoiled(torch.utils.data.Dataset):
 
 
 def test_a_corrupt_sample_is_noted_and_replaced_by_the_same_one(tmp_path: Path) -> None:
-    data = Quarantined(Spoiled({7, 7926}), tmp_path / "notes.txt")
+    data = Replacing(Spoiled({7, 7926}), tmp_path / "notes.txt")
     assert data[0, 7] == data[1, 7] == 7 + 2 * 7919 - 10_000
     assert data[0, 8] == 8
-    assert data.bad() == {7, 7926}
+    assert data.notes.indices() == {7, 7926}
     assert "7.jpg" in (tmp_path / "notes.txt").read_text()
 
 
 def test_too_many_corrupt_samples_stop_the_run(tmp_path: Path) -> None:
-    data = Quarantined(Spoiled(set(range(11))), tmp_path / "notes.txt")
+    data = Replacing(Spoiled(set(range(11))), tmp_path / "notes.txt")
     for i in range(10):
         data[0, i]
     with pytest.raises(ImageError, match="11 of 10000"):
@@ -259,16 +259,16 @@ def test_too_many_corrupt_samples_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_a_dataset_of_which_nothing_can_be_read_stops_after_50_samples(tmp_path: Path) -> None:
-    data = Quarantined(Spoiled(range(10**8), 10**8), tmp_path / "notes.txt")
+    data = Replacing(Spoiled(range(10**8), 10**8), tmp_path / "notes.txt")
     last = 7 + 49 * 7919
     with pytest.raises(ImageError, match=rf"E106 .*50 samples in a row .*{last}\.jpg.*delete"):
         data[0, 7]
-    assert len(data.bad()) == 50
+    assert len(data.notes.indices()) == 50
 
 
 def test_each_note_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, lengths = tmp_path / "notes.txt", []
-    data = Quarantined(Spoiled(range(30), 10**6), notes)
+    data = Replacing(Spoiled(range(30), 10**6), notes)
     read = Path.open
 
     def opened(path: Path, mode: str) -> Any:
@@ -284,12 +284,12 @@ def test_each_note_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_notes_of_another_process_count_and_deleted_ones_are_forgotten(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
-    data, other = (Quarantined(Spoiled({1, 2}), notes) for _ in range(2))
+    data, other = (Replacing(Spoiled({1, 2}), notes) for _ in range(2))
     data[0, 1]
     other[0, 2]
-    assert data.bad() == {1, 2}
+    assert data.notes.indices() == {1, 2}
     notes.unlink()
-    assert data.bad() == set()
+    assert data.notes.indices() == set()
 
 
 @pytest.mark.parametrize("count", [1, 7918, 7919, 2 * 7919, 7919 * 8919, 10_000])
@@ -299,7 +299,7 @@ def test_replacements_visit_every_sample(count: int) -> None:
 
 
 def test_a_dataset_as_long_as_the_stride_finds_a_replacement(tmp_path: Path) -> None:
-    assert Quarantined(Spoiled({5}, 7919), tmp_path / "notes.txt")[0, 5] == 1005
+    assert Replacing(Spoiled({5}, 7919), tmp_path / "notes.txt")[0, 5] == 1005
 
 
 def test_an_interrupted_conversion_leaves_the_old_file_and_no_other(

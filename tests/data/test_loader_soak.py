@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import train as program
 from conf import compose
-from data.corrupt import Quarantined
+from data.corrupt import Replacing
 from data.order import PairStream
 from matcher.errors import ImageError
 from matcher.structures import ImagePair
@@ -47,7 +47,7 @@ class Soaked(PlaneData):
     def __init__(self, folder: Path, workers: int, deadly: int | None) -> None:
         super().__init__(batch_size=BATCH, pairs=PAIRS, workers=workers)
         files = Files(deadly, folder / "killed")
-        self.files = Quarantined(files, folder / "corrupt.txt", limit=0.01)
+        self.files = Replacing(files, folder / "corrupt.txt", limit=0.01)
 
     def train_dataloader(self) -> Any:
         stream = PairStream(lambda _: ORDER, BATCH, start=self.trainer.lightning_module.pairs_seen)
@@ -68,7 +68,7 @@ def run(folder: Path, workers: int, deadly: int | None) -> tuple[float, set[int]
     options += " trainer.checkpoint_steps=4"
     metrics = program.train(compose("train", options.split()), data)
     assert (metrics["steps"], metrics["pairs_seen"]) == (STEPS, STEPS * BATCH)
-    return metrics["train/loss"], data.files.bad()
+    return metrics["train/loss"], data.files.notes.indices()
 
 
 @pytest.mark.slow

@@ -36,13 +36,13 @@ def numbered(folder: Path, frames: tuple[Frame, Frame]) -> Path:
     """Depth at every second pixel. Both frames get the first K: use the first frame twice."""
     for i, frame in enumerate(frames):
         write_image(folder / f"{i:06d}.jpg", frame.gray)
-        write_image(folder / f"{i:06d}.depth.png", millimetres(frame.depth)[::2, ::2])
+        write_image(folder / f"{i:06d}.depth.png", millimeters(frame.depth)[::2, ::2])
     poses = np.stack([np.linalg.inv(f.pose) for f in frames]).astype(np.float32)
     np.savez(folder / "cameras.npz", frame=np.arange(2), K=frames[0].K, pose=poses)
     return folder
 
 
-def millimetres(depth: np.ndarray) -> np.ndarray:
+def millimeters(depth: np.ndarray) -> np.ndarray:
     return (depth * 1000).round().astype(np.uint16)
 
 
@@ -67,7 +67,7 @@ def seven_scenes(folder: Path, depth: np.ndarray, count: int = 2) -> Path:
     for i in range(count):
         stem = f"frame-{i:06d}"
         write_image(folder / f"{stem}.color.png", np.full((480, 640), 128, np.uint8))
-        write_image(folder / f"{stem}.depth.png", millimetres(depth))
+        write_image(folder / f"{stem}.depth.png", millimeters(depth))
         np.savetxt(folder / f"{stem}.pose.txt", np.eye(4))
     return folder
 
@@ -86,9 +86,9 @@ def test_frames_to_validate_on_may_be_of_another_folder(tmp_path: Path) -> None:
     assert found == [a[2:], a[1:], b[:2], b[1:]]
 
 
-def test_depth_of_seven_scenes_is_brought_to_the_colour_camera(tmp_path: Path) -> None:
+def test_depth_of_seven_scenes_is_brought_to_the_color_camera(tmp_path: Path) -> None:
     depth = np.ones((480, 640))
-    depth[:, 437:] = 2  # 117 pixels right of the centre at f = 585 are 105 at f = 525
+    depth[:, 437:] = 2  # 117 pixels right of the center at f = 585 are 105 at f = 525
     geometry = RgbdPairs(seven_scenes(tmp_path, depth), overlap=(0.5, 1.0))[0].geometry
     assert geometry is not None
     assert geometry.K0[0].tolist() == [[525, 0, 320], [0, 525, 240], [0, 0, 1]]

@@ -54,7 +54,7 @@ def same(a: ImagePair, b: ImagePair) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def test_a_wall_two_metres_ahead_has_depth_two() -> None:
+def test_a_wall_two_meters_ahead_has_depth_two() -> None:
     draft = Draft()
     draft.rect(
         2 * Z, np.array([9.0, 0, 0]), np.array([0, 9.0, 0]), whole(np.random.default_rng(), 0)
