@@ -18,7 +18,7 @@ MATCHES_A_CELL = 0.4
 CELL = 8
 BYTES_A_SHARD = 6_000
 SAMPLES = 32
-EXPORTS = {"none": 0.0, "pack": 1.3, "hloc": 5.0, "colmap": 3.0}
+EXPORT_SIZE = {"none": 0.0, "pack": 1.3, "hloc": 5.0, "colmap": 3.0}
 """Most that an export and its scratch files take at a time, in sizes of the shards."""
 
 
@@ -33,7 +33,7 @@ def needed_bytes(run: Run, root: Root, options: CollectionOptions) -> int:
     else:
         matches = _matches(run, root, options) * len(run.pairs)
         whole = BYTES_A_SHARD * run.shards + BYTES_A_MATCH * matches
-    return round(whole - sum(done) + EXPORTS[options.export] * whole)
+    return round(whole - sum(done) + EXPORT_SIZE[options.export] * whole)
 
 
 def free_bytes(folder: Path) -> int:
@@ -59,5 +59,5 @@ def _matches(run: Run, root: Root, options: CollectionOptions) -> float:
     for width, height in sizes:
         ratio = min(1.0, (options.max_side or np.inf) / max(width, height))
         cells.append(width * height * (ratio / CELL) ** 2)
-    found = MATCHES_A_CELL * float(np.mean(cells)) if cells else 0.0
-    return found if options.top_k is None else min(found, options.top_k)
+    matches = MATCHES_A_CELL * float(np.mean(cells)) if cells else 0.0
+    return matches if options.top_k is None else min(matches, options.top_k)

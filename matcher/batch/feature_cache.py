@@ -24,7 +24,7 @@ class Extracted(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return sum(each.nbytes for each in self.features)
+        return sum(feature_map.nbytes for feature_map in self.features)
 
 
 class ImageFeatures:

@@ -16,7 +16,7 @@ def encode_name(name: str) -> str:
 
     Percent signs, control characters and bytes that are not UTF-8 become ``%XX``.
     """
-    return _ENCODED.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+    return _ENCODED.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", name)
 
 
 def decode_name(text: str) -> str:

@@ -38,9 +38,9 @@ class ImageFiles:
         Raises:
             UsageError: a name leads out of the root (E114).
         """
-        found = [root.status(name) for name in names]
-        size = [-1 if each is None else each.st_size for each in found]
-        changed = [-1 if each is None else each.st_mtime_ns for each in found]
+        statuses = [root.status(name) for name in names]
+        size = [-1 if status is None else status.st_size for status in statuses]
+        changed = [-1 if status is None else status.st_mtime_ns for status in statuses]
         return ImageFiles(np.array(size, np.int64), np.array(changed, np.int64))
 
     @property
@@ -50,8 +50,9 @@ class ImageFiles:
 
     @property
     def sha256(self) -> str:
-        parts = (self.size.astype("<i8").tobytes(), self.changed.astype("<i8").tobytes())
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        digest = hashlib.sha256(self.size.astype("<i8").tobytes())
+        digest.update(self.changed.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def differs(self, other: ImageFiles) -> np.ndarray:
         return (self.size != other.size) | (self.changed != other.changed)

@@ -160,19 +160,17 @@ def find_pairs(
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
     if against is not None:
-        found, folder = (
-            folder_by_folder(pairs, against),
-            os.path.commonpath([os.path.abspath(pairs), os.path.abspath(against)]),
-        )
+        listed = folder_by_folder(pairs, against)
+        folder = os.path.commonpath([os.path.abspath(pairs), os.path.abspath(against)])
     elif os.path.isdir(pairs):
         names = image_names(pairs)
         reach = len(names) if select == "exhaustive" else window
-        found, folder = PairList(names, neighbours(len(names), reach)), pairs
+        listed, folder = PairList(names, neighbors(len(names), reach)), pairs
     else:
-        found, folder = PairList.of(read_pairs(pairs)), root or os.path.dirname(pairs) or "."
-    if not len(found):
+        listed, folder = PairList.of(read_pairs(pairs)), root or os.path.dirname(pairs) or "."
+    if not len(listed):
         raise UsageError(115, pairs, "holds no pair", "give a list or a folder of images")
-    return found, folder
+    return listed, folder
 
 
 def image_names(folder: str) -> list[str]:
@@ -180,7 +178,7 @@ def image_names(folder: str) -> list[str]:
     return sorted(_walk(folder), key=os.fsencode)
 
 
-def neighbours(count: int, reach: int) -> np.ndarray:
+def neighbors(count: int, reach: int) -> np.ndarray:
     """(N, 2) int32 pairs i < j <= i + reach of `count` images."""
     sizes = np.minimum(reach, count - 1 - np.arange(count))
     first = np.repeat(np.arange(count, dtype=np.int32), sizes)
@@ -203,7 +201,7 @@ def folder_by_folder(folder0: str, folder1: str) -> PairList:
         np.array([number[n] for n in names1], np.int32),
         indexing="ij",
     )
-    index = np.stack([each.ravel() for each in grid], axis=1)
+    index = np.stack([side.ravel() for side in grid], axis=1)
     return PairList(names, index[index[:, 0] != index[:, 1]])
 
 

@@ -24,7 +24,7 @@ class Progress:
     """Shows pairs per second and the time left.
 
     Args:
-        total: pairs in the list; `done` of them were matched in an earlier attempt.
+        total: pairs in the list; `done` of them were matched before.
         log: file that lines with dates are appended to.
         stream: what a bar (on a terminal) or plain lines (elsewhere) are written to.
 

@@ -65,14 +65,14 @@ class Shard:
     @staticmethod
     def of(results: Sequence[Matches | int]) -> Shard:
         """Of the matches of each pair, or the status of one that has none."""
-        found = [Matches.empty() if isinstance(r, int) else r for r in results]
+        matches = [Matches.empty() if isinstance(r, int) else r for r in results]
         status = [r if isinstance(r, int) else (OK if len(r) else NO_MATCH) for r in results]
-        arrays = [m.numpy() for m in found]
+        arrays = [m.numpy() for m in matches]
         keypoints0, keypoints1, scores = (
-            np.concatenate([np.zeros(shape, np.float32), *parts])
-            for shape, parts in zip(((0, 2), (0, 2), 0), zip(*arrays, strict=True), strict=True)
+            np.concatenate([np.zeros(shape, np.float32), *values])
+            for shape, values in zip(((0, 2), (0, 2), 0), zip(*arrays, strict=True), strict=True)
         )
-        count = np.array([len(m) for m in found], np.uint32)
+        count = np.array([len(m) for m in matches], np.uint32)
         return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores)
 
 
@@ -94,9 +94,9 @@ def decode_shard(data: bytes, number: int, run: str, pairs: int) -> Shard:
         ValueError, KeyError, TypeError, OSError or RuntimeError: damaged, or of another run.
     """
     with h5py.File(io.BytesIO(data), "r") as file:
-        found = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "run"))
-        if found != (SCHEMA, number, run):
-            raise ValueError(f"is {found}, not {(SCHEMA, number, run)}")
+        origin = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "run"))
+        if origin != (SCHEMA, number, run):
+            raise ValueError(f"is {origin}, not {(SCHEMA, number, run)}")
         shard = Shard(*(hdf5_array(file, name) for name in ("status", "count", *MATCHES)))
     if len(shard) != pairs:
         raise ValueError(f"holds {len(shard)} pairs instead of {pairs}")
@@ -122,7 +122,7 @@ def read_shard(path: Path, run: str, pairs: int) -> Shard:
         StorageError: damaged or of another run (E402).
     """
     try:
-        number, digest = _parts(path)
+        number, digest = _number_and_digest(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
         data = path.read_bytes()
@@ -136,11 +136,11 @@ def read_shard(path: Path, run: str, pairs: int) -> Shard:
 
 def find_shards(folder: Path) -> dict[int, Path]:
     """The shard files of a folder by number; parts of a killed run do not count."""
-    found = (path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name))
-    return {_parts(path)[0]: path for path in found}
+    shards = (path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name))
+    return {_number_and_digest(path)[0]: path for path in shards}
 
 
-def _parts(path: Path) -> tuple[int, str]:
+def _number_and_digest(path: Path) -> tuple[int, str]:
     name = _FILE.fullmatch(path.name)
     if name is None:
         raise ValueError("not the name of a shard")

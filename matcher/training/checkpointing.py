@@ -52,10 +52,13 @@ def start_from(folder: Path, resume: str) -> Path | None:
     start = Path(resume) if resume else None
     if start is not None:
         load_checkpoint(start)
-    there = checkpoints(folder)
-    if there and (start is None or start.resolve() != there[0].resolve()):
+    existing = checkpoints(folder)
+    if existing and (start is None or start.resolve() != existing[0].resolve()):
         raise UsageError(
-            204, folder, f"holds {there[0].name}", "resume=auto goes on from it, name= starts anew"
+            204,
+            folder,
+            f"holds {existing[0].name}",
+            "resume=auto goes on from it, name= starts anew",
         )
     return start
 
@@ -68,8 +71,8 @@ def remove_unfinished(folder: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoints in `folder`, newest first."""
-    found = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: (p.name[:13], p.stat().st_mtime_ns), reverse=True)
+    paths = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name)]
+    return sorted(paths, key=lambda p: (p.name[:13], p.stat().st_mtime_ns), reverse=True)
 
 
 def newest_intact(folder: Path) -> Path | None:

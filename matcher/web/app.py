@@ -18,10 +18,11 @@ WEIGHTS = ("compact", "outdoor", "indoor")
 GEOMETRIES = ("none", "fundamental", "homography")
 LOWEST = 0.02
 """Matches below are not kept; the slider filters the others without matching again."""
-MAX_PIXELS = 40_000_000
+MAX_UPLOAD_PIXELS = 40_000_000
+"""Fewer than a file may have: several pictures of this size are drawn for each visitor."""
 
 
-class Found(NamedTuple):
+class MatchedPair(NamedTuple):
     """What matching a pair gave, before the threshold."""
 
     image0: np.ndarray
@@ -45,7 +46,7 @@ def predictor(weights: str) -> Predictor:
     return load_matcher(weights)
 
 
-def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> Found:
+def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> MatchedPair:
     """Match two uploads.
 
     Raises:
@@ -58,20 +59,22 @@ def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> 
     matcher = predictor(weights)
     started = time.perf_counter()
     matches = matcher.match(image0, image1, threshold=LOWEST)
-    return Found(image0, image1, weights, matches, time.perf_counter() - started)
+    return MatchedPair(image0, image1, weights, matches, time.perf_counter() - started)
 
 
 def checked(image: np.ndarray | None, number: int) -> np.ndarray:
     if image is None:
         raise ValueError(f"image {number} is missing")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise ValueError(f"image {number} has more than {MAX_PIXELS // 10**6} million pixels")
+    if image.shape[0] * image.shape[1] > MAX_UPLOAD_PIXELS:
+        raise ValueError(
+            f"image {number} has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels"
+        )
     return image
 
 
-def show(found: Found, threshold: float, geometry: str) -> Shown:
+def show(pair: MatchedPair, threshold: float, geometry: str) -> Shown:
     """Pictures and numbers of the matches above a threshold."""
-    matches = found.matches.above(threshold)
+    matches = pair.matches.above(threshold)
     points0, points1, scores = matches.numpy()
     fits = {"fundamental": estimate_fundamental, "homography": estimate_homography}
     model = fits[geometry](points0, points1) if geometry in fits else None
@@ -80,9 +83,9 @@ def show(found: Found, threshold: float, geometry: str) -> Shown:
         ["matches", str(len(matches))],
         ["median confidence", f"{np.median(scores):.2f}" if len(scores) else "-"],
         ["inliers", "-" if inliers is None else str(int(inliers.sum()))],
-        ["seconds", f"{found.seconds:.1f}"],
+        ["seconds", f"{pair.seconds:.1f}"],
     ]
-    sizes = [image.shape[1::-1] for image in (found.image0, found.image1)]
+    sizes = [image.shape[1::-1] for image in (pair.image0, pair.image1)]
     record = MatchRecord(
         matches,
         ImageRecord("image0", *sizes[0]),
@@ -92,8 +95,8 @@ def show(found: Found, threshold: float, geometry: str) -> Shown:
         inliers=inliers,
     )
     return Shown(
-        draw_matches(found.image0, found.image1, matches, inliers=inliers),
-        draw_coverage(found.image0, found.image1, matches),
+        draw_matches(pair.image0, pair.image1, matches, inliers=inliers),
+        draw_coverage(pair.image0, pair.image1, matches),
         numbers,
         record,
     )

@@ -15,7 +15,7 @@ from matcher.drawing.attention_trace import trace_attention
 from matcher.drawing.matches import write_picture
 from matcher.errors import MatcherError
 from matcher.results.record import write_matches
-from matcher.web.app import GEOMETRIES, LOWEST, WEIGHTS, Found, find, predictor, show
+from matcher.web.app import GEOMETRIES, LOWEST, WEIGHTS, MatchedPair, find, predictor, show
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 MAX_UPLOAD = "30mb"
@@ -47,13 +47,13 @@ def result() -> Any:
 
 
 def look(
-    found: Found | None, point: Sequence[float] | None, layer: float | None
+    pair: MatchedPair | None, point: Sequence[float] | None, layer: float | None
 ) -> np.ndarray | None:
     """The attention of a point of image 0, once there is one."""
-    if found is None or point is None or layer is None:
+    if pair is None or point is None or layer is None:
         return None
-    trace = guarded(trace_attention, predictor(found.weights), found.image0, found.image1)
-    drawn = found.image0, found.image1, trace, point
+    trace = guarded(trace_attention, predictor(pair.weights), pair.image0, pair.image1)
+    drawn = pair.image0, pair.image1, trace, point
     return guarded(lambda: draw_attention(*drawn, layer=int(layer)))
 
 
@@ -76,15 +76,15 @@ class Actions:
         geometry: str,
         request: gr.Request,
     ) -> tuple:
-        found = guarded(find, image0, image1, weights)
-        return found, *self.refresh(found, threshold, geometry, request)
+        pair = guarded(find, image0, image1, weights)
+        return pair, *self.refresh(pair, threshold, geometry, request)
 
     def refresh(
-        self, found: Found | None, threshold: float, geometry: str, request: gr.Request
+        self, pair: MatchedPair | None, threshold: float, geometry: str, request: gr.Request
     ) -> tuple:
-        if found is None:
+        if pair is None:
             return NOTHING
-        shown = guarded(show, found, threshold, geometry)
+        shown = guarded(show, pair, threshold, geometry)
         place = self._place(request)
         place.mkdir(parents=True, exist_ok=True)
         write_matches(place / "matches.csv", shown.record)
@@ -93,10 +93,12 @@ class Actions:
         files = [gr.update(value=str(place / name), interactive=True) for name in DOWNLOADS]
         return shown.picture, f"**{numbers}**", shown.coverage, *files
 
-    def point_at(self, found: Found | None, layer: float | None, event: gr.SelectData) -> tuple:
-        if found is None:
+    def point_at(
+        self, pair: MatchedPair | None, layer: float | None, event: gr.SelectData
+    ) -> tuple:
+        if pair is None:
             raise gr.Error("match the images first")
-        return event.index, look(found, event.index, layer), gr.Tabs(selected="attention")
+        return event.index, look(pair, event.index, layer), gr.Tabs(selected="attention")
 
     def forget(self, request: gr.Request) -> None:
         shutil.rmtree(self._place(request), ignore_errors=True)
@@ -112,7 +114,7 @@ def build_page(folder: Path) -> Any:
         title="quadmatch", analytics_enabled=False, delete_cache=(600, FORGET), fill_width=True
     ) as page:
         gr.Markdown("# quadmatch\nTwo photographs of one place: what is where in the other?")
-        found, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
+        pair, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
         with gr.Row():
             images = [
                 gr.Image(label=f"image {n}", type="numpy", sources=["upload"], height=HEIGHT)
@@ -140,14 +142,14 @@ def build_page(folder: Path) -> Any:
             files = [gr.DownloadButton(label, interactive=False) for label in DOWNLOADS.values()]
         shown = [picture, numbers, coverage, *files]
         settings = [threshold, geometry]
-        start.click(actions.match, [*images, weights, *settings], [found, *shown])
+        start.click(actions.match, [*images, weights, *settings], [pair, *shown])
         for setting in settings:
-            setting.change(actions.refresh, [found, *settings], shown, trigger_mode="always_last")
-        images[0].select(actions.point_at, [found, layer], [point, attention, tabs])
-        layer.change(look, [found, point, layer], attention)
+            setting.change(actions.refresh, [pair, *settings], shown, trigger_mode="always_last")
+        images[0].select(actions.point_at, [pair, layer], [point, attention, tabs])
+        layer.change(look, [pair, point, layer], attention)
         for image in images:
             image.change(
-                lambda: (None, None, None, *NOTHING), None, [found, point, attention, *shown]
+                lambda: (None, None, None, *NOTHING), None, [pair, point, attention, *shown]
             )
         page.unload(actions.forget)
     return page

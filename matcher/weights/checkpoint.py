@@ -173,10 +173,10 @@ def assemble(
             can be built (E508).
     """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
-    parts = sum(config.backbone.depths) + len(config.transformer.layers)
-    parts += len(config.transformer.topks) + len(config.fine.layers)
-    if parts > len(tensors):
-        raise CheckpointError(502, path, f"{len(tensors)} tensors for {parts} layers", remedy)
+    layers = sum(config.backbone.depths) + len(config.transformer.layers)
+    layers += len(config.transformer.topks) + len(config.fine.layers)
+    if layers > len(tensors):
+        raise CheckpointError(502, path, f"{len(tensors)} tensors for {layers} layers", remedy)
     try:
         with torch.device("meta"):
             model = build_matcher(config)

@@ -31,7 +31,7 @@ from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.image_names import Root
 from matcher.batch.manifest import ImageFiles, Manifest
 from matcher.batch.options import CollectionOptions
-from matcher.batch.pairs import PairList, neighbours
+from matcher.batch.pairs import PairList, neighbors
 from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import Shard, find_shards, read_shard, status_text
@@ -201,8 +201,8 @@ def test_the_room_grows_with_pairs_images_and_exports(tmp_path: Path) -> None:
 
 
 def run_of_missing(folder: Path, names: list[str]) -> Run:
-    """A run of pairs of neighbours of which nothing is done."""
-    pairs = PairList(names, neighbours(len(names), 1))
+    """A run of pairs of neighbors of which nothing is done."""
+    pairs = PairList(names, neighbors(len(names), 1))
     images = ImageFiles.of(names, Root(str(folder.parent)))
     manifest = Manifest(len(pairs), pairs.sha256, images.sha256, 32, {})
     return start_run(folder, manifest, pairs, images)

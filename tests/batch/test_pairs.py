@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import match
 from matcher.batch.image_names import Root, decode_name, encode_name
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
-from matcher.batch.pairs import PairList, find_pairs, image_names, neighbours, read_pairs
+from matcher.batch.pairs import PairList, find_pairs, image_names, neighbors, read_pairs
 from matcher.errors import UsageError
 
 NAMES = st.one_of(
@@ -144,7 +144,7 @@ def test_a_folder_is_matched_in_sequence(folder: Path) -> None:
     assert pairs.index.tolist() == [[0, 1], [1, 2]]
     for count, reach in ((7, 3), (7, 99), (1, 2), (2, 1)):
         expected = [[i, j] for i in range(count) for j in range(i + 1, count) if j - i <= reach]
-        assert neighbours(count, reach).tolist() == expected
+        assert neighbors(count, reach).tolist() == expected
 
 
 def test_two_folders_are_matched_with_each_other(folder: Path) -> None:

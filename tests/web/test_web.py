@@ -16,9 +16,9 @@ from matcher.web import app
 IMAGE = np.zeros((64, 80, 3), np.uint8)
 
 
-def found() -> app.Found:
+def found() -> app.MatchedPair:
     points = torch.arange(20.0).reshape(10, 2)
-    return app.Found(
+    return app.MatchedPair(
         IMAGE, IMAGE, "compact", Matches(points, points, torch.linspace(0.1, 1.0, 10)), 1.25
     )
 
@@ -35,7 +35,7 @@ def test_inliers_are_counted_and_kept_for_the_download() -> None:
     rng = np.random.default_rng(0)
     points = torch.from_numpy(rng.uniform(0, 60, (30, 2)).astype(np.float32))
     matches = Matches(points, points + 3, torch.ones(30))
-    pair = app.Found(IMAGE, IMAGE, "compact", matches, 0.0)
+    pair = app.MatchedPair(IMAGE, IMAGE, "compact", matches, 0.0)
     shown = app.show(pair, 0.2, "homography")
     assert shown.numbers[2] == ["inliers", "30"]
     assert shown.record.geometry == "homography"

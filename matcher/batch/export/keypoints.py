@@ -81,8 +81,9 @@ class Merged:
 
     def keypoints(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         """(K, 2) and (K,) float32 keypoints of an image and their scores."""
-        found = self._read(image)
-        return np.stack([found["x"], found["y"]], axis=1), found["score"].copy()
+        keypoints = self._read(image)
+        xy = np.stack([keypoints["x"], keypoints["y"]], axis=1)
+        return xy, keypoints["score"].copy()
 
     def matches(self, pair: PairMatches) -> tuple[np.ndarray, np.ndarray]:
         """(M, 2) uint32 matches of a pair as indices into keypoints, one to one, and (M,) scores.
@@ -147,9 +148,9 @@ def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
     with ExitStack() as files:
         try:
             merged = Merged(len(run.pairs.names), side, files.enter_context(_scratch(run.folder)))
-            with ExitStack() as parts:
-                for part in _spread(run, parts):
-                    _merge_part(part, merged)
+            with ExitStack() as scratch:
+                for file in _spread(run, scratch):
+                    _merge_file(file, merged)
         except OSError as error:
             what = f"cannot write: {error.strerror or error}"
             raise StorageError(401, run.folder, what, "free some space") from error
@@ -177,23 +178,23 @@ def _spread(run: Run, files: ExitStack) -> list[BinaryIO]:
     """The points of all pairs in scratch files, each image in one of them."""
     matches = sum(path.stat().st_size for path in run.done().values()) // BYTES_A_MATCH
     count = min(2 * matches // SCRATCH_POINTS + 1, MAX_SCRATCH_FILES)
-    parts = [files.enter_context(_scratch(run.folder)) for _ in range(count)]
+    scratch = [files.enter_context(_scratch(run.folder)) for _ in range(count)]
     for pair in pair_matches(run):
         if pair.image0 == pair.image1:
             continue
         for image, points in ((pair.image0, pair.keypoints0), (pair.image1, pair.keypoints1)):
-            rows = np.empty(len(points), POINT)
-            rows["image"], rows["score"] = image, pair.scores
-            rows["x"], rows["y"] = points.T
-            parts[image % count].write(rows.tobytes())
-    return parts
+            entries = np.empty(len(points), POINT)
+            entries["image"], entries["score"] = image, pair.scores
+            entries["x"], entries["y"] = points.T
+            scratch[image % count].write(entries.tobytes())
+    return scratch
 
 
-def _merge_part(part: BinaryIO, merged: Merged) -> None:
-    part.seek(0)
-    points = np.frombuffer(part.read(), POINT)
+def _merge_file(file: BinaryIO, merged: Merged) -> None:
+    file.seek(0)
+    points = np.frombuffer(file.read(), POINT)
     points = points[np.argsort(points["image"], kind="stable")]
-    part.truncate(0)
+    file.truncate(0)
     images, starts = np.unique(points["image"], return_index=True)
     for image, of_image in zip(images.tolist(), np.split(points, starts[1:]), strict=False):
         merged.add(image, of_image)
