@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError
 from matcher.options import USAGE, MatchOptions
 from matcher.validation.words import describe, options_from_words
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 143
     except Exception as error:
         what = f"internal error, {type(error).__name__}: {error}"
-        fault = MatcherError(1, "match.py", what, "run again with --debug and report it")
+        fault = MatcherError(Code.BUG, "match.py", what, "run again with --debug and report it")
         fault.__cause__ = error
     if debug:
         traceback.print_exception(fault)
@@ -65,7 +65,9 @@ def run(words: list[str]) -> int:
         return 0
     options = options_from_words(MatchOptions, [word for word in rest if word not in FLAGS])
     if len(images) < 2:
-        raise UsageError(200, "match.py", f"needs two images, got {images}", "see --help")
+        raise UsageError(
+            Code.MISSING_IMAGE, "match.py", f"needs two images, got {images}", "see --help"
+        )
     from matcher import pair
 
     pair.match_pair(images[0], images[1], options, version())

@@ -17,7 +17,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from data.order import Key
-from matcher.errors import ImageError, MatcherError
+from matcher.errors import Code, ImageError, MatcherError
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ class Replacing(Dataset[Any]):
                 self._note(index, error)
                 index = (index + self.stride) % len(self)
         what = f"{tries} samples in a row cannot be read, the last one: {last}"
-        raise ImageError(106, self.notes.path, what, f"check the paths; {REPAIR}") from last
+        raise ImageError(
+            Code.CORRUPT_SAMPLES, self.notes.path, what, f"check the paths; {REPAIR}"
+        ) from last
 
     def _note(self, index: int, error: MatcherError) -> None:
         if not self.notes.add(index, error):
@@ -100,7 +102,9 @@ class Replacing(Dataset[Any]):
         corrupt = len(self.notes.indices())
         if corrupt > max(1, self.limit * len(self)):
             share = f"{corrupt} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
-            raise ImageError(106, self.notes.path, share, f"the file lists them; {REPAIR}")
+            raise ImageError(
+                Code.CORRUPT_SAMPLES, self.notes.path, share, f"the file lists them; {REPAIR}"
+            )
 
 
 class CorruptNotes:

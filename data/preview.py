@@ -22,7 +22,7 @@ from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
 from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
 from matcher.drawing.matches import write_picture
-from matcher.errors import UsageError, program
+from matcher.errors import Code, UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
 
@@ -97,7 +97,7 @@ def main(words: list[str]) -> int:
         else:
             rest.append(word)
     if not own["output"] or not own["count"].isdecimal():
-        raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
+        raise UsageError(Code.REFUSED_WORD, "output", "is not given", "output=sheet.png [count=24]")
     values = compose("train", rest)["data"]
     data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
     output = Path(own["output"])

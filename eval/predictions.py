@@ -30,7 +30,7 @@ from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import Sizing
 from eval.methods import Method, MethodOptions, build_method
 from eval.peak_memory import PeakMemory
-from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
+from matcher.errors import Code, MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import resize
@@ -156,7 +156,9 @@ def read_predictions(job: Job) -> list[Prediction]:
     for i, pair in enumerate(job.benchmark.pairs):
         prediction = _cached(job.path(i), pair)
         if prediction is None:
-            raise StorageError(402, job.path(i), "the prediction is missing", "run again")
+            raise StorageError(
+                Code.DAMAGED_RESULT, job.path(i), "the prediction is missing", "run again"
+            )
         out.append(prediction)
     return out
 
@@ -201,7 +203,7 @@ def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise MemoryLimitError(131, method.device, "out of memory") from error
+        raise MemoryLimitError(Code.OUT_OF_MEMORY, method.device, "out of memory") from error
     return matches, {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu_start,

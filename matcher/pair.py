@@ -24,7 +24,7 @@ from matcher.drawing.matches import (
     draw_warp,
     write_picture,
 )
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.files import make_folder, sha256_of
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
 from matcher.geometry.robust import (
@@ -92,13 +92,15 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
     for path in inputs:
         if not os.path.exists(path):
             hint = "the first two arguments are the images" if "=" in path else ""
-            raise UsageError(111, path, "no such file", hint)
+            raise UsageError(Code.MISSING_FILE, path, "no such file", hint)
     targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:
         if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
-            raise UsageError(205, target, "would replace an input", "choose another name")
+            raise UsageError(
+                Code.UNSAFE_VALUE, target, "would replace an input", "choose another name"
+            )
         if os.path.isdir(target):
-            raise StorageError(401, target, "is a folder", "choose another name")
+            raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
         make_folder(Path(target).parent)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from data.order import Key
 from data.real.colmap_model import ColmapImage, ColmapModel, read_model
 from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.geometry.pixels import original_to_network
 from matcher.structures import ImagePair
 from matcher.validation.checked import invalid
@@ -173,7 +173,7 @@ def listed_overlaps(model: ColmapModel, path: Path) -> np.ndarray:
         else:
             strangers += 1
     if strangers == len(listed):
-        raise UsageError(112, path, "lists no pair of two pictures of the model")
+        raise UsageError(Code.UNREADABLE_LIST, path, "lists no pair of two pictures of the model")
     if strangers:
         logger.warning("%s: %d of %d pairs are not of the model", path, strangers, len(listed))
     return shared
@@ -187,7 +187,7 @@ def read_overlaps(path: Path) -> dict[tuple[str, str], float]:
         UsageError: no such file (E111) or a line that is not like that (E201).
     """
     if not path.is_file():
-        raise UsageError(111, path, "no such list of pairs")
+        raise UsageError(Code.MISSING_FILE, path, "no such list of pairs")
     overlaps = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         if line.startswith("#") or not line.strip():

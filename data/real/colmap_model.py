@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.real.rgbd_layouts import rotation_of
-from matcher.errors import ImageError, UsageError, require_extra
+from matcher.errors import Code, ImageError, UsageError, require_extra
 from matcher.geometry.pixels import from_colmap
 
 LEAST_BYTES = {"cameras": 48, "images": 73, "points3D": 51}
@@ -64,11 +64,15 @@ def read_model(folder: Path) -> ColmapModel:
     files = [folder / f"{name}.{suffix}" for name in LEAST_BYTES]
     for file in files:
         if not file.is_file():
-            raise UsageError(111, file, "no such file", "give the folder of a COLMAP model")
+            raise UsageError(
+                Code.MISSING_FILE, file, "no such file", "give the folder of a COLMAP model"
+            )
     try:
         model = read_binary(folder) if binary else read_text(*files)
     except (struct.error, ValueError, LookupError, OverflowError, RuntimeError) as error:
-        raise ImageError(102, folder, f"is not a COLMAP model ({error!r})") from error
+        raise ImageError(
+            Code.DAMAGED_IMAGE, folder, f"is not a COLMAP model ({error!r})"
+        ) from error
     return known_points(model)
 
 
@@ -94,7 +98,10 @@ def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where:
         values = (values[0], *values)
     elif model != "PINHOLE":
         raise UsageError(
-            113, where, f"has a camera {model}", "undistort first (colmap image_undistorter)"
+            Code.FAULTY_LINE,
+            where,
+            f"has a camera {model}",
+            "undistort first (colmap image_undistorter)",
         )
     if min(size) < 1:
         raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from data.order import Key
 from data.real.index import SceneIndex, read_scene_index
 from data.real.readers import Framing, join, make_view, read_depth, read_gray
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
 
 
@@ -124,8 +124,8 @@ def listed_names(path: Path) -> list[str]:
         UsageError: the list is missing or empty.
     """
     if not path.is_file():
-        raise UsageError(111, path, "no such list of scenes")
+        raise UsageError(Code.MISSING_FILE, path, "no such list of scenes")
     names = path.read_text().split()
     if not names:
-        raise UsageError(112, path, "lists no scene")
+        raise UsageError(Code.UNREADABLE_LIST, path, "lists no scene")
     return names

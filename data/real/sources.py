@@ -12,7 +12,7 @@ from data.real.colmap import ColmapPairs, ColmapScenes, named_by
 from data.real.megadepth import MegaDepthPairs, listed_indices, listed_names
 from data.real.rgbd import RgbdPairs
 from data.real.scannet import ScanNetPairs
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.validation.checked import invalid
 
 RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapScenes
@@ -101,5 +101,5 @@ def validation_pairs(source: Source, config: FilesConfig) -> RealPairs | None:
 
 def _given(name: str, path: str) -> Path:
     if not path:
-        raise UsageError(204, f"data.files.{name}", "is not set", "give the path")
+        raise UsageError(Code.UNUSABLE_WORD, f"data.files.{name}", "is not set", "give the path")
     return Path(path)

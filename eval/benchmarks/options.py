@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data.config import Layout
 from eval.benchmarks.sizing import EXACT, Convention, Sizing
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.validation.checked import NotNegative, Positive, Share, checked
 
 Frequency = Annotated[float, Field(ge=0)]
@@ -55,7 +55,9 @@ class BenchmarkOptions:
 
     def folder(self) -> Path:
         if self.root is None:
-            raise UsageError(201, "root", f"benchmark {self.name} needs one", "write root=DIR")
+            raise UsageError(
+                Code.INVALID_VALUE, "root", f"benchmark {self.name} needs one", "write root=DIR"
+            )
         if not Path(self.root).is_dir():
-            raise UsageError(111, self.root, "no such folder", "check root=")
+            raise UsageError(Code.MISSING_FILE, self.root, "no such folder", "check root=")
         return Path(self.root)

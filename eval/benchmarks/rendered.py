@@ -25,7 +25,7 @@ from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import EXACT
 from matcher.drawing.matches import write_picture
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import resize
 from matcher.validation.checked import invalid
@@ -135,7 +135,7 @@ def sample_photos() -> list[Path]:
         if spec is None or spec.origin is None:
             what = f"needs photographs: those of {package} are not installed"
             remedy = 'root=DIR, or pip install "quadmatch[dev]"'
-            raise UsageError(210, "benchmark=warps", what, remedy)
+            raise UsageError(Code.MISSING_EXTRA, "benchmark=warps", what, remedy)
         photos += [Path(spec.origin).parent / name for name in names]
     return photos
 
@@ -200,7 +200,7 @@ def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Pa
             if not folder.is_dir():  # Otherwise another process was first.
                 raise
     except OSError as error:
-        raise StorageError(401, folder, f"cannot write: {error}") from error
+        raise StorageError(Code.UNWRITABLE, folder, f"cannot write: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.options import PredictorOptions
 from matcher.structures import Matches
 from matcher.validation.checked import Positive, checked
@@ -56,7 +56,7 @@ class MethodUnavailableError(UsageError):
     """A method that is known but cannot run here, such as for want of its weights (E210)."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(210, name, f"unavailable: {why}")
+        super().__init__(Code.MISSING_EXTRA, name, f"unavailable: {why}")
         self.why = why
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from eval.methods.base import Settings
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.structures import Matches
 
 
@@ -33,9 +33,9 @@ class ImportedFunction:
             function: Any = getattr(module, attribute)
         except (ImportError, AttributeError) as error:
             what = f"cannot import: {error}"
-            raise UsageError(211, name, what, "write module:function") from error
+            raise UsageError(Code.UNUSABLE_METHOD, name, what, "write module:function") from error
         if not callable(function):
-            raise UsageError(211, name, "is not callable", "write module:function")
+            raise UsageError(Code.UNUSABLE_METHOD, name, "is not callable", "write module:function")
         self.function = cast(Callable[[np.ndarray, np.ndarray], Matches], function)
         source = Path(getattr(module, "__file__", None) or "")
         digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None

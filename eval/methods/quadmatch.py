@@ -12,14 +12,14 @@ from torch import Tensor
 import matcher
 from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
 from eval.methods.classical import as_gray
-from matcher.errors import MatcherError
+from matcher.errors import Code, MatcherError
 from matcher.files import sha256_of
 from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve
 
-NOT_FETCHED = (506, 507)
+NOT_FETCHED = (Code.NOT_FETCHED, Code.NOT_CACHED)
 """Errors of weights that could not be fetched."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matcher.batch.options import CollectionOptions
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.validation.words import describe, options_from_words
 
 USAGE = """\
@@ -54,7 +54,9 @@ def run_collection(words: Sequence[str], version: str) -> int:
 
         return match_collection(options, version=version, tell=tell, warn=warn)
     if len(words) > 1:
-        raise UsageError(204, words[1], f"is not an option of {command}", "remove it")
+        raise UsageError(
+            Code.UNUSABLE_WORD, words[1], f"is not an option of {command}", "remove it"
+        )
     from matcher.batch.collection import pack_folder, verify_folder
 
     return (

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from matcher.errors import CheckpointError
+from matcher.errors import CheckpointError, Code
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.config import RunConfig
@@ -112,7 +112,7 @@ class MatcherModule(pl.LightningModule):
             self._snapshot.save(path, self.model, config_to_dict(self.config))
         if stop:
             what = f"{self.skipped.total} steps were not finite"
-            raise DivergedError(301, "training", what, f"see {path}")
+            raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -162,10 +162,13 @@ class MatcherModule(pl.LightningModule):
         """
         state = checkpoint.get("matcher")
         if state is None:
-            raise CheckpointError(502, "resume", "is no checkpoint of train.py")
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", "is no checkpoint of train.py")
         if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
             raise CheckpointError(
-                502, "resume", "the checkpoint holds another model", "set model= to match"
+                Code.WRONG_ARCHITECTURE,
+                "resume",
+                "the checkpoint holds another model",
+                "set model= to match",
             )
         self.batches_seen = int(state["batches_seen"])
         self.pairs_seen = int(state["pairs_seen"])

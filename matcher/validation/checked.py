@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 T = TypeVar("T")
 
@@ -73,14 +73,14 @@ def checked(prefix: str = "") -> Callable[[type[T]], type[T]]:
 
 def invalid(option: str, value: object, expected: str) -> UsageError:
     """The error for an option with a value that cannot work."""
-    return UsageError(201, option, f"got {value!r}", f"expected {expected}")
+    return UsageError(Code.INVALID_VALUE, option, f"got {value!r}", f"expected {expected}")
 
 
 def unknown_option(name: str, known: Sequence[str], path: str = "") -> UsageError:
     """The error for a name that is no option, with the nearest one that is."""
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return UsageError(202, f"{path}{name}", "unknown option", hint)
+    return UsageError(Code.UNKNOWN_OPTION, f"{path}{name}", "unknown option", hint)
 
 
 def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
@@ -163,7 +163,9 @@ def _usage_error(
         return unknown_option(str(name), list(kinds), prefix)
     option, annotation = f"{prefix}{name}", kinds[name]
     if name not in given:
-        return UsageError(201, option, "is not set", f"expected {expected(annotation)}")
+        return UsageError(
+            Code.INVALID_VALUE, option, "is not set", f"expected {expected(annotation)}"
+        )
     value = given[name]
     for key in inner:
         origin, arguments = get_origin(annotation), get_args(annotation)

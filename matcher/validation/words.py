@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.validation.checked import annotations_of, config_from_dict, is_text, unknown_option
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise UsageError(204, word, "is not an option", "write key=value")
+            raise UsageError(Code.UNUSABLE_WORD, word, "is not an option", "write key=value")
         if name not in kinds:
             raise unknown_option(name, list(kinds))
         verbatim = is_text(kinds[name]) and text != "null"
