@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
-from matcher.errors import MatcherError, StorageError, UsageError
+from matcher.errors import Code, MatcherError, StorageError, UsageError
 from matcher.files import make_folder
 from matcher.options import PATHS, MatchOptions, options_from, require_known
 
@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 143
     except Exception as error:
         what = f"internal error, {type(error).__name__}: {error}"
-        report(MatcherError(1, "match.py", what, "run again with --debug and report it"), debug)
+        report(
+            MatcherError(Code.BUG, "match.py", what, "run again with --debug and report it"), debug
+        )
         return 1
 
 
@@ -96,7 +98,9 @@ def run(words: list[str]) -> int:
         return 0
     options = read_options([word for word in rest if word not in FLAGS])
     if len(paths) < 2:
-        raise UsageError(200, "match.py", f"needs two images, got {paths}", "see --help")
+        raise UsageError(
+            Code.MISSING_IMAGE, "match.py", f"needs two images, got {paths}", "see --help"
+        )
     check_files(paths, options)
     match_pair(paths[0], paths[1], options)
     return 0
@@ -121,14 +125,20 @@ def read_values(
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(204, word, "is not an option", "write key=value after the images")
+            raise UsageError(
+                Code.UNUSABLE_WORD, word, "is not an option", "write key=value after the images"
+            )
         if name.lstrip("+~").startswith("hydra"):
-            raise UsageError(203, name, "settings of Hydra cannot be changed", "remove it")
+            raise UsageError(
+                Code.REFUSED_WORD, name, "settings of Hydra cannot be changed", "remove it"
+            )
         require_known(name, kind)
         if name in paths:
             verbatim[name] = None if value == "null" else value
         elif "${" in value or "_target_" in value:
-            raise UsageError(203, name, f"{value!r} is refused", "write a plain value")
+            raise UsageError(
+                Code.REFUSED_WORD, name, f"{value!r} is refused", "write a plain value"
+            )
         else:
             overrides.append(word)
     for word in overrides:
@@ -136,7 +146,9 @@ def read_values(
         try:
             compose(config, [word])
         except UsageError as error:
-            raise UsageError(204, name, f"cannot read {value!r}", "write a plain value") from error
+            raise UsageError(
+                Code.UNUSABLE_WORD, name, f"cannot read {value!r}", "write a plain value"
+            ) from error
     return {**compose(config, overrides), **verbatim}
 
 
@@ -152,13 +164,15 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
     for path in inputs:
         if not os.path.exists(path):
             hint = "the first two arguments are the images" if "=" in path else ""
-            raise UsageError(111, path, "no such file", hint)
+            raise UsageError(Code.MISSING_FILE, path, "no such file", hint)
     targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:
         if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
-            raise UsageError(205, target, "would replace an input", "choose another name")
+            raise UsageError(
+                Code.UNSAFE_VALUE, target, "would replace an input", "choose another name"
+            )
         if os.path.isdir(target):
-            raise StorageError(401, target, "is a folder", "choose another name")
+            raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
         make_folder(Path(target).parent)
 
 

@@ -31,7 +31,7 @@ from conf import compose
 from data.datamodule import PairData, build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
 from matcher.config import config_from_dict
-from matcher.errors import MatcherError
+from matcher.errors import Code, MatcherError
 from matcher.files import make_folder, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.training import checkpointing
@@ -124,7 +124,7 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
             raise
         where = f"after {module.pairs_seen} pairs, the last {module.last_pair}"
         reason = str(error) or type(error).__name__
-        raise LoaderError(302, "loader", f"{where}: {reason}") from error
+        raise LoaderError(Code.DEAD_LOADER, "loader", f"{where}: {reason}") from error
     if keeper.signal:
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     return {name: float(value) for name, value in trainer.callback_metrics.items()} | {

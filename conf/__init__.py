@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 CONF = Path(__file__).resolve().parent
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
@@ -47,7 +47,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
         # Hydra lets the last two escape on words such as ``@x=1``.
         raise _usage_error(error, config_name, words, folder) from error
     if not isinstance(values, dict):
-        raise UsageError(204, config_name, "is not a group of options")
+        raise UsageError(Code.UNUSABLE_WORD, config_name, "is not a group of options")
     _refuse_calls(values)
     return {str(key): value for key, value in values.items()}
 
@@ -55,11 +55,13 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
 def _checked(word: str) -> str:
     key, equals, _ = word.partition("=")
     if not equals and not word.startswith("~"):
-        raise UsageError(203, word, "is not an option", "write key=value")
+        raise UsageError(Code.REFUSED_WORD, word, "is not an option", "write key=value")
     if re.split(r"[.@/:]", key.lstrip("+~@/:"))[0] == "hydra":
-        raise UsageError(203, word, "Hydra's own options cannot be changed")
+        raise UsageError(Code.REFUSED_WORD, word, "Hydra's own options cannot be changed")
     if "${" in word:
-        raise UsageError(205, key, "interpolations are refused here", "write the value itself")
+        raise UsageError(
+            Code.UNSAFE_VALUE, key, "interpolations are refused here", "write the value itself"
+        )
     return word
 
 
@@ -75,12 +77,17 @@ def _usage_error(
         if key in groups:
             options = sorted(p.stem for p in (folder / key).glob("*.yaml"))
             if value not in options:
-                return UsageError(204, word, f"no such {key}", _nearest(value, options))
+                return UsageError(
+                    Code.UNUSABLE_WORD, word, f"no such {key}", _nearest(value, options)
+                )
         elif key in what or (value and value in what):
             return UsageError(
-                202, word, "unknown option or value", _nearest(key, _keys(config_name, folder))
+                Code.UNKNOWN_OPTION,
+                word,
+                "unknown option or value",
+                _nearest(key, _keys(config_name, folder)),
             )
-    return UsageError(204, config_name, what)
+    return UsageError(Code.UNUSABLE_WORD, config_name, what)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -110,7 +117,10 @@ def _refuse_calls(values: Any, path: str = "") -> None:
         for key, value in values.items():
             if key in REFUSED:
                 raise UsageError(
-                    205, f"{path}{key}", "configurations cannot call code", "remove it"
+                    Code.UNSAFE_VALUE,
+                    f"{path}{key}",
+                    "configurations cannot call code",
+                    "remove it",
                 )
             _refuse_calls(value, f"{path}{key}.")
     elif isinstance(values, list):
@@ -128,6 +138,8 @@ def plain_options(words: Sequence[str], defaults: Mapping[str, str]) -> dict[str
     for word in words:
         key, _, value = word.partition("=")
         if key not in options:
-            raise UsageError(202, word, "unknown option", f"known: {', '.join(options)}")
+            raise UsageError(
+                Code.UNKNOWN_OPTION, word, "unknown option", f"known: {', '.join(options)}"
+            )
         options[key] = value
     return options

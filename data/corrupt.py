@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from data.order import Key
-from matcher.errors import ImageError, MatcherError
+from matcher.errors import Code, ImageError, MatcherError
 
 
 class Failure:
@@ -88,7 +88,9 @@ class Quarantined(Dataset[Any]):
                 self._note(index, error)
                 index = (index + self.stride) % len(self)
         what = f"{tries} samples in a row cannot be read, the last one: {last}"
-        raise ImageError(106, self.notes, what, f"check the paths; {REPAIR}") from last
+        raise ImageError(
+            Code.CORRUPT_SAMPLES, self.notes, what, f"check the paths; {REPAIR}"
+        ) from last
 
     def _note(self, index: int, error: MatcherError) -> None:
         self._read_notes()
@@ -102,7 +104,9 @@ class Quarantined(Dataset[Any]):
         bad = len(self._known)
         if bad > max(1, self.limit * len(self)):
             share = f"{bad} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
-            raise ImageError(106, self.notes, share, f"the file lists them; {REPAIR}")
+            raise ImageError(
+                Code.CORRUPT_SAMPLES, self.notes, share, f"the file lists them; {REPAIR}"
+            )
 
     def bad(self) -> set[int]:
         """Indices noted so far."""

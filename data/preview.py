@@ -20,7 +20,7 @@ from conf import compose
 from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
 from data.real.sources import SOURCES
-from matcher.errors import UsageError, program
+from matcher.errors import Code, UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
 
@@ -97,13 +97,13 @@ def main(words: list[str]) -> int:
         else:
             rest.append(word)
     if not own["output"] or not own["count"].isdecimal():
-        raise UsageError(203, "output", "is not given", "output=sheet.png [count=24]")
+        raise UsageError(Code.REFUSED_WORD, "output", "is not given", "output=sheet.png [count=24]")
     values = compose("train", rest)["data"]
     data = build_datamodule({**values, "batch_size": int(own["count"]), "workers": 0}, seed=0)
     output = Path(own["output"])
     pair = first_pairs(data, output.parent / f"{output.stem}_corrupt.txt")
     if not cv2.imwrite(own["output"], contact_sheet(pair)):
-        raise UsageError(401, own["output"], "cannot be written")
+        raise UsageError(Code.UNWRITABLE, own["output"], "cannot be written")
     sys.stdout.write(f"{output.resolve()}\n")
     return 0
 

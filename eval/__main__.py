@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
-from matcher.errors import UsageError, program, require_extra
+from matcher.errors import Code, UsageError, program, require_extra
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
@@ -67,7 +67,9 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
             target[name] = value
         out.append(eval_options(values))
     if len(out) > 1 and "root" in direct:
-        raise UsageError(201, "root", "belongs to one benchmark", "name a single benchmark")
+        raise UsageError(
+            Code.INVALID_VALUE, "root", "belongs to one benchmark", "name a single benchmark"
+        )
     return out
 
 

@@ -13,7 +13,7 @@ from conf import plain_options
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig, invalid
-from matcher.errors import UsageError, program
+from matcher.errors import Code, UsageError, program
 from matcher.structures import ImagePair
 from matcher.training.coverage import LevelCoverage, topk_coverage
 from matcher.weights.checkpoint import load_safetensors
@@ -64,7 +64,7 @@ def require_lists(weights: str, config: MatcherConfig) -> None:
     transformer = config.transformer
     if transformer.attention != "quadtree" or "cross" not in transformer.layers:
         what = f"has {transformer.attention} attention in layers {', '.join(transformer.layers)}"
-        raise UsageError(201, weights, what, "coverage needs a QuadTree cross layer")
+        raise UsageError(Code.INVALID_VALUE, weights, what, "coverage needs a QuadTree cross layer")
 
 
 def mean_coverage(parts: Sequence[Sequence[LevelCoverage]]) -> list[LevelCoverage]:

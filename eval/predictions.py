@@ -28,7 +28,7 @@ from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import convert, resized
 from eval.memory import PeakMemory
 from eval.methods import Method, MethodOptions, build_method
-from matcher.errors import MatcherError, MemoryLimitError, StorageError, out_of_memory
+from matcher.errors import Code, MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
 from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
@@ -134,7 +134,9 @@ def read_predictions(job: Job) -> list[Prediction]:
     for i, pair in enumerate(job.benchmark.pairs):
         found = _cached(job.path(i), pair)
         if found is None:
-            raise StorageError(402, job.path(i), "the prediction is missing", "run again")
+            raise StorageError(
+                Code.DAMAGED_RESULT, job.path(i), "the prediction is missing", "run again"
+            )
         out.append(found)
     return out
 
@@ -179,7 +181,7 @@ def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise MemoryLimitError(131, method.device, "out of memory") from error
+        raise MemoryLimitError(Code.OUT_OF_MEMORY, method.device, "out of memory") from error
     return found, {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu_start,

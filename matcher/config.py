@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 T = TypeVar("T")
 
 
 def invalid(option: str, value: object, expected: str) -> UsageError:
     """The error for an option with a value that cannot work."""
-    return UsageError(201, option, f"got {value!r}", f"expected {expected}")
+    return UsageError(Code.INVALID_VALUE, option, f"got {value!r}", f"expected {expected}")
 
 
 def require_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -276,7 +276,7 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
         if key not in known:
             near = get_close_matches(str(key), list(known), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(202, f"{path}{key}", "unknown option", hint)
+            raise UsageError(Code.UNKNOWN_OPTION, f"{path}{key}", "unknown option", hint)
     parts: dict[str, Any] = {}
     for key, value in values.items():
         nested = known[key].default_factory
@@ -289,7 +289,9 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
     try:
         return kind(**parts)
     except TypeError as error:
-        raise UsageError(201, path.rstrip(".") or kind.__name__, str(error)) from error
+        raise UsageError(
+            Code.INVALID_VALUE, path.rstrip(".") or kind.__name__, str(error)
+        ) from error
 
 
 def config_to_dict(config: object) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -26,11 +27,69 @@ from typing import Any
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
 
+class Code(IntEnum):
+    """The number of an error, shown as ``E<code>``, and its meaning in docs/troubleshooting.md."""
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> Code:
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.meaning = meaning
+        return code
+
+    BUG = 1, "a bug in this project"
+
+    UNREADABLE_IMAGE = 101, "an image that cannot be opened, or is a folder or a device"
+    DAMAGED_IMAGE = 102, "an image that is damaged or cut off"
+    LARGE_IMAGE = 103, "an image with too many bytes or pixels"
+    INVALID_PIXELS = 104, "pixels, depths or poses that are not finite"
+    UNSUPPORTED_IMAGE = 105, "a kind of image that is not supported"
+    CORRUPT_SAMPLES = 106, "too many training samples that cannot be read"
+
+    MISSING_FILE = 111, "a file or folder that is not there"
+    UNREADABLE_LIST = 112, "a list or table that is not text or lacks entries"
+    FAULTY_LINE = 113, "a line of a list or a table that cannot be used"
+    REFUSED_NAME = 114, "the name of an image that leads out of its folder or cannot be a name"
+    NO_PAIR = 115, "a collection without a pair"
+    OUT_OF_MEMORY = 131, "a pair that does not fit into memory, not even alone"
+
+    MISSING_IMAGE = 200, "fewer than two images"
+    INVALID_VALUE = 201, "an option with a value that cannot work"
+    UNKNOWN_OPTION = 202, "an option that does not exist"
+    REFUSED_WORD = 203, "a missing or refused word, or an unknown name"
+    UNUSABLE_WORD = 204, "a word or configuration that cannot be used here"
+    UNSAFE_VALUE = 205, "a value that would run code or replace an input"
+    OTHER_SETTINGS = 206, "a run with other settings in the folder"
+    FOLDER_IN_USE = 207, "another process that writes to the folder"
+    UNFINISHED_RUN = 208, "a run that is not finished"
+    NAME_NOT_EXPORTABLE = 209, "the name of an image that an export cannot hold"
+    MISSING_EXTRA = 210, "an optional dependency that is not installed"
+    UNUSABLE_METHOD = 211, "a method of the evaluation that cannot be imported or called"
+
+    DIVERGED = 301, "a training with too many steps that are not finite"
+    DEAD_LOADER = 302, "a process that loads data and died or hangs"
+
+    UNWRITABLE = 401, "a file or folder that cannot be written"
+    DAMAGED_RESULT = 402, "a file of results, indices or a run that cannot be read"
+    LOCKED = 403, "a file that another process keeps locked"
+
+    DAMAGED_WEIGHTS = 501, "weights that cannot be read"
+    WRONG_ARCHITECTURE = 502, "weights that do not fit the model"
+    WRONG_HASH = 503, "weights with another SHA-256 than expected"
+    WEIGHTS_NOT_FINITE = 504, "weights with NaN or infinity"
+    LARGE_WEIGHTS = 505, "weights beyond the limits of size"
+    NOT_FETCHED = 506, "weights that cannot be fetched"
+    NOT_CACHED = 507, "weights that would have to be fetched while offline"
+    INVALID_CONFIGURATION = 508, "weights without a configuration that works"
+    FAILED_SELFTEST = 509, "weights that compute something else than when they were saved"
+
+
 class MatcherError(Exception):
     """Base of all errors that name something the user can change.
 
     Args:
-        code: number shown as ``E<code>``.
+        code: what kind of error; shown as ``E<code>``.
         subject: the file or option at fault.
         what: what is wrong, with the offending value.
         remedy: what to do about it.
@@ -38,7 +97,7 @@ class MatcherError(Exception):
 
     exit_code = 1
 
-    def __init__(self, code: int, subject: object, what: str, remedy: str = "") -> None:
+    def __init__(self, code: Code, subject: object, what: str, remedy: str = "") -> None:
         self.code = code
         self.subject = str(subject)
         self.what = what
@@ -46,7 +105,7 @@ class MatcherError(Exception):
         tail = f"; {remedy}" if remedy else ""
         super().__init__(" ".join(f"E{code} {subject}: {what}{tail}".split()))
 
-    def __reduce__(self) -> tuple[type, tuple[int, str, str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[Code, str, str, str]]:
         return type(self), (self.code, self.subject, self.what, self.remedy)
 
 
@@ -129,4 +188,6 @@ def require_extra(module: str, extra: str, option: str) -> Any:
         return import_module(module)
     except ImportError as error:
         remedy = f'pip install "quadmatch[{extra}]"'
-        raise UsageError(210, option, f"needs {module}, which is not installed", remedy) from error
+        raise UsageError(
+            Code.MISSING_EXTRA, option, f"needs {module}, which is not installed", remedy
+        ) from error

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matcher.errors import StorageError
+from matcher.errors import Code, StorageError
 
 if TYPE_CHECKING:
     import h5py
@@ -41,7 +41,9 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
-        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
+        raise StorageError(
+            Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy
+        ) from error
     finally:
         # Gone if all went well; after a failure its folder may be no folder at all.
         with suppress(OSError):
@@ -65,7 +67,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         what = f"cannot make the folder: {error.strerror or error}"
-        raise StorageError(401, folder, what, "choose another place") from error
+        raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
 
 
 def sha256_of(path: Path | str) -> str:
@@ -171,6 +173,8 @@ def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, FaultTolerantFile]]:
         sync_directory(path.parent)
     except OSError as error:
         remedy = "free some space, or choose another place"
-        raise StorageError(401, path, f"cannot write: {error.strerror or error}", remedy) from error
+        raise StorageError(
+            Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy
+        ) from error
     finally:
         part.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from matcher.config import (
     require_positive,
     require_range,
 )
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ def require_known(name: str, kind: type = MatchOptions) -> None:
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UsageError(202, name, "unknown option", hint)
+        raise UsageError(Code.UNKNOWN_OPTION, name, "unknown option", hint)
 
 
 def _intrinsics(name: str, value: Any) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 
 from matcher.config import invalid, require_positive, require_range
-from matcher.errors import MatcherError, MemoryLimitError
+from matcher.errors import Code, MatcherError, MemoryLimitError
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import (
     MaskSource,
@@ -184,7 +184,7 @@ class Predictor:
         """Tell of a pair that does not fit into memory."""
         sizes = [f"{image.canvas.shape[2]} x {image.canvas.shape[1]}" for image in pair]
         what = f"out of memory with images of {' and '.join(sizes)} pixels"
-        raise MemoryLimitError(131, self.device, what, "lower max_side")
+        raise MemoryLimitError(Code.OUT_OF_MEMORY, self.device, what, "lower max_side")
 
     def _match_at_once(
         self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None

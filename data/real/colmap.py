@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from data.order import Key
 from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
 from data.real.rgbd_layouts import rotation_of
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.geometry.pixels import from_colmap, original_to_network
 from matcher.structures import ImagePair
 
@@ -155,12 +155,16 @@ def read_model(folder: Path) -> ColmapModel:
     files = [folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D")]
     for file in files:
         if not file.is_file():
-            raise UsageError(111, file, "no such file", "give the folder of a COLMAP model")
+            raise UsageError(
+                Code.MISSING_FILE, file, "no such file", "give the folder of a COLMAP model"
+            )
     try:
         parse = _binary if binary else _text
         return known_points(parse(*files))
     except (struct.error, ValueError, LookupError, OverflowError) as error:
-        raise ImageError(102, folder, f"is not a COLMAP model ({error!r})") from error
+        raise ImageError(
+            Code.DAMAGED_IMAGE, folder, f"is not a COLMAP model ({error!r})"
+        ) from error
 
 
 def known_points(model: ColmapModel) -> ColmapModel:
@@ -185,7 +189,10 @@ def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where:
         values = (values[0], *values)
     elif model != "PINHOLE":
         raise UsageError(
-            113, where, f"has a camera {model}", "undistort first (colmap image_undistorter)"
+            Code.FAULTY_LINE,
+            where,
+            f"has a camera {model}",
+            "undistort first (colmap image_undistorter)",
         )
     if min(size) < 1:
         raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from data.real.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
-from matcher.errors import StorageError, UsageError, program
+from matcher.errors import Code, StorageError, UsageError, program
 from matcher.files import make_folder, write_atomically
 
 
@@ -45,7 +45,9 @@ def main(words: list[str]) -> int:
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
     if not files:
-        raise UsageError(203, "FILE", "is missing", "python -m data.real.convert_index FILE...")
+        raise UsageError(
+            Code.REFUSED_WORD, "FILE", "is missing", "python -m data.real.convert_index FILE..."
+        )
     for path in files:
         target = convert(path, folders[-1] if folders else path.parent)
         sys.stdout.write(f"{path} -> {target}\n")

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy._core import multiarray
 
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.results.formats import BROKEN, require_npz
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK"
@@ -112,11 +112,13 @@ def arrays_as_hdf5(arrays: dict[str, np.ndarray]) -> bytes:
 
 def _read(path: Path, parse: Any) -> Any:
     if not path.is_file():
-        raise UsageError(111, path, "no such index")
+        raise UsageError(Code.MISSING_FILE, path, "no such index")
     try:
         return parse(_load(path))
     except (*BROKEN, pickle.UnpicklingError) as error:
-        raise StorageError(402, path, f"is not an index of pairs ({error})") from error
+        raise StorageError(
+            Code.DAMAGED_RESULT, path, f"is not an index of pairs ({error})"
+        ) from error
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from data.order import Key
 from data.real.index import SceneIndex, read_scene_index
 from data.real.readers import Framing, join, make_view, read_depth, read_gray
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
 
 
@@ -111,12 +111,12 @@ def listed_indices(folder: str | Path, names: str | Path) -> list[Path]:
     """
     folder, names = Path(folder), Path(names)
     if not names.is_file():
-        raise UsageError(111, names, "no such list of scenes")
+        raise UsageError(Code.MISSING_FILE, names, "no such list of scenes")
     found = []
     for line in names.read_text().split():
         stem = line.removesuffix(".npz").removesuffix(".h5")
         converted = folder / f"{stem}.h5"
         found.append(converted if converted.is_file() else folder / f"{stem}.npz")
     if not found:
-        raise UsageError(112, names, "lists no scene")
+        raise UsageError(Code.UNREADABLE_LIST, names, "lists no scene")
     return found

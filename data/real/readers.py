@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from matcher.config import invalid, require_positive
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.images.load import read_image
 from matcher.structures import ImagePair, PairGeometry
@@ -121,7 +121,9 @@ def fitted_intrinsics(
     (height, width), (rows, columns) = size, stored
     if min(abs(rows - height * columns / width), abs(columns - width * rows / height)) > 1:
         what = f"is {columns} x {rows}, its camera {width} x {height}"
-        raise ImageError(105, image, what, "expected a picture of the same proportions")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, image, what, "expected a picture of the same proportions"
+        )
     return resized_intrinsics(K, size, stored)
 
 
@@ -162,14 +164,16 @@ def read_depth(path: Path, unit: float = MILLIMETRES) -> np.ndarray:
         ImageError: not a depth map.
     """
     if not path.is_file():
-        raise UsageError(111, path, "no such depth map")
+        raise UsageError(Code.MISSING_FILE, path, "no such depth map")
     try:
         depth = _read_h5(path) if path.suffix == ".h5" else _read_png(path, unit)
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
     except Exception as error:  # Pillow and h5py raise whatever a damaged file leads them to.
-        raise ImageError(102, path, f"is not a depth map ({error})") from error
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"is not a depth map ({error})") from error
     if depth.ndim != 2:
-        raise ImageError(105, path, f"has shape {depth.shape}", "expected (height, width)")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, path, f"has shape {depth.shape}", "expected (height, width)"
+        )
     return depth
 
 
@@ -197,11 +201,11 @@ def read_pose(path: Path) -> np.ndarray:
         ImageError: not a finite 4 x 4 matrix.
     """
     if not path.is_file():
-        raise UsageError(111, path, "no such pose")
+        raise UsageError(Code.MISSING_FILE, path, "no such pose")
     try:
         pose = np.array(path.read_text().split(), float).reshape(4, 4)
     except ValueError as error:
-        raise ImageError(102, path, f"is not a pose ({error})") from error
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"is not a pose ({error})") from error
     if not np.isfinite(pose).all():
-        raise ImageError(104, path, "is a lost pose (not finite)")
+        raise ImageError(Code.INVALID_PIXELS, path, "is a lost pose (not finite)")
     return pose

@@ -31,7 +31,7 @@ from data.real.readers import (
 )
 from data.real.rgbd_layouts import SIZE, RgbdFrame, list_frames
 from data.synthetic.cameras import PROBE, visible
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError
 from matcher.structures import ImagePair
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ class RgbdPairs(Dataset[ImagePair]):
         listed = list_frames(Path(folder))
         self.frames = [f for f in listed if frames[0] <= f.number < frames[1]][::stride]
         if len(self.frames) < 2:
-            raise UsageError(112, folder, f"has {len(self.frames)} frames in {frames}")
+            raise UsageError(
+                Code.UNREADABLE_LIST, folder, f"has {len(self.frames)} frames in {frames}"
+            )
         shared = overlap_matrix(self.frames)
         chosen = np.triu((shared >= overlap[0]) & (shared <= overlap[1]), k=1)
         self.pairs = np.argwhere(chosen)

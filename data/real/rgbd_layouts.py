@@ -18,7 +18,7 @@ import numpy as np
 from data.real.index import read_arrays
 from data.real.readers import MILLIMETRES, fitted_intrinsics, read_pose
 from matcher.config import invalid
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError
 from matcher.images.decode import stored_size
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ def list_frames(folder: Path) -> list[RgbdFrame]:
     for mark, read in layouts.items():
         if any(folder.glob(mark)):
             return _with_pose(folder, read(folder))
-    raise UsageError(111, folder, "is no RGB-D sequence", f"expected {', '.join(layouts)}")
+    raise UsageError(
+        Code.MISSING_FILE, folder, "is no RGB-D sequence", f"expected {', '.join(layouts)}"
+    )
 
 
 def _with_pose(folder: Path, frames: list[RgbdFrame]) -> list[RgbdFrame]:
@@ -138,7 +140,7 @@ def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
         UsageError: no such file, or a line that is not like that, or none that is.
     """
     if not path.is_file():
-        raise UsageError(111, path, "no such file")
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
     entries = []
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         if line.startswith("#") or not line.strip():
@@ -149,7 +151,7 @@ def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
         except (ValueError, IndexError):
             raise invalid(f"{path}, line {number}", line[:40], "a time and what it is of") from None
     if not entries:
-        raise UsageError(201, path, "lists nothing")
+        raise UsageError(Code.INVALID_VALUE, path, "lists nothing")
     return entries
 
 

@@ -12,7 +12,7 @@ from data.order import Key
 from data.real.index import read_arrays, read_scannet_index
 from data.real.megadepth import PairFiles
 from data.real.readers import Framing, join, make_view, read_depth, read_gray, read_pose
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
 
 INTRINSICS_SIZE = (480, 640)
@@ -76,7 +76,7 @@ class ScanNetPairs(Dataset[ImagePair]):
         number, sub, frame0, frame1 = self.rows[row].tolist()
         scene = f"scene{number:04d}_{sub:02d}"
         if scene not in self.intrinsics:
-            raise UsageError(112, "intrinsics", f"have no {scene}")
+            raise UsageError(Code.UNREADABLE_LIST, "intrinsics", f"have no {scene}")
         folder, frames = self.root / scene, (frame0, frame1)
         # Camera-to-world on disk.
         world0, world1 = (read_pose(folder / "pose" / f"{f}.txt") for f in frames)

@@ -12,7 +12,7 @@ from data.real.readers import Framing
 from data.real.rgbd import RgbdPairs
 from data.real.scannet import ScanNetPairs
 from matcher.config import invalid, require_choice, require_positive, require_range
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 NO_FRAMES = (0, 0)
 
@@ -136,5 +136,5 @@ def _named_for_validation(config: FilesConfig) -> list[str]:
 
 def _given(name: str, path: str) -> Path:
     if not path:
-        raise UsageError(204, f"data.files.{name}", "is not set", "give the path")
+        raise UsageError(Code.UNUSABLE_WORD, f"data.files.{name}", "is not set", "give the path")
     return Path(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -20,10 +20,14 @@ def list_photos(folder: str | Path) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(111, root, "no such folder of photographs", "set data.synthetic.photos")
+        raise UsageError(
+            Code.MISSING_FILE, root, "no such folder of photographs", "set data.synthetic.photos"
+        )
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UsageError(111, root, "holds no photograph", f"expected {', '.join(SUFFIXES)}")
+        raise UsageError(
+            Code.MISSING_FILE, root, "holds no photograph", f"expected {', '.join(SUFFIXES)}"
+        )
     return files
 
 
@@ -38,7 +42,9 @@ def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.n
         t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None
     ]
     if not textures:
-        raise UsageError(111, folder, "no photograph decodes", "set data.synthetic.photos")
+        raise UsageError(
+            Code.MISSING_FILE, folder, "no photograph decodes", "set data.synthetic.photos"
+        )
     return np.stack(textures)
 
 

@@ -8,7 +8,7 @@ from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_wi
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 
 def load_benchmark(
@@ -27,7 +27,7 @@ def load_benchmark(
     """
     pairs = READERS[options.kind](options, cache)
     if not pairs:
-        raise UsageError(112, options.root or options.name, "holds no pair")
+        raise UsageError(Code.UNREADABLE_LIST, options.root or options.name, "holds no pair")
     dataset = Path(options.root).resolve().name if options.kind == "pairs" and options.root else ""
     return Benchmark(
         options.name,

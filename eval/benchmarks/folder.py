@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.benchmarks.sizing import Sizing
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def lines_of(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(111, path, "no such file", "check root=") from None
+        raise UsageError(Code.MISSING_FILE, path, "no such file", "check root=") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(112, path, f"cannot be read as text: {error}") from error
+        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot be read as text: {error}") from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -101,7 +101,11 @@ def numbers(words: Iterable[str], count: int, path: Path, line: int) -> np.ndarr
     try:
         values = np.array([float(word) for word in words])
     except ValueError as error:
-        raise UsageError(112, f"{path}:{line}", str(error)) from None
+        raise UsageError(Code.UNREADABLE_LIST, f"{path}:{line}", str(error)) from None
     if values.size != count or not np.isfinite(values).all():
-        raise UsageError(112, f"{path}:{line}", f"{values.size} numbers, expected {count} finite")
+        raise UsageError(
+            Code.UNREADABLE_LIST,
+            f"{path}:{line}",
+            f"{values.size} numbers, expected {count} finite",
+        )
     return values

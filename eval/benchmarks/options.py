@@ -11,7 +11,7 @@ from matcher.config import (
     require_choice,
     require_range,
 )
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 KINDS = ("pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps")
 
@@ -56,7 +56,9 @@ class BenchmarkOptions:
 
     def folder(self) -> Path:
         if self.root is None:
-            raise UsageError(201, "root", f"benchmark {self.name} needs one", "write root=DIR")
+            raise UsageError(
+                Code.INVALID_VALUE, "root", f"benchmark {self.name} needs one", "write root=DIR"
+            )
         if not Path(self.root).is_dir():
-            raise UsageError(111, self.root, "no such folder", "check root=")
+            raise UsageError(Code.MISSING_FILE, self.root, "no such folder", "check root=")
         return Path(self.root)

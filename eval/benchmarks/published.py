@@ -11,7 +11,7 @@ from data.real.index import read_arrays, read_scannet_index, read_scene_index
 from data.real.megadepth import listed_indices, pair_files
 from eval.benchmarks.folder import EvalPair, lines_of, numbers
 from eval.benchmarks.options import BenchmarkOptions
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.geometry.pixels import from_colmap
 
 SCANNET_K_SIZE = (640, 480)
@@ -28,12 +28,15 @@ def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...
     table = find(root, [f"{folder}test.npz" for folder in folders])
     if table is None:
         raise UsageError(
-            111, root / "test.npz", "no such file", "give the folder of LoFTR or of glue-factory"
+            Code.MISSING_FILE,
+            root / "test.npz",
+            "no such file",
+            "give the folder of LoFTR or of glue-factory",
         )
     rows, _ = read_scannet_index(table)
     poses = read_arrays(table).get("rel_pose")
     if poses is None or len(poses) != len(rows):
-        raise UsageError(112, table, "has no rel_pose for every pair")
+        raise UsageError(Code.UNREADABLE_LIST, table, "has no rel_pose for every pair")
     intrinsics = read_arrays(table.parent / "intrinsics.npz")
     scenes = next((f for f in (root / "test", root / "scannet_test_1500") if f.is_dir()), root)
     return tuple(
@@ -53,7 +56,7 @@ def _scannet_pair(
     name = f"scene{scene:04d}_{sub:02d}"
     folder = scenes / name
     if name not in intrinsics:
-        raise UsageError(112, "intrinsics.npz", f"has no {name}")
+        raise UsageError(Code.UNREADABLE_LIST, "intrinsics.npz", f"has no {name}")
     K = intrinsics[name].astype(np.float64).reshape(3, 3)
     files = [folder / "pose" / f"{frame}.txt" for frame in (frame0, frame1)]
     if source == "files" or (source == "auto" and all(file.is_file() for file in files)):
@@ -132,7 +135,9 @@ def _scene_indices(root: Path) -> list[Path]:
         found = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
         if names.is_file() or found:
             return listed_indices(folder, names) if names.is_file() else found
-    raise UsageError(111, root, "no scene index", "give the folder of LoFTR or of glue-factory")
+    raise UsageError(
+        Code.MISSING_FILE, root, "no scene index", "give the folder of LoFTR or of glue-factory"
+    )
 
 
 def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
@@ -148,7 +153,9 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     for number, line in enumerate(lines_of(views), start=1):
         name, *words = line.split()
         if len(words) < 15 or words[12] not in ("PINHOLE", "SIMPLE_PINHOLE"):
-            raise UsageError(112, f"{views}:{number}", "not a pinhole view", "see its format")
+            raise UsageError(
+                Code.UNREADABLE_LIST, f"{views}:{number}", "not a pinhole view", "see its format"
+            )
         count = 16 if words[12] == "PINHOLE" else 15
         values = numbers([*words[:12], *words[15:]], count, views, number)
         T = np.eye(4)
@@ -159,7 +166,11 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     for number, line in enumerate(lines_of(views.parent / "pairs.txt"), start=1):
         words = line.split()
         if len(words) != 2 or not cameras.keys() >= set(words):
-            raise UsageError(112, f"{views.parent / 'pairs.txt'}:{number}", "not two known views")
+            raise UsageError(
+                Code.UNREADABLE_LIST,
+                f"{views.parent / 'pairs.txt'}:{number}",
+                "not two known views",
+            )
         (K0, T0), (K1, T1) = (cameras[word] for word in words)
         image0, image1 = (views.parent / "images" / word for word in words)
         T = T1 @ np.linalg.inv(T0)

@@ -26,7 +26,7 @@ from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import conversion, resized
 from matcher.config import require_positive
 from matcher.drawing.matches import write_picture
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.images.load import read_rgb
 
 HELD_OUT_SEED = 777_000_777
@@ -128,7 +128,7 @@ def sample_photos() -> list[Path]:
         if spec is None or spec.origin is None:
             what = f"needs photographs: those of {package} are not installed"
             remedy = 'root=DIR, or pip install "quadmatch[dev]"'
-            raise UsageError(210, "benchmark=warps", what, remedy)
+            raise UsageError(Code.MISSING_EXTRA, "benchmark=warps", what, remedy)
         found += [Path(spec.origin).parent / name for name in names]
     return found
 
@@ -193,7 +193,7 @@ def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Pa
             if not folder.is_dir():  # Otherwise another process was first.
                 raise
     except OSError as error:
-        raise StorageError(401, folder, f"cannot write: {error}") from error
+        raise StorageError(Code.UNWRITABLE, folder, f"cannot write: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -15,7 +15,7 @@ import matcher
 from eval.methods.classical import Orb, RootSift
 from eval.methods.kornia import Disk, KorniaLoftr, LoftrIndoor, LoftrOutdoor
 from eval.methods.quadmatch import QuadMatch
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError
 from matcher.structures import Matches
 
 Function = Callable[[np.ndarray, np.ndarray], Matches]
@@ -29,7 +29,7 @@ KORNIA: Mapping[str, Callable[..., KorniaLoftr | Disk]] = {
 }
 OFFLINE = ("compact", *CLASSICAL, *KORNIA)
 """What ``method=all`` stands for."""
-NOT_HERE = (506, 507)
+NOT_HERE = (Code.NOT_FETCHED, Code.NOT_CACHED)
 """Errors of weights that could not be fetched."""
 
 
@@ -65,7 +65,7 @@ class MethodUnavailableError(UsageError):
     """A method that is known but cannot run here, such as for want of its weights (E210)."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(210, name, f"unavailable: {why}")
+        super().__init__(Code.MISSING_EXTRA, name, f"unavailable: {why}")
         self.why = why
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -125,9 +125,11 @@ def _imported(name: str) -> Method:
     try:
         function: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(211, name, f"cannot import: {error}", "write module:function") from error
+        raise UsageError(
+            Code.UNUSABLE_METHOD, name, f"cannot import: {error}", "write module:function"
+        ) from error
     if not callable(function):
-        raise UsageError(211, name, "is not callable", "write module:function")
+        raise UsageError(Code.UNUSABLE_METHOD, name, "is not callable", "write module:function")
     source = Path(getattr(importlib.import_module(module), "__file__", None) or "")
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
     match: Function = function  # pyright: ignore[reportAssignmentType]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matcher.batch.options import PATHS, CollectionOptions
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.options import build_options
 
 USAGE = """\
@@ -65,7 +65,9 @@ def run_collection(
 
         return match_collection(options, version=version, tell=tell, warn=warn)
     if len(words) > 1:
-        raise UsageError(204, words[1], f"is not an option of {command}", "remove it")
+        raise UsageError(
+            Code.UNUSABLE_WORD, words[1], f"is not an option of {command}", "remove it"
+        )
     from matcher.batch.collection import pack_folder, verify_folder
 
     return (

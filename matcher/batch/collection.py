@@ -17,7 +17,7 @@ from matcher.batch.progress import Progress, warnings_noted
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.worker import build_shard_matcher, run_local
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.files import sha256_of, write_atomically
 from matcher.weights.hub import resolve
 
@@ -82,7 +82,9 @@ def require_images(
         warn(f"missing   {encode_name(name)}")
     if missing and not options.skip_missing:
         what = f"{len(missing)} of {len(pairs.names)} images are missing: {shortened(missing)}"
-        raise UsageError(111, options.pairs, what, "skip_missing=true goes on without them")
+        raise UsageError(
+            Code.MISSING_FILE, options.pairs, what, "skip_missing=true goes on without them"
+        )
 
 
 def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, warn: Tell) -> None:

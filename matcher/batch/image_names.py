@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import unquote_to_bytes
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 _ENCODED = re.compile("[%\x00-\x1f\x7f\udc80-\udcff]")
 
@@ -50,7 +50,9 @@ class Root:
         path = self.path(name)
         if not self.allow_outside and not self._contains(path):
             what = f"leads out of {self.folder}"
-            raise UsageError(114, name, what, "change root, or allow_outside_root=true")
+            raise UsageError(
+                Code.REFUSED_NAME, name, what, "change root, or allow_outside_root=true"
+            )
         try:
             return os.stat(path)
         except (OSError, ValueError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from matcher.batch.image_names import Root, decode_name, encode_name
 from matcher.batch.pairs import PairList
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.results.formats import BROKEN, require_npz
 
 SCHEMA = "quadmatch-run/1"
@@ -89,7 +89,9 @@ class Manifest:
                 raise ValueError("another schema")
             return Manifest(**values)
         except BROKEN as error:
-            raise StorageError(402, path, f"not a readable manifest: {error}") from error
+            raise StorageError(
+                Code.DAMAGED_RESULT, path, f"not a readable manifest: {error}"
+            ) from error
 
     def require_same(self, now: Manifest, folder: Path, changed_images: list[str]) -> None:
         """Refuse to go on with other settings.
@@ -109,7 +111,9 @@ class Manifest:
             differences.append(f"{len(changed_images)} images changed: {shortened(changed_images)}")
         if differences:
             what = f"holds a run with other settings: {'; '.join(differences)}"
-            raise UsageError(206, folder, what, "use the same ones or another output")
+            raise UsageError(
+                Code.OTHER_SETTINGS, folder, what, "use the same ones or another output"
+            )
 
 
 def shortened(names: list[str]) -> str:
@@ -148,4 +152,4 @@ def read_list(path: Path) -> tuple[PairList, ImageFiles]:
         files = ImageFiles(arrays["size"].astype(np.int64), arrays["changed"].astype(np.int64))
         return pairs, files
     except BROKEN as error:
-        raise StorageError(402, path, f"not a readable list: {error}") from error
+        raise StorageError(Code.DAMAGED_RESULT, path, f"not a readable list: {error}") from error

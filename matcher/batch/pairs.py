@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from matcher.batch.image_names import encode_name
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 COLUMNS = ("name0", "name1")
 
@@ -77,7 +77,9 @@ def read_pairs(path: str) -> Iterator[tuple[str, str]]:
                 if names:
                     yield _checked(names, path, number)
     except OSError as error:
-        raise UsageError(111, path, f"cannot read the list: {error.strerror}") from error
+        raise UsageError(
+            Code.MISSING_FILE, path, f"cannot read the list: {error.strerror}"
+        ) from error
 
 
 def _decoded(raw: bytes, path: str, number: int) -> str:
@@ -85,7 +87,7 @@ def _decoded(raw: bytes, path: str, number: int) -> str:
         return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         what = f"line {number} is not UTF-8 at byte {error.start}"
-        raise UsageError(112, path, what, "save the list as UTF-8") from error
+        raise UsageError(Code.UNREADABLE_LIST, path, what, "save the list as UTF-8") from error
 
 
 def _parse_text(line: str, path: str, number: int) -> list[str]:
@@ -100,7 +102,9 @@ def _parse_text(line: str, path: str, number: int) -> list[str]:
         return shlex.split(line)
     except ValueError as error:
         what = f"line {number}: {str(error).lower()}"
-        raise UsageError(113, path, what, "quote names as in a shell, or use tabs") from error
+        raise UsageError(
+            Code.FAULTY_LINE, path, what, "quote names as in a shell, or use tabs"
+        ) from error
 
 
 def _parse_json(line: str, path: str, number: int) -> list[str]:
@@ -109,27 +113,29 @@ def _parse_json(line: str, path: str, number: int) -> list[str]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(113, path, f"line {number} is not JSON: {error}") from error
+        raise UsageError(Code.FAULTY_LINE, path, f"line {number} is not JSON: {error}") from error
     if isinstance(value, dict):
         value = [value.get(key) for key in COLUMNS]
     names = value if isinstance(value, list) else []
     if not names or not all(isinstance(name, str) for name in names):
         what = f"line {number} does not hold two names"
-        raise UsageError(113, path, what, 'write ["a.jpg", "b.jpg"]')
+        raise UsageError(Code.FAULTY_LINE, path, what, 'write ["a.jpg", "b.jpg"]')
     return [str(name) for name in names]
 
 
 def _checked(names: list[str], path: str, number: int) -> tuple[str, str]:
     if len(names) != 2 or not all(names):
         what = f"line {number} has {len([n for n in names if n])} columns instead of 2"
-        raise UsageError(113, path, what, "quote names with spaces, or use tabs")
+        raise UsageError(Code.FAULTY_LINE, path, what, "quote names with spaces, or use tabs")
     for name in names:
         if "\0" in name:
-            raise UsageError(114, path, f"line {number}: a name holds a NUL")
+            raise UsageError(Code.REFUSED_NAME, path, f"line {number}: a name holds a NUL")
         try:
             os.fsencode(name)
         except UnicodeEncodeError as error:
-            raise UsageError(112, path, f"line {number}: {name!r} is no text") from error
+            raise UsageError(
+                Code.UNREADABLE_LIST, path, f"line {number}: {name!r} is no text"
+            ) from error
     return names[0], names[1]
 
 
@@ -170,7 +176,7 @@ def find_pairs(
     else:
         listed, folder = PairList.of(read_pairs(pairs)), root or os.path.dirname(pairs) or "."
     if not len(listed):
-        raise UsageError(115, pairs, "holds no pair", "give a list or a folder of images")
+        raise UsageError(Code.NO_PAIR, pairs, "holds no pair", "give a list or a folder of images")
     return listed, folder
 
 
@@ -208,7 +214,7 @@ def folder_by_folder(folder0: str, folder1: str) -> PairList:
 
 def _walk(folder: str) -> Iterator[str]:
     if not os.path.isdir(folder):
-        raise UsageError(111, folder, "no such folder")
+        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
     for place, folders, files in os.walk(folder):
         folders.sort()
         for file in files:

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from matcher.errors import StorageError
+from matcher.errors import Code, StorageError
 
 LINE_SECONDS = 10.0
 
@@ -71,7 +71,9 @@ class Progress:
                 date = datetime.now().astimezone().isoformat(timespec="seconds")
                 file.write(f"{date} {os.getpid()} {text}\n")
         except OSError as error:
-            raise StorageError(401, self._log, f"cannot write: {error.strerror}") from error
+            raise StorageError(
+                Code.UNWRITABLE, self._log, f"cannot write: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         if self._bar is not None:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
 from matcher.batch.pairs import PairList
 from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.files import make_folder, write_atomically
 
 MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.npz", "shards", "lock", "lock.pid"
@@ -84,7 +84,7 @@ class Run:
         done = self.done()
         if len(done) < self.shards:
             what = f"{self.shards - len(done)} of {self.shards} shards are not done"
-            raise UsageError(208, self.folder, what, "run it to its end first")
+            raise UsageError(Code.UNFINISHED_RUN, self.folder, what, "run it to its end first")
         for number in range(self.shards):
             yield number, self.read(number, done[number])
 
@@ -119,11 +119,11 @@ def open_run(folder: Path) -> Run:
         StorageError: it is damaged (E402).
     """
     if not (folder / MANIFEST).is_file():
-        raise UsageError(111, folder, "holds no run", "give the output folder of one")
+        raise UsageError(Code.MISSING_FILE, folder, "holds no run", "give the output folder of one")
     manifest = Manifest.read(folder / MANIFEST)
     pairs, images = read_list(folder / LIST)
     if (pairs.sha256, images.sha256) != (manifest.pairs_sha256, manifest.images_sha256):
-        raise StorageError(402, folder / LIST, "is not the list of the manifest")
+        raise StorageError(Code.DAMAGED_RESULT, folder / LIST, "is not the list of the manifest")
     return Run(folder, manifest, pairs, images)
 
 
@@ -142,9 +142,13 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         holder = _holder(folder)
         what = f"another process writes to it{holder}"
-        raise UsageError(207, folder, what, "wait for it or choose another output") from None
+        raise UsageError(
+            Code.FOLDER_IN_USE, folder, what, "wait for it or choose another output"
+        ) from None
     except OSError as error:
-        raise StorageError(401, folder, f"cannot be locked: {error.strerror}") from error
+        raise StorageError(
+            Code.UNWRITABLE, folder, f"cannot be locked: {error.strerror}"
+        ) from error
     try:
         write_atomically(folder / HOLDER, str(os.getpid()).encode())
         yield

@@ -22,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matcher.errors import StorageError
+from matcher.errors import Code, StorageError
 from matcher.files import write_atomically
 from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
 from matcher.structures import Matches
@@ -131,7 +131,7 @@ def read_shard(path: Path, run: str, pairs: int) -> Shard:
         return decode_shard(data, number, run, pairs)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         what, remedy = f"not a readable shard: {error}", "delete it and run again"
-        raise StorageError(402, path, what, remedy) from error
+        raise StorageError(Code.DAMAGED_RESULT, path, what, remedy) from error
 
 
 def find_shards(folder: Path) -> dict[int, Path]:

@@ -13,13 +13,13 @@ from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import in_halves, warm_allocator
 from matcher.structures import Matches
 
-OUT_OF_MEMORY = 131
+OUT_OF_MEMORY = Code.OUT_OF_MEMORY
 """Status of a pair that does not fit into memory, not even alone."""
 
 Task = tuple[np.ndarray, np.ndarray]

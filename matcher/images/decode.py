@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -125,14 +125,16 @@ def read_bytes(path: str) -> bytes:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
-            raise ImageError(101, path, what, "give an image")
+            raise ImageError(Code.UNREADABLE_IMAGE, path, what, "give an image")
         if status.st_size > MAX_BYTES:
-            raise ImageError(103, path, f"{status.st_size:,} bytes", f"limit {MAX_BYTES:,}")
+            raise ImageError(
+                Code.LARGE_IMAGE, path, f"{status.st_size:,} bytes", f"limit {MAX_BYTES:,}"
+            )
         return Path(path).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(111, path, "no such file") from None
+        raise UsageError(Code.MISSING_FILE, path, "no such file") from None
     except (OSError, ValueError) as error:
-        raise ImageError(101, path, f"cannot read: {error}") from error
+        raise ImageError(Code.UNREADABLE_IMAGE, path, f"cannot read: {error}") from error
 
 
 @contextmanager
@@ -143,10 +145,14 @@ def _damage(path: str) -> Iterator[None]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(103, path, "too many pixels", f"limit {MAX_PIXELS:,}") from error
+        raise ImageError(
+            Code.LARGE_IMAGE, path, "too many pixels", f"limit {MAX_PIXELS:,}"
+        ) from error
     except Exception as error:
         detail = str(error) or type(error).__name__
-        raise ImageError(102, path, f"damaged or cut off ({detail})", "fetch it anew") from error
+        raise ImageError(
+            Code.DAMAGED_IMAGE, path, f"damaged or cut off ({detail})", "fetch it anew"
+        ) from error
 
 
 def _open(path: str, data: bytes) -> Image.Image:
@@ -157,7 +163,9 @@ def _open(path: str, data: bytes) -> Image.Image:
         raise _unidentified(path, data) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(103, path, f"{width} x {height} pixels", f"limit {MAX_PIXELS:,}")
+        raise ImageError(
+            Code.LARGE_IMAGE, path, f"{width} x {height} pixels", f"limit {MAX_PIXELS:,}"
+        )
     _require_mode(path, image)
     return image
 
@@ -177,7 +185,7 @@ def _load(
     cut_png = image.format == "PNG" and PNG_END not in data
     cut_webp = image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
     if cut_png or cut_webp:
-        raise ImageError(102, path, "cut off", "fetch it anew")
+        raise ImageError(Code.DAMAGED_IMAGE, path, "cut off", "fetch it anew")
     try:
         return _load_pixels(image, gray), []
     except OSError:
@@ -199,10 +207,14 @@ def _unidentified(path: str, data: bytes) -> ImageError:
     if data.startswith((b"II*\0", b"MM\0*")) and _lacks_only_its_mode(data):
         return _unsupported(path, "this kind of TIFF")
     if data.startswith(SIGNATURES):
-        return ImageError(102, path, "damaged or cut off in its header", "fetch it anew")
+        return ImageError(
+            Code.DAMAGED_IMAGE, path, "damaged or cut off in its header", "fetch it anew"
+        )
     start = data[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
-        return ImageError(101, path, "a git-lfs pointer, not an image", "run git lfs pull")
+        return ImageError(
+            Code.UNREADABLE_IMAGE, path, "a git-lfs pointer, not an image", "run git lfs pull"
+        )
     what = "not an image of a known format"
     if not data:
         what = "an empty file"
@@ -210,7 +222,9 @@ def _unidentified(path: str, data: bytes) -> ImageError:
         what = "an HTML page, not an image"
     elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
         what = "text, not an image"
-    return ImageError(101, path, what, "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM")
+    return ImageError(
+        Code.UNREADABLE_IMAGE, path, what, "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM"
+    )
 
 
 def _lacks_only_its_mode(data: bytes) -> bool:
@@ -226,7 +240,9 @@ def _lacks_only_its_mode(data: bytes) -> bool:
 
 def _unsupported(path: str, what: str) -> ImageError:
     supported = "gray, RGB, CMYK, palette, with transparency, of 1, 8 or 16 bits, or float32"
-    return ImageError(105, path, f"{what} is not supported", f"supported: {supported}")
+    return ImageError(
+        Code.UNSUPPORTED_IMAGE, path, f"{what} is not supported", f"supported: {supported}"
+    )
 
 
 def _notes(path: str, image: Image.Image) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from matcher.errors import ImageError
+from matcher.errors import Code, ImageError
 from matcher.geometry.pixels import upright_to_stored
 from matcher.images.decode import array_of_picture, decode
 from matcher.images.pixels import array_of_tensor, to_gray, to_rgb
@@ -65,7 +65,9 @@ def load_image(
         source = array_of_picture(source, name)
     if not isinstance(source, np.ndarray):
         what = f"cannot use a value of type {type(source).__name__}"
-        raise ImageError(105, name, what, "give a path, an array, a tensor or a PIL image")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, name, what, "give a path, an array, a tensor or a PIL image"
+        )
     gray, warnings = to_gray(source, name)
     return LoadedImage(gray, (gray.shape[1], gray.shape[0]), 1, tuple(warnings))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matcher.errors import ImageError
+from matcher.errors import Code, ImageError
 
 MID_GRAY = 128
 EXPECTED = "expected uint8, uint16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
@@ -51,7 +51,9 @@ def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
         tensor = tensor[0]
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
         expected = "expected (H, W), (C, H, W) or (1, C, H, W) with 1, 3 or 4 channels"
-        raise ImageError(105, name, f"cannot use a tensor of shape {shape}", expected)
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, name, f"cannot use a tensor of shape {shape}", expected
+        )
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:
         tensor = tensor.float()
@@ -67,7 +69,7 @@ def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
     if not known or not (pixels.ndim == 2 or colour) or pixels.size == 0:
         what = f"cannot use {pixels.dtype} of shape {pixels.shape}"
-        raise ImageError(105, name, what, EXPECTED)
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, EXPECTED)
     pixels = np.ascontiguousarray(pixels)
     if kind == "b":
         return _composite(pixels.astype(np.uint8) * 255)
@@ -81,12 +83,14 @@ def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
 def _unit_range(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite((low, high)).all():
-        raise ImageError(104, name, "NaN or infinite pixels", "replace them")
+        raise ImageError(Code.INVALID_PIXELS, name, "NaN or infinite pixels", "replace them")
     if low >= 0 and high <= 1:
         return pixels.astype(np.float32), []
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         what = f"RGBA values from {low:g} to {high:g}"
-        raise ImageError(105, name, what, "floats with transparency must lie from 0 to 1")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, name, what, "floats with transparency must lie from 0 to 1"
+        )
     warning = f"values from {low:g} to {high:g} stretched to 0 to 1"
     width = high - low
     if not 0 < width < np.inf:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from matcher.config import invalid
-from matcher.errors import StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError
 from matcher.files import write_atomically
 from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
@@ -86,9 +86,11 @@ def read_matches(path: Path | str) -> MatchRecord:
         arrays, attributes = form.decode(path.read_bytes())
         return _record(arrays, attributes)
     except FileNotFoundError:
-        raise UsageError(111, path, "no such file") from None
+        raise UsageError(Code.MISSING_FILE, path, "no such file") from None
     except BROKEN as error:
-        raise StorageError(402, path, f"not a readable result: {error}", "write it anew") from error
+        raise StorageError(
+            Code.DAMAGED_RESULT, path, f"not a readable result: {error}", "write it anew"
+        ) from error
 
 
 def _arrays(record: MatchRecord) -> Arrays:

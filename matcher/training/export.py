@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matcher.errors import CheckpointError
+from matcher.errors import CheckpointError, Code
 from matcher.network.model import FeatureMatcher
 from matcher.weights.checkpoint import load_safetensors, save_safetensors
 from matcher.weights.safetensors_file import read_weights
@@ -27,7 +27,9 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
     source = load_safetensors(path)
     ours = model.config.backbone, model.config.transformer, model.config.fine
     if ours != (source.config.backbone, source.config.transformer, source.config.fine):
-        raise CheckpointError(502, path, "holds another architecture", "set model= to match")
+        raise CheckpointError(
+            Code.WRONG_ARCHITECTURE, path, "holds another architecture", "set model= to match"
+        )
     model.load_state_dict(source.state_dict())
     seen = read_weights(path).metadata.get(PAIRS, "0")
     return int(seen) if seen.isdecimal() else 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matcher.config import config_to_dict
-from matcher.errors import CheckpointError
+from matcher.errors import CheckpointError, Code
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.config import RunConfig
@@ -111,7 +111,7 @@ class MatcherModule(pl.LightningModule):
             self._snapshot.save(path, self.model, config_to_dict(self.config))
         if stop:
             what = f"{self.skipped.total} steps were not finite"
-            raise DivergedError(301, "training", what, f"see {path}")
+            raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -161,10 +161,13 @@ class MatcherModule(pl.LightningModule):
         """
         state = checkpoint.get("matcher")
         if state is None:
-            raise CheckpointError(502, "resume", "is no checkpoint of train.py")
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", "is no checkpoint of train.py")
         if state["config"]["model"] != config_to_dict(self.config)["model"]:
             raise CheckpointError(
-                502, "resume", "the checkpoint holds another model", "set model= to match"
+                Code.WRONG_ARCHITECTURE,
+                "resume",
+                "the checkpoint holds another model",
+                "set model= to match",
             )
         self.batches_seen = int(state["batches_seen"])
         self.pairs_seen = int(state["pairs_seen"])

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.training.callbacks import AtomicCheckpointIO, ProgressLines
 from matcher.training.config import RunConfig, TrainerConfig
 
@@ -115,7 +115,7 @@ def accelerator(config: TrainerConfig) -> str:
     if gpus < config.devices:
         what = f"{config.devices} GPUs are asked for, this machine has {gpus}"
         remedy = "trainer.accelerator=cpu, or fewer trainer.devices"
-        raise UsageError(201, "trainer.accelerator", what, remedy)
+        raise UsageError(Code.INVALID_VALUE, "trainer.accelerator", what, remedy)
     return "cuda"
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from matcher.config import MatcherConfig
-from matcher.errors import UsageError, program
+from matcher.errors import Code, UsageError, program
 from matcher.files import sha256_of
 from matcher.weights.checkpoint import selftest
 from matcher.weights.convert import config_from_official, convert
@@ -62,9 +62,9 @@ def read_official_config(path: Path) -> MatcherConfig:
     try:
         return config_from_official(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise UsageError(111, path, "no such file") from None
+        raise UsageError(Code.MISSING_FILE, path, "no such file") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(204, path, f"not a JSON configuration: {error}") from error
+        raise UsageError(Code.UNUSABLE_WORD, path, f"not a JSON configuration: {error}") from error
 
 
 def show(path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matcher.config import MatcherConfig, config_from_dict, config_to_dict, invalid
-from matcher.errors import CheckpointError, UsageError
+from matcher.errors import CheckpointError, Code, UsageError
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.safetensors_file import (
     Weights,
@@ -54,7 +54,7 @@ def save_safetensors(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UsageError(203, path, "weights are saved as .safetensors")
+        raise UsageError(Code.REFUSED_WORD, path, "weights are saved as .safetensors")
     unknown = set(extra or ()) - METADATA
     if unknown:
         raise ValueError(f"metadata {sorted(unknown)}; allowed: {sorted(METADATA)}")
@@ -88,7 +88,9 @@ def selftest(path: Path | str) -> float:
     difference = largest_difference(readings(load_safetensors(path)), expected)
     if not difference <= TOLERANCE:
         remedy = "the file or the installation is damaged"
-        raise CheckpointError(509, path, f"its results differ by {difference:.2g}", remedy)
+        raise CheckpointError(
+            Code.FAILED_SELFTEST, path, f"its results differ by {difference:.2g}", remedy
+        )
     return difference
 
 
@@ -96,7 +98,9 @@ def _stored_readings(path: Path) -> list[float]:
     try:
         return [float(value) for value in json.loads(read_weights(path).metadata["canary"])]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(509, path, "holds nothing to test it with", "save it anew") from error
+        raise CheckpointError(
+            Code.FAILED_SELFTEST, path, "holds nothing to test it with", "save it anew"
+        ) from error
 
 
 def load_safetensors(
@@ -139,11 +143,17 @@ def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
     try:
         return config_from_dict(MatcherConfig, json.loads(metadata["config"]))
     except KeyError:
-        raise CheckpointError(508, path, "it holds no configuration") from None
+        raise CheckpointError(
+            Code.INVALID_CONFIGURATION, path, "it holds no configuration"
+        ) from None
     except UsageError as error:
-        raise CheckpointError(508, path, f"option {error.subject}: {error.what}") from error
+        raise CheckpointError(
+            Code.INVALID_CONFIGURATION, path, f"option {error.subject}: {error.what}"
+        ) from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(508, path, f"its configuration is damaged: {error}") from error
+        raise CheckpointError(
+            Code.INVALID_CONFIGURATION, path, f"its configuration is damaged: {error}"
+        ) from error
 
 
 def assemble(
@@ -162,12 +172,16 @@ def assemble(
     layers = sum(config.backbone.depths) + len(config.transformer.layers)
     layers += len(config.transformer.topks) + len(config.fine.layers)
     if layers > len(tensors):
-        raise CheckpointError(502, path, f"{len(tensors)} tensors for {layers} layers", remedy)
+        raise CheckpointError(
+            Code.WRONG_ARCHITECTURE, path, f"{len(tensors)} tensors for {layers} layers", remedy
+        )
     try:
         with torch.device("meta"):
             model = build_matcher(config)
     except (RuntimeError, OverflowError, TypeError, ValueError) as error:
-        raise CheckpointError(508, path, f"its configuration cannot be built: {error}") from error
+        raise CheckpointError(
+            Code.INVALID_CONFIGURATION, path, f"its configuration cannot be built: {error}"
+        ) from error
     expected = model.state_dict()
     counters = {name: t for name, t in expected.items() if name.endswith(COUNTER)}
     wanted = {name: tuple(t.shape) for name, t in expected.items() if name not in counters}
@@ -198,7 +212,7 @@ def _require_fit(
         f"{len(names)} {fault}: {', '.join(names[:5])}" for fault, names in faults.items() if names
     ]
     if listed:
-        raise CheckpointError(502, path, "tensors " + "; ".join(listed), remedy)
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, "tensors " + "; ".join(listed), remedy)
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:

@@ -20,7 +20,7 @@ from matcher.config import (
     config_from_dict,
     invalid,
 )
-from matcher.errors import CheckpointError, UsageError
+from matcher.errors import CheckpointError, Code, UsageError
 from matcher.files import sha256_of
 from matcher.weights.checkpoint import assemble, override, save_safetensors
 from matcher.weights.torch_archive import read_tensors
@@ -124,7 +124,7 @@ def convert(
         tensors = rename_tensors(official)
         inferred = infer_config(official)
     except ValueError as error:
-        raise CheckpointError(502, source, str(error)) from error
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, source, str(error)) from error
     kind = f"{inferred.transformer.block} layers, variant {inferred.transformer.variant}"
     remedy = f"its names say: {kind}" if config else "give its official configuration: --config"
     config = override(config or inferred, overrides or {})
@@ -207,7 +207,9 @@ def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
             group, option = RENAMED_OPTIONS[name].split(".")
             tree.setdefault(group, {})[option] = value
         elif name not in REQUIRED_OPTIONS and name not in IGNORED_OPTIONS:
-            raise UsageError(202, name, "unknown option of an official configuration")
+            raise UsageError(
+                Code.UNKNOWN_OPTION, name, "unknown option of an official configuration"
+            )
     transformer = tree.setdefault("transformer", {})
     if transformer.setdefault("block", "loftr") == "quadtree":
         transformer["attention"] = "quadtree"

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from matcher.errors import CheckpointError, StorageError
+from matcher.errors import CheckpointError, Code, StorageError
 from matcher.files import sha256_of
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 
@@ -60,7 +60,9 @@ def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) ->
             part.unlink(missing_ok=True)
     else:
         remedy = "check the connection, or give the path of a file that you fetched yourself"
-        raise CheckpointError(506, target.name, f"not fetched ({', '.join(failures)})", remedy)
+        raise CheckpointError(
+            Code.NOT_FETCHED, target.name, f"not fetched ({', '.join(failures)})", remedy
+        )
     require_sha256(part, sha256, target)
     os.replace(part, target)
 
@@ -79,7 +81,9 @@ def require_sha256(path: Path, expected: str | None, target: Path | None = None)
     named = target or path
     bad = set_aside(path, named)
     what = f"sha256 is {actual}, expected {expected}; kept as {bad.name}"
-    raise CheckpointError(503, named, what, "try again; if it stays so, do not trust the file")
+    raise CheckpointError(
+        Code.WRONG_HASH, named, what, "try again; if it stays so, do not trust the file"
+    )
 
 
 def set_aside(path: Path, named: Path) -> Path:
@@ -96,7 +100,9 @@ def require_secure(url: str) -> None:
     """Refuse (E506) an address that is not https, those of this machine excepted."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
-        raise CheckpointError(506, url, f"scheme {parts.scheme!r}", "weights are fetched by https")
+        raise CheckpointError(
+            Code.NOT_FETCHED, url, f"scheme {parts.scheme!r}", "weights are fetched by https"
+        )
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
@@ -152,7 +158,9 @@ def _receive(response: http.client.HTTPResponse, part: Path) -> None:
     length = response.headers.get("Content-Length")
     total = None if length is None else done + int(length)
     if (total or 0) > MAX_FILE_BYTES:
-        raise CheckpointError(505, part.stem, f"{total} bytes are more than {MAX_FILE_BYTES}")
+        raise CheckpointError(
+            Code.LARGE_WEIGHTS, part.stem, f"{total} bytes are more than {MAX_FILE_BYTES}"
+        )
     with (
         part.open("ab" if resumed else "wb") as file,
         tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=None) as progress,
@@ -160,7 +168,9 @@ def _receive(response: http.client.HTTPResponse, part: Path) -> None:
         while block := response.read(BLOCK):
             done += len(block)
             if done > MAX_FILE_BYTES:
-                raise CheckpointError(505, part.stem, f"more than {MAX_FILE_BYTES} bytes")
+                raise CheckpointError(
+                    Code.LARGE_WEIGHTS, part.stem, f"more than {MAX_FILE_BYTES} bytes"
+                )
             file.write(block)
             progress.update(len(block))
         file.flush()
@@ -171,4 +181,4 @@ def _receive(response: http.client.HTTPResponse, part: Path) -> None:
 
 def _unwritable(part: Path, error: OSError) -> StorageError:
     remedy = "set MATCHER_CACHE to a folder with space"
-    return StorageError(401, part, f"cannot write: {error.strerror or error}", remedy)
+    return StorageError(Code.UNWRITABLE, part, f"cannot write: {error.strerror or error}", remedy)

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from matcher.errors import CheckpointError, StorageError, UsageError
+from matcher.errors import CheckpointError, Code, StorageError, UsageError
 from matcher.files import sha256_of, write_atomically
 from matcher.weights.convert import convert
 from matcher.weights.download import download, require_sha256, set_aside
@@ -82,7 +82,7 @@ def resolve(name_or_path: str | Path, *, offline: bool = False) -> Path:
         known = (*BUNDLED, *PUBLISHED)
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path"
-        raise UsageError(203, name, "no weights of this name", hint)
+        raise UsageError(Code.REFUSED_WORD, name, "no weights of this name", hint)
     _existing(path)
     return path if path.suffix == ".safetensors" else _converted_file(path)
 
@@ -95,7 +95,9 @@ def cache_folder() -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise UsageError(111, path, "a folder, not a file" if path.is_dir() else "no such file")
+        raise UsageError(
+            Code.MISSING_FILE, path, "a folder, not a file" if path.is_dir() else "no such file"
+        )
     return path
 
 
@@ -110,7 +112,7 @@ def _published(name: str, offline: bool) -> Path:
         return ready
     if offline and not source.exists():
         remedy = "run once without offline, or give the path of a file"
-        raise CheckpointError(507, name, f"not in {cache_folder()} and offline", remedy)
+        raise CheckpointError(Code.NOT_CACHED, name, f"not in {cache_folder()} and offline", remedy)
     return _locked(source, lambda: _ready(source, name) or _prepare(source, name))
 
 
@@ -177,7 +179,9 @@ def _pin(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(402, _pin_file(path), f"cannot read: {error}", "delete it") from error
+        raise StorageError(
+            Code.DAMAGED_RESULT, _pin_file(path), f"cannot read: {error}", "delete it"
+        ) from error
 
 
 def _locked(path: Path, make: Callable[[], Path]) -> Path:
@@ -187,9 +191,11 @@ def _locked(path: Path, make: Callable[[], Path]) -> Path:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
             return make()
     except Timeout as error:
-        raise StorageError(403, path, "another process holds its lock", "wait for it") from error
+        raise StorageError(
+            Code.LOCKED, path, "another process holds its lock", "wait for it"
+        ) from error
     except OSError as error:
         remedy = "set MATCHER_CACHE to a folder that can be written"
         raise StorageError(
-            401, path.parent, f"cannot write: {error.strerror or error}", remedy
+            Code.UNWRITABLE, path.parent, f"cannot write: {error.strerror or error}", remedy
         ) from error

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from matcher.errors import CheckpointError, UsageError
+from matcher.errors import CheckpointError, Code, UsageError
 from matcher.files import write_atomically
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 from matcher.weights.unpickle import MAX_TENSORS
@@ -46,7 +46,7 @@ def read_weights(path: Path | str) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(111, path, "no such file")
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
     try:
         _require_limits(path)
         with safe_open(path, framework="pt") as file:
@@ -56,18 +56,24 @@ def read_weights(path: Path | str) -> Weights:
             tensors = {name: file.get_tensor(name) for name in names}
             return Weights(tensors, dict(file.metadata() or {}))
     except OverflowError as error:
-        raise CheckpointError(505, path, str(error)) from error
+        raise CheckpointError(Code.LARGE_WEIGHTS, path, str(error)) from error
     except Exception as error:
-        raise CheckpointError(501, path, f"not a readable safetensors file ({error})") from error
+        raise CheckpointError(
+            Code.DAMAGED_WEIGHTS, path, f"not a readable safetensors file ({error})"
+        ) from error
 
 
 def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are not floats (E502) or not finite (E504)."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise CheckpointError(502, path, f"tensor {name} is {tensor.dtype}, not a float")
+            raise CheckpointError(
+                Code.WRONG_ARCHITECTURE, path, f"tensor {name} is {tensor.dtype}, not a float"
+            )
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(504, path, f"tensor {name} holds NaN or infinity")
+            raise CheckpointError(
+                Code.WEIGHTS_NOT_FINITE, path, f"tensor {name} holds NaN or infinity"
+            )
 
 
 def _require_limits(path: Path) -> None:

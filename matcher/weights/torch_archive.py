@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from matcher.errors import CheckpointError, UsageError
+from matcher.errors import CheckpointError, Code, UsageError
 from matcher.weights.unpickle import TensorView, unpickle_state_dict
 
 MAX_FILE_BYTES = 2 * 2**30
@@ -42,19 +42,21 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(111, path, "no such file")
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise CheckpointError(505, path, f"larger than {MAX_FILE_BYTES} bytes")
+        raise CheckpointError(Code.LARGE_WEIGHTS, path, f"larger than {MAX_FILE_BYTES} bytes")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError(_describe_foreign(path))
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive)
     except OverflowError as error:
-        raise CheckpointError(505, path, str(error)) from error
+        raise CheckpointError(Code.LARGE_WEIGHTS, path, str(error)) from error
     except Exception as error:
         what = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
-        raise CheckpointError(501, path, f"not a readable torch checkpoint ({what})") from error
+        raise CheckpointError(
+            Code.DAMAGED_WEIGHTS, path, f"not a readable torch checkpoint ({what})"
+        ) from error
 
 
 def _describe_foreign(path: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matcher.batch.export.keypoints import merged_keypoints, pair_matches
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
-from matcher.errors import StorageError, UsageError, require_extra
+from matcher.errors import Code, StorageError, UsageError, require_extra
 from matcher.files import make_folder, write_atomically
 from matcher.geometry.pixels import to_colmap
 
@@ -46,7 +46,7 @@ def export_colmap(
         _write(pycolmap, part, run, root, side, camera)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
-        raise StorageError(401, database, f"COLMAP cannot write it: {error}") from error
+        raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
     finally:
         _remove(part)
     return database
@@ -107,7 +107,9 @@ def _require_names(names: list[str]) -> None:
     for name in names:
         if not name.isprintable() or " " in name:
             what = "COLMAP's lists cannot hold this name"
-            raise UsageError(209, name, what, "rename the image without spaces")
+            raise UsageError(
+                Code.NAME_NOT_EXPORTABLE, name, what, "rename the image without spaces"
+            )
 
 
 def _remove(path: Path) -> None:

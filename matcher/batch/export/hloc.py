@@ -22,7 +22,7 @@ from matcher.batch.export.packed import outcome
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
 from matcher.images.decode import stored_size
 
@@ -92,7 +92,9 @@ def _require_keys(run: Run) -> None:
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
             remedy = "name images relative to root, without '.' and '..'"
-            raise UsageError(209, name, "cannot be a key of hloc's files", remedy)
+            raise UsageError(
+                Code.NAME_NOT_EXPORTABLE, name, "cannot be a key of hloc's files", remedy
+            )
     kept = run.pairs.index[outcome(run) <= NO_MATCH]
     # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
     keys = (key for pair in kept.tolist() for key in _keys(names, *pair))
@@ -105,7 +107,7 @@ def _require_keys(run: Run) -> None:
         for key in _keys(names, image0, image1):
             if taken.setdefault(key, both) != both:
                 what = f"pairs {taken[key]} and {both} have the same key in hloc's files"
-                raise UsageError(209, key, what, "rename an image")
+                raise UsageError(Code.NAME_NOT_EXPORTABLE, key, what, "rename an image")
 
 
 def _keys(names: list[str], image0: int, image1: int) -> tuple[str, str]:
