@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Surface:
-    """The parallelogram origin + a u + b v, a and b in 0..1; metres, x right, y down, z ahead."""
+    """The parallelogram origin + a u + b v, a and b in 0..1; meters, x right, y down, z ahead."""
 
     origin: np.ndarray
     u: np.ndarray
@@ -45,7 +45,7 @@ class Surface:
         inside = (distance > 1e-4) & (a >= 0) & (a <= 1) & (b >= 0) & (b <= 1)
         return np.where(inside, distance, np.inf), a, b
 
-    def colour(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def color(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Bilinear look-up, (N, 3) linear light."""
         h, w = self.texture.shape[:2]
         x, y = a * (w - 1), b * (h - 1)
@@ -62,7 +62,7 @@ def linear(image: np.ndarray, tint: tuple[float, float, float] = (1, 1, 1)) -> n
 
 
 def framed(image: np.ndarray, shade: tuple[float, float, float]) -> np.ndarray:
-    """A photograph with a white mat inside a coloured frame."""
+    """A photograph with a white mat inside a colored frame."""
     mat = round(0.05 * max(image.shape[:2]))
     out = cv2.copyMakeBorder(linear(image), *[mat] * 4, cv2.BORDER_CONSTANT, value=(0.75,) * 3)
     return cv2.copyMakeBorder(out, *[mat // 2] * 4, cv2.BORDER_CONSTANT, value=shade)
@@ -80,13 +80,13 @@ def quad(corner: tuple, u: tuple, v: tuple, texture: np.ndarray) -> Surface:
     return Surface(*(np.array(p, dtype=np.float64) for p in (corner, u, v)), texture)
 
 
-def box(centre: tuple, size: tuple, degrees: float, faces: list[np.ndarray]) -> list[Surface]:
-    """An upright box standing on y = centre[1]; `faces`: front, left, right, top."""
+def box(center: tuple, size: tuple, degrees: float, faces: list[np.ndarray]) -> list[Surface]:
+    """An upright box standing on y = center[1]; `faces`: front, left, right, top."""
     w, h, d = size
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     x, z = np.array([c, 0, s]), np.array([-s, 0, c])
     up = np.array([0.0, -h, 0.0])
-    base = np.array(centre, dtype=np.float64)
+    base = np.array(center, dtype=np.float64)
     front_left = base - x * w / 2 - z * d / 2
     back_left, front_right = front_left + z * d, front_left + x * w
     return [
@@ -133,16 +133,16 @@ def room() -> list[Surface]:
 def nearest(
     scene: list[Surface], start: np.ndarray, ray: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per ray: distance, colour and normal of the surface it meets first."""
+    """Per ray: distance, color and normal of the surface it meets first."""
     best = np.full(len(ray), np.inf)
-    colour, normal = np.zeros((len(ray), 3), np.float32), np.zeros((len(ray), 3))
+    color, normal = np.zeros((len(ray), 3), np.float32), np.zeros((len(ray), 3))
     for surface in scene:
         distance, a, b = surface.hit(start, ray)
         closer = distance < best
         best[closer] = distance[closer]
-        colour[closer] = surface.colour(a[closer], b[closer])
+        color[closer] = surface.color(a[closer], b[closer])
         normal[closer] = surface.normal
-    return best, colour, normal
+    return best, color, normal
 
 
 def lit(
@@ -181,9 +181,9 @@ def render(eye: tuple, target: tuple, roll: float, lamp: tuple, tint: tuple) -> 
     x, y = np.meshgrid(xs, ys)
     ray = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
     ray = ray @ look(start, np.array(target, dtype=np.float64), roll).T
-    distance, colour, normal = nearest(scene, start, ray)
+    distance, color, normal = nearest(scene, start, ray)
     light = lit(scene, start + distance[:, None] * ray, normal, np.array(lamp), 6)
-    shade = colour * (0.10 + 5.5 * light[:, None]) * np.float32(tint)
+    shade = color * (0.10 + 5.5 * light[:, None]) * np.float32(tint)
     shade *= (1 / (1 + 0.35 * (x**2 + y**2))).reshape(-1, 1)
     pixels = shade.reshape(HEIGHT, SAMPLES, WIDTH, SAMPLES, 3).mean(axis=(1, 3))
     pixels = 1 - np.exp(-1.6 * pixels)

@@ -179,7 +179,7 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
 
 
 def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
-    """The picture of a matched pair that `options` asks for; reads its images again, in colour.
+    """The picture of a matched pair that `options` asks for; reads its images again, in color.
 
     Raises:
         UsageError, ImageError: an image cannot be read any more.

@@ -16,8 +16,8 @@ from matcher.errors import Code, MatcherError, MemoryLimitError
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import (
     MaskSource,
-    NetworkInput,
     PairReader,
+    PreparedImage,
     PreparedPair,
     pad_feature_maps,
 )
@@ -220,7 +220,7 @@ class Predictor:
         return out
 
     @torch.inference_mode()
-    def extract(self, image: NetworkInput) -> FeatureMaps:
+    def extract(self, image: PreparedImage) -> FeatureMaps:
         """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W)."""
         with self._arithmetic():
             return self.model.extract(image.canvas[None].to(self.device))
@@ -241,7 +241,7 @@ class Predictor:
         """
         threshold = self.options.threshold if threshold is None else threshold
         top_k = self.options.top_k if top_k is None else top_k
-        cells0, cells1 = ([pair[side].cells.to(self.device) for pair in pairs] for side in (0, 1))
+        cells0, cells1 = ([pair[side].valid.to(self.device) for pair in pairs] for side in (0, 1))
         batch0, mask0 = pad_feature_maps(features0, cells0)
         batch1, mask1 = pad_feature_maps(features1, cells1)
         with self._arithmetic():

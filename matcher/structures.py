@@ -1,7 +1,7 @@
 """The values that flow between the parts.
 
 Letters: B batch, L/S tokens of image 0/1, C channels, H/W height and width, M matches.
-Pixel coordinates are (x, y) with the centre of the top-left pixel at (0, 0).
+Pixel coordinates are (x, y) with the center of the top-left pixel at (0, 0).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class TrainingOutput(NamedTuple):
 class Matches(TensorFields):
     """Correspondences of one pair of images: the public result.
 
-    Coordinates are (x, y) in pixels of the original images, the centre of the top-left pixel at
+    Coordinates are (x, y) in pixels of the original images, the center of the top-left pixel at
     (0, 0).
     """
 

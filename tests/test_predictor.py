@@ -116,15 +116,15 @@ def test_small_images_are_never_enlarged(predictor: Predictor) -> None:
     assert max(each.image.size) / 64 == pytest.approx(float(small.scale.max()))
 
 
-def test_cells_are_valid_where_their_centre_is_inside() -> None:
+def test_cells_are_valid_where_their_center_is_inside() -> None:
     image = read_image(DEMO[0])
     gray = image.gray[:41, :57]
     each = prepare(type(image)(gray, (57, 41)), None, COMPACT_TINY, None)
     assert each.canvas.shape == (1, 64, 64)
-    assert each.cells.sum(dim=0).tolist() == [6] * 8
-    assert each.cells.sum(dim=1).tolist() == [8] * 6 + [0, 0]
+    assert each.valid.sum(dim=0).tolist() == [6] * 8
+    assert each.valid.sum(dim=1).tolist() == [8] * 6 + [0, 0]
     narrow = prepare(type(image)(gray[:, :56], (56, 41)), None, COMPACT_TINY, None)
-    assert narrow.cells.any(dim=0).tolist() == [True] * 7 + [False]
+    assert narrow.valid.any(dim=0).tolist() == [True] * 7 + [False]
     assert (each.canvas[0, 40:, :57] == torch.from_numpy(gray[40])).all()
 
 

@@ -1,7 +1,7 @@
 """Tokens in quad order, and the pyramids that QuadTree attention descends.
 
 In quad order the children of token i are tokens 4i to 4i + 3, so that pooling is a mean of four
-neighbours in memory and a block of children is one contiguous row.
+neighbors in memory and a block of children is one contiguous row.
 """
 
 from __future__ import annotations

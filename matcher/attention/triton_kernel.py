@@ -95,7 +95,7 @@ def descend_blocks(
             k1.shape[2],
             h,
             d**-0.5 * LOG2_E,
-            **specialisation(d, count, topk, parents is not None, mask1 is not None, q1.dtype),
+            **specialization(d, count, topk, parents is not None, mask1 is not None, q1.dtype),
             num_warps=warps(d, count, topk, q1.dtype),  # pyright: ignore[reportCallIssue]
         )
     return [out1, out2]
@@ -107,7 +107,7 @@ def _counts(pyramids: Pyramids, topks: Sequence[int]) -> tuple[int, int]:
     return coarse, min(topks[1], 4 * coarse)
 
 
-def specialisation(
+def specialization(
     d: int, coarse: int, middle: int, cascade: bool, masked: bool, dtype: torch.dtype
 ) -> dict[str, int | bool]:
     """What is constant when the kernel is compiled."""

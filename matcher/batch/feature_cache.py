@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from matcher.images.preprocess import NetworkInput
+from matcher.images.preprocess import PreparedImage
 from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps
 
@@ -19,7 +19,7 @@ from matcher.structures import FeatureMaps
 class Extracted(NamedTuple):
     """An image that went through the backbone; the pixels are gone."""
 
-    input: NetworkInput
+    input: PreparedImage
     features: FeatureMaps
 
     @property
@@ -54,7 +54,7 @@ class ImageFeatures:
         self.extractions = 0
         self._kept: OrderedDict[int, Extracted] = OrderedDict()
         self._kept_bytes = 0
-        self._reading: dict[int, Future[NetworkInput]] = {}
+        self._reading: dict[int, Future[PreparedImage]] = {}
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="reader")
 
     def read_ahead(self, images: Iterable[int]) -> None:
@@ -63,7 +63,7 @@ class ImageFeatures:
             if image not in self._kept and image not in self._reading:
                 self._reading[image] = self._readers.submit(self._read, image)
 
-    def input(self, image: int) -> NetworkInput:
+    def input(self, image: int) -> PreparedImage:
         """An image as the network takes it; without pixels if its features are kept.
 
         Raises:
@@ -112,7 +112,7 @@ class ImageFeatures:
         while self._kept_bytes > self.cache_bytes and self._kept:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def _read(self, image: int) -> NetworkInput:
+    def _read(self, image: int) -> PreparedImage:
         read = self.predictor.reader.read_one(self.path_of(image))
         # The original in full size is not needed any more.
         return read._replace(image=replace(read.image, gray=np.empty((0, 0), np.float32)))

@@ -114,7 +114,7 @@ def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
     """The keys of `pairs` in batches of one size of feature maps, in order within a size."""
     groups: dict[tuple[torch.Size, ...], list[int]] = {}
     for i, pair in pairs.items():
-        groups.setdefault(tuple(image.cells.shape for image in pair), []).append(i)
+        groups.setdefault(tuple(image.valid.shape for image in pair), []).append(i)
     return [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
 
 

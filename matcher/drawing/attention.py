@@ -36,14 +36,14 @@ def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.nd
 
     Args:
         image: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB.
-        blocks: in pixels of `image`; the heaviest takes the last colour.
+        blocks: in pixels of `image`; the heaviest takes the last color.
         width: of the picture in pixels.
 
     Returns:
         (height, `width`, 3) uint8 RGB of the shape of the image.
     """
-    canvas, scale = _sheet(image, width)
-    grey = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    canvas, scale = _panels(image, width)
+    gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
     height = canvas.shape[0]
     level = np.zeros((height, width), np.float32)
     corners = np.rint((blocks.boxes + 0.5) * np.tile(scale, 2)).astype(int)
@@ -53,7 +53,7 @@ def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.nd
         level[y0:y1, x0:x1] = score
     weight = (0.85 * np.sqrt(level))[..., None]
     mixed = weight * palette(level.ravel()).reshape(height, width, 3)
-    mixed += (1 - weight) * 0.6 * grey[..., None]
+    mixed += (1 - weight) * 0.6 * gray[..., None]
     picture = mixed.round().astype(np.uint8)
     thick = max(1, round(unit(picture)))
     for x0, y0, x1, y1 in corners[blocks.opened].tolist():
@@ -63,12 +63,12 @@ def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.nd
 
 def draw_point(image: np.ndarray, point: Sequence[float], *, width: int = 720) -> np.ndarray:
     """A ring around (x, y) on an image, `width` pixels wide."""
-    canvas, scale = _sheet(image, width)
+    canvas, scale = _panels(image, width)
     place = (np.array([point], float) + 0.5) * scale - 0.5
     x, y = np.rint(place[0]).astype(int).tolist()
     reach = max(8, width // 40)
-    for colour, thick in (((0, 0, 0), 5), (VERMILION, 3)):
-        cv2.circle(canvas, (x, y), reach, colour, thick, cv2.LINE_AA)
+    for color, thick in (((0, 0, 0), 5), (VERMILION, 3)):
+        cv2.circle(canvas, (x, y), reach, color, thick, cv2.LINE_AA)
     draw_dots(canvas, place, POINT, max(2.0, width / 300))
     return canvas
 
@@ -190,7 +190,7 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     path = Path(path)
     if path.suffix.lower() != ".gif":
         raise invalid("animation", str(path), "a name ending in .gif")
-    # The colours of few pixels, as the yellow of the heaviest block, must stay.
+    # The colors of few pixels, as the yellow of the heaviest block, must stay.
     few = Image.Quantize.FASTOCTREE
     images = [Image.fromarray(frame).quantize(128, method=few) for frame in frames]
     out = BytesIO()
@@ -200,7 +200,7 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     write_atomically(path, out.getvalue())
 
 
-def _sheet(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _panels(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The image at `width`, and its (x, y) scale."""
     rgb = as_rgb(image)
     height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))

@@ -20,7 +20,7 @@ from matcher.attention.pyramid import MapSize, to_quad
 from matcher.attention.quadtree import Level, QuadTreeAttention
 from matcher.attention.record import AttentionCall, AttentionRecorder
 from matcher.images.load import ImageSource
-from matcher.images.preprocess import NetworkInput, PreparedPair
+from matcher.images.preprocess import PreparedImage, PreparedPair
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.dual_softmax import BLOCK_ELEMENTS
 from matcher.network.model import FeatureMatcher
@@ -67,10 +67,10 @@ class AttentionTrace:
     def cell(self, point: Sequence[float]) -> int:
         """Raster index of the valid coarse cell of image 0 that is nearest to (x, y)."""
         seen = self.pair.input0
-        stride, columns = self._stride, seen.cells.shape[1]
-        cells = seen.cells.flatten().nonzero()[:, 0]
-        centres = torch.stack([cells % columns, cells // columns], dim=1) * float(stride)
-        away = seen.to_original(centres) - torch.tensor([float(v) for v in point])
+        stride, columns = self._stride, seen.valid.shape[1]
+        cells = seen.valid.flatten().nonzero()[:, 0]
+        centers = torch.stack([cells % columns, cells // columns], dim=1) * float(stride)
+        away = seen.to_original(centers) - torch.tensor([float(v) for v in point])
         return int(cells[away.square().sum(dim=1).argmin()])
 
     def quadtree(self, point: Sequence[float], layer: int, head: int | None = None) -> list[Blocks]:
@@ -138,7 +138,7 @@ class AttentionTrace:
 
     def confidence(self, point: Sequence[float]) -> Blocks:
         """The confidence that the cell at a point matches each cell of image 1."""
-        cells0, cells1 = (each.cells[None].to(self.coarse0.device) for each in self.pair)
+        cells0, cells1 = (each.valid[None].to(self.coarse0.device) for each in self.pair)
         row = confidence_row(
             self.model.coarse, self.coarse0, self.coarse1, self.cell(point), cells0, cells1
         )
@@ -149,11 +149,11 @@ class AttentionTrace:
         return self.model.config.backbone.resolution[0]
 
     def _size(self, layer: int) -> MapSize:
-        h, w = self.pair[self.target(layer)].cells.shape
+        h, w = self.pair[self.target(layer)].valid.shape
         return h, w
 
     def _valid(self, layer: int) -> Tensor:
-        return self.pair[self.target(layer)].cells.flatten()
+        return self.pair[self.target(layer)].valid.flatten()
 
     def _with_levels(self, layer: int) -> LayerTrace:
         trace = self.layer(layer)
@@ -170,7 +170,7 @@ class AttentionTrace:
 
     def _quad_queries(self, levels: int, cell: int) -> list[int]:
         """Quad-order index of the query that covers a cell of image 0 at each level."""
-        h, w = self.pair.input0.cells.shape
+        h, w = self.pair.input0.valid.shape
         finest = int((raster_of_quad((h, w), levels) == cell).nonzero())
         return [finest // 4 ** (levels - 1 - level) for level in range(levels)]
 
@@ -205,7 +205,7 @@ class AttentionTrace:
 
     def _over(
         self,
-        seen: NetworkInput,
+        seen: PreparedImage,
         side: int,
         raster: Tensor,
         scores: Tensor,
@@ -224,10 +224,10 @@ def raster_of_quad(size: MapSize, levels: int) -> Tensor:
     return to_quad(torch.arange(h * w).reshape(1, 1, h, w), levels, heads=1)[0, 0, :, 0]
 
 
-def block_boxes(seen: NetworkInput, side: int, stride: int, raster: Tensor) -> np.ndarray:
+def block_boxes(seen: PreparedImage, side: int, stride: int, raster: Tensor) -> np.ndarray:
     """(K, 4) left, top, right, bottom edges, in original pixels, of blocks of cells.
 
-    A cell is centred on its pixel and reaches half a stride to each side. Blocks are cut off at
+    A cell is centerd on its pixel and reaches half a stride to each side. Blocks are cut off at
     the edges of the image; one beyond them has no extent.
 
     Args:
@@ -236,7 +236,7 @@ def block_boxes(seen: NetworkInput, side: int, stride: int, raster: Tensor) -> n
         stride: pixels of the network from cell to cell.
         raster: (K,) index of each block in the map of blocks.
     """
-    columns = seen.cells.shape[1] // side
+    columns = seen.valid.shape[1] // side
     corner = torch.stack([raster % columns, raster // columns], dim=1).float() * (side * stride)
     corner -= stride / 2
     ends = torch.stack([seen.to_original(corner), seen.to_original(corner + side * stride)])
@@ -262,7 +262,7 @@ def trace_attention(
     features0, features1 = (
         model.extract(image.canvas[None].to(predictor.device)) for image in pair
     )
-    masks = (image.cells[None].to(predictor.device) for image in pair)
+    masks = (image.valid[None].to(predictor.device) for image in pair)
     with AttentionRecorder(model.transformer.blocks) as recorder:
         output = model.match(features0, features1, *masks)
     layers = tuple(

@@ -115,9 +115,9 @@ def draw_coverage(image0: np.ndarray, image1: np.ndarray, matches: Matches) -> n
     images = (image0, image1)
     density = [_density(p, image.shape) for p, image in zip(keypoints, images, strict=True)]
     peak = max(float(d.max()) for d in density)
-    for panel, image, heat in zip(panels, images, density, strict=True):
+    for panel, image, shares in zip(panels, images, density, strict=True):
         gray = cv2.cvtColor(resized(as_rgb(image), *panel.size), cv2.COLOR_RGB2GRAY)
-        level = resized(heat, *panel.size).clip(0) / max(peak, 1e-9)
+        level = resized(shares, *panel.size).clip(0) / max(peak, 1e-9)
         colors = palette(level)
         # Empty regions stay gray; the color takes over as the density rises.
         weight = (0.8 * np.cbrt(level.clip(0, 1)))[..., None]

@@ -1,6 +1,6 @@
 """Image files to pixels; whatever cannot be trusted is refused with a typed error.
 
-Files are recognised by their content. The header is read first, and a size above `MAX_PIXELS` is
+Files are recognized by their content. The header is read first, and a size above `MAX_PIXELS` is
 refused before anything is decoded. Damaged and cut files are refused, never half used.
 """
 
@@ -69,7 +69,7 @@ def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) ->
 
     Args:
         path: an image.
-        gray: colour is not needed; a JPEG is then decoded to gray, which is faster.
+        gray: color is not needed; a JPEG is then decoded to gray, which is faster.
         apply_exif: turn the image as its EXIF orientation says.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
 

@@ -66,8 +66,8 @@ def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
         pixels = pixels[..., 0]
     kind = pixels.dtype.kind
     known = kind in "fb" or pixels.dtype in _WHITE
-    colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
-    if not known or not (pixels.ndim == 2 or colour) or pixels.size == 0:
+    color = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if not known or not (pixels.ndim == 2 or color) or pixels.size == 0:
         what = f"cannot use {pixels.dtype} of shape {pixels.shape}"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, EXPECTED)
     pixels = np.ascontiguousarray(pixels)

@@ -1,7 +1,7 @@
 """Images and region masks from the user, as the network takes them.
 
 Each image lies at the top left of its own canvas; its last column and row are repeated beyond,
-which disturbs matches near them less than black does. A coarse cell is valid if its centre pixel
+which disturbs matches near them less than black does. A coarse cell is valid if its center pixel
 lies inside the image and the region mask allows it.
 """
 
@@ -33,13 +33,13 @@ MIN_SIDE = 32
 MaskSource = str | os.PathLike[str] | np.ndarray | Tensor
 
 
-class NetworkInput(NamedTuple):
+class PreparedImage(NamedTuple):
     """One image, resized, on its canvas."""
 
     image: LoadedImage
     canvas: Tensor
     """(1, H, W) gray in [0, 1], H and W divisible by the canvas of the network"""
-    cells: Tensor
+    valid: Tensor
     """(H/8, W/8) bool of valid cells"""
     scale: Tensor
     """(2,) original size / network size as (x, y)"""
@@ -52,15 +52,15 @@ class NetworkInput(NamedTuple):
 class PreparedPair(NamedTuple):
     """Two images as the network takes them."""
 
-    input0: NetworkInput
-    input1: NetworkInput
+    input0: PreparedImage
+    input1: PreparedImage
 
     @property
     def reason(self) -> str:
         """Why there can be no match; empty where there can."""
         if any(min(each.image.size) < MIN_SIDE for each in self):
             return "too_small"
-        return "" if all(each.cells.any() for each in self) else "masked"
+        return "" if all(each.valid.any() for each in self) else "masked"
 
     def in_original(self, found: Matches) -> Matches:
         """Matches of the network in pixels of the originals, those outside of them dropped."""
@@ -102,7 +102,7 @@ class PairReader:
 
     def read_one(
         self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
-    ) -> NetworkInput:
+    ) -> PreparedImage:
         """Read one image and its region mask.
 
         Args:
@@ -152,7 +152,7 @@ def load_mask(mask: MaskSource, size: tuple[int, int], name: str) -> np.ndarray:
 
 def prepare(
     image: LoadedImage, allowed: np.ndarray | None, config: MatcherConfig, max_side: int | None
-) -> NetworkInput:
+) -> PreparedImage:
     """Resize an image, put it on its canvas and find its valid cells.
 
     Args:
@@ -170,14 +170,14 @@ def prepare(
     network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
     canvas = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
     stride = config.backbone.resolution[0]
-    cells = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
+    valid = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)
     inside = np.ones((len(y), len(x)), dtype=bool)
     if allowed is not None:
         upright = turn_upright(allowed, image.orientation)
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
-    cells[: len(y), : len(x)] = torch.from_numpy(inside)
-    return NetworkInput(image, canvas, cells, torch.tensor(scale))
+    valid[: len(y), : len(x)] = torch.from_numpy(inside)
+    return PreparedImage(image, canvas, valid, torch.tensor(scale))
 
 
 def resize(
@@ -208,7 +208,7 @@ def pad_bottom_right(
 
 
 def _nearest(pixels: np.ndarray, scale: float, side: int) -> np.ndarray:
-    """Original pixels that hold the centres of network pixels along one axis."""
+    """Original pixels that hold the centers of network pixels along one axis."""
     return np.minimum((pixels + 0.5) * scale, side - 1).astype(np.int64)
 
 

@@ -74,7 +74,7 @@ class LeanMerge(nn.Module):
 class Backbone(nn.Module):
     """Image to feature maps at 1/8 + 1/2 or 1/16 + 1/4.
 
-    With symmetric odd kernels, cell i of the coarse map is centred on pixel 8i (16i).
+    With symmetric odd kernels, cell i of the coarse map is centerd on pixel 8i (16i).
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         self.output = conv1x1(dims[-1], dims[-1])
         merge = WideMerge if config.pyramid == "wide" else LeanMerge
         self.merges = nn.ModuleList([merge(dims[-1], dims[-2]), merge(dims[-2], dims[-3])])
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, image: Tensor) -> FeatureMaps:
         """(B, 1, H, W) gray in [0, 1]; H and W divisible by the coarse stride."""
@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         return FeatureMaps(coarse, self.merges[1](middle, maps.pop()))
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     # Drawing numbers on the meta device would import the compiler of torch, which takes seconds.
     if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Sub-pixel refinement: correlate a cell's centre with a window of the other fine map."""
+"""Sub-pixel refinement: correlate a cell's center with a window of the other fine map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARPNESS = 20.0
 
 
 class FineMatcher(nn.Module):
-    """Where, around the centre of the matched cell of image 1, the centre of the cell of image 0
+    """Where, around the center of the matched cell of image 1, the center of the cell of image 0
     lies (LoFTR's fine stage).
 
     Args:
@@ -81,7 +81,7 @@ class FineMatcher(nn.Module):
         index0: Tensor,
         index1: Tensor,
     ) -> Tensor:
-        """(M, W, W) log-probability in fp32 of where in the window of each match the centre lies.
+        """(M, W, W) log-probability in fp32 of where in the window of each match the center lies.
 
         Args:
             fine0, fine1, coarse0, coarse1: as in `refine`.
@@ -92,13 +92,13 @@ class FineMatcher(nn.Module):
         if self._mixes:
             window0, window1 = self.transformer(window0, window1)
         middle = window0.shape[-1] // 2
-        centre = window0[:, :, middle, middle]
+        center = window0[:, :, middle, middle]
         if self.log_sharpness is None:
-            scale = centre.shape[1] ** -0.5
+            scale = center.shape[1] ** -0.5
         else:
             scale = self.log_sharpness.exp()
-            centre, window1 = (F.normalize(x.float(), dim=1) for x in (centre, window1))
-        scores = (centre[:, :, None, None] * window1).sum(dim=1).float() * scale
+            center, window1 = (F.normalize(x.float(), dim=1) for x in (center, window1))
+        scores = (center[:, :, None, None] * window1).sum(dim=1).float() * scale
         return scores.flatten(1).log_softmax(dim=1).view_as(scores)
 
     def soft_argmax(self, log_heatmap: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ class FineMatcher(nn.Module):
     def _window(
         self, fine: Tensor, coarse: Tensor, batch: Tensor, index: Tensor, side: int
     ) -> Tensor:
-        """(M, D, side, side) around the centres of cells `index`, zeros outside of the map."""
+        """(M, D, side, side) around the centers of cells `index`, zeros outside of the map."""
         columns = coarse.shape[-1]
         row, column = (index // columns) * self.ratio, (index % columns) * self.ratio
         reach = torch.arange(side, device=fine.device) - side // 2

@@ -31,7 +31,7 @@ def fuse_norms(module: nn.Module) -> None:
 def fuse_projections(model: FeatureMatcher) -> None:
     """Fuse the last step of each lean merge with the only linear step that reads it, in place.
 
-    Nearest-neighbour enlargement and the gathering of windows, which may lie in between, commute
+    Nearest-neighbor enlargement and the gathering of windows, which may lie in between, commute
     with it, as it has no bias.
     """
     middle, last = model.backbone.merges

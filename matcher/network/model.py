@@ -86,7 +86,7 @@ class FeatureMatcher(nn.Module):
     def refine(
         self, fine0: Tensor, fine1: Tensor, coarse0: Tensor, coarse1: Tensor, matches: CoarseMatches
     ) -> tuple[Tensor, Tensor]:
-        """Stage 5: (M, 2) offset (x, y) of each match in image 1 from the centre of its cell, and
+        """Stage 5: (M, 2) offset (x, y) of each match in image 1 from the center of its cell, and
         (M,) standard deviation, both in half windows.
 
         Args:
@@ -138,12 +138,12 @@ class FeatureMatcher(nn.Module):
         coarse0, coarse1 = self.transform(coarse0, coarse1, mask0, mask1)
         matches = self.match_coarse(coarse0, coarse1, mask0, mask1, threshold)
         offset, deviation = self.refine(features0.fine, features1.fine, coarse0, coarse1, matches)
-        centre0 = self.cell_centres(matches.index0, coarse0.shape[-1])
-        centre1 = self.cell_centres(matches.index1, coarse1.shape[-1])
+        center0 = self.cell_centers(matches.index0, coarse0.shape[-1])
+        center1 = self.cell_centers(matches.index1, coarse1.shape[-1])
         reach = self.fine.window // 2 * self.config.backbone.resolution[1]
         return MatcherOutput(
-            keypoints0=centre0,
-            keypoints1=centre1 + offset * reach,
+            keypoints0=center0,
+            keypoints1=center1 + offset * reach,
             score=matches.score,
             batch=matches.batch,
             deviation=deviation,
@@ -191,7 +191,7 @@ class FeatureMatcher(nn.Module):
         )
 
     def cell_mask(self, mask: Tensor | None) -> Tensor | None:
-        """(B, H, W) mask of pixels to (B, H/8, W/8) of cells: that of the centre pixel (8i, 8j)."""
+        """(B, H, W) mask of pixels to (B, H/8, W/8) of cells: that of the center pixel (8i, 8j)."""
         stride = self.config.backbone.resolution[0]
         return None if mask is None else mask[:, ::stride, ::stride]
 
@@ -204,7 +204,7 @@ class FeatureMatcher(nn.Module):
         features0, features1 = (FeatureMaps(*maps) for maps in halves)
         return features0, features1
 
-    def cell_centres(self, index: Tensor, columns: int) -> Tensor:
+    def cell_centers(self, index: Tensor, columns: int) -> Tensor:
         """(M, 2) pixel (x, y) of cells with raster `index` in a map of `columns` columns."""
         stride = self.config.backbone.resolution[0]
         return torch.stack([index % columns, index // columns], dim=1).float() * stride

@@ -43,7 +43,7 @@ class MatchRecord:
     """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
     model: np.ndarray | None = None
     """(3, 3) float64: a homography (x1 ~ H x0) or a fundamental matrix (x1^T F x0 = 0) in pixels,
-    or an essential matrix in normalised coordinates; None if there is none."""
+    or an essential matrix in normalized coordinates; None if there is none."""
     inliers: np.ndarray | None = None
     """(N,) bool, the matches that agree with `model`."""
     T_0to1: np.ndarray | None = None

@@ -29,9 +29,9 @@ class LossConfig:
     """Weight of the coarse loss."""
     fine_weight: Weight = 1.0
     """Weight of the squared error of the refined position, in half windows."""
-    heat_weight: Weight = 0.0
+    heatmap_weight: Weight = 0.0
     """Weight of the cross-entropy of the fine heat maps with the true position; 0 turns it off."""
-    block_weight: Weight = 0.0
+    level_weight: Weight = 0.0
     """Weight of the supervision of the coarser QuadTree levels of the cross layers; 0 turns it
     off."""
     tolerance: Annotated[float, Field(ge=1e-4, le=1)] = 0.2

@@ -24,7 +24,7 @@ def scaled(config: OptimConfig, pairs_a_step: int) -> OptimConfig:
 
 
 def lr_factor(config: OptimConfig, step: int, total: float, steps_an_epoch: float) -> float:
-    """Share of the learning rate at optimiser step `step`, counted from 0.
+    """Share of the learning rate at optimizer step `step`, counted from 0.
 
     Args:
         total: steps of the run; infinite keeps ``cosine`` and ``trapezoid`` from going down.

@@ -1,6 +1,6 @@
 """What the network should find: depth and pose to true matches of cells and their offsets.
 
-One path serves every source of pairs. Cell (r, c) of a map with stride s is centred on network
+One path serves every source of pairs. Cell (r, c) of a map with stride s is centerd on network
 pixel (x, y) = (s c, s r). The method is LoFTR's (Sun et al., CVPR 2021): warp every cell to the
 other image, take the nearest cell there, keep the pairs that agree both ways; here a warped cell
 must also agree with the depth that the other image sees.
@@ -35,7 +35,7 @@ class FineTargets(NamedTuple):
     """Where exactly each of the `CoarseTargets` lies in image 1."""
 
     offset: Tensor
-    """(M, 2) (x, y) from the centre of cell `index1`, in half windows"""
+    """(M, 2) (x, y) from the center of cell `index1`, in half windows"""
     valid: Tensor
     """(M,) bool: the offset is inside the window"""
 
@@ -75,8 +75,8 @@ def supervise(
     cells = torch.arange(back.shape[1], device=back.device)
     batch, index0 = ((forward.index >= 0) & (back == cells)).nonzero(as_tuple=True)
     index1 = forward.index[batch, index0]
-    centre = torch.stack([index1 % columns1, index1 // columns1], dim=1) * float(stride)
-    offset = (forward.point[batch, index0] - centre) / reach
+    center = torch.stack([index1 % columns1, index1 // columns1], dim=1) * float(stride)
+    offset = (forward.point[batch, index0] - center) / reach
     coarse = CoarseTargets(
         batch, index0, index1, _cells(pair.image0, stride), _cells(pair.image1, stride)
     )
@@ -109,7 +109,7 @@ def warp_cells(
     stride: int,
     tolerance: float,
 ) -> Warp:
-    """Carry the cell centres of image 0 to image 1 and drop those that image 1 does not see.
+    """Carry the cell centers of image 0 to image 1 and drop those that image 1 does not see.
 
     Args:
         depth0: (B, H0, W0) on the network's pixels, 0 where unknown; depth1: (B, H1, W1).

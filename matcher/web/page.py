@@ -33,7 +33,7 @@ layers at image 1.
 """
 
 
-def guarded(action: Any, *values: Any) -> Any:
+def told(action: Any, *values: Any) -> Any:
     """What the action returns; errors that a user can cause are shown on the page."""
     try:
         return action(*values)
@@ -52,9 +52,9 @@ def look(
     """The attention of a point of image 0, once there is one."""
     if pair is None or point is None or layer is None:
         return None
-    trace = guarded(trace_attention, predictor(pair.weights), pair.image0, pair.image1)
+    trace = told(trace_attention, predictor(pair.weights), pair.image0, pair.image1)
     drawn = pair.image0, pair.image1, trace, point
-    return guarded(lambda: draw_attention(*drawn, layer=int(layer)))
+    return told(lambda: draw_attention(*drawn, layer=int(layer)))
 
 
 class Actions:
@@ -76,7 +76,7 @@ class Actions:
         geometry: str,
         request: gr.Request,
     ) -> tuple:
-        pair = guarded(find, image0, image1, weights)
+        pair = told(find, image0, image1, weights)
         return pair, *self.refresh(pair, threshold, geometry, request)
 
     def refresh(
@@ -84,7 +84,7 @@ class Actions:
     ) -> tuple:
         if pair is None:
             return NOTHING
-        shown = guarded(show, pair, threshold, geometry)
+        shown = told(show, pair, threshold, geometry)
         place = self._place(request)
         place.mkdir(parents=True, exist_ok=True)
         write_matches(place / "matches.csv", shown.record)

@@ -21,7 +21,7 @@ from matcher.weights.torch_archive import MAX_FILE_BYTES
 
 ATTEMPTS = 3
 PAUSE = 1.0
-"""Seconds before the second attempt at an address; doubled before each further one."""
+"""Seconds before the second try_number at an address; doubled before each further one."""
 TIMEOUT = 30.0
 BLOCK = 1 << 18
 LOCAL_HOSTS = ("localhost", "127.0.0.1")
@@ -34,7 +34,7 @@ STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.E
 def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) -> None:
     """Fetch `target` from the first address that serves it.
 
-    Bytes go to a ``.part`` file, which is renamed once its size and hash are right. An attempt
+    Bytes go to a ``.part`` file, which is renamed once its size and hash are right. An try_number
     continues where the one before broke off if the server vouches that the file is the same.
 
     Args:
@@ -116,21 +116,21 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 def _fetch_patiently(url: str, part: Path) -> None:
     part.unlink(missing_ok=True)
     etag: str | None = None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+    for try_number in range(ATTEMPTS):
+        if try_number:
+            time.sleep(PAUSE * 2 ** (try_number - 1))
         try:
             with _open(url, part, etag) as response:
                 etag = response.headers.get("ETag")
                 _receive(response, part)
             return
         except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS - 1 or not _passing(error):
+            if try_number == ATTEMPTS - 1 or not _passing(error):
                 raise
 
 
 def _passing(error: Exception) -> bool:
-    """Whether another attempt at the same address makes sense."""
+    """Whether another try_number at the same address makes sense."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= 500 or error.code in PASSING_CODES
     return not (isinstance(error, OSError) and error.errno in STORAGE_FAULTS)

@@ -171,19 +171,19 @@ FOCAL, WIDTH, HEIGHT = 400.0, 480, 360
 
 
 def views(count: int) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Rotations, centres and (count, N, 2) projections of random points in front of an arc."""
+    """Rotations, centers and (count, N, 2) projections of random points in front of an arc."""
     rng = np.random.default_rng(4)
     points = rng.uniform((-2, -1.5, 4), (2, 1.5, 7), (400, 3))
-    rotations, centres, seen = [], [], []
+    rotations, centers, seen = [], [], []
     for angle in np.linspace(-0.25, 0.25, count):
         c, s = np.cos(angle), np.sin(angle)
         rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        centre = np.array([5.5 * np.sin(angle), 0.3 * angle, 5.5 - 5.5 * np.cos(angle)])
-        camera = (points - centre) @ rotation.T
+        center = np.array([5.5 * np.sin(angle), 0.3 * angle, 5.5 - 5.5 * np.cos(angle)])
+        camera = (points - center) @ rotation.T
         rotations.append(rotation)
-        centres.append(centre)
+        centers.append(center)
         seen.append(camera[:, :2] / camera[:, 2:] * FOCAL + ((WIDTH - 1) / 2, (HEIGHT - 1) / 2))
-    return rotations, centres, np.stack(seen)
+    return rotations, centers, np.stack(seen)
 
 
 def aligned_error(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ def reconstruct(folder: Path, images: Path) -> Any:
 def test_colmap_reconstructs_views_of_known_cameras(tmp_path: Path) -> None:
     pytest.importorskip("pycolmap", reason="extra sfm is not installed")
     count = 5
-    _, centres, seen = views(count)
+    _, centers, seen = views(count)
     for i in range(count):
         Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / f"{i}.png")
     inside = ((seen >= 0) & (seen < (WIDTH, HEIGHT))).all(axis=2)
@@ -223,8 +223,8 @@ def test_colmap_reconstructs_views_of_known_cameras(tmp_path: Path) -> None:
     assert model.num_reg_images() == count
     assert model.compute_mean_reprojection_error() < 0.1
     found = {image.name: image.projection_center() for image in model.images.values()}
-    found_centres = np.array([found[f"{i}.png"] for i in range(count)])
-    assert aligned_error(found_centres, np.array(centres)).max() < 0.01
+    found_centers = np.array([found[f"{i}.png"] for i in range(count)])
+    assert aligned_error(found_centers, np.array(centers)).max() < 0.01
 
 
 def test_pair_matches_skips_what_has_none(tmp_path: Path) -> None:

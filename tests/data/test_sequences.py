@@ -164,7 +164,7 @@ def test_an_unreadable_depth_map_does_not_stop_the_start(tmp_path: Path, caplog)
 
 
 def test_overlap_is_that_of_pictures_of_any_size(tmp_path: Path) -> None:
-    """A wall 2 m ahead, seen 2 m wide: a camera half a metre aside shares three quarters."""
+    """A wall 2 m ahead, seen 2 m wide: a camera half a meter aside shares three quarters."""
     for i in range(2):
         write_image(tmp_path / f"{i:06d}.jpg", np.full((240, 320), 128, np.uint8))
         write_image(tmp_path / f"{i:06d}.depth.png", np.full((240, 320), 2000, np.uint16))

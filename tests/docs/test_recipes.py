@@ -90,7 +90,7 @@ def test_the_recipes_hold_the_published_figures(
     run = config_from_dict(RunConfig, values)
     assert run.model.transformer.topks == topks
     assert run.model.backbone == MatcherConfig().backbone
-    assert (run.loss.coarse, run.loss.tolerance, run.loss.block_weight) == ("focal", 0.2, 0)
+    assert (run.loss.coarse, run.loss.tolerance, run.loss.level_weight) == ("focal", 0.2, 0)
     assert (run.optim.lr, run.optim.weight_decay, run.optim.clip) == (lr, 0.1, 0.5)
     assert (run.trainer.max_epochs, run.trainer.devices) == (30, gpus)
     optim = scaled(run.optim, pairs_a_step=gpus)

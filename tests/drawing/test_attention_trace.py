@@ -84,7 +84,7 @@ def test_one_level_keeps_the_raster_order() -> None:
     assert raster_of_quad((2, 3), 1).tolist() == list(range(6))
 
 
-def test_a_cell_is_centred_on_its_pixel_and_cut_off_at_the_edges() -> None:
+def test_a_cell_is_centerd_on_its_pixel_and_cut_off_at_the_edges() -> None:
     seen = prepare(load_image(np.zeros((40, 60), np.uint8)), None, tiny(), None)
     boxes = block_boxes(seen, 1, 8, torch.tensor([0, 1, 8 + 7]))
     assert boxes.tolist() == [[-0.5, -0.5, 4, 4], [4, -0.5, 12, 4], [52, 4, 59.5, 12]]
@@ -97,7 +97,7 @@ def test_blocks_of_a_shrunk_image_are_in_original_pixels() -> None:
 
 
 def test_the_cell_of_a_point_is_the_nearest_valid_one(trace: AttentionTrace) -> None:
-    columns = trace.pair.input0.cells.shape[1]
+    columns = trace.pair.input0.valid.shape[1]
     assert trace.cell((70, 41)) == 5 * columns + 9
     # The image ends at x = 124, before the cell at 128.
     assert trace.cell((1000, 0)) == 15
@@ -148,8 +148,8 @@ def test_the_weights_reproduce_the_message_of_the_operator(attention: str, layer
     kind, _, variant = attention.partition(" ")
     trace = traced(attention=kind, variant=variant or "B")
     seen = trace.pair[trace.target(layer)]
-    height, width = seen.cells.shape
-    columns0 = trace.pair.input0.cells.shape[1]
+    height, width = seen.valid.shape
+    columns0 = trace.pair.input0.valid.shape[1]
     record = trace.layer(layer)
 
     def as_map(tokens: torch.Tensor, columns: int) -> torch.Tensor:
@@ -162,15 +162,15 @@ def test_the_weights_reproduce_the_message_of_the_operator(attention: str, layer
             as_map(record.query, columns0),
             as_map(record.key, width),
             value,
-            trace.pair.input0.cells[None],
-            seen.cells[None],
+            trace.pair.input0.valid[None],
+            seen.valid[None],
         )
     row, column = divmod(trace.cell(POINT), columns0)
     for head in (0, 1):
         blocks = getattr(trace, {"quadtree": "merged"}.get(kind, kind))(POINT, layer, head)
-        centres = np.rint((blocks.boxes[:, :2] + 4) / 8).astype(int)
+        centers = np.rint((blocks.boxes[:, :2] + 4) / 8).astype(int)
         weights = torch.zeros(height, width)
-        weights[centres[:, 1], centres[:, 0]] = torch.from_numpy(blocks.scores)
+        weights[centers[:, 1], centers[:, 0]] = torch.from_numpy(blocks.scores)
         expected = message[0, 8 * head : 8 * head + 8, row, column]
         found = (value[0, 8 * head : 8 * head + 8] * weights).sum(dim=(1, 2))
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-3)
@@ -214,7 +214,7 @@ def test_a_row_of_confidence_equals_that_of_the_matrix(
 
 
 def test_the_confidence_of_a_point_lies_over_image_1(trace: AttentionTrace) -> None:
-    cells = [each.cells[None] for each in trace.pair]
+    cells = [each.valid[None] for each in trace.pair]
     matrix = trace.model.coarse.log_confidence(trace.coarse0, trace.coarse1, *cells).exp()[0]
     row, column = divmod(int(matrix[trace.cell(POINT)].argmax()), cells[1].shape[-1])
     best = trace.confidence(POINT)

@@ -23,8 +23,8 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 def source(dtype: torch.dtype, d: int, topks: tuple[int, int], variant: str) -> ASTSource:
-    """The kernel as it is specialised for a call with key masks."""
-    constants = triton_kernel.specialisation(d, *topks, variant == "A", True, dtype)
+    """The kernel as it is specialized for a call with key masks."""
+    constants = triton_kernel.specialization(d, *topks, variant == "A", True, dtype)
     signature, values = {}, {}
     for name in triton_kernel._descend_kernel.arg_names:
         if name in constants:

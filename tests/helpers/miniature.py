@@ -123,8 +123,8 @@ def scannet_tree(root: Path, *, flat_intrinsics: bool = False, score: bool = Tru
             gray = cv2.warpPerspective(frame.gray, change, (640, 480))
             depth = cv2.warpPerspective(frame.depth, change, (640, 480), flags=cv2.INTER_NEAREST)
             write_image(root / scene / "color" / f"{i}.jpg", gray)
-            millimetres = (depth * 1000).round().astype(np.uint16)
-            write_image(root / scene / "depth" / f"{i}.png", millimetres)
+            millimeters = (depth * 1000).round().astype(np.uint16)
+            write_image(root / scene / "depth" / f"{i}.png", millimeters)
             pose = root / scene / "pose" / f"{i}.txt"
             pose.parent.mkdir(exist_ok=True)
             np.savetxt(pose, np.linalg.inv(frame.pose))

@@ -66,7 +66,7 @@ def test_every_variant_matches_two_images_of_different_sizes(config: MatcherConf
     assert len(out.score) > 0
     assert (out.keypoints0 % stride == 0).all()
     reach = config.fine.window // 2 * config.backbone.resolution[1]
-    cell = model.cell_centres(out.coarse.index1, 64 // stride)
+    cell = model.cell_centers(out.coarse.index1, 64 // stride)
     assert ((out.keypoints1 - cell).abs() <= reach).all()
     pairs = out.split(2)
     assert sum(map(len, pairs)) == len(out.score)
@@ -89,7 +89,7 @@ def test_image_that_is_no_multiple_of_the_canvas_is_refused() -> None:
         build_matcher(PUBLISHED_TINY).extract(torch.zeros(1, 1, 100, 64))
 
 
-def test_coarse_cell_i_is_centred_on_pixel_8i() -> None:
+def test_coarse_cell_i_is_centerd_on_pixel_8i() -> None:
     """A symmetric image about pixel 8i gives a map symmetric about cell i."""
     torch.manual_seed(0)
     backbone = Backbone(COMPACT.backbone).eval()
@@ -123,7 +123,7 @@ def test_position_shift_moves_the_origin_in_training_only() -> None:
     assert torch.equal(position(x)[0], sine_encoding(torch.arange(1, 5), torch.arange(1, 5), 8))
 
 
-def test_expectation_finds_the_centre_of_mass() -> None:
+def test_expectation_finds_the_center_of_mass() -> None:
     heat = torch.zeros(2, 5, 5)
     heat[0, 1, 4] = 1.0
     heat[1, 2, 0] = heat[1, 2, 4] = 0.5

@@ -13,7 +13,7 @@ from matcher.config import CoarseConfig
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import expectation
 from matcher.training.loss.dual_softmax import true_log_confidence
-from matcher.training.loss.levels import block_loss, call_loss, level_loss, true_blocks
+from matcher.training.loss.levels import call_loss, level_loss, opening_loss, true_blocks
 from matcher.training.loss.terms import (
     fine_loss,
     focal_loss,
@@ -107,16 +107,18 @@ EYE = torch.eye(4, dtype=torch.bool)[None]
 
 
 def test_block_loss_is_small_where_attention_goes_to_the_true_block():
-    assert block_loss(ONE_HOT, ONE_HOT, EYE, opened=1) < 1e-3
+    assert opening_loss(ONE_HOT, ONE_HOT, EYE, opened=1) < 1e-3
     several = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert block_loss(UNIFORM, UNIFORM, several, opened=1).item() == pytest.approx(0, abs=1e-6)
+    assert opening_loss(UNIFORM, UNIFORM, several, opened=1).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_block_loss_knows_how_many_blocks_are_opened():
     """Of four equal blocks one is true: a head opens it with odds of K to 3."""
     for opened, heads, chance in ((1, 1, 1 / 4), (3, 1, 1 / 2), (1, 2, 7 / 16), (3, 2, 3 / 4)):
         uniform = UNIFORM.expand(-1, heads, -1, -1)
-        assert block_loss(uniform, uniform, EYE, opened).item() == pytest.approx(-math.log(chance))
+        assert opening_loss(uniform, uniform, EYE, opened).item() == pytest.approx(
+            -math.log(chance)
+        )
 
 
 def test_masked_blocks_are_no_rivals():
@@ -124,7 +126,7 @@ def test_masked_blocks_are_no_rivals():
     mask = torch.tensor([[True, True, True, False]])
     first = EYE.clone()
     first[0, 1:] = False
-    loss = block_loss(UNIFORM, UNIFORM, first, opened=1, key_mask=mask)
+    loss = opening_loss(UNIFORM, UNIFORM, first, opened=1, key_mask=mask)
     assert loss.item() == pytest.approx(math.log(3))
 
 
@@ -132,28 +134,28 @@ def test_a_block_with_several_true_ones_should_open_each():
     """Two of four blocks are true and one has all the weight: the other one is missed."""
     true = EYE.clone()
     true[0, 0, 1] = True
-    assert block_loss(ONE_HOT, ONE_HOT, true, opened=1).item() == pytest.approx(
+    assert opening_loss(ONE_HOT, ONE_HOT, true, opened=1).item() == pytest.approx(
         math.log(3) / 5, abs=1e-3
     )
 
 
 def test_one_head_that_finds_the_true_block_is_enough():
     both = torch.cat([ONE_HOT, UNIFORM], dim=1)
-    assert block_loss(both, both, EYE, opened=1).item() == pytest.approx(0, abs=1e-3)
+    assert opening_loss(both, both, EYE, opened=1).item() == pytest.approx(0, abs=1e-3)
 
 
 def test_block_loss_has_a_gradient_however_far_the_true_block_is_from_being_opened():
     key = ONE_HOT.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(block_loss(ONE_HOT, key, EYE.flip(2), opened=1), key)
+    (gradient,) = torch.autograd.grad(opening_loss(ONE_HOT, key, EYE.flip(2), opened=1), key)
     assert gradient.isfinite().all()
     assert gradient.abs().amax() > 0.1
 
 
 def test_blocks_without_a_true_match_add_nothing():
     true = torch.zeros(1, 4, 4, dtype=torch.bool)
-    assert block_loss(UNIFORM, UNIFORM, true, opened=1) == 0
+    assert opening_loss(UNIFORM, UNIFORM, true, opened=1) == 0
     true[0, 0, 0] = True
-    assert block_loss(UNIFORM, UNIFORM, true, opened=1).item() == pytest.approx(math.log(4))
+    assert opening_loss(UNIFORM, UNIFORM, true, opened=1).item() == pytest.approx(math.log(4))
 
 
 def test_the_loss_of_a_call_averages_the_levels_above_the_finest():
@@ -221,7 +223,7 @@ def test_a_limit_on_blocks_keeps_the_mean() -> None:
     uniform = torch.zeros(1, 1, 16, 4)
     true = torch.eye(16, dtype=torch.bool)[None].clone()
     for _ in range(2):
-        loss = block_loss(uniform, uniform, true, opened=1, limit=3)
+        loss = opening_loss(uniform, uniform, true, opened=1, limit=3)
         assert loss.item() == pytest.approx(math.log(16))
         true[:, 1:] = False
 

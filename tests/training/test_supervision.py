@@ -35,7 +35,7 @@ def test_a_plane_moved_by_two_cells_gives_every_cell_that_stays_inside():
     assert coarse.size0 == (ROWS, COLUMNS)
 
 
-def test_the_offset_is_measured_from_the_cell_centre_in_half_windows():
+def test_the_offset_is_measured_from_the_cell_center_in_half_windows():
     coarse, fine = targets(plane_pair(0, shift=13))
     assert torch.equal(coarse.index1, coarse.index0 - 2)
     assert torch.allclose(fine.offset[:, 0], torch.tensor(3 / 6), atol=1e-4)
@@ -108,8 +108,8 @@ def test_intrinsics_are_in_pixels_of_the_original_image():
     pair = plane_pair(0, shift=16)
     assert pair.geometry is not None
     scale = torch.tensor([[2.0, 4.0]])
-    centre = network_to_original(torch.tensor([[W / 2, H / 2]]), scale)[0]
-    K = torch.tensor([[[2 * FOCAL, 0, centre[0]], [0, 4 * FOCAL, centre[1]], [0, 0, 1.0]]])
+    center = network_to_original(torch.tensor([[W / 2, H / 2]]), scale)[0]
+    K = torch.tensor([[[2 * FOCAL, 0, center[0]], [0, 4 * FOCAL, center[1]], [0, 0, 1.0]]])
     large = replace(with_geometry(pair, K0=K, K1=K), scale0=scale, scale1=scale)
     for a, b in zip(targets(large)[0][:3], targets(pair)[0][:3], strict=True):
         assert torch.equal(a, b)

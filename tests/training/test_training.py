@@ -1,4 +1,4 @@
-"""The training step, its optimiser, what is skipped, and what a run leaves behind."""
+"""The training step, its optimizer, what is skipped, and what a run leaves behind."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_batch_without_true_matches_takes_a_step(tmp_path: Path) -> None:
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize("options", [("loss=focal",), ("loss.block_weight=0.1",)])
+@pytest.mark.parametrize("options", [("loss=focal",), ("loss.level_weight=0.1",)])
 def test_every_loss_trains_every_parameter(tmp_path: Path, options: tuple[str, ...]) -> None:
     module = MatcherModule(run_config(tmp_path, *options), 2)
     pair = ImagePair.collate([plane_pair(0), plane_pair(1, shift=8)])
@@ -233,7 +233,7 @@ def test_every_loss_trains_every_parameter(tmp_path: Path, options: tuple[str, .
     terms.total.backward()
     unused = [n for n, p in module.model.named_parameters() if p.grad is None]
     assert unused == []
-    assert (terms.levels > 0) == ("loss.block_weight=0.1" in options)
+    assert (terms.levels > 0) == ("loss.level_weight=0.1" in options)
 
 
 def test_images_of_different_sizes_train(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_images_of_different_sizes_train(tmp_path: Path) -> None:
     assert pair.geometry is not None
     geometry = replace(pair.geometry, depth1=pair.geometry.depth1[:, :32])
     pair = replace(pair, image1=pair.image1[:, :, :32], geometry=geometry)
-    module = MatcherModule(run_config(tmp_path, "loss.block_weight=0.1"), 2)
+    module = MatcherModule(run_config(tmp_path, "loss.level_weight=0.1"), 2)
     terms = training_loss(module.model, pair, module.config.loss).terms
     assert torch.isfinite(terms.total)
     assert terms.levels > 0

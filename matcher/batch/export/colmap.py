@@ -30,7 +30,7 @@ def export_colmap(
         run: a finished run.
         root: of the images.
         side: points of an image in a cell of so many pixels become one keypoint.
-        camera: (fx, fy, cx, cy) in pixels, the same for all images, the centre of the top-left
+        camera: (fx, fy, cx, cy) in pixels, the same for all images, the center of the top-left
             pixel at (0, 0); by default each image has a camera of its own, guessed by COLMAP.
 
     Raises:
@@ -94,9 +94,9 @@ def _import_images(
         pass
     mode, options = pycolmap.CameraMode.PER_IMAGE, {}
     if camera is not None:
-        fx, fy, *centre = camera
+        fx, fy, *center = camera
         mode = pycolmap.CameraMode.SINGLE
-        parameters = ",".join(f"{value:.17g}" for value in (fx, fy, *to_colmap(np.array(centre))))
+        parameters = ",".join(f"{value:.17g}" for value in (fx, fy, *to_colmap(np.array(center))))
         options = {"camera_model": "PINHOLE", "camera_params": parameters}
     pycolmap.import_images(database, root.folder, mode, image_names=names, options=options)
     with pycolmap.Database.open(database) as file:

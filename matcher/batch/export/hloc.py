@@ -5,7 +5,7 @@
 | ``features.h5`` | name of the image, its slashes make groups | ``keypoints`` (K, 2) float32, ``score`` and ``scores`` (K,), ``image_size`` (2,) |
 | ``matches.h5`` | ``a/b`` of the two names, their slashes become ``-`` | ``matches0`` (K0,) int32, -1 for none, ``matching_scores0`` (K0,) float16, and as matched ``keypoints0``, ``keypoints1`` (M, 2), ``scores`` (M,) float32 |
 
-Pixels count from the centre of the top-left one, as everywhere in hloc. Older readers look for
+Pixels count from the center of the top-left one, as everywhere in hloc. Older readers look for
 ``a_b`` instead of ``a/b``: both lead to the same group.
 """  # noqa: E501
 

@@ -60,7 +60,7 @@ def level_loss(
 
 
 def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
-    """`block_loss` of a call, a mean over its levels above the finest.
+    """`opening_loss` of a call, a mean over its levels above the finest.
 
     Args:
         call: of a `QuadTreeAttention`.
@@ -76,11 +76,13 @@ def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
     keys = token_pyramid(to_quad(call.key, levels, heads), masks)
     total = call.query.new_zeros((), dtype=torch.float32)
     for level, blocks in enumerate(true):
-        total = total + block_loss(queries[level], keys[level], blocks, topks[level], masks[level])
+        total = total + opening_loss(
+            queries[level], keys[level], blocks, topks[level], masks[level]
+        )
     return total / max(levels - 1, 1)
 
 
-def block_loss(
+def opening_loss(
     query: Tensor,
     key: Tensor,
     true: Tensor,

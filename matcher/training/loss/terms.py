@@ -11,7 +11,7 @@ from matcher.training.supervision import CoarseTargets, FineTargets
 
 
 class LossTerms(NamedTuple):
-    """Scalars of one step; `total` is what is minimised."""
+    """Scalars of one step; `total` is what is minimized."""
 
     total: Tensor
     coarse: Tensor

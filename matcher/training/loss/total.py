@@ -36,7 +36,7 @@ def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) ->
     reach = model.fine.window // 2 * fine_stride
     coarse, fine = supervise(pair, stride=stride, reach=float(reach), tolerance=config.tolerance)
     matches, fine = refinable(coarse, fine)
-    with AttentionRecorder(cross_blocks(model) if config.block_weight else ()) as recorder:
+    with AttentionRecorder(cross_blocks(model) if config.level_weight else ()) as recorder:
         output = model.forward_training(
             pair.image0, pair.image1, pair.mask0, pair.mask1, matches, config.fine_samples
         )
@@ -48,8 +48,8 @@ def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) ->
     total = (
         config.coarse_weight * coarse_term
         + config.fine_weight * fine_term
-        + config.heat_weight * heatmap_term
-        + config.block_weight * level_term
+        + config.heatmap_weight * heatmap_term
+        + config.level_weight * level_term
     )
     losses = LossTerms(total, coarse_term, fine_term, heatmap_term, level_term)
     return TrainingLoss(losses, correct, coarse, chosen, output.offset)
