@@ -25,7 +25,7 @@ from PIL import Image
 
 import match
 from matcher.batch import collection
-from matcher.batch.disk import EXPORTS, needed_bytes, size_text
+from matcher.batch.disk import EXPORT_SIZE, needed_bytes, size_text
 from matcher.batch.export.packed import verify
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.image_names import Root
@@ -186,7 +186,7 @@ def test_the_room_grows_with_pairs_images_and_exports(tmp_path: Path) -> None:
         for name in names:
             Image.new("L", (side, side)).save(tmp_path / name)
         run = run_of_missing(tmp_path / str(side), names)
-        for export in EXPORTS:
+        for export in EXPORT_SIZE:
             options = CollectionOptions(pairs="x", export=export, max_side=800)
             sizes[side, export] = needed_bytes(run, Root(str(tmp_path)), options)
     cells = 0.4 * 25**2 * 20 * 8 + 6000
@@ -262,7 +262,7 @@ def test_wrong_words_exit_2_before_anything_is_made(
 
 
 def test_the_room_on_the_disk_is_known_for_every_export() -> None:
-    assert set(get_args(annotations_of(CollectionOptions)["export"])) == set(EXPORTS)
+    assert set(get_args(annotations_of(CollectionOptions)["export"])) == set(EXPORT_SIZE)
 
 
 def shard_matcher(weights: str, folder: Path, names: list[str], cache: int) -> ShardMatcher:

@@ -16,7 +16,7 @@ def test_calls_of_the_product_are_recorded_and_no_others():
     recorder.stop()
     resize_scale((4, 4), (2, 2))
     assert recorder.files[0] == "matcher/geometry/pixels.py"
-    assert set(recorder.files[1:]) == {"matcher/config.py"}
+    assert set(recorder.files[1:]) == {"matcher/validation/checked.py"}
 
 
 def test_a_move_is_a_call_into_another_file():

@@ -69,9 +69,9 @@ def test_true_matches_have_no_pose_error_and_none_has_an_infinite_one():
     count = len(points0)
     index = torch.zeros(count, dtype=torch.int64)
     ones = torch.ones(count)
-    output = MatcherOutput(
-        network0, network1, ones, index, ones, CoarseMatches(index, index, index, ones)
-    )
+    coarse = CoarseMatches(index, index, index, ones)
+    unused = torch.zeros(0)
+    output = MatcherOutput(network0, network1, ones, index, ones, coarse, unused, unused)
     K0, K1, T = (
         torch.from_numpy(m).float().expand(2, -1, -1)
         for m in (frame0.K, frame1.K, relative_pose(frame0, frame1))
