@@ -30,27 +30,17 @@ from matcher.structures import ImagePair
 class PoseAUC(pl.Callback):
     """Logs ``val/auc@5``, ``val/auc@10`` and ``val/auc@20`` in percent.
 
-    They come from the batches of the validation loader. With `pairs`, a folder in the format of
-    the ``pairs`` benchmark, real pairs are matched as well and logged as
-    ``val/<folder>_auc@5`` and so on. The averaged weights are used where the module has them.
-
-    Args:
-        pairs: folder with ``pairs_with_gt.txt``; None: the validation batches alone.
-        limit: pairs of that folder, taken evenly from the list.
-        max_side: of their images.
-        estimator: None for PoseLib at 1 px.
+    They come from the batches of the validation loader, with PoseLib at 1 px. With `pairs`, a
+    folder in the format of the ``pairs`` benchmark, `limit` real pairs, taken evenly from its
+    list, are matched as well at `max_side` pixels and logged as ``val/<folder>_auc@5`` and so on.
+    The averaged weights are used where the module has them.
     """
 
     def __init__(
-        self,
-        pairs: str | Path | None = None,
-        *,
-        limit: int = 40,
-        max_side: int = 640,
-        estimator: Estimator | None = None,
+        self, pairs: str | Path | None = None, *, limit: int = 40, max_side: int = 640
     ) -> None:
         super().__init__()
-        self.estimator = estimator or Estimator()
+        self.estimator = Estimator()
         self.errors: list[float] = []
         self.benchmark: Benchmark | None = None
         if pairs is not None:
@@ -107,11 +97,8 @@ def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) 
     out = []
     for i, matches in enumerate(output.split(batch.image0.shape[0])):
         points = (
-            _numpy(network_to_original(keypoints, scale[i]))
-            for keypoints, scale in (
-                (matches.keypoints0, batch.scale0),
-                (matches.keypoints1, batch.scale1),
-            )
+            _numpy(network_to_original(matches.keypoints0, batch.scale0[i])),
+            _numpy(network_to_original(matches.keypoints1, batch.scale1[i])),
         )
         K0, K1, T = (_numpy(m[i]) for m in (geometry.K0, geometry.K1, geometry.T_0to1))
         out.append(pose_error(*points, K0=K0, K1=K1, T=T, estimator=estimator))
@@ -126,11 +113,9 @@ def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estima
     for pair in benchmark.pairs:
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
             raise ValueError(f"{pair.name}: no pose")
-        images = read_rgb(pair.image0), read_rgb(pair.image1)
-        points0, points1, _ = predictor.match(*images).numpy()
-        out.append(
-            pose_error(points0, points1, K0=pair.K0, K1=pair.K1, T=pair.T_0to1, estimator=estimator)
-        )
+        points = predictor.match(read_rgb(pair.image0), read_rgb(pair.image1)).numpy()[:2]
+        truth = {"K0": pair.K0, "K1": pair.K1, "T": pair.T_0to1}
+        out.append(pose_error(*points, **truth, estimator=estimator))
     model.train(training)
     return out
 
@@ -155,12 +140,8 @@ def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
 
 
 class MatchFigures(pl.Callback):
-    """Draws the first pairs of every validation, colored by epipolar error.
-
-    Args:
-        count: pairs drawn, of the first batch.
-        folder: receives ``STEP_NUMBER.png``.
-    """
+    """Draws the first `count` pairs of every validation, colored by epipolar error, as
+    ``STEP_NUMBER.png``."""
 
     def __init__(self, count: int, folder: Path) -> None:
         super().__init__()
@@ -182,10 +163,9 @@ class MatchFigures(pl.Callback):
         with torch.inference_mode():
             output = model_of(pl_module)(batch.image0, batch.image1, batch.mask0, batch.mask1)
         for i, matches in enumerate(output.split(len(batch.image0))[: self.count]):
+            images = gray(batch.image0[i]), gray(batch.image1[i])
             errors = match_errors(batch, i, matches.keypoints0, matches.keypoints1)
-            picture = draw_matches(
-                gray(batch.image0[i]), gray(batch.image1[i]), matches.to("cpu"), errors=errors
-            )
+            picture = draw_matches(*images, matches.to("cpu"), errors=errors)
             write_picture(self.folder / f"{trainer.global_step:08d}_{i}.png", picture)
 
 

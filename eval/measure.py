@@ -9,21 +9,12 @@ import numpy as np
 
 from eval.benchmarks.folder import Benchmark, EvalPair
 from eval.benchmarks.sizing import Sizing
-from eval.depth_truth import PIXELS, measure_against_depth
-from eval.metrics import (
-    corner_error,
-    precision,
-    rotation_error,
-    translation_error,
-    warp,
-)
+from eval.depth_truth import PIXELS, Row, measure_against_depth
+from eval.metrics import corner_error, precision, rotation_error, translation_error, warp
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.geometry.robust import Estimator, PoseEstimate, estimate_homography, estimate_pose
-
-Row = dict[str, str | int | float | None]
-"""Measures of one pair: names to plain values; an error is inf where there is no estimate."""
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
 """Squared symmetric epipolar distance in normalized units."""
@@ -57,13 +48,8 @@ def measure_pair(pair: EvalPair, prediction: Prediction, sizing: Sizing, protoco
     return row
 
 
-class View(NamedTuple):
-    """Matched points of one image, in the pixels in which thresholds count."""
-
-    points: np.ndarray
-    """(N, 2)"""
-    K: np.ndarray
-    """(3, 3)"""
+View = tuple[np.ndarray, np.ndarray]
+"""(N, 2) matched points of one image, in the pixels in which thresholds count, and its (3, 3) K."""
 
 
 def views(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> tuple[View, View]:
@@ -79,7 +65,7 @@ def views(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> tuple[View,
         of_K = convention.threshold_image == "image of K"
         space = K_size if of_K else sizing.target(stored)
         points = convention.convert(keypoints.numpy(), stored, space)
-        out.append(View(points, convention.conversion(K_size, space) @ K))
+        out.append((points, convention.conversion(K_size, space) @ K))
     return out[0], out[1]
 
 
@@ -89,10 +75,8 @@ def right_matches(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> np.
         return _transfer(pair, prediction, sizing).distance < 3
     if pair.T_0to1 is None:
         raise ValueError(f"{pair.name}: no ground truth")
-    view0, view1 = views(pair, prediction, sizing)
-    errors = normalized_epipolar_error(
-        view0.points, view1.points, K0=view0.K, K1=view1.K, T_0to1=pair.T_0to1
-    )
+    (points0, K0), (points1, K1) = views(pair, prediction, sizing)
+    errors = normalized_epipolar_error(points0, points1, K0=K0, K1=K1, T_0to1=pair.T_0to1)
     return errors < PRECISION["precision_5e4"]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_with_gt
-from eval.benchmarks.options import BenchmarkOptions
+from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
 from eval.benchmarks.sizing import EXACT, Convention
@@ -22,10 +23,8 @@ def load_benchmark(
     """The pairs of a benchmark and the size at which they are matched.
 
     Args:
-        options: a file of ``conf/benchmark``.
         cache: folder for benchmarks that are rendered.
         limit: only the first this many pairs.
-        convention: of resizing.
 
     Raises:
         UsageError: a folder or file is missing (E111) or cannot be understood (E112).
@@ -53,12 +52,8 @@ def textures(options: BenchmarkOptions) -> str:
     return ""
 
 
-def _pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
-    return read_pairs_with_gt(options.folder())
-
-
-READERS = {
-    "pairs": _pairs,
+READERS: Mapping[Kind, Callable[[BenchmarkOptions, Path], tuple[EvalPair, ...]]] = {
+    "pairs": lambda options, cache: read_pairs_with_gt(options.folder()),
     "scannet": scannet_pairs,
     "megadepth": megadepth_pairs,
     "hpatches": hpatches_pairs,
