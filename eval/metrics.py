@@ -94,9 +94,7 @@ def bootstrap_auc(
     if values.size == 0 or samples < 1:
         return [(float("nan"), float("nan"))] * len(thresholds)
     rng = np.random.default_rng(seed)
-    draws = np.array(
-        [error_auc(rng.choice(values, values.size), thresholds) for _ in range(samples)]
-    )
+    draws = [error_auc(rng.choice(values, values.size), thresholds) for _ in range(samples)]
     tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0).tolist()
+    return list(zip(low, high, strict=True))

@@ -22,12 +22,8 @@ ALL = ("compact", *METHODS)
 
 
 def build_method(name: str, options: MethodOptions) -> Method:
-    """The method called `name`.
-
-    Args:
-        name: one of `METHODS`; ``module:function``; otherwise weights of this project's matcher
-            by name or path, whose configuration comes with them.
-        options: how it is to run.
+    """The method called `name`: one of `METHODS`; ``module:function``; otherwise weights of this
+    project's matcher by name or path, whose configuration comes with them.
 
     Raises:
         MethodUnavailableError: known, but cannot run here.

@@ -25,12 +25,7 @@ def decode_name(text: str) -> str:
 
 
 class Root:
-    """The folder that names are relative to.
-
-    Args:
-        folder: of the images.
-        allow_outside: accept names that lead out of it.
-    """
+    """The folder that names are relative to; `allow_outside` accepts names that lead out of it."""
 
     def __init__(self, folder: str, *, allow_outside: bool = False) -> None:
         self.folder = folder
@@ -49,10 +44,8 @@ class Root:
         """
         path = self.path(name)
         if not self.allow_outside and not self._contains(path):
-            what = f"leads out of {self.folder}"
-            raise UsageError(
-                Code.REFUSED_NAME, name, what, "change root, or allow_outside_root=true"
-            )
+            what, remedy = f"leads out of {self.folder}", "change root, or allow_outside_root=true"
+            raise UsageError(Code.REFUSED_NAME, name, what, remedy)
         try:
             return os.stat(path)
         except (OSError, ValueError):

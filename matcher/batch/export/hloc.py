@@ -21,6 +21,7 @@ from matcher.batch.export.keypoints import Merged, merged_keypoints, pair_matche
 from matcher.batch.export.packed import outcome
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
+from matcher.batch.shards import MATCHES as MATCHED
 from matcher.batch.shards import NO_MATCH
 from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
@@ -35,12 +36,8 @@ def pair_key(name0: str, name1: str) -> str:
 
 
 def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
-    """Write both files into the folder of a finished run.
-
-    Args:
-        run: the results.
-        root: of the images.
-        side: points of an image in a cell of so many pixels become one keypoint.
+    """Write both files into the folder of a finished run; points of an image in a cell of `side`
+    pixels become one keypoint.
 
     Raises:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
@@ -76,11 +73,9 @@ def _write_matches(file: h5py.File, run: Run, merged: Merged) -> Iterator[None]:
         matching_scores0[index[:, 0]] = scores
         key = pair_key(names[pair.image0], names[pair.image1])
         group = file.create_group(key)
-        group["matches0"] = matches0
-        group["matching_scores0"] = matching_scores0
-        group["keypoints0"] = pair.keypoints0
-        group["keypoints1"] = pair.keypoints1
-        group["scores"] = pair.scores
+        group["matches0"], group["matching_scores0"] = matches0, matching_scores0
+        for name in MATCHED:
+            group[name] = getattr(pair, name)
         file[key.replace("/", "_")] = group
         yield
 
@@ -91,10 +86,9 @@ def _require_keys(run: Run) -> None:
     for name in names:
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
+            what = "cannot be a key of hloc's files"
             remedy = "name images relative to root, without '.' and '..'"
-            raise UsageError(
-                Code.NAME_NOT_EXPORTABLE, name, "cannot be a key of hloc's files", remedy
-            )
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
     kept = run.pairs.index[outcome(run) <= NO_MATCH]
     # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
     keys = (key for pair in kept.tolist() for key in _keys(names, *pair))
