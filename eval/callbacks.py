@@ -20,7 +20,7 @@ from matcher.drawing.matches import draw_matches, write_picture
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.geometry.pixels import network_to_original
-from matcher.geometry.robust import Estimator
+from matcher.geometry.robust import Estimator, estimate_pose
 from matcher.images.load import read_rgb
 from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
@@ -66,12 +66,12 @@ class PoseAUC(pl.Callback):
             self.errors += batch_errors(model_of(pl_module), batch, self.estimator)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _log(pl_module, "val/auc", _gathered(self.errors))
+        _log(pl_module, "val/auc", self.errors)
         if self.benchmark is not None:
             errors = []
             if trainer.is_global_zero and not trainer.sanity_checking:
                 errors = folder_errors(model_of(pl_module), self.benchmark, self.estimator)
-            _log(pl_module, f"val/{self.benchmark.name}_auc", _gathered(errors))
+            _log(pl_module, f"val/{self.benchmark.name}_auc", errors)
 
 
 def model_of(module: nn.Module) -> FeatureMatcher:
@@ -101,7 +101,7 @@ def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) 
             _numpy(network_to_original(matches.keypoints1, batch.scale1[i])),
         )
         K0, K1, T = (_numpy(m[i]) for m in (geometry.K0, geometry.K1, geometry.T_0to1))
-        out.append(pose_error(*points, K0=K0, K1=K1, T=T, estimator=estimator))
+        out.append(pose_error(estimate_pose(*points, K0=K0, K1=K1, estimator=estimator), T))
     return out
 
 
@@ -114,8 +114,8 @@ def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estima
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
             raise ValueError(f"{pair.name}: no pose")
         points = predictor.match(read_rgb(pair.image0), read_rgb(pair.image1)).numpy()[:2]
-        truth = {"K0": pair.K0, "K1": pair.K1, "T": pair.T_0to1}
-        out.append(pose_error(*points, **truth, estimator=estimator))
+        pose = estimate_pose(*points, K0=pair.K0, K1=pair.K1, estimator=estimator)
+        out.append(pose_error(pose, pair.T_0to1))
     model.train(training)
     return out
 
@@ -124,16 +124,12 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().double().cpu().numpy()
 
 
-def _gathered(errors: list[float]) -> list[float]:
-    """The errors of all processes."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return errors
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, errors)
-    return [error for part in parts for error in part]
-
-
 def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
+    """Log the areas of the errors of all processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, errors)
+        errors = [error for part in parts for error in part]
     if errors:
         areas = error_auc(errors, POSE_LIMITS)
         module.log_dict({f"{prefix}@{t}": 100 * a for t, a in zip(POSE_LIMITS, areas, strict=True)})

@@ -12,10 +12,7 @@ def error_auc(errors: Sequence[float] | np.ndarray, thresholds: Sequence[float])
 
     The curve is SuperGlue's and LoFTR's: it starts at (0, 0), joins the points (i-th smallest
     error, i / N) by straight lines and runs level from the last error below the threshold.
-    A failure is an infinite error: it counts in N and never recalls.
-
-    Returns:
-        Values in [0, 1]; NaN for no errors at all.
+    A failure is an infinite error: it counts in N and never recalls. NaN for no errors at all.
     """
     ordered = np.sort(np.asarray(errors, dtype=np.float64))
     if np.isnan(ordered).any() or (ordered < 0).any():

@@ -138,14 +138,8 @@ def predict(job: Job, method: Method, name: str, workers: int) -> None:
     """Compute what is missing; shows the pairs done and the time left."""
     pairs = job.pairs()
     missing = [pair for pair in pairs if job.overwrite or pair.cached() is None]
-    bar = tqdm(
-        total=len(pairs),
-        initial=len(pairs) - len(missing),
-        desc=f"{method.name} on {job.benchmark.dataset}",
-        unit="pair",
-        disable=None,
-    )
-    with bar:
+    title, done = f"{method.name} on {job.benchmark.dataset}", len(pairs) - len(missing)
+    with tqdm(desc=title, total=len(pairs), initial=done, unit="pair", disable=None) as bar:
         if workers == 1 or len(missing) < 2:
             _set_up_process(job.threads)
             for pair in missing:
@@ -192,11 +186,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
 
 
 def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]:
-    """Matches of two images by a method, and what they took.
-
-    Raises:
-        MemoryLimitError: the pair does not fit into memory (E131).
-    """
+    """Matches of two images by a method, and what they took; `MemoryLimitError` (E131)."""
     memory = PeakMemory(method.device)
     start, cpu_start = time.perf_counter(), time.process_time()
     try:

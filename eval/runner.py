@@ -17,7 +17,7 @@ import torch
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
 from eval.benchmarks.sizing import CONVENTIONS
-from eval.measure import Row, measure
+from eval.measure import Row, measure_pair
 from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
 from eval.predictions import Prediction, predict, prepare, read_predictions
@@ -102,7 +102,10 @@ def _measured(
     protocol: Protocol,
     predictions: Sequence[Prediction],
 ) -> Evaluation:
-    rows = measure(benchmark, predictions, protocol)
+    rows = [
+        measure_pair(pair, prediction, benchmark.sizing, protocol)
+        for pair, prediction in zip(benchmark.pairs, predictions, strict=True)
+    ]
     identity = _identity(method.name, benchmark, protocol)
     record = {
         **identity,

@@ -6,7 +6,7 @@ Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level,
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -15,7 +15,6 @@ from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError, program
-from matcher.structures import ImagePair
 from matcher.training.topk_recall import LevelRecall, topk_recall
 from matcher.validation.checked import NotNegative, checked, invalid
 from matcher.validation.words import options_from_words
@@ -38,12 +37,6 @@ class Options:
             raise invalid("size", self.size, f"multiples of {canvas} for this model")
         photos, seed = self.photos or None, 2_000_003 + self.seed
         return SyntheticConfig(size=(height, width), pairs=self.pairs, photos=photos, seed=seed)
-
-
-def rendered_pairs(config: SyntheticConfig) -> Iterator[ImagePair]:
-    scenes = SyntheticScenes(config)
-    for index in range(config.pairs):
-        yield render(SceneBatch.collate([scenes[index]]))
 
 
 def require_lists(weights: str, config: MatcherConfig) -> None:
@@ -79,7 +72,8 @@ def main(words: list[str]) -> int:
     options = options_from_words(Options, words[1:])
     model = load_safetensors(words[0])
     require_lists(words[0], model.config)
-    pairs = rendered_pairs(options.scenes(model.config.canvas))
+    scenes = SyntheticScenes(options.scenes(model.config.canvas))
+    pairs = (render(SceneBatch.collate([scenes[i]])) for i in range(options.pairs))
     levels = mean_recall([topk_recall(model, pair) for pair in pairs])
     sys.stdout.write("level keys  union  per head  random  random union  matches\n")
     for i, c in enumerate(levels):

@@ -20,14 +20,10 @@ def load_benchmark(
     limit: int | None = None,
     convention: Convention = EXACT,
 ) -> Benchmark:
-    """The pairs of a benchmark and the size at which they are matched.
+    """The first `limit` pairs of a benchmark and the size at which they are matched.
 
-    Args:
-        cache: folder for benchmarks that are rendered.
-        limit: only the first this many pairs.
-
-    Raises:
-        UsageError: a folder or file is missing (E111) or cannot be understood (E112).
+    The folder `cache` is for benchmarks that are rendered. `UsageError`: a folder or file is
+    missing (E111) or cannot be understood (E112).
     """
     pairs = READERS[options.kind](options, cache)
     if not pairs:

@@ -119,11 +119,7 @@ def _listed(photos: Sequence[Path]) -> list[str]:
 
 
 def sample_photos() -> list[Path]:
-    """Photographs that come with installed packages.
-
-    Raises:
-        UsageError: a package is not installed (E210).
-    """
+    """Photographs that come with packages; `UsageError` (E210) if one is not installed."""
     samples = {
         "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
         "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),

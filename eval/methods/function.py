@@ -16,11 +16,8 @@ from matcher.structures import Matches
 
 
 class ImportedFunction:
-    """A function called `name`, as ``module:function``, that matches two RGB images.
-
-    Raises:
-        UsageError: it cannot be imported, or is no function (E211).
-    """
+    """A function called `name`, as ``module:function``, that matches two RGB images; `UsageError`
+    (E211) if it cannot be imported or is no function."""
 
     weights_sha256 = None
     device = "its own choice"

@@ -17,12 +17,8 @@ from matcher.structures import Matches
 
 
 class KorniaMethod:
-    """A method whose checkpoint lies in torch's cache, under one key of the file `file`.
-
-    Raises:
-        MethodUnavailableError: the checkpoint is absent.
-        UsageError: the device is absent.
-    """
+    """A method whose checkpoint lies in torch's cache, under `key` in `file`; without it
+    `MethodUnavailableError` (E210), without the device `UsageError` (E201)."""
 
     name: str
     file: str

@@ -24,11 +24,8 @@ class QuadMatch:
     """Weights by name or path; images are matched at the size they come in.
 
     With `MethodOptions.padded`, both images are padded with black to the same square and their
-    padding is masked, as in the published evaluation.
-
-    Raises:
-        MethodUnavailableError: the weights could not be fetched.
-        MatcherError: as `load_matcher`.
+    padding is masked, as in the published evaluation. Raises as `load_matcher`, and
+    `MethodUnavailableError` (E210) if the weights could not be fetched.
     """
 
     def __init__(self, name: str, options: MethodOptions) -> None:

@@ -37,11 +37,8 @@ class Root:
         return os.path.join(self.folder, name)
 
     def status(self, name: str) -> os.stat_result | None:
-        """That of the image file; None where there is no such file.
-
-        Raises:
-            UsageError: the name leads out of the folder, also by a link (E114).
-        """
+        """That of the image file; None where there is no such file. A name that leads out of the
+        folder, also by a link, is refused (E114)."""
         path = self.path(name)
         if not self.allow_outside and not self._contains(path):
             what, remedy = f"leads out of {self.folder}", "change root, or allow_outside_root=true"

@@ -64,11 +64,8 @@ class PairList:
 
 
 def read_pairs(path: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a list, in order.
-
-    Raises:
-        UsageError: no such file (E111), not UTF-8 (E112) or not two columns (E113), with the line.
-    """
+    """The pairs of a list, in order; `UsageError` with the line: no such file (E111), not UTF-8
+    (E112) or not two columns (E113)."""
     parse = _parse_json if path.lower().endswith((".jsonl", ".ndjson")) else _parse_text
     try:
         with open(path, "rb") as file:

@@ -58,11 +58,8 @@ class Run:
         return [number for number in range(self.shards) if number not in done]
 
     def write(self, number: int, shard: Shard) -> None:
-        """Publish a shard, which only the holder of the lock may: on return it is on the disk.
-
-        Raises:
-            StorageError: it cannot be written (E401).
-        """
+        """Publish a shard, which only the holder of the lock may: on return it is on the disk, or
+        `StorageError` (E401) is raised."""
         data = encode_shard(shard, number, self.manifest.sha256)
         write_atomically(self.folder / SHARDS / shard_name(data, number), data)
 
@@ -109,12 +106,8 @@ def start_run(folder: Path, manifest: Manifest, pairs: PairList, images: ImageFi
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder, to read.
-
-    Raises:
-        UsageError: there is none (E111).
-        StorageError: it is damaged (E402).
-    """
+    """The run in a folder, to read; `UsageError` (E111) if there is none, `StorageError` (E402) if
+    it is damaged."""
     if not (folder / MANIFEST).is_file():
         raise UsageError(Code.MISSING_FILE, folder, "holds no run", "give the output folder of one")
     manifest = Manifest.read(folder / MANIFEST)

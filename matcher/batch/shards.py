@@ -107,11 +107,7 @@ def shard_name(data: bytes, number: int) -> str:
 
 
 def read_shard(path: Path, run: str, pairs: int) -> Shard:
-    """The shard in a file.
-
-    Raises:
-        StorageError: damaged or of another run (E402).
-    """
+    """The shard in a file; `StorageError` (E402) if it is damaged or of another run."""
     try:
         name = _FILE.fullmatch(path.name)
         if name is None:

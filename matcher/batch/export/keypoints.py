@@ -108,12 +108,8 @@ class Merged:
 
 
 def pair_matches(run: Run) -> Iterator[PairMatches]:
-    """Every pair of a finished run that was matched; those without a match are empty.
-
-    Raises:
-        UsageError: the run is not finished (E208).
-        StorageError: a shard is damaged (E402).
-    """
+    """Every pair of a finished run that was matched; those without a match are empty. Raises as
+    `Run.read_all`."""
     for number, shard in run.read_all():
         first = run.range(number).start
         ends = np.cumsum(shard.count)
@@ -129,9 +125,7 @@ def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
     """Keypoints of all images of a finished run, in cells of `side` pixels; pairs of an image with
     itself do not count. Scratch files lie in the folder of the run.
 
-    Raises:
-        UsageError: the run is not finished (E208).
-        StorageError: a shard is damaged (E402), or there is no room (E401).
+    Raises as `Run.read_all`, and `StorageError` (E401) if there is no room.
     """
     with ExitStack() as files:
         try:
