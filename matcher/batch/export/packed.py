@@ -36,19 +36,16 @@ def pack(run: Run, path: Path) -> None:
     with hdf5_published(path) as (file, disk):
         file.attrs["schema"] = SCHEMA
         file.attrs["manifest"] = run.manifest.encode().decode()
-        matches: list[h5py.Dataset] = []
         for name in MATCHES:
             tail = () if name == "scores" else (2,)
             how = {"maxshape": (None, *tail), "chunks": (CHUNK, *tail), "fletcher32": True}
-            matches.append(file.create_dataset(name, (0, *tail), np.float32, **how))
+            file.create_dataset(name, (0, *tail), np.float32, **how)
         status, count = [np.zeros(0, np.uint16)], [np.zeros(0, np.uint32)]
         for _, shard in run.read_all():
             status.append(shard.status)
             count.append(shard.count)
-            for dataset, name in zip(matches, MATCHES, strict=True):
-                before = len(dataset)
-                dataset.resize(before + len(shard.scores), axis=0)
-                dataset[before:] = getattr(shard, name)
+            for name in MATCHES:
+                _append(file, name, getattr(shard, name))
             disk.check()
         start = np.concatenate([[0], np.cumsum(np.concatenate(count), dtype=np.uint64)])
         names = "\n".join(map(encode_name, run.pairs.names)).encode()
@@ -76,3 +73,12 @@ def verify(run: Run) -> list[StorageError]:
 def outcome(run: Run) -> np.ndarray:
     """(N,) uint16 status of every pair of a finished run."""
     return np.concatenate([shard.status for _, shard in run.read_all()])
+
+
+def _append(file: h5py.File, name: str, values: np.ndarray) -> None:
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or not len(values):
+        return
+    before = len(dataset)
+    dataset.resize(before + len(values), axis=0)
+    dataset[before:] = values
