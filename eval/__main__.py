@@ -13,7 +13,6 @@ from matcher.validation.words import describe
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
-NAMES = ("method", "protocol")
 USAGE = """\
 usage: python -m eval benchmark=NAME[,NAME...] [key=value ...] [--debug]
 
@@ -34,7 +33,8 @@ options:
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     if {"--help", "-h"} & set(words):
-        print(usage())
+        names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
+        print(USAGE.format(benchmarks=", ".join(names), options=describe(EvalOptions)))
         return 0
     plans = read_options(words)
     if any(plan.report for plan in plans):
@@ -50,33 +50,25 @@ def main(words: list[str]) -> int:
 
 def read_options(words: Sequence[str]) -> list[EvalOptions]:
     """One set of options for each benchmark that is named."""
-    benchmarks: tuple[str, ...] = ()
-    given, direct = [], {}
+    benchmarks, given, direct = ("synthetic",), [], {}
     for word in words:
         name, equals, value = word.partition("=")
         if equals and name == "benchmark":
-            benchmarks = split_names(value)
-        elif equals and (name in PATHS or name in NAMES):
+            benchmarks = split_names(value) or benchmarks
+        elif equals and name in (*PATHS, "method", "protocol"):
             direct[name] = None if name in PATHS and value == "null" else value
         else:
             given.append(word)
     out = []
-    for benchmark in benchmarks or ("synthetic",):
+    for benchmark in benchmarks:
         values = compose("eval", [f"benchmark={benchmark}", *given])
         for name, value in direct.items():
             target = values[PATHS[name]] if PATHS.get(name) else values
             target[name] = value
         out.append(eval_options(values))
     if len(out) > 1 and "root" in direct:
-        raise UsageError(
-            Code.INVALID_VALUE, "root", "belongs to one benchmark", "name a single benchmark"
-        )
+        raise UsageError(Code.INVALID_VALUE, "root", "belongs to one benchmark", "name only one")
     return out
-
-
-def usage() -> str:
-    names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
-    return USAGE.format(benchmarks=", ".join(names), options=describe(EvalOptions))
 
 
 if __name__ == "__main__":

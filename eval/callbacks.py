@@ -20,7 +20,7 @@ from matcher.drawing.matches import draw_matches, write_picture
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.geometry.pixels import network_to_original
-from matcher.geometry.robust import Estimator
+from matcher.geometry.robust import Estimator, estimate_pose
 from matcher.images.load import read_rgb
 from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
@@ -30,27 +30,17 @@ from matcher.structures import ImagePair
 class PoseAUC(pl.Callback):
     """Logs ``val/auc@5``, ``val/auc@10`` and ``val/auc@20`` in percent.
 
-    They come from the batches of the validation loader. With `pairs`, a folder in the format of
-    the ``pairs`` benchmark, real pairs are matched as well and logged as
-    ``val/<folder>_auc@5`` and so on. The averaged weights are used where the module has them.
-
-    Args:
-        pairs: folder with ``pairs_with_gt.txt``; None: the validation batches alone.
-        limit: pairs of that folder, taken evenly from the list.
-        max_side: of their images.
-        estimator: None for PoseLib at 1 px.
+    They come from the batches of the validation loader, with PoseLib at 1 px. With `pairs`, a
+    folder in the format of the ``pairs`` benchmark, `limit` real pairs, taken evenly from its
+    list, are matched as well at `max_side` pixels and logged as ``val/<folder>_auc@5`` and so on.
+    The averaged weights are used where the module has them.
     """
 
     def __init__(
-        self,
-        pairs: str | Path | None = None,
-        *,
-        limit: int = 40,
-        max_side: int = 640,
-        estimator: Estimator | None = None,
+        self, pairs: str | Path | None = None, *, limit: int = 40, max_side: int = 640
     ) -> None:
         super().__init__()
-        self.estimator = estimator or Estimator()
+        self.estimator = Estimator()
         self.errors: list[float] = []
         self.benchmark: Benchmark | None = None
         if pairs is not None:
@@ -76,12 +66,12 @@ class PoseAUC(pl.Callback):
             self.errors += batch_errors(model_of(pl_module), batch, self.estimator)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _log(pl_module, "val/auc", _gathered(self.errors))
+        _log(pl_module, "val/auc", self.errors)
         if self.benchmark is not None:
             errors = []
             if trainer.is_global_zero and not trainer.sanity_checking:
                 errors = folder_errors(model_of(pl_module), self.benchmark, self.estimator)
-            _log(pl_module, f"val/{self.benchmark.name}_auc", _gathered(errors))
+            _log(pl_module, f"val/{self.benchmark.name}_auc", errors)
 
 
 def model_of(module: nn.Module) -> FeatureMatcher:
@@ -107,14 +97,11 @@ def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) 
     out = []
     for i, matches in enumerate(output.split(batch.image0.shape[0])):
         points = (
-            _numpy(network_to_original(keypoints, scale[i]))
-            for keypoints, scale in (
-                (matches.keypoints0, batch.scale0),
-                (matches.keypoints1, batch.scale1),
-            )
+            _numpy(network_to_original(matches.keypoints0, batch.scale0[i])),
+            _numpy(network_to_original(matches.keypoints1, batch.scale1[i])),
         )
         K0, K1, T = (_numpy(m[i]) for m in (geometry.K0, geometry.K1, geometry.T_0to1))
-        out.append(pose_error(*points, K0=K0, K1=K1, T=T, estimator=estimator))
+        out.append(pose_error(estimate_pose(*points, K0=K0, K1=K1, estimator=estimator), T))
     return out
 
 
@@ -126,11 +113,9 @@ def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estima
     for pair in benchmark.pairs:
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
             raise ValueError(f"{pair.name}: no pose")
-        images = read_rgb(pair.image0), read_rgb(pair.image1)
-        points0, points1, _ = predictor.match(*images).numpy()
-        out.append(
-            pose_error(points0, points1, K0=pair.K0, K1=pair.K1, T=pair.T_0to1, estimator=estimator)
-        )
+        points = predictor.match(read_rgb(pair.image0), read_rgb(pair.image1)).numpy()[:2]
+        pose = estimate_pose(*points, K0=pair.K0, K1=pair.K1, estimator=estimator)
+        out.append(pose_error(pose, pair.T_0to1))
     model.train(training)
     return out
 
@@ -139,28 +124,20 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().double().cpu().numpy()
 
 
-def _gathered(errors: list[float]) -> list[float]:
-    """The errors of all processes."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return errors
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, errors)
-    return [error for part in parts for error in part]
-
-
 def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
+    """Log the areas of the errors of all processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, errors)
+        errors = [error for part in parts for error in part]
     if errors:
         areas = error_auc(errors, POSE_LIMITS)
         module.log_dict({f"{prefix}@{t}": 100 * a for t, a in zip(POSE_LIMITS, areas, strict=True)})
 
 
 class MatchFigures(pl.Callback):
-    """Draws the first pairs of every validation, colored by epipolar error.
-
-    Args:
-        count: pairs drawn, of the first batch.
-        folder: receives ``STEP_NUMBER.png``.
-    """
+    """Draws the first `count` pairs of every validation, colored by epipolar error, as
+    ``STEP_NUMBER.png``."""
 
     def __init__(self, count: int, folder: Path) -> None:
         super().__init__()
@@ -182,10 +159,9 @@ class MatchFigures(pl.Callback):
         with torch.inference_mode():
             output = model_of(pl_module)(batch.image0, batch.image1, batch.mask0, batch.mask1)
         for i, matches in enumerate(output.split(len(batch.image0))[: self.count]):
+            images = gray(batch.image0[i]), gray(batch.image1[i])
             errors = match_errors(batch, i, matches.keypoints0, matches.keypoints1)
-            picture = draw_matches(
-                gray(batch.image0[i]), gray(batch.image1[i]), matches.to("cpu"), errors=errors
-            )
+            picture = draw_matches(*images, matches.to("cpu"), errors=errors)
             write_picture(self.folder / f"{trainer.global_step:08d}_{i}.png", picture)
 
 

@@ -10,6 +10,8 @@ from eval.benchmarks.sizing import EXACT, Sizing
 from eval.predictions import Prediction
 from matcher.geometry.cameras import warp_points
 
+Row = dict[str, str | int | float | None]
+"""Measures of one pair: names to plain values; an error is inf where there is no estimate."""
 PIXELS = (1, 3, 5)
 """Distances up to which matches are counted as right."""
 CELL = 8
@@ -18,9 +20,7 @@ DEPTH_TOLERANCE = 0.02
 """Relative; beyond it something else stands in front."""
 
 
-def measure_against_depth(
-    pair: EvalPair, prediction: Prediction, sizing: Sizing
-) -> dict[str, str | int | float | None]:
+def measure_against_depth(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> Row:
     """``epe`` (median end-point error of matches on visible points), ``precision_Npx`` (share of
     all matches within N px of the truth; a match on a hidden point is wrong), ``recall_Npx``
     (share of the visible cells of image 0 that hold a match within N px) and ``overlap`` (share
@@ -31,9 +31,7 @@ def measure_against_depth(
     stored0, stored1 = ((d.shape[1], d.shape[0]) for d in (depth0, depth1))
     size0 = sizing.target(stored0)
     scale1 = np.array(sizing.target(stored1)) / np.array(stored1)
-    points0, points1 = (
-        k.numpy() for k in (prediction.matches.keypoints0, prediction.matches.keypoints1)
-    )
+    points0, points1, _ = prediction.matches.numpy()
     true1, visible = _project(points0, depth0, depth1, pair)
     distance = np.linalg.norm((points1 - true1) * scale1, axis=1)
     distance[~visible] = np.inf
@@ -43,7 +41,7 @@ def measure_against_depth(
     _, seen = _project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
     cell = np.rint(EXACT.convert(points0, stored0, size0) / CELL).astype(np.int64)
     cell = cell.clip(0, [columns - 1, rows - 1]) @ np.array([1, columns])
-    out: dict[str, str | int | float | None] = {
+    out: Row = {
         "overlap": float(seen.mean()),
         "epe": float(np.median(distance[visible])) if visible.any() else np.inf,
     }
@@ -61,10 +59,8 @@ def _project(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where points of image 0 lie in image 1, and which of them are visible there."""
     depth = sample(depth0, points)
-    tensors = (
-        torch.from_numpy(np.asarray(v, np.float64))
-        for v in (points, depth, pair.K0, pair.K1, pair.T_0to1)
-    )
+    values = (points, depth, pair.K0, pair.K1, pair.T_0to1)
+    tensors = (torch.from_numpy(np.asarray(v, np.float64)) for v in values)
     projected, z = (v.numpy() for v in warp_points(*tensors))
     height, width = depth1.shape
     inside = (projected >= -0.5).all(1) & (projected < [width - 0.5, height - 0.5]).all(1)
@@ -83,14 +79,7 @@ def sample(depth: np.ndarray, points: np.ndarray) -> np.ndarray:
     low = np.floor(np.minimum(xy, [max(width - 2, 0), max(height - 2, 0)])).astype(np.int64)
     high = np.minimum(low + 1, [width - 1, height - 1])
     x, y = (xy - low).T
-    corners = np.stack(
-        [
-            depth[low[:, 1], low[:, 0]],
-            depth[low[:, 1], high[:, 0]],
-            depth[high[:, 1], low[:, 0]],
-            depth[high[:, 1], high[:, 0]],
-        ]
-    )
+    corners = np.stack([depth[a[:, 1], b[:, 0]] for a in (low, high) for b in (low, high)])
     weights = np.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y])
     nearest = np.rint(xy).astype(np.int64)
     near = depth[nearest[:, 1], nearest[:, 0]]

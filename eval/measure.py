@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 
-from eval.benchmarks.folder import Benchmark, EvalPair
+from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import Sizing
-from eval.depth_truth import PIXELS, measure_against_depth
-from eval.metrics import (
-    corner_error,
-    precision,
-    rotation_error,
-    translation_error,
-    warp,
-)
+from eval.depth_truth import PIXELS, Row, measure_against_depth
+from eval.metrics import corner_error, precision, rotation_error, translation_error, warp
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from matcher.geometry.epipolar import normalized_epipolar_error
-from matcher.geometry.robust import Estimator, PoseEstimate, estimate_homography, estimate_pose
-
-Row = dict[str, str | int | float | None]
-"""Measures of one pair: names to plain values; an error is inf where there is no estimate."""
+from matcher.geometry.robust import PoseEstimate, estimate_homography, estimate_pose
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
 """Squared symmetric epipolar distance in normalized units."""
-
-
-def measure(
-    benchmark: Benchmark, predictions: Sequence[Prediction], protocol: Protocol
-) -> list[Row]:
-    """One row for each pair of `benchmark`, in its order."""
-    return [
-        measure_pair(pair, prediction, benchmark.sizing, protocol)
-        for pair, prediction in zip(benchmark.pairs, predictions, strict=True)
-    ]
 
 
 def measure_pair(pair: EvalPair, prediction: Prediction, sizing: Sizing, protocol: Protocol) -> Row:
@@ -57,13 +35,8 @@ def measure_pair(pair: EvalPair, prediction: Prediction, sizing: Sizing, protoco
     return row
 
 
-class View(NamedTuple):
-    """Matched points of one image, in the pixels in which thresholds count."""
-
-    points: np.ndarray
-    """(N, 2)"""
-    K: np.ndarray
-    """(3, 3)"""
+View = tuple[np.ndarray, np.ndarray]
+"""(N, 2) matched points of one image, in the pixels in which thresholds count, and its (3, 3) K."""
 
 
 def views(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> tuple[View, View]:
@@ -79,20 +52,19 @@ def views(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> tuple[View,
         of_K = convention.threshold_image == "image of K"
         space = K_size if of_K else sizing.target(stored)
         points = convention.convert(keypoints.numpy(), stored, space)
-        out.append(View(points, convention.conversion(K_size, space) @ K))
+        out.append((points, convention.conversion(K_size, space) @ K))
     return out[0], out[1]
 
 
 def right_matches(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> np.ndarray:
     """(N,) bool: epipolar distance below 5e-4, or within 3 px of where a homography leads."""
     if pair.homography is not None:
-        return _transfer(pair, prediction, sizing).distance < 3
+        points0, points1, truth, _ = _transfer(pair, prediction, sizing)
+        return np.linalg.norm(warp(points0, truth) - points1, axis=1) < 3
     if pair.T_0to1 is None:
         raise ValueError(f"{pair.name}: no ground truth")
-    view0, view1 = views(pair, prediction, sizing)
-    errors = normalized_epipolar_error(
-        view0.points, view1.points, K0=view0.K, K1=view1.K, T_0to1=pair.T_0to1
-    )
+    (points0, K0), (points1, K1) = views(pair, prediction, sizing)
+    errors = normalized_epipolar_error(points0, points1, K0=K0, K1=K1, T_0to1=pair.T_0to1)
     return errors < PRECISION["precision_5e4"]
 
 
@@ -124,46 +96,26 @@ def pose_errors(pose: PoseEstimate, T: np.ndarray) -> tuple[float, float]:
     return rotation, translation_error(pose.translation, T[:3, 3])
 
 
-def pose_error(
-    keypoints0: np.ndarray,
-    keypoints1: np.ndarray,
-    *,
-    K0: np.ndarray,
-    K1: np.ndarray,
-    T: np.ndarray,
-    estimator: Estimator,
-) -> float:
-    """The larger of both errors of the pose that pixels give; inf without an estimate."""
-    pose = estimate_pose(keypoints0, keypoints1, K0=K0, K1=K1, estimator=estimator)
+def pose_error(pose: PoseEstimate | None, T: np.ndarray) -> float:
+    """The larger of both errors of a pose in degrees; inf without one."""
     return float("inf") if pose is None else max(pose_errors(pose, T))
 
 
-class Transfer(NamedTuple):
-    """Matches of a pair with a known homography, in pixels of the images that were matched."""
-
-    points0: np.ndarray
-    points1: np.ndarray
-    truth: np.ndarray
-    """(3, 3)"""
-    size0: tuple[int, int]
-    distance: np.ndarray
-    """(N,) from where `truth` leads"""
+Transfer = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
+"""(N, 2) matches in pixels of both images as matched, the true (3, 3), and the size of image 0."""
 
 
 def _transfer(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> Transfer:
     if pair.homography is None:
         raise ValueError(f"{pair.name}: no homography")
-    convention, stored = sizing.convention, (prediction.size0, prediction.size1)
-    sizes = [sizing.target(size) for size in stored]
-    change0, change1 = (convention.conversion(a, b) for a, b in zip(stored, sizes, strict=True))
+    convention, size0, size1 = sizing.convention, prediction.size0, prediction.size1
+    target0, target1 = sizing.target(size0), sizing.target(size1)
+    change0, change1 = convention.conversion(size0, target0), convention.conversion(size1, target1)
     truth = change1 @ pair.homography @ np.linalg.inv(change0)
-    keypoints = prediction.matches.keypoints0, prediction.matches.keypoints1
-    points0, points1 = (
-        convention.convert(points.numpy(), a, b)
-        for points, a, b in zip(keypoints, stored, sizes, strict=True)
-    )
-    distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
-    return Transfer(points0, points1, truth, sizes[0], distance)
+    keypoints0, keypoints1, _ = prediction.matches.numpy()
+    points0 = convention.convert(keypoints0, size0, target0)
+    points1 = convention.convert(keypoints1, size1, target1)
+    return points0, points1, truth, target0
 
 
 def _homography_measures(
@@ -172,11 +124,11 @@ def _homography_measures(
     row: Row = {"corner_error": np.inf, **{f"accuracy_{t}px": 0.0 for t in PIXELS}}
     if not readable:
         return row
-    points0, points1, truth, size0, distance = _transfer(pair, prediction, sizing)
+    points0, points1, truth, (width, height) = _transfer(pair, prediction, sizing)
+    distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
     row |= {f"accuracy_{t}px": precision(distance, t) for t in PIXELS}
     estimate = estimate_homography(points0, points1, estimator=protocol.homography)
     if estimate is not None:
-        width, height = size0
         row["corner_error"] = corner_error(estimate.matrix, truth, width=width, height=height)
         row["inliers"] = int(estimate.inliers.sum())
     return row

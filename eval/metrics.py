@@ -12,10 +12,7 @@ def error_auc(errors: Sequence[float] | np.ndarray, thresholds: Sequence[float])
 
     The curve is SuperGlue's and LoFTR's: it starts at (0, 0), joins the points (i-th smallest
     error, i / N) by straight lines and runs level from the last error below the threshold.
-    A failure is an infinite error: it counts in N and never recalls.
-
-    Returns:
-        Values in [0, 1]; NaN for no errors at all.
+    A failure is an infinite error: it counts in N and never recalls. NaN for no errors at all.
     """
     ordered = np.sort(np.asarray(errors, dtype=np.float64))
     if np.isnan(ordered).any() or (ordered < 0).any():
@@ -94,9 +91,7 @@ def bootstrap_auc(
     if values.size == 0 or samples < 1:
         return [(float("nan"), float("nan"))] * len(thresholds)
     rng = np.random.default_rng(seed)
-    draws = np.array(
-        [error_auc(rng.choice(values, values.size), thresholds) for _ in range(samples)]
-    )
+    draws = [error_auc(rng.choice(values, values.size), thresholds) for _ in range(samples)]
     tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0).tolist()
+    return list(zip(low, high, strict=True))

@@ -72,11 +72,7 @@ class EvalOptions:
 
 
 def eval_options(values: Mapping[str, Any]) -> EvalOptions:
-    """Options from composed plain values.
-
-    Raises:
-        UsageError: an unknown key (with the nearest valid one) or a value that cannot work.
-    """
+    """Options from composed plain values; `UsageError` as `config_from_dict`."""
     plain: dict[str, Any] = dict(values)
     for name in ("method", "protocol"):
         plain[name] = list(split_names(plain.get(name, ())))

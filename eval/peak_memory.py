@@ -12,14 +12,11 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Measures from its construction on.
+    """Measures work on `device` from its construction on.
 
     Of work on a GPU what its tensors take there; otherwise the largest resident size of the
     process, which includes the program itself. Where the system cannot start that count anew (not
     Linux), it counts from the start of the process.
-
-    Args:
-        device: the work is done on, such as ``cuda:0``.
     """
 
     def __init__(self, device: str) -> None:

@@ -64,6 +64,29 @@ class Prediction:
     """Why there is no answer at all."""
 
 
+class PairJob(NamedTuple):
+    """What one pair of a job needs."""
+
+    pair: EvalPair
+    sizing: Sizing
+    path: Path
+
+    def cached(self) -> Prediction | None:
+        """The finished prediction; None if there is none, or the file is of another pair."""
+        if not self.path.exists():
+            return None
+        try:
+            record = read_matches(self.path)
+        except StorageError:
+            return None
+        facts = record.provenance
+        if facts.get("pair") != self.pair.name:
+            return None
+        size0, size1 = ((image.width, image.height) for image in (record.image0, record.image1))
+        cost = {name: float(facts[name]) for name in NO_COST}
+        return Prediction(record.matches, size0, size1, **cost, failure=str(facts["failure"]))
+
+
 @dataclass(frozen=True)
 class Job:
     """Predictions of one method for one benchmark."""
@@ -74,27 +97,12 @@ class Job:
     threads: int = 1
     overwrite: bool = False
 
-    def path(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.h5"
-
-    def of_pair(self, index: int) -> PairJob:
-        return PairJob(
-            self.benchmark.pairs[index],
-            self.benchmark.sizing,
-            self.path(index),
-            self.method_options,
-            self.threads,
-        )
-
-
-class PairJob(NamedTuple):
-    """The part of a job that one pair needs."""
-
-    pair: EvalPair
-    sizing: Sizing
-    path: Path
-    method_options: MethodOptions
-    threads: int
+    def pairs(self) -> list[PairJob]:
+        benchmark = self.benchmark
+        return [
+            PairJob(pair, benchmark.sizing, self.folder / f"{i:06d}.h5")
+            for i, pair in enumerate(benchmark.pairs)
+        ]
 
 
 def prepare(
@@ -128,22 +136,14 @@ def prepare(
 
 def predict(job: Job, method: Method, name: str, workers: int) -> None:
     """Compute what is missing; shows the pairs done and the time left."""
-    pairs = job.benchmark.pairs
-    missing = [
-        i for i, pair in enumerate(pairs) if job.overwrite or _cached(job.path(i), pair) is None
-    ]
-    bar = tqdm(
-        total=len(pairs),
-        initial=len(pairs) - len(missing),
-        desc=f"{method.name} on {job.benchmark.dataset}",
-        unit="pair",
-        disable=None,
-    )
-    with bar:
+    pairs = job.pairs()
+    missing = [pair for pair in pairs if job.overwrite or pair.cached() is None]
+    title, done = f"{method.name} on {job.benchmark.dataset}", len(pairs) - len(missing)
+    with tqdm(desc=title, total=len(pairs), initial=done, unit="pair", disable=None) as bar:
         if workers == 1 or len(missing) < 2:
             _set_up_process(job.threads)
-            for i in missing:
-                predict_pair(job.of_pair(i), method)
+            for pair in missing:
+                predict_pair(pair, method)
                 bar.update()
         else:
             for _ in _in_processes(job, name, missing, workers):
@@ -153,12 +153,11 @@ def predict(job: Job, method: Method, name: str, workers: int) -> None:
 def read_predictions(job: Job) -> list[Prediction]:
     """All predictions of a job, in the order of the pairs."""
     out = []
-    for i, pair in enumerate(job.benchmark.pairs):
-        prediction = _cached(job.path(i), pair)
+    for pair in job.pairs():
+        prediction = pair.cached()
         if prediction is None:
-            raise StorageError(
-                Code.DAMAGED_RESULT, job.path(i), "the prediction is missing", "run again"
-            )
+            what = "the prediction is missing"
+            raise StorageError(Code.DAMAGED_RESULT, pair.path, what, "run again")
         out.append(prediction)
     return out
 
@@ -171,9 +170,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
         sizes = [_size(image) for image in images]
-        images = [
-            resize(image, sizing.target(size)) for image, size in zip(images, sizes, strict=True)
-        ]
+        images = [resize(image, sizing.target(_size(image))) for image in images]
         answer, cost = _match(method, images)
         points0, points1 = (
             torch.from_numpy(sizing.convention.convert(keypoints, _size(image), size)).float()
@@ -182,20 +179,14 @@ def predict_pair(job: PairJob, method: Method) -> None:
         matches = Matches(points0, points1, answer.scores.cpu().float(), answer.reason)
     except MatcherError as error:
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
-    image0, image1 = (
-        ImageRecord(path.name, *size)
-        for path, size in zip((pair.image0, pair.image1), sizes, strict=True)
-    )
+    image0 = ImageRecord(pair.image0.name, *sizes[0])
+    image1 = ImageRecord(pair.image1.name, *sizes[1])
     facts = {"pair": pair.name, **cost, "failure": failure}
     write_matches(job.path, MatchRecord(matches, image0, image1, provenance=facts))
 
 
 def _match(method: Method, images: Sequence[np.ndarray]) -> tuple[Matches, Cost]:
-    """Matches of two images by a method, and what they took.
-
-    Raises:
-        MemoryLimitError: the pair does not fit into memory (E131).
-    """
+    """Matches of two images by a method, and what they took; `MemoryLimitError` (E131)."""
     memory = PeakMemory(method.device)
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
@@ -216,35 +207,14 @@ def _size(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _cached(path: Path, pair: EvalPair) -> Prediction | None:
-    """The finished prediction in a file; None if there is none, or not of this pair."""
-    if not path.exists():
-        return None
-    try:
-        record = read_matches(path)
-    except StorageError:
-        return None
-    facts = record.provenance
-    if facts.get("pair") != pair.name:
-        return None
-    sizes = [(image.width, image.height) for image in (record.image0, record.image1)]
-    return Prediction(
-        record.matches,
-        *sizes,
-        seconds=float(facts["seconds"]),
-        cpu_seconds=float(facts["cpu_seconds"]),
-        peak_mb=float(facts["peak_mb"]),
-        failure=str(facts["failure"]),
-    )
-
-
-def _in_processes(job: Job, name: str, missing: list[int], workers: int) -> Iterator[None]:
+def _in_processes(job: Job, name: str, missing: list[PairJob], workers: int) -> Iterator[None]:
     """Predict in several processes; yields once for every pair that is done."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
         try:
+            how = name, job.method_options, job.threads
             for future in as_completed(
-                [pool.submit(_predict_in_worker, job.of_pair(i), name) for i in missing]
+                [pool.submit(_predict_in_worker, pair, *how) for pair in missing]
             ):
                 yield future.result()
         except BaseException:
@@ -252,8 +222,8 @@ def _in_processes(job: Job, name: str, missing: list[int], workers: int) -> Iter
             raise
 
 
-def _predict_in_worker(job: PairJob, name: str) -> None:
-    predict_pair(job, _method_of_worker(name, job.method_options, job.threads))
+def _predict_in_worker(job: PairJob, name: str, options: MethodOptions, threads: int) -> None:
+    predict_pair(job, _method_of_worker(name, options, threads))
 
 
 @functools.cache

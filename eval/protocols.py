@@ -19,22 +19,13 @@ class Protocol:
     convention: Convention = EXACT
     """How images are resized and their points scaled."""
 
-    def with_options(self, *, threshold: float | None, seed: int) -> Protocol:
-        pose, homography = (
-            replace(e, seed=seed, threshold=e.threshold if threshold is None else threshold)
-            for e in (self.pose, self.homography)
-        )
-        return replace(self, pose=pose, homography=homography)
-
-
-_LOFTR_POSE = Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True)
 
 PROTOCOLS = {
     "loftr": Protocol(
         "loftr",
-        pose=_LOFTR_POSE,
-        homography=Estimator("ransac", 3.0, confidence=0.995, iterations=2000),
-        convention=PUBLISHED,
+        Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True),
+        Estimator("ransac", 3.0, confidence=0.995, iterations=2000),
+        PUBLISHED,
     ),
     "poselib": Protocol("poselib", Estimator("poselib", 1.0), Estimator("poselib", 3.0)),
     "magsac": Protocol("magsac", Estimator("magsac", 1.0), Estimator("magsac", 3.0)),
@@ -46,4 +37,9 @@ the published mean of focal lengths. A pose that cannot be estimated is an infin
 def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:
     if name not in PROTOCOLS:
         raise invalid("protocol", name, f"one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].with_options(threshold=threshold, seed=seed)
+    protocol = PROTOCOLS[name]
+    pose, homography = (
+        replace(e, seed=seed, threshold=e.threshold if threshold is None else threshold)
+        for e in (protocol.pose, protocol.homography)
+    )
+    return replace(protocol, pose=pose, homography=homography)

@@ -17,12 +17,18 @@ import torch
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
 from eval.benchmarks.sizing import CONVENTIONS
-from eval.measure import Row, measure
+from eval.measure import Row, measure_pair
 from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
 from eval.predictions import Prediction, predict, prepare, read_predictions
 from eval.protocols import Protocol, protocol_named
 from eval.summary import summarize
+
+ESTIMATORS = {
+    "poselib": "PoseLib LO-RANSAC",
+    "magsac": "OpenCV USAC_MAGSAC",
+    "ransac": "OpenCV RANSAC",
+}
 
 
 @dataclass(frozen=True)
@@ -70,33 +76,20 @@ def evaluate(options: EvalOptions) -> list[Evaluation]:
 def _evaluate_method(
     options: EvalOptions, name: str, benchmark: Benchmark, protocols: Sequence[Protocol]
 ) -> list[Evaluation]:
-    settings = MethodOptions(
-        keypoints=options.keypoints,
-        ratio=options.ratio,
-        threshold=options.threshold,
-        device=options.device,
-        offline=options.offline,
-        padded=benchmark.sizing.pads,
-    )
+    given = ("keypoints", "ratio", "threshold", "device", "offline")
+    values = {name: getattr(options, name) for name in given}
+    settings = MethodOptions(**values, padded=benchmark.sizing.pads)
     try:
         method = build_method(name, settings)
     except MethodUnavailableError as error:
+        absent = {"status": "unavailable", "reason": error.why}
         return [
-            Evaluation(
-                {**_identity(name, benchmark, p), "status": "unavailable", "reason": error.why},
-                {},
-                benchmark,
-            )
+            Evaluation({**_identity(name, benchmark, p), **absent}, {}, benchmark)
             for p in protocols
         ]
-    job = prepare(
-        Path(options.output) / "predictions",
-        benchmark,
-        method,
-        settings,
-        threads=options.threads,
-        overwrite=options.overwrite,
-    )
+    folder = Path(options.output) / "predictions"
+    how = {"threads": options.threads, "overwrite": options.overwrite}
+    job = prepare(folder, benchmark, method, settings, **how)
     predict(job, method, name, options.workers)
     predictions = read_predictions(job)
     return [_measured(options, method, benchmark, p, predictions) for p in protocols]
@@ -109,7 +102,10 @@ def _measured(
     protocol: Protocol,
     predictions: Sequence[Prediction],
 ) -> Evaluation:
-    rows = measure(benchmark, predictions, protocol)
+    rows = [
+        measure_pair(pair, prediction, benchmark.sizing, protocol)
+        for pair, prediction in zip(benchmark.pairs, predictions, strict=True)
+    ]
     identity = _identity(method.name, benchmark, protocol)
     record = {
         **identity,
@@ -148,11 +144,7 @@ def _circumstances(method: Method, benchmark: Benchmark, protocol: Protocol) -> 
     estimator = protocol.homography if homography else protocol.pose
     image = "matched image" if homography else protocol.convention.threshold_image
     return {
-        "estimator": {
-            "poselib": "PoseLib LO-RANSAC",
-            "magsac": "OpenCV USAC_MAGSAC",
-            "ransac": "OpenCV RANSAC",
-        }[estimator.name],
+        "estimator": ESTIMATORS[estimator.name],
         "model": "homography" if homography else "essential",
         "threshold": estimator.threshold,
         "threshold_unit": f"px of the {image}",

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.measure import Row
+from eval.depth_truth import PIXELS
+from eval.measure import PRECISION, Row
 from eval.metrics import bootstrap_auc, error_auc, mean_average_accuracy
 
 POSE_LIMITS = (5, 10, 20)
@@ -18,19 +19,10 @@ CORNER_LIMITS = (3, 5, 10)
 OVERLAP_BINS = ((0.0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.0))
 ROTATION_BINS = ((0, 15), (15, 30), (30, 60), (60, 180))
 MEANS = (
-    "precision_5e4",
-    "precision_1e4",
+    *PRECISION,
     "matches",
     "inliers",
-    "accuracy_1px",
-    "accuracy_3px",
-    "accuracy_5px",
-    "precision_1px",
-    "precision_3px",
-    "precision_5px",
-    "recall_1px",
-    "recall_3px",
-    "recall_5px",
+    *(f"{name}_{t}px" for name in ("accuracy", "precision", "recall") for t in PIXELS),
 )
 
 
@@ -65,9 +57,8 @@ def summarize(rows: Sequence[Row], *, bootstrap: int, seed: int) -> dict[str, An
 def _areas(
     errors: np.ndarray, limits: tuple[int, ...], prefix: str, bootstrap: int, seed: int
 ) -> dict[str, float]:
-    out = {}
-    for limit, area in zip(limits, error_auc(errors, limits), strict=True):
-        out[f"{prefix}{limit}"] = 100 * area
+    areas = zip(limits, error_auc(errors, limits), strict=True)
+    out = {f"{prefix}{limit}": 100 * area for limit, area in areas}
     if bootstrap:
         bounds = bootstrap_auc(errors, limits, samples=bootstrap, seed=seed)
         for limit, (low, high) in zip(limits, bounds, strict=True):
@@ -89,11 +80,9 @@ def _breakdown(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         for low, high in bins:
             last = (low, high) == bins[-1]
             inside = (values >= low) & ((values <= high) if last else (values < high))
-            areas = error_auc(errors[inside], POSE_LIMITS)
             if inside.any():
-                record: dict[str, Any] = {"from": low, "to": high, "pairs": int(inside.sum())}
-                record |= {f"auc{t}": 100 * a for t, a in zip(POSE_LIMITS, areas, strict=True)}
-                out[name].append(record)
+                span = {"from": low, "to": high, "pairs": int(inside.sum())}
+                out[name].append(span | _areas(errors[inside], POSE_LIMITS, "auc", 0, 0))
     return out
 
 

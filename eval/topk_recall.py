@@ -5,86 +5,62 @@ Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level,
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
-from conf import plain_options
+from pydantic import Field
+
 from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError, program
-from matcher.structures import ImagePair
 from matcher.training.topk_recall import LevelRecall, topk_recall
-from matcher.validation.checked import invalid
+from matcher.validation.checked import NotNegative, checked, invalid
+from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import load_safetensors
 
-DEFAULTS = {"pairs": "40", "size": "480x640", "photos": "", "seed": "5"}
 
+@checked()
+class Options:
+    """Scenes of seeds that no training uses."""
 
-def scenes_of(options: dict[str, str], canvas: int) -> SyntheticConfig:
-    """Scenes of seeds that no training uses.
+    pairs: NotNegative = 40
+    size: Annotated[str, Field(pattern=r"^[0-9]+x[0-9]+$", description="HEIGHTxWIDTH")] = "480x640"
+    photos: str = ""
+    seed: NotNegative = 5
 
-    Args:
-        options: as typed, all of `DEFAULTS`.
-        canvas: sides must be multiples of it, `MatcherConfig.canvas` pixels.
-
-    Raises:
-        UsageError: a value that cannot work.
-    """
-    for name, pattern, expected in (
-        ("pairs", r"\d+", "a number"),
-        ("size", r"\d+x\d+", "HEIGHTxWIDTH"),
-        ("seed", r"\d+", "a number"),
-    ):
-        if not re.fullmatch(pattern, options[name], re.ASCII):
-            raise invalid(name, options[name], expected)
-    height, width = map(int, options["size"].split("x"))
-    if height % canvas or width % canvas:
-        raise invalid("size", options["size"], f"multiples of {canvas} for this model")
-    return SyntheticConfig(
-        size=(height, width),
-        pairs=int(options["pairs"]),
-        photos=options["photos"] or None,
-        seed=2_000_003 + int(options["seed"]),
-    )
-
-
-def rendered_pairs(config: SyntheticConfig) -> Iterator[ImagePair]:
-    scenes = SyntheticScenes(config)
-    for index in range(config.pairs):
-        yield render(SceneBatch.collate([scenes[index]]))
+    def scenes(self, canvas: int) -> SyntheticConfig:
+        """Scenes whose sides are multiples of `canvas` pixels, as the model needs; else E201."""
+        height, width = map(int, self.size.split("x"))
+        if height % canvas or width % canvas:
+            raise invalid("size", self.size, f"multiples of {canvas} for this model")
+        photos, seed = self.photos or None, 2_000_003 + self.seed
+        return SyntheticConfig(size=(height, width), pairs=self.pairs, photos=photos, seed=seed)
 
 
 def require_lists(weights: str, config: MatcherConfig) -> None:
-    """Whether a model has the lists that this program is about.
-
-    Raises:
-        UsageError: no cross layer with QuadTree attention.
-    """
+    """Refuse a model without cross layers of QuadTree attention, which have the lists (E201)."""
     transformer = config.transformer
     if transformer.attention != "quadtree" or "cross" not in transformer.layers:
         what = f"has {transformer.attention} attention in layers {', '.join(transformer.layers)}"
-        raise UsageError(
-            Code.INVALID_VALUE, weights, what, "top-K recall needs a QuadTree cross layer"
-        )
+        remedy = "top-K recall needs a QuadTree cross layer"
+        raise UsageError(Code.INVALID_VALUE, weights, what, remedy)
 
 
 def mean_recall(batches: Sequence[Sequence[LevelRecall]]) -> list[LevelRecall]:
     """Recall over all matches of several batches, coarsest level first."""
-    return [_mean(levels) for levels in zip(*batches, strict=True)]
-
-
-def _mean(levels: Sequence[LevelRecall]) -> LevelRecall:
-    seen = [level for level in levels if level.matches]
-    total = sum(level.matches for level in seen)
-    if not total:
-        return levels[0]
-    return levels[0]._replace(
-        union=sum(level.union * level.matches for level in seen) / total,
-        per_head=sum(level.per_head * level.matches for level in seen) / total,
-        matches=total,
-    )
+    out = []
+    for levels in zip(*batches, strict=True):
+        seen = [level for level in levels if level.matches]
+        total = sum(level.matches for level in seen)
+        union, per_head = (
+            sum(getattr(level, name) * level.matches for level in seen) / max(total, 1)
+            for name in ("union", "per_head")
+        )
+        mean = levels[0]._replace(union=union, per_head=per_head, matches=total)
+        out.append(mean if total else levels[0])
+    return out
 
 
 @program
@@ -93,10 +69,11 @@ def main(words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h"):
         sys.stdout.write(__doc__ or "")
         return 0 if words else 2
-    options = plain_options(words[1:], DEFAULTS)
+    options = options_from_words(Options, words[1:])
     model = load_safetensors(words[0])
     require_lists(words[0], model.config)
-    pairs = rendered_pairs(scenes_of(options, model.config.canvas))
+    scenes = SyntheticScenes(options.scenes(model.config.canvas))
+    pairs = (render(SceneBatch.collate([scenes[i]])) for i in range(options.pairs))
     levels = mean_recall([topk_recall(model, pair) for pair in pairs])
     sys.stdout.write("level keys  union  per head  random  random union  matches\n")
     for i, c in enumerate(levels):

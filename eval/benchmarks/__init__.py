@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_with_gt
-from eval.benchmarks.options import BenchmarkOptions
+from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
 from eval.benchmarks.rendered import synthetic_pairs, warp_pairs
 from eval.benchmarks.sizing import EXACT, Convention
@@ -19,16 +20,10 @@ def load_benchmark(
     limit: int | None = None,
     convention: Convention = EXACT,
 ) -> Benchmark:
-    """The pairs of a benchmark and the size at which they are matched.
+    """The first `limit` pairs of a benchmark and the size at which they are matched.
 
-    Args:
-        options: a file of ``conf/benchmark``.
-        cache: folder for benchmarks that are rendered.
-        limit: only the first this many pairs.
-        convention: of resizing.
-
-    Raises:
-        UsageError: a folder or file is missing (E111) or cannot be understood (E112).
+    The folder `cache` is for benchmarks that are rendered. `UsageError`: a folder or file is
+    missing (E111) or cannot be understood (E112).
     """
     pairs = READERS[options.kind](options, cache)
     if not pairs:
@@ -53,12 +48,8 @@ def textures(options: BenchmarkOptions) -> str:
     return ""
 
 
-def _pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
-    return read_pairs_with_gt(options.folder())
-
-
-READERS = {
-    "pairs": _pairs,
+READERS: Mapping[Kind, Callable[[BenchmarkOptions, Path], tuple[EvalPair, ...]]] = {
+    "pairs": lambda options, cache: read_pairs_with_gt(options.folder()),
     "scannet": scannet_pairs,
     "megadepth": megadepth_pairs,
     "hpatches": hpatches_pairs,

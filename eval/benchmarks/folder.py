@@ -11,6 +11,7 @@ import numpy as np
 
 from eval.benchmarks.sizing import Sizing
 from matcher.errors import Code, UsageError
+from matcher.geometry.pixels import from_colmap
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,58 @@ def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:
 
     A line holds ``name0 name1 rot0 rot1 K0(9) K1(9) T_0to1(16)``. The rot columns say how
     SuperGlue's program would turn the images first; here they are matched as stored, for which K
-    and T hold. A pair that is listed twice counts once.
+    and T hold.
     """
-    table = root / "pairs_with_gt.txt"
+    return posed_pairs(root / "pairs_with_gt.txt", root / "images", first=4)
+
+
+def posed_pairs(
+    table: Path,
+    images: Path,
+    *,
+    first: int = 2,
+    K_size: tuple[int, int] | None = None,
+    colmap: bool = False,
+) -> tuple[EvalPair, ...]:
+    """Pairs of lines ``name0 name1 ... K0(9) K1(9) T_0to1(16)``, K0 from word `first` on.
+
+    glue-factory's ``pairs_calibrated.txt`` may hold nine numbers of a rotation and three of a
+    translation as T. A pair that is listed twice counts once. With `colmap`, K counts as COLMAP
+    does.
+    """
     pairs = {}
     for number, line in enumerate(lines_of(table), start=1):
         words = line.split()
-        values = numbers(words[4:], 34, table, number)
-        name = f"{words[0]} {words[1]}"
-        pairs[name] = EvalPair(
-            name,
-            root / "images" / words[0],
-            root / "images" / words[1],
-            K0=values[:9].reshape(3, 3),
-            K1=values[9:18].reshape(3, 3),
-            T_0to1=values[18:].reshape(4, 4),
-        )
+        count = 30 if first == 2 and len(words) != 36 else 34
+        values = numbers(words[first:], count, table, number)
+        K0, K1 = values[:18].reshape(2, 3, 3)
+        if colmap:
+            K0, K1 = from_colmap_camera(K0), from_colmap_camera(K1)
+        T = values[18:].reshape(4, 4) if count == 34 else pose_of(values[18:])
+        name = " ".join(words[:2])
+        files = images / words[0], images / words[1]
+        pairs[name] = EvalPair(name, *files, K0=K0, K1=K1, T_0to1=T, K_size=K_size)
     return tuple(pairs.values())
+
+
+def from_colmap_camera(K: np.ndarray) -> np.ndarray:
+    """(3, 3) COLMAP's intrinsics in our pixels."""
+    out = K.copy()
+    out[:2, 2] = from_colmap(K[:2, 2])
+    return out
+
+
+def pose_of(values: np.ndarray) -> np.ndarray:
+    """(4, 4) of the nine numbers of a rotation and the three of a translation."""
+    out = np.eye(4)
+    out[:3, :3], out[:3, 3] = values[:9].reshape(3, 3), values[9:]
+    return out
+
+
+def matrix_of(path: Path, rows: int) -> np.ndarray:
+    """(rows, rows) of a text file that holds nothing else."""
+    words = " ".join(lines_of(path)).split()
+    return numbers(words, rows * rows, path, 1).reshape(rows, rows)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -103,9 +139,6 @@ def numbers(words: Iterable[str], count: int, path: Path, line: int) -> np.ndarr
     except ValueError as error:
         raise UsageError(Code.UNREADABLE_LIST, f"{path}:{line}", str(error)) from None
     if values.size != count or not np.isfinite(values).all():
-        raise UsageError(
-            Code.UNREADABLE_LIST,
-            f"{path}:{line}",
-            f"{values.size} numbers, expected {count} finite",
-        )
+        what = f"{values.size} numbers, expected {count} finite"
+        raise UsageError(Code.UNREADABLE_LIST, f"{path}:{line}", what)
     return values

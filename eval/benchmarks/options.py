@@ -13,6 +13,7 @@ from eval.benchmarks.sizing import EXACT, Convention, Sizing
 from matcher.errors import Code, UsageError
 from matcher.validation.checked import NotNegative, Positive, Share, checked
 
+Kind = Literal["pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps"]
 Frequency = Annotated[float, Field(ge=0)]
 
 
@@ -22,7 +23,7 @@ class BenchmarkOptions:
 
     name: str
     """Name in results."""
-    kind: Literal["pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps"]
+    kind: Kind
     """Reader."""
     root: str | None = None
     """Folder of the data, or of the photographs of a rendered benchmark."""
@@ -55,9 +56,8 @@ class BenchmarkOptions:
 
     def folder(self) -> Path:
         if self.root is None:
-            raise UsageError(
-                Code.INVALID_VALUE, "root", f"benchmark {self.name} needs one", "write root=DIR"
-            )
+            what = f"benchmark {self.name} needs one"
+            raise UsageError(Code.INVALID_VALUE, "root", what, "write root=DIR")
         if not Path(self.root).is_dir():
             raise UsageError(Code.MISSING_FILE, self.root, "no such folder", "check root=")
         return Path(self.root)

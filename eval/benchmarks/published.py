@@ -9,13 +9,21 @@ import numpy as np
 
 from data.real.index import read_arrays, read_scannet_index, read_scene_index
 from data.real.megadepth import listed_indices, pair_files
-from eval.benchmarks.folder import EvalPair, lines_of, numbers
+from eval.benchmarks.folder import (
+    EvalPair,
+    from_colmap_camera,
+    lines_of,
+    matrix_of,
+    numbers,
+    pose_of,
+    posed_pairs,
+)
 from eval.benchmarks.options import BenchmarkOptions
 from matcher.errors import Code, UsageError
-from matcher.geometry.pixels import from_colmap
 
 SCANNET_K_SIZE = (640, 480)
 """The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""
+LAYOUTS = "give the folder of LoFTR or of glue-factory"
 
 
 def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
@@ -23,16 +31,11 @@ def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...
     root = options.folder()
     glue = find(root, ("pairs_calibrated.txt", "scannet1500/pairs_calibrated.txt"))
     if glue is not None:
-        return calibrated_pairs(glue, glue.parent, SCANNET_K_SIZE)
+        return posed_pairs(glue, glue.parent, K_size=SCANNET_K_SIZE)
     folders = ("", "index/", "assets/scannet_test_1500/", "scannet_test_1500/")
     table = find(root, [f"{folder}test.npz" for folder in folders])
     if table is None:
-        raise UsageError(
-            Code.MISSING_FILE,
-            root / "test.npz",
-            "no such file",
-            "give the folder of LoFTR or of glue-factory",
-        )
+        raise UsageError(Code.MISSING_FILE, root / "test.npz", "no such file", LAYOUTS)
     rows, _ = read_scannet_index(table)
     poses = read_arrays(table).get("rel_pose")
     if poses is None or len(poses) != len(rows):
@@ -61,9 +64,7 @@ def _scannet_pair(
     files = [folder / "pose" / f"{frame}.txt" for frame in (frame0, frame1)]
     if source == "files" or (source == "auto" and all(file.is_file() for file in files)):
         # Camera-to-world on disk.
-        world0, world1 = (
-            numbers(" ".join(lines_of(file)).split(), 16, file, 1).reshape(4, 4) for file in files
-        )
+        world0, world1 = (matrix_of(file, 4) for file in files)
         T = np.linalg.inv(world1) @ world0
     else:
         T = np.vstack([relative.astype(np.float64).reshape(3, 4), [0, 0, 0, 1]])
@@ -71,38 +72,6 @@ def _scannet_pair(
     return EvalPair(
         f"{name} {frame0} {frame1}", image0, image1, K0=K, K1=K, T_0to1=T, K_size=SCANNET_K_SIZE
     )
-
-
-def calibrated_pairs(
-    table: Path, images: Path, K_size: tuple[int, int] | None, *, colmap: bool = False
-) -> tuple[EvalPair, ...]:
-    """glue-factory's ``pairs_calibrated.txt``: ``name0 name1 K0(9) K1(9) T_0to1(12 or 16)``,
-    twelve being the nine of the rotation and the three of the translation. With `colmap`, K counts
-    as COLMAP does."""
-    pairs = {}
-    for number, line in enumerate(lines_of(table), start=1):
-        words = line.split()
-        count = 34 if len(words) == 36 else 30
-        values = numbers(words[2:], count, table, number)
-        T = np.eye(4)
-        if count == 34:
-            T = values[18:].reshape(4, 4)
-        else:
-            T[:3, :3], T[:3, 3] = values[18:27].reshape(3, 3), values[27:]
-        K0, K1 = values[:18].reshape(2, 3, 3)
-        if colmap:
-            K0, K1 = from_colmap_camera(K0), from_colmap_camera(K1)
-        name = f"{words[0]} {words[1]}"
-        pairs[name] = EvalPair(
-            name,
-            images / words[0],
-            images / words[1],
-            K0=K0,
-            K1=K1,
-            T_0to1=T,
-            K_size=K_size,
-        )
-    return tuple(pairs.values())
 
 
 def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
@@ -118,12 +87,9 @@ def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
         for row in range(len(scene.pairs)):
             files = pair_files(images, scene, row)
             name = " ".join((index.stem, *(path.name for path in files.images)))
-            (image0, image1), (K0, K1) = files.images, files.K
-            pairs.append(
-                EvalPair(
-                    name, image0, image1, K0=K0, K1=K1, T_0to1=files.T_0to1, overlap=files.overlap
-                )
-            )
+            K0, K1 = files.K
+            known = {"K0": K0, "K1": K1, "T_0to1": files.T_0to1, "overlap": files.overlap}
+            pairs.append(EvalPair(name, *files.images, **known))
     return tuple(pairs)
 
 
@@ -135,9 +101,7 @@ def _scene_indices(root: Path) -> list[Path]:
         indices = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
         if names.is_file() or indices:
             return listed_indices(folder, names) if names.is_file() else indices
-    raise UsageError(
-        Code.MISSING_FILE, root, "no scene index", "give the folder of LoFTR or of glue-factory"
-    )
+    raise UsageError(Code.MISSING_FILE, root, "no scene index", LAYOUTS)
 
 
 def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
@@ -145,7 +109,7 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     older form ``pairs_calibrated.txt``. None if `root` is neither."""
     older = find(root, ("pairs_calibrated.txt", "megadepth1500/pairs_calibrated.txt"))
     if older is not None:
-        return calibrated_pairs(older, older.parent / "images", None, colmap=True)
+        return posed_pairs(older, older.parent / "images", colmap=True)
     views = find(root, ("views.txt", "megadepth1500/views.txt"))
     if views is None:
         return None
@@ -153,36 +117,25 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     for number, line in enumerate(lines_of(views), start=1):
         name, *words = line.split()
         if len(words) < 15 or words[12] not in ("PINHOLE", "SIMPLE_PINHOLE"):
-            raise UsageError(
-                Code.UNREADABLE_LIST, f"{views}:{number}", "not a pinhole view", "see its format"
-            )
+            raise UsageError(Code.UNREADABLE_LIST, f"{views}:{number}", "not a pinhole view")
         count = 16 if words[12] == "PINHOLE" else 15
         values = numbers([*words[:12], *words[15:]], count, views, number)
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = values[:9].reshape(3, 3), values[9:12]
         fx, fy, cx, cy = values[12:] if len(values) == 16 else values[[12, 12, 13, 14]]
-        cameras[name] = from_colmap_camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), T
+        cameras[name] = (
+            from_colmap_camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])),
+            pose_of(values[:12]),
+        )
     pairs = []
-    for number, line in enumerate(lines_of(views.parent / "pairs.txt"), start=1):
+    listed = views.parent / "pairs.txt"
+    for number, line in enumerate(lines_of(listed), start=1):
         words = line.split()
         if len(words) != 2 or not cameras.keys() >= set(words):
-            raise UsageError(
-                Code.UNREADABLE_LIST,
-                f"{views.parent / 'pairs.txt'}:{number}",
-                "not two known views",
-            )
+            raise UsageError(Code.UNREADABLE_LIST, f"{listed}:{number}", "not two known views")
         (K0, T0), (K1, T1) = (cameras[word] for word in words)
         image0, image1 = (views.parent / "images" / word for word in words)
         T = T1 @ np.linalg.inv(T0)
         pairs.append(EvalPair(" ".join(words), image0, image1, K0=K0, K1=K1, T_0to1=T))
     return tuple(pairs)
-
-
-def from_colmap_camera(K: np.ndarray) -> np.ndarray:
-    """(3, 3) COLMAP's intrinsics in our pixels."""
-    out = K.copy()
-    out[:2, 2] = from_colmap(K[:2, 2])
-    return out
 
 
 def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
@@ -191,8 +144,7 @@ def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ..
     pairs = []
     for folder in sorted(f for f in root.iterdir() if f.is_dir() and f.name[:2] in ("i_", "v_")):
         for k in range(2, 7):
-            file = folder / f"H_1_{k}"
-            H = numbers(" ".join(lines_of(file)).split(), 9, file, 1).reshape(3, 3)
+            H = matrix_of(folder / f"H_1_{k}", 3)
             images = folder / "1.ppm", folder / f"{k}.ppm"
             pairs.append(EvalPair(f"{folder.name} 1 {k}", *images, homography=H))
     return tuple(pairs)

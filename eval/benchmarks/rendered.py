@@ -84,9 +84,8 @@ def _render_scenes(config: SyntheticConfig, folder: Path) -> None:
             raise RuntimeError("a rendered pair has no geometry")
         kind = pair.names[0][0].split("/")[0]
         names = [f"{kind}_{index:04d}_{i}" for i in (0, 1)]
-        for name, image, depth in zip(
-            names, (pair.image0, pair.image1), (geometry.depth0, geometry.depth1), strict=True
-        ):
+        depths = geometry.depth0, geometry.depth1
+        for name, image, depth in zip(names, (pair.image0, pair.image1), depths, strict=True):
             gray = (image[0, 0].clamp(0, 1) * 255).round().byte().numpy()
             write_picture(folder / "images" / f"{name}.png", np.repeat(gray[..., None], 3, axis=2))
             np.save(folder / "depth" / f"{name}.npy", depth[0].numpy())
@@ -120,11 +119,7 @@ def _listed(photos: Sequence[Path]) -> list[str]:
 
 
 def sample_photos() -> list[Path]:
-    """Photographs that come with installed packages.
-
-    Raises:
-        UsageError: a package is not installed (E210).
-    """
+    """Photographs that come with packages; `UsageError` (E210) if one is not installed."""
     samples = {
         "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
         "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),

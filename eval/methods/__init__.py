@@ -22,17 +22,8 @@ ALL = ("compact", *METHODS)
 
 
 def build_method(name: str, options: MethodOptions) -> Method:
-    """The method called `name`.
-
-    Args:
-        name: one of `METHODS`; ``module:function``; otherwise weights of this project's matcher
-            by name or path, whose configuration comes with them.
-        options: how it is to run.
-
-    Raises:
-        MethodUnavailableError: known, but cannot run here.
-        UsageError: unknown.
-    """
+    """The method called `name`: one of `METHODS`; ``module:function``; otherwise weights of this
+    project's matcher by name or path. `MethodUnavailableError` (E210) if it cannot run here."""
     if name in METHODS:
         return METHODS[name](options)
     if ":" in name and not Path(name).exists():

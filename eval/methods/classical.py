@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
@@ -21,11 +19,8 @@ class Classical:
 
     def __init__(self, options: MethodOptions) -> None:
         self.keypoints, self.ratio = options.keypoints, options.ratio
-        self.settings: Settings = {
-            "method": self.name,
-            "keypoints": self.keypoints,
-            "ratio": self.ratio,
-        }
+        limits = {"keypoints": self.keypoints, "ratio": self.ratio}
+        self.settings: Settings = {"method": self.name, **limits}
 
 
 class RootSift(Classical):
@@ -36,19 +31,15 @@ class RootSift(Classical):
     name = "rootsift"
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
-        points0, descriptors0 = self._describe(image0)
-        points1, descriptors1 = self._describe(image1)
-        # The distance of unit vectors, from their products.
-        squared = np.maximum(2.0 - 2.0 * (descriptors0 @ descriptors1.T), 0.0)
+        (points0, unit0), (points1, unit1) = self._describe(image0), self._describe(image1)
+        squared = np.maximum(2.0 - 2.0 * (unit0 @ unit1.T), 0.0)
         return mutual_matches(points0, points1, np.sqrt(squared), self.ratio)
 
     def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sift = cv2.SIFT.create(self.keypoints, contrastThreshold=self.CONTRAST)
-        keypoints, descriptors = sift.detectAndCompute(as_gray(image), None)
-        if descriptors is None:
-            return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+        points, descriptors = detected(sift, image, 128)
         total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-8)
-        return points_of(keypoints), np.sqrt(descriptors / total).astype(np.float32)
+        return points, np.sqrt(descriptors / total).astype(np.float32)
 
 
 class Orb(Classical):
@@ -57,23 +48,22 @@ class Orb(Classical):
     name = "orb"
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
-        points0, bits0 = self._describe(image0)
-        points1, bits1 = self._describe(image1)
+        (points0, bits0), (points1, bits1) = self._describe(image0), self._describe(image1)
         differing = bits0 @ (1 - bits1).T + (1 - bits0) @ bits1.T
         return mutual_matches(points0, points1, differing, self.ratio)
 
     def _describe(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        orb = cv2.ORB.create(self.keypoints)
-        keypoints, descriptors = orb.detectAndCompute(as_gray(image), None)
-        if descriptors is None:
-            return np.zeros((0, 2), np.float32), np.zeros((0, 256), np.float32)
-        bits = np.unpackbits(np.asarray(descriptors, np.uint8), axis=1)
-        return points_of(keypoints), bits.astype(np.float32)
+        points, descriptors = detected(cv2.ORB.create(self.keypoints), image, 32)
+        return points, np.unpackbits(descriptors.astype(np.uint8), axis=1).astype(np.float32)
 
 
-def points_of(keypoints: Sequence[cv2.KeyPoint]) -> np.ndarray:
-    """(N, 2) pixels of keypoints."""
-    return np.array([keypoint.pt for keypoint in keypoints], dtype=np.float32).reshape(-1, 2)
+def detected(
+    detector: cv2.Feature2D, image: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) float32 pixels of the keypoints of an image, and (N, width) their descriptors."""
+    keypoints, descriptors = detector.detectAndCompute(as_gray(image), None)
+    points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
+    return points, np.zeros((0, width), np.float32) if descriptors is None else descriptors
 
 
 def as_gray(image: np.ndarray) -> np.ndarray:
@@ -85,10 +75,8 @@ def mutual_matches(
 ) -> Matches:
     """Mutual nearest neighbors whose nearest distance is below `ratio` times the second nearest.
 
-    Args:
-        points0: (N, 2) pixels; `points1` (M, 2).
-        distance: (N, M) between descriptors.
-        ratio: of the test, applied from image 0 to image 1. Scores are 1 - ratio.
+    Of (N, 2) and (M, 2) pixels with (N, M) distances between descriptors; tested from image 0 to
+    image 1. Scores are 1 - ratio.
     """
     if min(distance.shape) < 2:
         return Matches.empty("too_few_keypoints")

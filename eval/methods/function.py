@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 
 from eval.methods.base import Settings
 from matcher.errors import Code, UsageError
+from matcher.files import sha256_of
 from matcher.structures import Matches
 
 
 class ImportedFunction:
-    """A function called `name`, as ``module:function``, that matches two RGB images.
-
-    Raises:
-        UsageError: it cannot be imported, or is no function (E211).
-    """
+    """A function called `name`, as ``module:function``, that matches two RGB images; `UsageError`
+    (E211) if it cannot be imported or is no function."""
 
     weights_sha256 = None
     device = "its own choice"
@@ -38,7 +35,7 @@ class ImportedFunction:
             raise UsageError(Code.UNUSABLE_METHOD, name, "is not callable", "write module:function")
         self.function = cast(Callable[[np.ndarray, np.ndarray], Matches], function)
         source = Path(getattr(module, "__file__", None) or "")
-        digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
+        digest = sha256_of(source) if source.is_file() else None
         self.settings: Settings = {"method": name, "source": digest}
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:

@@ -2,66 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from kornia.feature import DISK, LoFTR, match_smnn
-from torch import Tensor
+from torch import Tensor, nn
 
 from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
 from eval.methods.classical import as_gray
+from matcher.files import sha256_of
 from matcher.runtime import find_device
 from matcher.structures import Matches
 
 
 class KorniaMethod:
-    """A method whose checkpoint lies in torch's cache.
-
-    Raises:
-        MethodUnavailableError: the checkpoint is absent.
-        UsageError: the device is absent.
-    """
+    """A method whose checkpoint lies in torch's cache, under `key` in `file`; without it
+    `MethodUnavailableError` (E210), without the device `UsageError` (E201)."""
 
     name: str
     file: str
-    """Name of the checkpoint."""
+    key: str
 
-    def __init__(self, options: MethodOptions) -> None:
+    def __init__(self, options: MethodOptions, model: nn.Module) -> None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / self.file
         if not path.is_file():
             why = f"checkpoints/{self.file} is not in torch's hub folder"
             raise MethodUnavailableError(self.name, why)
-        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.weights_sha256 = sha256_of(path)
         self.settings: Settings = {"method": self.name, "weights_sha256": self.weights_sha256}
         self.device = str(find_device(options.device))
-        self.state: dict[str, dict[str, Tensor]] = torch.load(
-            path, map_location="cpu", weights_only=True
-        )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state[self.key])
+        self.model = model.eval().to(self.device)
+
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        """(1, 3, H, W) or (1, 1, H, W) in [0, 1] of an image with 3 channels or of a gray one."""
+        tensor = torch.from_numpy(np.atleast_3d(image).copy()).permute(2, 0, 1).float() / 255
+        return tensor[None].to(self.device)
 
 
 class KorniaLoftr(KorniaMethod):
     """Detector-free; images are cut at the right and bottom to multiples of 8."""
 
+    key = "state_dict"
+
     def __init__(self, options: MethodOptions) -> None:
-        super().__init__(options)
-        self.model = LoFTR(pretrained=None)
-        self.model.load_state_dict(self.state["state_dict"])
-        self.model.eval().to(self.device)
+        super().__init__(options, LoFTR(pretrained=None))
 
     @torch.inference_mode()
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
-        tensors = (self._tensor(image) for image in (image0, image1))
-        output = self.model(dict(zip(("image0", "image1"), tensors, strict=True)))
+        output = self.model({"image0": self._cut(image0), "image1": self._cut(image1)})
         names = ("keypoints0", "keypoints1", "confidence")
         return Matches(*(output[name].cpu() for name in names))
 
-    def _tensor(self, image: np.ndarray) -> Tensor:
-        gray = as_gray(image)
-        height, width = (side // 8 * 8 for side in gray.shape)
-        tensor = torch.from_numpy(gray[:height, :width].copy()).float() / 255
-        return tensor[None, None].to(self.device)
+    def _cut(self, image: np.ndarray) -> Tensor:
+        height, width = (side // 8 * 8 for side in image.shape[:2])
+        return self._tensor(as_gray(image)[:height, :width])
 
 
 class LoftrOutdoor(KorniaLoftr):
@@ -79,15 +76,13 @@ class Disk(KorniaMethod):
 
     name = "kornia_disk"
     file = "depth-save.pth"
+    key = "extractor"
     RATIO = 0.95
 
     def __init__(self, options: MethodOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, DISK())
         self.keypoints = options.keypoints
         self.settings |= {"keypoints": self.keypoints, "ratio": self.RATIO}
-        self.model = DISK()
-        self.model.load_state_dict(self.state["extractor"])
-        self.model.eval().to(self.device)
 
     @torch.inference_mode()
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
@@ -103,7 +98,3 @@ class Disk(KorniaMethod):
             features[1].keypoints[index[:, 1]].cpu(),
             (1 - ratio[:, 0]).clamp(0, 1).cpu(),
         )
-
-    def _tensor(self, image: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-        return tensor[None].to(self.device)

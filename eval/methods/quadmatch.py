@@ -19,19 +19,13 @@ from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.weights.hub import resolve
 
-NOT_FETCHED = (Code.NOT_FETCHED, Code.NOT_CACHED)
-"""Errors of weights that could not be fetched."""
-
 
 class QuadMatch:
     """Weights by name or path; images are matched at the size they come in.
 
     With `MethodOptions.padded`, both images are padded with black to the same square and their
-    padding is masked, as in the published evaluation.
-
-    Raises:
-        MethodUnavailableError: the weights could not be fetched.
-        MatcherError: as `load_matcher`.
+    padding is masked, as in the published evaluation. Raises as `load_matcher`, and
+    `MethodUnavailableError` (E210) if the weights could not be fetched.
     """
 
     def __init__(self, name: str, options: MethodOptions) -> None:
@@ -39,7 +33,7 @@ class QuadMatch:
         try:
             self.predictor = load_matcher(name, options)
         except MatcherError as error:
-            if error.code not in NOT_FETCHED:
+            if error.code not in (Code.NOT_FETCHED, Code.NOT_CACHED):
                 raise
             raise MethodUnavailableError(name, str(error)) from error
         config = self.predictor.model.config
@@ -64,9 +58,7 @@ class QuadMatch:
     @torch.inference_mode()
     def _match_padded(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
         side = -max(*image0.shape[:2], *image1.shape[:2]) // self.step * -self.step
-        (tensor0, mask0), (tensor1, mask1) = (
-            self._square(image, side) for image in (image0, image1)
-        )
+        (tensor0, mask0), (tensor1, mask1) = self._square(image0, side), self._square(image1, side)
         output = self.predictor.model(tensor0, tensor1, mask0, mask1, threshold=self.threshold)
         return output.split(1)[0].to("cpu")
 

@@ -60,10 +60,9 @@ def precision_recall(path: Path, evaluations: Sequence[Evaluation]) -> None:
             order = np.argsort(-scores, kind="stable")
             hits = np.cumsum(right[order])
             share = hits / np.arange(1, len(order) + 1)
+            x, step = hits / len(evaluation.rows), max(1, len(order) // 2000)
             label = evaluation.record["method"]
-            step = max(1, len(order) // 2000)
-            x = hits[::step] / len(evaluation.rows)
-            axes.plot(x, 100 * share[::step], color=color, label=label)
+            axes.plot(x[::step], 100 * share[::step], color=color, label=label)
         axes.set(xlabel="right matches a pair", ylabel="precision (%)", ylim=(0, 101))
         axes.set(title=f"{evaluations[0].record['dataset']}: matches by falling confidence")
         axes.legend()
@@ -87,10 +86,9 @@ def time_against_auc(path: Path, evaluations: Sequence[Evaluation]) -> None:
         for evaluation, color in zip(evaluations, COLORS * 9, strict=False):
             record, seconds = evaluation.record, evaluation.timing["seconds_median"]
             area = record["auc10" if pose else "corner_auc5"]
-            axes.plot(max(seconds, 1e-4), area, "o", color=color)
-            axes.annotate(
-                record["method"], (max(seconds, 1e-4), area), (5, 5), textcoords="offset points"
-            )
+            at = max(seconds, 1e-4), area
+            axes.plot(*at, "o", color=color)
+            axes.annotate(record["method"], at, (5, 5), textcoords="offset points")
         axes.set(xscale="log", xlabel="median seconds a pair", ylim=(0, 110))
         axes.set(ylabel="pose AUC@10" if pose else "corner AUC@5")
         axes.set(title=evaluations[0].record["dataset"])

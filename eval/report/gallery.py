@@ -46,16 +46,11 @@ def _draw(evaluation: Evaluation, index: int, folder: Path, name: str) -> Drawn 
     pair, prediction = evaluation.benchmark.pairs[index], evaluation.predictions[index]
     row, record = evaluation.rows[index], evaluation.record
     try:
-        images = [read_rgb(path) for path in (pair.image0, pair.image1)]
+        images = read_rgb(pair.image0), read_rgb(pair.image1)
     except MatcherError:
         return None  # Listed among the failures.
-    picture = draw_matches(
-        images[0],
-        images[1],
-        prediction.matches,
-        errors=pixel_errors(pair, prediction),
-        error_limit=ERROR_LIMIT,
-    )
+    errors = pixel_errors(pair, prediction)
+    picture = draw_matches(*images, prediction.matches, errors=errors, error_limit=ERROR_LIMIT)
     label = f"{record['dataset']}-{record['protocol']}-{record['method']}-{index:06d}"
     path = folder / ("".join(c if c.isalnum() or c == "-" else "_" for c in label) + ".jpg")
     write_picture(path, picture)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.options import EvalOptions
 from eval.report import tables
@@ -45,7 +45,7 @@ def write_reports(
         "timing.json": json.dumps(timings, indent=1, allow_nan=False) + "\n",
         "table.md": table,
         "table.csv": tables.comma_separated(records),
-        "pairs.csv": pair_table(evaluations),
+        "pairs.csv": tables.csv_text([row for e in evaluations for row in pair_rows(e)]),
     }
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
@@ -58,19 +58,10 @@ def write_reports(
     return [tables.markdown(records, timings), f"in {folder}: {', '.join(names)}"]
 
 
-def pair_table(evaluations: Sequence[Evaluation]) -> str:
-    """CSV with a line for every pair of every method and protocol."""
-    rows = [
-        {k: e.record[k] for k in ("method", "dataset", "protocol")} | row
-        for e in evaluations
-        for row in e.rows
-    ]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def pair_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """A row for every pair."""
+    origin = {k: evaluation.record[k] for k in ("method", "dataset", "protocol")}
+    return [origin | row for row in evaluation.rows]
 
 
 def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record]) -> str:
@@ -79,7 +70,7 @@ def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record])
     return (
         "# Results\n\n"
         "Written by the evaluation itself; do not edit. To make it anew, on one line:\n\n"
-        f"```\n{tables.command(words)}\n```\n\n"
+        f"```\npython -m eval {shlex.join(words)}\n```\n\n"
         "AUC and shares in percent. P 5e-4: share of matches whose squared symmetric epipolar "
         "distance in normalized units is below 5e-4. Seconds are the median a pair without "
         f"reading images, on {machine['machine']}, {threads} a process, by "
@@ -114,14 +105,11 @@ def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: 
         return parts
     curves = folder / "figures" / f"{name}-errors.png"
     points = folder / "figures" / f"{name}-precision-recall.png"
+    times = folder / f"timing-{name}.png"
     error_curves(curves, measured)
     precision_recall(points, measured)
-    time_against_auc(folder / f"timing-{name}.png", measured)
-    figures = [
-        Drawn(curves, "Errors"),
-        Drawn(points, "Precision"),
-        Drawn(folder / f"timing-{name}.png", "Time"),
-    ]
+    time_against_auc(times, measured)
+    figures = [Drawn(curves, "Errors"), Drawn(points, "Precision"), Drawn(times, "Time")]
     parts.append(_gallery(folder, figures))
     for evaluation in measured:
         worst, best = draw_extremes(evaluation, folder / "pictures", drawn)
@@ -149,15 +137,15 @@ def _html_of(markdown: str) -> str:
         if lines[0].startswith("## "):
             out.append(f"<h2>{lines[0][3:].replace('`', '')}</h2>")
         elif lines[0].startswith("|"):
-            rows = [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
-            tags = ["th"] + ["td"] * len(rows)
-            body = "".join(
-                f"<tr>{''.join(f'<{tag}>{c}</{tag}>' for c in row)}</tr>"
-                for tag, row in zip(tags, [rows[0], *rows[2:]], strict=False)
-            )
+            head, _, *rows = [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
+            body = _html_row("th", head) + "".join(_html_row("td", row) for row in rows)
             out.append(f"<table>{body}</table>")
         elif lines[0].startswith("- "):
             out.append(f"<ul>{''.join(f'<li>{line[2:]}</li>' for line in lines)}</ul>")
         else:
             out.append(f"<p class='facts'>{' '.join(lines)}</p>")
     return "\n".join(out)
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{c}</{tag}>' for c in cells)}</tr>"

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from eval.depth_truth import PIXELS
+from eval.summary import CORNER_LIMITS, POSE_LIMITS
 
 Record = dict[str, Any]
 
-POSE = {
-    "AUC@5": "auc5",
-    "AUC@10": "auc10",
-    "AUC@20": "auc20",
+COLUMNS = {
+    **{f"AUC@{limit}": f"auc{limit}" for limit in POSE_LIMITS},
     "mAA@10": "maa10",
     "P 5e-4": "precision_5e4",
     "P 1e-4": "precision_1e4",
-}
-HOMOGRAPHY = {
-    "corner AUC@3": "corner_auc3",
-    "corner AUC@5": "corner_auc5",
-    "corner AUC@10": "corner_auc10",
+    **{f"corner AUC@{limit}": f"corner_auc{limit}" for limit in CORNER_LIMITS},
     "median corner px": "corner_error_median",
     "below 3 px": "corner_below_3px",
-    "MMA@1": "accuracy_1px",
-    "MMA@3": "accuracy_3px",
-    "MMA@5": "accuracy_5px",
-}
-SCENE = {
+    **{f"MMA@{limit}": f"accuracy_{limit}px" for limit in PIXELS},
     "EPE px": "epe_median",
-    "precision@1": "precision_1px",
-    "precision@3": "precision_3px",
-    "precision@5": "precision_5px",
-    "recall@1": "recall_1px",
-    "recall@3": "recall_3px",
-    "recall@5": "recall_5px",
+    **{f"precision@{limit}": f"precision_{limit}px" for limit in PIXELS},
+    **{f"recall@{limit}": f"recall_{limit}px" for limit in PIXELS},
+    "matches": "matches",
+    "inliers": "inliers",
 }
-COMMON = {"matches": "matches", "inliers": "inliers"}
+"""Titles in their order, and the keys of records below them."""
+COUNTS = ("matches", "inliers")
 SHARES = ("precision", "recall", "accuracy", "corner_below")
 """Beginnings of the keys that hold shares, printed in percent."""
 
@@ -52,7 +43,7 @@ def markdown(records: Sequence[Record], timings: Sequence[Record] = ()) -> str:
         measured = [record for record in group if record["status"] == "ok"]
         if measured:
             parts.append(statement(measured[0]))
-        parts += [_breakdowns(measured), _weights(measured), _absent(group), _failures(measured)]
+        parts += [_breakdowns(measured), *_notes(group)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -77,16 +68,8 @@ def statement(record: Record) -> str:
     return f"{'; '.join(facts)}. A pair without an estimate is an infinite error."
 
 
-def command(words: Sequence[str]) -> str:
-    return f"python -m eval {shlex.join(words)}"
-
-
 def _table(group: Sequence[Record], times: dict[str, Record]) -> str:
-    columns = {
-        title: key
-        for title, key in {**POSE, **HOMOGRAPHY, **SCENE, **COMMON}.items()
-        if any(key in record for record in group)
-    }
+    columns = {t: key for t, key in COLUMNS.items() if any(key in record for record in group)}
     heads = ["method", *columns, "failed", *(["s/pair", "CPU s/pair", "peak MB"] if times else [])]
     lines = [_row(heads), _row(["---"] + ["---:"] * (len(heads) - 1))]
     for record in group:
@@ -112,7 +95,7 @@ def cell(record: Record, key: str) -> str:
         return f"{100 * value:.1f}"
     if f"{key}_low" in record:
         return f"{value:.1f} [{record[f'{key}_low']:.1f}, {record[f'{key}_high']:.1f}]"
-    return f"{value:.0f}" if key in COMMON.values() else f"{value:.1f}"
+    return f"{value:.0f}" if key in COUNTS else f"{value:.1f}"
 
 
 def _breakdowns(group: Sequence[Record]) -> str:
@@ -135,28 +118,27 @@ def _breakdowns(group: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def _weights(group: Sequence[Record]) -> str:
-    return "\n".join(
+def _notes(group: Sequence[Record]) -> Iterator[str]:
+    """Weights of the methods, those that are unavailable, and the pairs that failed."""
+    measured = [record for record in group if record["status"] == "ok"]
+    yield "\n".join(
         f"- `{r['method']}`: weights sha256 {r['weights_sha256']}"
-        for r in group
+        for r in measured
         if r["weights_sha256"]
     )
-
-
-def _absent(group: Sequence[Record]) -> str:
-    return "\n".join(
+    yield "\n".join(
         f"- `{r['method']}` is unavailable: {r['reason']}" for r in group if r["status"] != "ok"
+    )
+    yield "\n".join(
+        f"- `{r['method']}` failed on: {shortened(r['failures'])}"
+        for r in measured
+        if r["failures"]
     )
 
 
-def _failures(group: Sequence[Record]) -> str:
-    lines = []
-    for record in group:
-        shown, total = record["failures"][:5], len(record["failures"])
-        if total:
-            more = f" and {total - 5} more" if total > 5 else ""
-            lines.append(f"- `{record['method']}` failed on: {'; '.join(shown)}{more}")
-    return "\n".join(lines)
+def shortened(failures: Sequence[str]) -> str:
+    more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return "; ".join(failures[:5]) + more
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -165,12 +147,16 @@ def _row(cells: Sequence[str]) -> str:
 
 def comma_separated(records: Sequence[Record]) -> str:
     """CSV with every plain value of the records; nested ones are in ``results.json``."""
-    plain = [
-        {k: v for k, v in record.items() if not isinstance(v, (dict, list))} for record in records
-    ]
-    names = list(dict.fromkeys(name for record in plain for name in record))
+    return csv_text(
+        [{k: v for k, v in r.items() if not isinstance(v, (dict, list))} for r in records]
+    )
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV with a column for every name in any of the rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(plain)
+    writer.writerows(rows)
     return text.getvalue()

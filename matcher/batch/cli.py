@@ -32,18 +32,8 @@ folder, 3 done but some pairs failed, 4 storage, 5 weights refused, 130 or 143 i
 
 
 def run_collection(words: Sequence[str], version: str) -> int:
-    """Do what `words` ask for.
-
-    Args:
-        words: ``pairs=...``, ``pack=...`` or ``verify=...`` first.
-        version: of the program.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        MatcherError: it cannot go on.
-    """
+    """Do what `words` ask for, ``pairs=...``, ``pack=...`` or ``verify=...`` first; returns the
+    exit code."""
     if {"--help", "-h"} & set(words):
         tell(USAGE.format(options=describe(CollectionOptions)))
         return 0
@@ -54,16 +44,13 @@ def run_collection(words: Sequence[str], version: str) -> int:
 
         return match_collection(options, version=version, tell=tell, warn=warn)
     if len(words) > 1:
-        raise UsageError(
-            Code.UNUSABLE_WORD, words[1], f"is not an option of {command}", "remove it"
-        )
+        what = f"is not an option of {command}"
+        raise UsageError(Code.UNUSABLE_WORD, words[1], what, "remove it")
     from matcher.batch.collection import pack_folder, verify_folder
 
-    return (
-        pack_folder(Path(folder), tell)
-        if command == "pack"
-        else verify_folder(Path(folder), tell, warn)
-    )
+    if command == "pack":
+        return pack_folder(Path(folder), tell)
+    return verify_folder(Path(folder), tell, warn)
 
 
 def tell(line: str) -> None:

@@ -29,24 +29,10 @@ SHOWN_FAILURES = 10
 def match_collection(options: CollectionOptions, *, version: str, tell: Tell, warn: Tell) -> int:
     """Match a collection, or go on with it, and export the results.
 
-    Args:
-        options: what to match and how.
-        version: of the program.
-        tell: takes lines about what was done; `warn` those about what is odd.
-
-    Returns:
-        The exit code: 3 if pairs failed, else 0.
-
-    Raises:
-        MatcherError: it cannot go on.
+    `tell` takes lines about what was done, `warn` those about what is odd. Returns the exit code:
+    3 if pairs failed, else 0.
     """
-    pairs, folder = find_pairs(
-        options.pairs,
-        against=options.against,
-        select=options.select,
-        window=options.window,
-        root=options.root,
-    )
+    pairs, folder = find_pairs(options)
     root = Root(folder, allow_outside=options.allow_outside_root)
     images = ImageFiles.of(pairs.names, root)
     require_images(pairs, images, options, warn)
@@ -69,11 +55,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
 def require_images(
     pairs: PairList, images: ImageFiles, options: CollectionOptions, warn: Tell
 ) -> None:
-    """Whether the images are there, before anything is loaded.
-
-    Raises:
-        UsageError: some are missing (E111), unless `skip_missing` allows it.
-    """
+    """Refuse missing images (E111), unless `skip_missing`, before anything is loaded."""
     alone = int((pairs.index[:, 0] == pairs.index[:, 1]).sum())
     if alone:
         warn(f"warning   {alone} pairs of an image with itself")
@@ -82,9 +64,8 @@ def require_images(
         warn(f"missing   {encode_name(name)}")
     if missing and not options.skip_missing:
         what = f"{len(missing)} of {len(pairs.names)} images are missing: {shortened(missing)}"
-        raise UsageError(
-            Code.MISSING_FILE, options.pairs, what, "skip_missing=true goes on without them"
-        )
+        remedy = "skip_missing=true goes on without them"
+        raise UsageError(Code.MISSING_FILE, options.pairs, what, remedy)
 
 
 def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, warn: Tell) -> None:
@@ -127,13 +108,10 @@ def report(run: Run, tell: Tell) -> int:
     """Tell how many pairs came out how, list those that failed; returns their number."""
     status = outcome(run)
     kinds, counts = np.unique(status, return_counts=True)
-    tell(
-        "results   "
-        + ", ".join(f"{n} {status_text(k)}" for k, n in zip(kinds, counts, strict=True))
-    )
-    failed = np.flatnonzero(status > DUPLICATE)
+    found = [f"{n} {status_text(kind)}" for kind, n in zip(kinds, counts, strict=True)]
+    tell(f"results   {', '.join(found)}")
     lines = []
-    for i in failed:
+    for i in np.flatnonzero(status > DUPLICATE):
         names = [encode_name(run.pairs.names[image]) for image in run.pairs.index[i]]
         lines.append("\t".join((*names, status_text(status[i]))))
     for line in lines[:SHOWN_FAILURES]:
@@ -141,7 +119,7 @@ def report(run: Run, tell: Tell) -> int:
     if lines:
         write_atomically(run.folder / FAILURES, ("\n".join(lines) + "\n").encode())
         tell(f"failures  {run.folder / FAILURES}")
-    return len(failed)
+    return len(lines)
 
 
 def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None:
@@ -161,11 +139,7 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
 
 
 def pack_folder(folder: Path, tell: Tell) -> int:
-    """Pack a finished run.
-
-    Raises:
-        MatcherError: there is none, it is not finished or damaged, or another process writes.
-    """
+    """Pack a finished run that no other process writes to; returns the exit code."""
     open_run(folder)
     with locked(folder):
         pack(open_run(folder), folder / PACKED)

@@ -23,10 +23,8 @@ EXPORT_SIZE = {"none": 0.0, "pack": 1.3, "hloc": 5.0, "colmap": 3.0}
 
 
 def needed_bytes(run: Run, root: Root, options: CollectionOptions) -> int:
-    """What the missing shards and the export will take.
-
-    From the shards that are there, else from the sizes of some images.
-    """
+    """What the missing shards and the export will take, judged by the shards that are there, else
+    by the sizes of some images."""
     done = [path.stat().st_size for path in run.done().values()]
     if done:
         whole = float(np.mean(done)) * run.shards

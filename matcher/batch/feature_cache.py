@@ -28,16 +28,10 @@ class Extracted(NamedTuple):
 
 
 class ImageFeatures:
-    """Features of images by number.
+    """Features of images by number, of which `cache_bytes` are kept; least recently used go first.
 
     The backbone sees one image at a time, on its own canvas, so features do not depend on what
-    else is asked for or still kept.
-
-    Args:
-        predictor: its model and its way of reading images.
-        path_of: the path of an image.
-        cache_bytes: features kept, least recently used go first.
-        readers: threads that read and decode ahead.
+    else is asked for or still kept. So many `readers` are threads that read and decode ahead.
     """
 
     def __init__(
@@ -64,22 +58,15 @@ class ImageFeatures:
                 self._reading[image] = self._readers.submit(self._read, image)
 
     def input(self, image: int) -> PreparedImage:
-        """An image as the network takes it; without pixels if its features are kept.
-
-        Raises:
-            UsageError, ImageError: as `matcher.images.load.read_image`.
-        """
+        """An image as the network takes it; without pixels if its features are kept. Raises as
+        `matcher.images.load.read_image`."""
         if image in self._kept:
             return self._kept[image].input
         self.read_ahead([image])
         return self._reading[image].result()
 
     def features(self, image: int) -> FeatureMaps:
-        """Features of an image, from the cache if they are kept.
-
-        Raises:
-            UsageError, ImageError: as `input`.
-        """
+        """Features of an image, from the cache if they are kept; raises as `input`."""
         if image in self._kept:
             self._kept.move_to_end(image)
             return self._kept[image].features

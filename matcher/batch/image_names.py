@@ -25,12 +25,7 @@ def decode_name(text: str) -> str:
 
 
 class Root:
-    """The folder that names are relative to.
-
-    Args:
-        folder: of the images.
-        allow_outside: accept names that lead out of it.
-    """
+    """The folder that names are relative to; `allow_outside` accepts names that lead out of it."""
 
     def __init__(self, folder: str, *, allow_outside: bool = False) -> None:
         self.folder = folder
@@ -42,17 +37,12 @@ class Root:
         return os.path.join(self.folder, name)
 
     def status(self, name: str) -> os.stat_result | None:
-        """That of the image file; None where there is no such file.
-
-        Raises:
-            UsageError: the name leads out of the folder, also by a link (E114).
-        """
+        """That of the image file; None where there is no such file. A name that leads out of the
+        folder, also by a link, is refused (E114)."""
         path = self.path(name)
         if not self.allow_outside and not self._contains(path):
-            what = f"leads out of {self.folder}"
-            raise UsageError(
-                Code.REFUSED_NAME, name, what, "change root, or allow_outside_root=true"
-            )
+            what, remedy = f"leads out of {self.folder}", "change root, or allow_outside_root=true"
+            raise UsageError(Code.REFUSED_NAME, name, what, remedy)
         try:
             return os.stat(path)
         except (OSError, ValueError):

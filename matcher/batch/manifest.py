@@ -33,15 +33,10 @@ class ImageFiles:
 
     @staticmethod
     def of(names: list[str], root: Root) -> ImageFiles:
-        """Look at all files.
-
-        Raises:
-            UsageError: a name leads out of the root (E114).
-        """
+        """Look at all files; a name that leads out of the root is refused (E114)."""
         statuses = [root.status(name) for name in names]
-        size = [-1 if status is None else status.st_size for status in statuses]
-        changed = [-1 if status is None else status.st_mtime_ns for status in statuses]
-        return ImageFiles(np.array(size, np.int64), np.array(changed, np.int64))
+        found = [(s.st_size, s.st_mtime_ns) if s else (-1, -1) for s in statuses]
+        return ImageFiles(*np.array(found, np.int64).reshape(-1, 2).T)
 
     @property
     def missing(self) -> np.ndarray:
@@ -78,27 +73,18 @@ class Manifest:
 
     @staticmethod
     def read(path: Path) -> Manifest:
-        """Read what `encode` gave.
-
-        Raises:
-            StorageError: damaged (E402).
-        """
+        """Read what `encode` gave; damage is a `StorageError` (E402)."""
         try:
             values = json.loads(path.read_bytes())
             if values.pop("schema") != SCHEMA:
                 raise ValueError("another schema")
             return Manifest(**values)
         except BROKEN as error:
-            raise StorageError(
-                Code.DAMAGED_RESULT, path, f"not a readable manifest: {error}"
-            ) from error
+            what = f"not a readable manifest: {error}"
+            raise StorageError(Code.DAMAGED_RESULT, path, what) from error
 
     def require_same(self, now: Manifest, folder: Path, changed_images: list[str]) -> None:
-        """Refuse to go on with other settings.
-
-        Raises:
-            UsageError: names what differs (E206).
-        """
+        """Refuse to go on with other settings (E206), with what differs."""
         before, after = asdict(self), asdict(now)
         flat0 = {**before.pop("settings"), **before}
         flat1 = {**after.pop("settings"), **after}
@@ -111,9 +97,8 @@ class Manifest:
             differences.append(f"{len(changed_images)} images changed: {shortened(changed_images)}")
         if differences:
             what = f"holds a run with other settings: {'; '.join(differences)}"
-            raise UsageError(
-                Code.OTHER_SETTINGS, folder, what, "use the same ones or another output"
-            )
+            remedy = "use the same ones or another output"
+            raise UsageError(Code.OTHER_SETTINGS, folder, what, remedy)
 
 
 def shortened(names: list[str]) -> str:
@@ -123,24 +108,15 @@ def shortened(names: list[str]) -> str:
 
 def encode_list(pairs: PairList, images: ImageFiles) -> bytes:
     """Names, pairs and image fingerprints as the bytes of an npz file."""
-    names = "\n".join(map(encode_name, pairs.names)).encode()
+    names = np.frombuffer("\n".join(map(encode_name, pairs.names)).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        names=np.frombuffer(names, np.uint8),
-        index=pairs.index,
-        size=images.size,
-        changed=images.changed,
-    )
+    size, changed = images.size, images.changed
+    np.savez(buffer, names=names, index=pairs.index, size=size, changed=changed)
     return buffer.getvalue()
 
 
 def read_list(path: Path) -> tuple[PairList, ImageFiles]:
-    """Read what `encode_list` gave.
-
-    Raises:
-        StorageError: damaged (E402).
-    """
+    """Read what `encode_list` gave; damage is a `StorageError` (E402)."""
     try:
         require_npz(path, MAX_LIST_BYTES)
         with np.load(path, allow_pickle=False) as file:

@@ -10,6 +10,9 @@ from pydantic import Field
 from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
 from matcher.validation.checked import Name, Positive, checked
 
+Camera = tuple[float, float, float, float]
+"""(fx, fy, cx, cy) in pixels."""
+
 
 @checked()
 class CollectionOptions(WeightsOptions):
@@ -56,8 +59,7 @@ class CollectionOptions(WeightsOptions):
         require_intrinsics("K", self.K)
 
     @property
-    def camera(self) -> tuple[float, float, float, float] | None:
-        """(fx, fy, cx, cy) of `K`."""
+    def camera(self) -> Camera | None:
         if self.K is None:
             return None
         fx, fy, cx, cy = self.K if len(self.K) == 4 else (self.K[i] for i in (0, 4, 2, 5))

@@ -13,10 +13,12 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from matcher.batch.image_names import encode_name
+from matcher.batch.options import CollectionOptions
 from matcher.errors import Code, UsageError
 
 COLUMNS = ("name0", "name1")
@@ -62,80 +64,82 @@ class PairList:
 
 
 def read_pairs(path: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a list, in order.
-
-    Raises:
-        UsageError: no such file (E111), not UTF-8 (E112) or not two columns (E113), with the line.
-    """
+    """The pairs of a list, in order; `UsageError` with the line: no such file (E111), not UTF-8
+    (E112) or not two columns (E113)."""
     parse = _parse_json if path.lower().endswith((".jsonl", ".ndjson")) else _parse_text
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
-                names = parse(_decoded(raw, path, number), path, number)
+                line = Line(path, number)
+                names = parse(_decoded(raw, line), line)
                 if names:
-                    yield _checked(names, path, number)
+                    yield _checked(names, line)
     except OSError as error:
-        raise UsageError(
-            Code.MISSING_FILE, path, f"cannot read the list: {error.strerror}"
-        ) from error
+        what = f"cannot read the list: {error.strerror}"
+        raise UsageError(Code.MISSING_FILE, path, what) from error
 
 
-def _decoded(raw: bytes, path: str, number: int) -> str:
+class Line(NamedTuple):
+    """Where a fault is."""
+
+    path: str
+    number: int
+
+    def fault(self, what: str, remedy: str = "", code: Code = Code.FAULTY_LINE) -> UsageError:
+        return UsageError(code, self.path, f"line {self.number} {what}", remedy)
+
+
+def _decoded(raw: bytes, line: Line) -> str:
     try:
         return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        what = f"line {number} is not UTF-8 at byte {error.start}"
-        raise UsageError(Code.UNREADABLE_LIST, path, what, "save the list as UTF-8") from error
+        what = f"is not UTF-8 at byte {error.start}"
+        raise line.fault(what, "save the list as UTF-8", Code.UNREADABLE_LIST) from error
 
 
-def _parse_text(line: str, path: str, number: int) -> list[str]:
-    start = line.lstrip(" ")
+def _parse_text(text: str, line: Line) -> list[str]:
+    start = text.lstrip(" ")
     if not start or start[0] == "#":
         return []
-    if "\t" in line:
-        return line.split("\t")
-    if not any(quote in line for quote in "'\"\\"):
-        return [name for name in line.split(" ") if name]
+    if "\t" in text:
+        return text.split("\t")
+    if not any(quote in text for quote in "'\"\\"):
+        return [name for name in text.split(" ") if name]
     try:
-        return shlex.split(line)
+        return shlex.split(text)
     except ValueError as error:
-        what = f"line {number}: {str(error).lower()}"
-        raise UsageError(
-            Code.FAULTY_LINE, path, what, "quote names as in a shell, or use tabs"
-        ) from error
+        what = f"has {str(error).lower()}"
+        raise line.fault(what, "quote names as in a shell, or use tabs") from error
 
 
-def _parse_json(line: str, path: str, number: int) -> list[str]:
-    if not line.strip() or line.lstrip()[0] == "#":
+def _parse_json(text: str, line: Line) -> list[str]:
+    if not text.strip() or text.lstrip()[0] == "#":
         return []
     try:
-        value = json.loads(line)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(Code.FAULTY_LINE, path, f"line {number} is not JSON: {error}") from error
+        raise line.fault(f"is not JSON: {error}") from error
     if isinstance(value, dict):
         value = [value.get(key) for key in COLUMNS]
     names = value if isinstance(value, list) else []
     if not names or not all(isinstance(name, str) for name in names):
-        what = f"line {number} does not hold two names"
-        raise UsageError(Code.FAULTY_LINE, path, what, 'write ["a.jpg", "b.jpg"]')
+        raise line.fault("does not hold two names", 'write ["a.jpg", "b.jpg"]')
     return [str(name) for name in names]
 
 
-def _checked(names: list[str], path: str, number: int) -> tuple[str, str]:
+def _checked(names: list[str], line: Line) -> tuple[str, str]:
     if len(names) != 2 or not all(names):
-        what = f"line {number} has {len([n for n in names if n])} columns instead of 2"
-        raise UsageError(Code.FAULTY_LINE, path, what, "quote names with spaces, or use tabs")
+        what = f"has {len([n for n in names if n])} columns instead of 2"
+        raise line.fault(what, "quote names with spaces, or use tabs")
     for name in names:
         if "\0" in name:
-            raise UsageError(Code.REFUSED_NAME, path, f"line {number}: a name holds a NUL")
+            raise line.fault("has a name with a NUL", code=Code.REFUSED_NAME)
         try:
             os.fsencode(name)
         except UnicodeEncodeError as error:
-            raise UsageError(
-                Code.UNREADABLE_LIST, path, f"line {number}: {name!r} is no text"
-            ) from error
+            raise line.fault(f"has {name!r}, no text", code=Code.UNREADABLE_LIST) from error
     return names[0], names[1]
 
 
@@ -145,35 +149,22 @@ SUFFIXES = (
 )
 
 
-def find_pairs(
-    pairs: str,
-    *,
-    against: str | None = None,
-    select: str = "exhaustive",
-    window: int = 5,
-    root: str | None = None,
-) -> tuple[PairList, str]:
+def find_pairs(options: CollectionOptions) -> tuple[PairList, str]:
     """The pairs that a user names, and the folder that their names are relative to.
-
-    Args:
-        pairs: a list (see `matcher.batch.pairs`) or a folder of images.
-        against: another folder; each image of `pairs` is matched with each image of it.
-        select: within one folder, ``exhaustive`` for all pairs or ``sequential`` for each image
-            with the next `window` by name.
-        root: folder of the names in a list; by default that of the list.
 
     Raises:
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
+    pairs, against = options.pairs, options.against
     if against is not None:
-        listed = folder_by_folder(pairs, against)
-        folder = os.path.commonpath([os.path.abspath(pairs), os.path.abspath(against)])
+        listed, folder = folder_by_folder(pairs, against)
     elif os.path.isdir(pairs):
         names = image_names(pairs)
-        reach = len(names) if select == "exhaustive" else window
+        reach = len(names) if options.select == "exhaustive" else options.window
         listed, folder = PairList(names, neighbors(len(names), reach)), pairs
     else:
-        listed, folder = PairList.of(read_pairs(pairs)), root or os.path.dirname(pairs) or "."
+        listed = PairList.of(read_pairs(pairs))
+        folder = options.root or os.path.dirname(pairs) or "."
     if not len(listed):
         raise UsageError(Code.NO_PAIR, pairs, "holds no pair", "give a list or a folder of images")
     return listed, folder
@@ -181,7 +172,15 @@ def find_pairs(
 
 def image_names(folder: str) -> list[str]:
     """Images in `folder` and below, relative to it with ``/``, in order of their bytes."""
-    return sorted(_walk(folder), key=os.fsencode)
+    if not os.path.isdir(folder):
+        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
+    names = [
+        os.path.relpath(os.path.join(place, file), folder).replace(os.sep, "/")
+        for place, _, files in os.walk(folder)
+        for file in files
+        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+    ]
+    return sorted(names, key=os.fsencode)
 
 
 def neighbors(count: int, reach: int) -> np.ndarray:
@@ -193,29 +192,15 @@ def neighbors(count: int, reach: int) -> np.ndarray:
     return np.stack([first, second], axis=1).astype(np.int32)
 
 
-def folder_by_folder(folder0: str, folder1: str) -> PairList:
-    """Each image of one folder with each of the other, names relative to their common parent."""
+def folder_by_folder(folder0: str, folder1: str) -> tuple[PairList, str]:
+    """Each image of one folder with each of the other, names relative to their common parent,
+    and that parent."""
     parent = os.path.commonpath([os.path.abspath(folder0), os.path.abspath(folder1)])
-    names0, names1 = (
+    sides = [
         [os.path.join(os.path.relpath(folder, parent), name) for name in image_names(folder)]
         for folder in (folder0, folder1)
-    )
-    names = list(dict.fromkeys((*names0, *names1)))
-    number = {name: i for i, name in enumerate(names)}
-    grid = np.meshgrid(
-        np.array([number[n] for n in names0], np.int32),
-        np.array([number[n] for n in names1], np.int32),
-        indexing="ij",
-    )
-    index = np.stack([side.ravel() for side in grid], axis=1)
-    return PairList(names, index[index[:, 0] != index[:, 1]])
-
-
-def _walk(folder: str) -> Iterator[str]:
-    if not os.path.isdir(folder):
-        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for file in files:
-            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                yield os.path.relpath(os.path.join(place, file), folder).replace(os.sep, "/")
+    ]
+    number = {name: i for i, name in enumerate(dict.fromkeys(sides[0] + sides[1]))}
+    ends = [np.array([number[name] for name in side], np.int32) for side in sides]
+    index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 2)
+    return PairList(list(number), index[index[:, 0] != index[:, 1]]), parent

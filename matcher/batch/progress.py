@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -23,13 +23,8 @@ LINE_SECONDS = 10.0
 class Progress:
     """Shows pairs per second and the time left.
 
-    Args:
-        total: pairs in the list; `done` of them were matched before.
-        log: file that lines with dates are appended to.
-        stream: what a bar (on a terminal) or plain lines (elsewhere) are written to.
-
-    Raises:
-        StorageError: the log cannot be written (E401).
+    Of `total` pairs `done` were matched before. A bar (on a terminal) or plain lines (elsewhere)
+    go to `stream`, lines with dates to the file `log`; E401 if it cannot be written.
     """
 
     def __init__(self, total: int, done: int, log: Path, stream: TextIO | None = None) -> None:
@@ -38,12 +33,10 @@ class Progress:
         self.stream = sys.stderr if stream is None else stream
         self._started = self._shown = time.monotonic()
         self._log = log
-        terminal = self.stream.isatty()
-        self._bar = (
-            tqdm(total=total, initial=done, unit="pair", file=self.stream, smoothing=0.1)
-            if terminal
-            else None
-        )
+        self._bar: tqdm | None = None
+        if self.stream.isatty():
+            how = {"unit": "pair", "file": self.stream, "smoothing": 0.1}
+            self._bar = tqdm(total=total, initial=done, **how)
         self.note(f"started with {done} of {total} pairs on {socket.gethostname()}")
 
     def advance(self, pairs: int) -> None:
@@ -62,7 +55,8 @@ class Progress:
     def line(self, now: float) -> str:
         rate = (self.done - self.before) / max(now - self._started, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        return f"{self.done} of {self.total} pairs, {rate:.2f} pairs/s, {_span(left)} left"
+        span = timedelta(seconds=round(min(left, 1e9)))
+        return f"{self.done} of {self.total} pairs, {rate:.2f} pairs/s, {span} left"
 
     def note(self, text: str) -> None:
         """A line in the log."""
@@ -71,9 +65,8 @@ class Progress:
                 date = datetime.now().astimezone().isoformat(timespec="seconds")
                 file.write(f"{date} {os.getpid()} {text}\n")
         except OSError as error:
-            raise StorageError(
-                Code.UNWRITABLE, self._log, f"cannot write: {error.strerror}"
-            ) from error
+            what = f"cannot write: {error.strerror}"
+            raise StorageError(Code.UNWRITABLE, self._log, what) from error
 
     def close(self) -> None:
         if self._bar is not None:
@@ -100,9 +93,3 @@ def warnings_noted(progress: Progress) -> Iterator[None]:
         yield
     finally:
         library.removeHandler(notes)
-
-
-def _span(seconds: float) -> str:
-    minutes, seconds = divmod(round(min(seconds, 1e9)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -53,14 +53,8 @@ def run_ray(
     weights: Path,
     published: Callable[[Shard], None],
 ) -> None:
-    """Match what is missing on the cluster of RAY_ADDRESS, or on one that is started here.
-
-    Args:
-        run: its lock is held by the caller.
-        options: `workers` is the number of models.
-        folder: that names of images are relative to.
-        weights: a safetensors file.
-        published: hears of each shard once it is on the disk.
+    """Match what is missing on the cluster of RAY_ADDRESS, or on one that is started here, as
+    `run_local`; `folder` is what names of images are relative to.
 
     Raises:
         UsageError: Ray is not installed (E210).
@@ -74,8 +68,7 @@ def run_ray(
     try:
         for row in _results(data, run, options, folder, weights):
             number = int(row["number"])
-            where = run.range(number)
-            pairs = where.stop - where.start
+            pairs = len(run.duplicates(number))
             shard = decode_shard(row["shard"], number, run.manifest.sha256, pairs)
             run.write(number, shard)
             published(shard)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
 from matcher.batch.pairs import PairList
-from matcher.batch.shards import Shard, find_shards, read_shard, write_shard
+from matcher.batch.shards import Shard, encode_shard, find_shards, read_shard, shard_name
 from matcher.errors import Code, StorageError, UsageError
 from matcher.files import make_folder, write_atomically
 
@@ -58,19 +58,13 @@ class Run:
         return [number for number in range(self.shards) if number not in done]
 
     def write(self, number: int, shard: Shard) -> None:
-        """Publish a shard; only the holder of the lock may.
-
-        Raises:
-            StorageError: it cannot be written (E401).
-        """
-        write_shard(self.folder / SHARDS, shard, number, self.manifest.sha256)
+        """Publish a shard, which only the holder of the lock may: on return it is on the disk, or
+        `StorageError` (E401) is raised."""
+        data = encode_shard(shard, number, self.manifest.sha256)
+        write_atomically(self.folder / SHARDS / shard_name(data, number), data)
 
     def read(self, number: int, path: Path) -> Shard:
-        """Read a shard.
-
-        Raises:
-            StorageError: damaged, or of another run (E402).
-        """
+        """The shard in a file, as `read_shard`."""
         where = self.range(number)
         return read_shard(path, self.manifest.sha256, where.stop - where.start)
 
@@ -112,12 +106,8 @@ def start_run(folder: Path, manifest: Manifest, pairs: PairList, images: ImageFi
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder, to read.
-
-    Raises:
-        UsageError: there is none (E111).
-        StorageError: it is damaged (E402).
-    """
+    """The run in a folder, to read; `UsageError` (E111) if there is none, `StorageError` (E402) if
+    it is damaged."""
     if not (folder / MANIFEST).is_file():
         raise UsageError(Code.MISSING_FILE, folder, "holds no run", "give the output folder of one")
     manifest = Manifest.read(folder / MANIFEST)
@@ -140,15 +130,14 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        holder = _holder(folder)
-        what = f"another process writes to it{holder}"
-        raise UsageError(
-            Code.FOLDER_IN_USE, folder, what, "wait for it or choose another output"
-        ) from None
+        what, remedy = (
+            f"another process writes to it{_holder(folder)}",
+            "wait or use another output",
+        )
+        raise UsageError(Code.FOLDER_IN_USE, folder, what, remedy) from None
     except OSError as error:
-        raise StorageError(
-            Code.UNWRITABLE, folder, f"cannot be locked: {error.strerror}"
-        ) from error
+        what = f"cannot be locked: {error.strerror}"
+        raise StorageError(Code.UNWRITABLE, folder, what) from error
     try:
         write_atomically(folder / HOLDER, str(os.getpid()).encode())
         yield

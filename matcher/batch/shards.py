@@ -23,14 +23,13 @@ import h5py
 import numpy as np
 
 from matcher.errors import Code, StorageError
-from matcher.files import write_atomically
 from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch-shard/1"
 OK, NO_MATCH, DUPLICATE = 0, 1, 2
 MATCHES = ("keypoints0", "keypoints1", "scores")
-_FILE = re.compile(r"(\d{9})-([0-9a-f]{32})\.h5")
+_FILE = re.compile(r"(\d{9})-[0-9a-f]{32}\.h5")
 
 
 def status_text(status: int) -> str:
@@ -103,32 +102,22 @@ def decode_shard(data: bytes, number: int, run: str, pairs: int) -> Shard:
     return shard
 
 
-def write_shard(folder: Path, shard: Shard, number: int, run: str) -> Path:
-    """Publish a shard: on return it is on the disk.
-
-    Raises:
-        StorageError: it cannot be written (E401).
-    """
-    data = encode_shard(shard, number, run)
-    path = folder / f"{number:09d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
-    write_atomically(path, data)
-    return path
+def shard_name(data: bytes, number: int) -> str:
+    return f"{number:09d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
 
 
 def read_shard(path: Path, run: str, pairs: int) -> Shard:
-    """Read what `write_shard` wrote.
-
-    Raises:
-        StorageError: damaged or of another run (E402).
-    """
+    """The shard in a file; `StorageError` (E402) if it is damaged or of another run."""
     try:
-        number, digest = _number_and_digest(path)
+        name = _FILE.fullmatch(path.name)
+        if name is None:
+            raise ValueError("not the name of a shard")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:32] != digest:
+        if shard_name(data, int(name[1])) != path.name:
             raise ValueError("its bytes do not have the SHA-256 of its name")
-        return decode_shard(data, number, run, pairs)
+        return decode_shard(data, int(name[1]), run, pairs)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         what, remedy = f"not a readable shard: {error}", "delete it and run again"
         raise StorageError(Code.DAMAGED_RESULT, path, what, remedy) from error
@@ -136,12 +125,5 @@ def read_shard(path: Path, run: str, pairs: int) -> Shard:
 
 def find_shards(folder: Path) -> dict[int, Path]:
     """The shard files of a folder by number; parts of a killed run do not count."""
-    shards = (path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name))
-    return {_number_and_digest(path)[0]: path for path in shards}
-
-
-def _number_and_digest(path: Path) -> tuple[int, str]:
-    name = _FILE.fullmatch(path.name)
-    if name is None:
-        raise ValueError("not the name of a shard")
-    return int(name[1]), name[2]
+    found = ((_FILE.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
+    return {int(name[1]): path for name, path in found if name}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,6 @@ from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import in_halves, warm_allocator
 from matcher.structures import Matches
 
-OUT_OF_MEMORY = Code.OUT_OF_MEMORY
-"""Status of a pair that does not fit into memory, not even alone."""
-
 Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
 Numbered = tuple[Sequence[int], PreparedPair]
@@ -34,11 +31,6 @@ class ShardMatcher:
     Batches form inside the shard alone, of pairs of the same size, so that a shard that is done
     again comes out the same. A batch that does not fit into memory is matched in halves; a pair
     that does not fit alone fails with E131.
-
-    Args:
-        predictor: the model and its options.
-        features: of the images, by number.
-        batch_size: pairs at a time.
     """
 
     def __init__(self, predictor: Predictor, features: ImageFeatures, batch_size: int) -> None:
@@ -63,7 +55,9 @@ class ShardMatcher:
             self.features.read_ahead(_images(upcoming))
         for batch in batches(able, self.batch_size):
             numbered = [(pairs[i].tolist(), able[i]) for i in batch]
-            matched = in_halves(self._match, numbered, lambda _: OUT_OF_MEMORY, self.features.clear)
+            matched = in_halves(
+                self._match, numbered, lambda _: Code.OUT_OF_MEMORY, self.features.clear
+            )
             for i, result in zip(batch, matched, strict=True):
                 results[i] = result
         self.features.forget_reads(but=() if upcoming is None else _images(upcoming))
@@ -76,7 +70,7 @@ class ShardMatcher:
         except (ImageError, UsageError) as error:
             return error.code
         except MemoryError:
-            return OUT_OF_MEMORY
+            return Code.OUT_OF_MEMORY
         return NO_MATCH if pair.reason else pair
 
     def _match(self, batch: Sequence[Numbered]) -> Sequence[Matches | int]:
@@ -90,16 +84,8 @@ class ShardMatcher:
 def build_shard_matcher(
     options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
 ) -> ShardMatcher:
-    """A matcher of shards with the weights in a file, for a process of its own.
-
-    Args:
-        options: of the run.
-        weights: a safetensors file.
-        path_of: the path of an image by number.
-
-    Raises:
-        UsageError, CheckpointError: as `load_matcher`.
-    """
+    """A matcher of shards with the weights in a safetensors file, for a process of its own; raises
+    as `load_matcher`. `path_of` gives the path of an image by number."""
     warm_allocator()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -121,23 +107,17 @@ def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
 def run_local(
     run: Run, match: Callable[[Task, Task | None], Shard], published: Callable[[Shard], None]
 ) -> None:
-    """Match what is missing.
+    """Match what is missing; the caller holds the lock of the run.
 
-    Args:
-        run: its lock is held by the caller.
-        match: the results of a shard; it is told the next one, to read ahead.
-        published: hears of each shard once it is on the disk.
-
-    Raises:
-        StorageError: results cannot be written (E401).
+    `match` gives the results of a shard and is told the next one, to read ahead; `published` hears
+    of each shard once it is on the disk. `StorageError` (E401) if it cannot be written.
     """
-    numbers = [*run.missing(), None]
-    for number, following in pairwise(numbers):
-        if number is not None:
-            upcoming = None if following is None else task_of(run, following)
-            shard = match(task_of(run, number), upcoming)
-            run.write(number, shard)
-            published(shard)
+    numbers = run.missing()
+    for number, following in zip_longest(numbers, numbers[1:]):
+        upcoming = None if following is None else task_of(run, following)
+        shard = match(task_of(run, number), upcoming)
+        run.write(number, shard)
+        published(shard)
 
 
 def task_of(run: Run, number: int) -> Task:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.benchmarks import load_benchmark
-from eval.benchmarks.options import BenchmarkOptions
-from eval.benchmarks.published import calibrated_pairs
+from eval.benchmarks import READERS, load_benchmark
+from eval.benchmarks.folder import posed_pairs
+from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
 from eval.depth_truth import measure_against_depth
@@ -40,6 +41,10 @@ def run(tmp_path, *words):
     code = main([f"output={tmp_path / 'out'}", "report=false", "bootstrap=0", *words])
     assert code == 0
     return json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_every_kind_of_benchmark_has_a_reader():
+    assert set(get_args(Kind)) == set(READERS)
 
 
 def test_pairs_folder_is_read_as_written(tmp_path):
@@ -162,8 +167,8 @@ def test_intrinsics_of_colmap_are_moved_by_half_a_pixel(tmp_path):
     table = tmp_path / "pairs_calibrated.txt"
     values = [*K.flatten(), *K.flatten(), *np.eye(3).flatten(), 0, 0, 1]
     table.write_text(" ".join(["a", "b", *map(str, values)]))
-    (plain,) = calibrated_pairs(table, tmp_path, None)
-    (colmap,) = calibrated_pairs(table, tmp_path, None, colmap=True)
+    (plain,) = posed_pairs(table, tmp_path)
+    (colmap,) = posed_pairs(table, tmp_path, colmap=True)
     assert plain.K0.tolist() == K.tolist()
     for moved in (colmap.K0, colmap.K1):
         assert moved.tolist() == [[500, 0, 319.5], [0, 510, 239.5], [0, 0, 1]]

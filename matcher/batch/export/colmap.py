@@ -9,6 +9,7 @@ import numpy as np
 
 from matcher.batch.export.keypoints import merged_keypoints, pair_matches
 from matcher.batch.image_names import Root
+from matcher.batch.options import Camera
 from matcher.batch.run import Run
 from matcher.errors import Code, StorageError, UsageError, require_extra
 from matcher.files import make_folder, write_atomically
@@ -18,20 +19,17 @@ DATABASE, PAIRS = "database.db", "pairs.txt"
 MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1
 
 
-def export_colmap(
-    run: Run, root: Root, side: float, camera: tuple[float, float, float, float] | None = None
-) -> Path:
+def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = None) -> Path:
     """Write cameras, keypoints, matches and verified geometries into ``colmap/database.db``.
 
     Incremental mapping can start from it at once. COLMAP counts pixels from the corner of the
     top-left one, so keypoints are shifted by half a pixel.
 
     Args:
-        run: a finished run.
-        root: of the images.
+        run: a finished run of images in `root`.
         side: points of an image in a cell of so many pixels become one keypoint.
-        camera: (fx, fy, cx, cy) in pixels, the same for all images, the center of the top-left
-            pixel at (0, 0); by default each image has a camera of its own, guessed by COLMAP.
+        camera: the same for all images, the center of the top-left pixel at (0, 0); by default
+            each image has a camera of its own, guessed by COLMAP.
 
     Raises:
         UsageError: pycolmap is not installed (E210), or COLMAP cannot hold a name (E209).
@@ -53,17 +51,11 @@ def export_colmap(
 
 
 def _write(
-    pycolmap: Any,
-    database: Path,
-    run: Run,
-    root: Root,
-    side: float,
-    camera: tuple[float, float, float, float] | None,
+    pycolmap: Any, database: Path, run: Run, root: Root, side: float, camera: Camera | None
 ) -> None:
     with merged_keypoints(run, side) as merged:
         used = np.flatnonzero(merged.counts).tolist()
         names = run.pairs.names
-        _require_names([names[image] for image in used])
         number = _import_images(pycolmap, database, root, [names[i] for i in used], camera)
         lines = []
         with pycolmap.Database.open(database) as file:
@@ -83,13 +75,13 @@ def _write(
 
 
 def _import_images(
-    pycolmap: Any,
-    database: Path,
-    root: Root,
-    names: list[str],
-    camera: tuple[float, float, float, float] | None,
+    pycolmap: Any, database: Path, root: Root, names: list[str], camera: Camera | None
 ) -> dict[str, int]:
     """Enter images and their cameras into a new database; COLMAP's numbers of the images."""
+    for name in names:
+        if not name.isprintable() or " " in name:
+            what, remedy = "COLMAP's lists cannot hold this name", "rename the image without spaces"
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
     with pycolmap.Database.open(database):
         pass
     mode, options = pycolmap.CameraMode.PER_IMAGE, {}
@@ -101,15 +93,6 @@ def _import_images(
     pycolmap.import_images(database, root.folder, mode, image_names=names, options=options)
     with pycolmap.Database.open(database) as file:
         return {image.name: image.image_id for image in file.read_all_images()}
-
-
-def _require_names(names: list[str]) -> None:
-    for name in names:
-        if not name.isprintable() or " " in name:
-            what = "COLMAP's lists cannot hold this name"
-            raise UsageError(
-                Code.NAME_NOT_EXPORTABLE, name, what, "rename the image without spaces"
-            )
 
 
 def _remove(path: Path) -> None:

@@ -11,13 +11,12 @@ Pixels count from the center of the top-left one, as everywhere in hloc. Older r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from matcher.batch.export.keypoints import Merged, merged_keypoints, pair_matches
+from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
 from matcher.batch.export.packed import outcome
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
@@ -35,12 +34,8 @@ def pair_key(name0: str, name1: str) -> str:
 
 
 def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
-    """Write both files into the folder of a finished run.
-
-    Args:
-        run: the results.
-        root: of the images.
-        side: points of an image in a cell of so many pixels become one keypoint.
+    """Write both files into the folder of a finished run; points of an image in a cell of `side`
+    pixels become one keypoint.
 
     Raises:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
@@ -54,35 +49,29 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
                 keypoints, scores = merged.keypoints(image)
                 group = file.create_group(name)
                 group.create_dataset("keypoints", data=keypoints).attrs["uncertainty"] = side / 2
-                group["score"] = scores
-                group["scores"] = scores
+                group["score"] = group["scores"] = scores
                 size = stored_size(root.path(name))
                 if size is not None:
                     group["image_size"] = np.array(size, np.int64)
                 disk.check()
         with hdf5_published(paths[1]) as (file, disk):
-            for _ in _write_matches(file, run, merged):
+            for pair in pair_matches(run):
+                key, other_key = _keys(run.pairs.names, pair.image0, pair.image1)
+                file[other_key] = _write_pair(file.create_group(key), pair, merged)
                 disk.check()
     return paths
 
 
-def _write_matches(file: h5py.File, run: Run, merged: Merged) -> Iterator[None]:
-    names = run.pairs.names
-    for pair in pair_matches(run):
-        index, scores = merged.matches(pair)
-        matches0 = np.full(merged.counts[pair.image0], -1, np.int32)
-        matching_scores0 = np.zeros(len(matches0), np.float16)
-        matches0[index[:, 0]] = index[:, 1]
-        matching_scores0[index[:, 0]] = scores
-        key = pair_key(names[pair.image0], names[pair.image1])
-        group = file.create_group(key)
-        group["matches0"] = matches0
-        group["matching_scores0"] = matching_scores0
-        group["keypoints0"] = pair.keypoints0
-        group["keypoints1"] = pair.keypoints1
-        group["scores"] = pair.scores
-        file[key.replace("/", "_")] = group
-        yield
+def _write_pair(group: h5py.Group, pair: PairMatches, merged: Merged) -> h5py.Group:
+    index, scores = merged.matches(pair)
+    matches0 = np.full(merged.counts[pair.image0], -1, np.int32)
+    matching_scores0 = np.zeros(len(matches0), np.float16)
+    matches0[index[:, 0]] = index[:, 1]
+    matching_scores0[index[:, 0]] = scores
+    group["matches0"], group["matching_scores0"] = matches0, matching_scores0
+    for name in ("keypoints0", "keypoints1", "scores"):
+        group[name] = getattr(pair, name)
+    return group
 
 
 def _require_keys(run: Run) -> None:
@@ -91,10 +80,9 @@ def _require_keys(run: Run) -> None:
     for name in names:
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
+            what = "cannot be a key of hloc's files"
             remedy = "name images relative to root, without '.' and '..'"
-            raise UsageError(
-                Code.NAME_NOT_EXPORTABLE, name, "cannot be a key of hloc's files", remedy
-            )
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
     kept = run.pairs.index[outcome(run) <= NO_MATCH]
     # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
     keys = (key for pair in kept.tolist() for key in _keys(names, *pair))

@@ -32,9 +32,8 @@ BYTES_A_MATCH = 20
 
 @dataclass(frozen=True)
 class PairMatches:
-    """Matches of the pair with a number in the list."""
+    """Matches of two images by number."""
 
-    number: int
     image0: int
     image1: int
     keypoints0: np.ndarray
@@ -43,15 +42,13 @@ class PairMatches:
     scores: np.ndarray
     """(M,) float32"""
 
+    def sides(self) -> tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]:
+        """Each image with its keypoints."""
+        return (self.image0, self.keypoints0), (self.image1, self.keypoints1)
+
 
 class Merged:
-    """Keypoints of images, in order of their cells.
-
-    Args:
-        images: their number.
-        side: of a cell in pixels.
-        file: to keep the keypoints in.
-    """
+    """Keypoints of so many images, kept in a file, in order of their cells of `side` pixels."""
 
     def __init__(self, images: int, side: float, file: BinaryIO) -> None:
         self.counts = np.zeros(images, np.int64)
@@ -92,11 +89,11 @@ class Merged:
         """
         if pair.image0 == pair.image1 or not len(pair.scores):
             return np.zeros((0, 2), np.uint32), np.zeros(0, np.float32)
-        sides = (pair.image0, pair.keypoints0), (pair.image1, pair.keypoints1)
-        index = np.stack(
-            [np.searchsorted(self._read(i)["cell"], self._cells(points)) for i, points in sides],
-            axis=1,
-        )
+        ends = [
+            np.searchsorted(self._read(image)["cell"], self._cells(points))
+            for image, points in pair.sides()
+        ]
+        index = np.stack(ends, axis=1)
         keep = one_to_one(index, pair.scores)
         return index[keep].astype(np.uint32), pair.scores[keep]
 
@@ -111,39 +108,24 @@ class Merged:
 
 
 def pair_matches(run: Run) -> Iterator[PairMatches]:
-    """Every pair of a finished run that was matched; those without a match are empty.
-
-    Raises:
-        UsageError: the run is not finished (E208).
-        StorageError: a shard is damaged (E402).
-    """
+    """Every pair of a finished run that was matched; those without a match are empty. Raises as
+    `Run.read_all`."""
     for number, shard in run.read_all():
         first = run.range(number).start
         ends = np.cumsum(shard.count)
         for i in np.flatnonzero(shard.status <= NO_MATCH):
             part = slice(int(ends[i] - shard.count[i]), int(ends[i]))
             image0, image1 = run.pairs.index[first + i].tolist()
-            yield PairMatches(
-                first + int(i),
-                image0,
-                image1,
-                shard.keypoints0[part],
-                shard.keypoints1[part],
-                shard.scores[part],
-            )
+            points = shard.keypoints0[part], shard.keypoints1[part]
+            yield PairMatches(image0, image1, *points, shard.scores[part])
 
 
 @contextmanager
 def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
-    """Keypoints of all images of a finished run; pairs of an image with itself do not count.
+    """Keypoints of all images of a finished run, in cells of `side` pixels; pairs of an image with
+    itself do not count. Scratch files lie in the folder of the run.
 
-    Args:
-        run: the results; scratch files lie in its folder.
-        side: of a cell in pixels.
-
-    Raises:
-        UsageError: the run is not finished (E208).
-        StorageError: a shard is damaged (E402), or there is no room (E401).
+    Raises as `Run.read_all`, and `StorageError` (E401) if there is no room.
     """
     with ExitStack() as files:
         try:
@@ -158,12 +140,8 @@ def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
 
 
 def one_to_one(index: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Matches to keep, in order: every keypoint once, the best scores first.
-
-    Args:
-        index: (M, 2) keypoints in image 0 and image 1.
-        scores: (M,).
-    """
+    """Matches to keep, in order: every keypoint once, the best scores first; of (M, 2) keypoints
+    in image 0 and image 1 and (M,) scores."""
     order = np.argsort(-scores, kind="stable")
     for side in (0, 1):
         order = order[np.sort(np.unique(index[order, side], return_index=True)[1])]
@@ -182,7 +160,7 @@ def _spread(run: Run, files: ExitStack) -> list[BinaryIO]:
     for pair in pair_matches(run):
         if pair.image0 == pair.image1:
             continue
-        for image, points in ((pair.image0, pair.keypoints0), (pair.image1, pair.keypoints1)):
+        for image, points in pair.sides():
             entries = np.empty(len(points), POINT)
             entries["image"], entries["score"] = image, pair.scores
             entries["x"], entries["y"] = points.T

@@ -31,21 +31,15 @@ CHUNK = 65_536
 
 
 def pack(run: Run, path: Path) -> None:
-    """Write all results of a finished run into one HDF5 file.
-
-    Raises:
-        UsageError: the run is not finished (E208).
-        StorageError: a shard is damaged (E402), or the file cannot be written (E401).
-    """
+    """Write all results of a finished run into one HDF5 file; raises as `Run.read_all` and
+    `hdf5_published`."""
     with hdf5_published(path) as (file, disk):
         file.attrs["schema"] = SCHEMA
         file.attrs["manifest"] = run.manifest.encode().decode()
         for name in MATCHES:
             tail = () if name == "scores" else (2,)
-            file.create_dataset(
-                name, (0, *tail), np.float32, maxshape=(None, *tail), chunks=(CHUNK, *tail),
-                fletcher32=True,
-            )  # fmt: skip
+            how = {"maxshape": (None, *tail), "chunks": (CHUNK, *tail), "fletcher32": True}
+            file.create_dataset(name, (0, *tail), np.float32, **how)
         status, count = [np.zeros(0, np.uint16)], [np.zeros(0, np.uint32)]
         for _, shard in run.read_all():
             status.append(shard.status)
