@@ -9,6 +9,7 @@ checkpoints.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 from collections.abc import Callable
@@ -62,11 +63,7 @@ class Placeholder:
     def append(self, item: object) -> None:
         pass
 
-    def extend(self, items: object) -> None:
-        pass
-
-    def add(self, item: object) -> None:
-        pass
+    extend = add = append
 
 
 class Items(dict):
@@ -98,10 +95,7 @@ class TensorView:
 
     @property
     def numel(self) -> int:
-        count = 1
-        for n in self.size:
-            count *= n
-        return count
+        return math.prod(self.size)
 
     @property
     def end(self) -> int:
@@ -143,10 +137,6 @@ def _rebuild_parameter(data: object, *_: object) -> object:
     return data
 
 
-def _is_storage(module: str, name: str) -> bool:
-    return module in ("torch", "torch.cuda") and name in STORAGES
-
-
 class CheckpointUnpickler(pickle.Unpickler):
     """Unpickle descriptions of tensors; everything unknown becomes a `Placeholder`."""
 
@@ -157,7 +147,7 @@ class CheckpointUnpickler(pickle.Unpickler):
             return Name(_rebuild_parameter)
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return Name(_rebuild_tensor)
-        if _is_storage(module, name):
+        if module in ("torch", "torch.cuda") and name in STORAGES:
             return Name(value=STORAGES[name])
         return Placeholder
 
