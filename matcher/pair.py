@@ -16,22 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from matcher.drawing.matches import (
-    draw_coverage,
-    draw_matches,
-    draw_overlay,
-    draw_warp,
-    write_picture,
-)
+from matcher.drawing import matches as drawing
 from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, sha256_of
+from matcher.geometry import robust
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
-from matcher.geometry.robust import (
-    Estimator,
-    estimate_fundamental,
-    estimate_homography,
-    estimate_pose,
-)
 from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
@@ -46,22 +35,22 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     Raises:
         MatcherError: it cannot be done; then nothing is written.
     """
-    paths = (path0, path1)
-    check_files(paths, options)
+    check_files((path0, path1), options)
     warm_allocator()
     started = time.perf_counter()
     exif, truncated = options.apply_exif, options.allow_truncated
-    images = [read_image(path, apply_exif=exif, allow_truncated=truncated) for path in paths]
+    image0 = read_image(path0, apply_exif=exif, allow_truncated=truncated)
+    image1 = read_image(path1, apply_exif=exif, allow_truncated=truncated)
     masks = [mask and read_mask(mask) for mask in (options.mask0, options.mask1)]
     matcher = load_matcher(options.weights, options)
     loaded = time.perf_counter()
-    matches = matcher.match(*images, mask0=masks[0], mask1=masks[1])
+    matches = matcher.match(image0, image1, mask0=masks[0], mask1=masks[1])
     matched = time.perf_counter()
-    named = [ImageRecord(path, *image.size) for path, image in zip(paths, images, strict=True)]
+    named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
     how = provenance(options, matcher, version)
-    record = with_model(MatchRecord(matches, *named, provenance=how), options)
+    record = with_model(MatchRecord(matches, named0, named1, provenance=how), options)
     tell(f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s")
-    for image, name in zip(images, paths, strict=True):
+    for name, image in ((path0, image0), (path1, image1)):
         tell(f"image     {name} ({image.size[0]}x{image.size[1]})")
         for warning in image.warnings:
             sys.stderr.write(f"warning   {name}: {warning}\n")
@@ -73,7 +62,7 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
         write_matches(options.output, record)
         tell(f"output    {options.output}")
     if options.picture_path:
-        write_picture(options.picture_path, draw_pair(record, options))
+        drawing.write_picture(options.picture_path, draw_pair(record, options))
         tell(f"picture   {options.picture_path}")
 
 
@@ -116,19 +105,19 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     if options.geometry == "none":
         return record
     keypoints = record.matches.numpy()[:2]
-    estimator = Estimator(name=options.estimator, threshold=options.ransac_threshold)
+    estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
     no_inliers = np.zeros(len(record.matches), bool)
     nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry == "essential":
         K0, K1 = (np.array(K) for K in options.intrinsics)
-        pose = estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
+        pose = robust.estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
         if pose is None:
             return nothing
         T_0to1 = np.eye(4)
         T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
         return replace(nothing, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1)
     homography = options.geometry == "homography"
-    fit = estimate_homography if homography else estimate_fundamental
+    fit = robust.estimate_homography if homography else robust.estimate_fundamental
     found = fit(*keypoints, estimator=estimator)
     return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
 
@@ -139,19 +128,19 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
     Raises:
         UsageError, ImageError: an image cannot be read any more.
     """
-    images = [
-        read_rgb(image.name, allow_truncated=options.allow_truncated)
-        for image in (record.image0, record.image1)
-    ]
+    truncated = options.allow_truncated
+    image0 = read_rgb(record.image0.name, allow_truncated=truncated)
+    image1 = read_rgb(record.image1.name, allow_truncated=truncated)
     if options.style == "coverage":
-        return draw_coverage(*images, record.matches)
+        return drawing.draw_coverage(image0, image1, record.matches)
     if options.style == "overlay":
-        return draw_overlay(*images, record.matches, max_lines=options.lines)
+        return drawing.draw_overlay(image0, image1, record.matches, max_lines=options.lines)
     if options.style == "warp" and record.model is not None:
-        return draw_warp(*images, record.model)
+        return drawing.draw_warp(image0, image1, record.model)
     errors = epipolar_errors(record, options) if options.style == "epipolar" else None
-    return draw_matches(
-        *images,
+    return drawing.draw_matches(
+        image0,
+        image1,
         record.matches,
         inliers=record.inliers,
         errors=errors,

@@ -64,13 +64,7 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device: such as ``cpu`` or ``cuda:0``; None takes a CUDA device where there is one.
-        threshold: confidence, from 0 to 1, that a match exceeds; None takes the model's.
-        max_side: longer images are shrunk to it; shorter ones are never enlarged. None: no limit.
-        top_k: keep at most so many matches, the best. None: all.
-        apply_exif: turn image files as their EXIF orientation says. Results are in pixels of the
-            image as stored either way.
-        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        device, threshold, max_side, top_k, apply_exif, allow_truncated: see `PredictorOptions`.
         dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
             GPU, PyTorch's own setting decides whether convolutions round to TF32).
 
@@ -118,7 +112,7 @@ class Predictor:
                 `matcher.images.load.load_image`); the sizes of the two images may differ.
             mask0: (H, W) in pixels of image 0 as stored, or a mask image: False (black) where
                 nothing may match; `mask1` likewise.
-            threshold: for this call; so is `top_k`.
+            threshold: for this call, as `top_k`.
 
         Returns:
             Matches on the CPU, best first, in pixels of the original images. A match that was
@@ -150,11 +144,10 @@ class Predictor:
         Args:
             pairs: (image0, image1) or (image0, image1, mask0, mask1), as `match` takes them.
             batch_size: pairs at a time; they need not be of one size.
-            threshold: for this call; so is `top_k`.
+            threshold: for this call, as `top_k`.
 
         Raises:
-            UsageError, ImageError, MemoryLimitError: as `match`, when the pair at fault comes up;
-                nothing follows.
+            MatcherError: as `match`, when the pair at fault comes up; nothing follows.
         """
         return self._match_batches(iter(pairs), CallOptions(threshold, top_k, batch_size))
 
@@ -267,12 +260,10 @@ def load_matcher(
     Args:
         name_or_path: ``compact``, which is bundled; the name of published weights, which are
             fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
-        options: all options at once; single ones may be given as keywords instead.
         coarsest_cells: most cells of the coarsest attention level; larger images get more levels
             (1,200 keeps the time of the attention in proportion to the pixels). None: as the
             weights were trained.
-        offline: fail at once where weights would have to be fetched.
-        device, threshold, max_side, top_k, apply_exif, allow_truncated, dtype: see `Predictor`.
+        options, dtype, settings: see `Predictor`.
 
     Raises:
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).

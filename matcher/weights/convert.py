@@ -26,10 +26,7 @@ RENAMED_TENSORS = (
     (r"^matcher\.", ""),
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.bn1\.", "backbone.stem_norm."),
-    (r"^backbone\.layer1\.", "backbone.stages.0."),
-    (r"^backbone\.layer2\.", "backbone.stages.1."),
-    (r"^backbone\.layer3\.", "backbone.stages.2."),
-    (r"^backbone\.layer4\.", "backbone.stages.3."),
+    *((rf"^backbone\.layer{i + 1}\.", f"backbone.stages.{i}.") for i in range(4)),
     (r"\.bn([12])\.", r".norm\1."),
     (r"\.downsample\.", ".shortcut."),
     (r"^loftr_coarse\.layers\.", "transformer.blocks."),
@@ -102,8 +99,7 @@ def convert(
     """Turn a published torch checkpoint into a safetensors file in fp32.
 
     Args:
-        source: a checkpoint in the official layout of LoFTR or QuadTreeAttention.
-        target: the ``.safetensors`` file to write.
+        source: in the official layout of LoFTR or QuadTreeAttention.
         config: None infers the published model from the names of the tensors.
         overrides: options to change, as in `load_safetensors`.
 
@@ -190,9 +186,8 @@ def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
         UsageError: an unknown option, or one that this project cannot follow.
     """
     options = _flatten(values)
-    if any(name.startswith("loftr.") for name in options):
-        inside = {n: v for n, v in options.items() if n.startswith("loftr.")}
-        options = {n.removeprefix("loftr."): v for n, v in inside.items()}
+    inside = {n[6:]: value for n, value in options.items() if n.startswith("loftr.")}
+    options = inside or options
     tree: dict[str, dict[str, Any]] = {}
     for name, value in options.items():
         if name in REQUIRED_OPTIONS and value != REQUIRED_OPTIONS[name]:
@@ -201,9 +196,8 @@ def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
             group, option = RENAMED_OPTIONS[name].split(".")
             tree.setdefault(group, {})[option] = value
         elif name not in REQUIRED_OPTIONS and name not in IGNORED_OPTIONS:
-            raise UsageError(
-                Code.UNKNOWN_OPTION, name, "unknown option of an official configuration"
-            )
+            what = "unknown option of an official configuration"
+            raise UsageError(Code.UNKNOWN_OPTION, name, what)
     transformer = tree.setdefault("transformer", {})
     if transformer.setdefault("block", "loftr") == "quadtree":
         transformer["attention"] = "quadtree"
