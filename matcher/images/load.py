@@ -35,7 +35,7 @@ CONVERTED_MODES = {
     **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
     "1": "L",
 }
-SUFFIXES = {f".{name.lower()}": name for name in FORMATS[:-1]} | {".jpg": "JPEG", ".tif": "TIFF"}
+SHORT_SUFFIXES = {"JPG": "JPEG", "TIF": "TIFF"}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 PNG_END = b"IEND\xaeB`\x82"
 UNDONE_BY = {6: 8, 8: 6}
@@ -314,9 +314,11 @@ def _too_large(path: str, what: str, limit: int) -> ImageError:
 def _notes(path: str, image: Image.Image) -> list[str]:
     """What a user may want to know about a file that is accepted."""
     notes = []
-    expected = SUFFIXES.get(Path(path).suffix.lower())
+    suffix = Path(path).suffix[1:].upper()
+    expected = SHORT_SUFFIXES.get(suffix, suffix)
     found = "JPEG" if image.format == "MPO" else image.format
-    if expected and expected != found:
+    # Files in one of the PNM formats have several suffixes.
+    if expected != found and expected in FORMATS and expected != "PPM":
         notes.append(f"is {found}, not {expected}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":

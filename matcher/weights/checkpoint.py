@@ -116,7 +116,7 @@ def save_safetensors(
         extra: more metadata, of the keys in `METADATA`.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix than ``.safetensors``.
         CheckpointError: the weights are not finite (E504).
         StorageError: the file cannot be written (E401).
     """
@@ -194,11 +194,7 @@ def load_safetensors(
 
 
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
-    """`config` with the options of the dotted names in `values` replaced.
-
-    Raises:
-        UsageError: an unknown option or a value that cannot work.
-    """
+    """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
     if not values:
         return config
     tree = config_to_dict(config)

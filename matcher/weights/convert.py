@@ -26,7 +26,10 @@ RENAMED_TENSORS = (
     (r"^matcher\.", ""),
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.bn1\.", "backbone.stem_norm."),
-    *((rf"^backbone\.layer{i + 1}\.", f"backbone.stages.{i}.") for i in range(4)),
+    (r"^backbone\.layer1\.", "backbone.stages.0."),
+    (r"^backbone\.layer2\.", "backbone.stages.1."),
+    (r"^backbone\.layer3\.", "backbone.stages.2."),
+    (r"^backbone\.layer4\.", "backbone.stages.3."),
     (r"\.bn([12])\.", r".norm\1."),
     (r"\.downsample\.", ".shortcut."),
     (r"^loftr_coarse\.layers\.", "transformer.blocks."),
@@ -123,19 +126,16 @@ def convert(
 
 
 def rename_tensors(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of an official checkpoint under this project's names.
+    """Tensors of an official checkpoint under this project's names; ValueError if two get the same.
 
     Names that are not known stay as they are, for strict loading to refuse.
-
-    Raises:
-        ValueError: two tensors get the same name.
     """
-    merges = _merge_names(official)
+    rules = *RENAMED_TENSORS, *_merge_names(official)
     renamed: dict[str, Tensor] = {}
     for name, tensor in official.items():
         if IGNORED_TENSORS.search(name):
             continue
-        for pattern, ours in (*RENAMED_TENSORS, *merges):
+        for pattern, ours in rules:
             name = re.sub(pattern, ours, name)
         if name in renamed:
             raise ValueError(f"two tensors are named {name}")
@@ -147,22 +147,20 @@ def rename_tensors(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _merge_names(official: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Names of the feature pyramid, which counts its layers from the top."""
     top = 4 if any("backbone.layer4_outconv." in name for name in official) else 3
-    rules = [(rf"^backbone\.layer{top}_outconv\.", "backbone.output.")]
-    for i in range(2):
-        layer = rf"^backbone\.layer{top - 1 - i}_outconv"
-        rules.append((rf"{layer}\.", f"backbone.merges.{i}.lateral."))
-        rules.append((rf"{layer}2\.", f"backbone.merges.{i}.merge."))
-    return tuple(rules)
+    return (
+        (rf"^backbone\.layer{top}_outconv\.", "backbone.output."),
+        (rf"^backbone\.layer{top - 1}_outconv\.", "backbone.merges.0.lateral."),
+        (rf"^backbone\.layer{top - 1}_outconv2\.", "backbone.merges.0.merge."),
+        (rf"^backbone\.layer{top - 2}_outconv\.", "backbone.merges.1.lateral."),
+        (rf"^backbone\.layer{top - 2}_outconv2\.", "backbone.merges.1.merge."),
+    )
 
 
 def infer_config(official: Iterable[str]) -> MatcherConfig:
     """The published model that the names in an official checkpoint belong to.
 
     LoFTR layers mean LoFTR with the legacy position encoding, QuadTree layers the ``outdoor``
-    model of their variant.
-
-    Raises:
-        ValueError: neither of them.
+    model of their variant, neither of them is a ValueError.
     """
     names = list(official)
     match_type = "sinkhorn" if any("bin_score" in n for n in names) else "dual_softmax"

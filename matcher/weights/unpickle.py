@@ -48,9 +48,6 @@ class Placeholder:
     def __new__(cls, *_: object, **__: object) -> Placeholder:
         return object.__new__(cls)
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
     def __call__(self, *_: object, **__: object) -> Placeholder:
         return self
 
@@ -60,10 +57,7 @@ class Placeholder:
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
-    def append(self, item: object) -> None:
-        pass
-
-    extend = add = append
+    append = extend = add = __setstate__
 
 
 class Items(dict):
