@@ -13,7 +13,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +30,23 @@ def write_atomically(path: Path | str, data: bytes) -> None:
     Raises:
         StorageError: it cannot be written (E401).
     """
-    path = Path(path)
+    needs = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
+    with _published(Path(path), lambda: needs + _free(Path(path))) as part, part.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _published(path: Path, remedy: Callable[[], str]) -> Iterator[Path]:
+    """A file to write that becomes `path` at the end, and disappears where that fails (E401)."""
     part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
         os.replace(part, path)
         sync_directory(path.parent)
     except OSError as error:
-        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
-        raise unwritable(path, error, remedy) from error
+        raise unwritable(path, error, remedy()) from error
     finally:
         # Gone if all went well; after a failure its folder may be no folder at all.
         with suppress(OSError):
@@ -132,17 +137,10 @@ def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, FaultTolerantFile]]:
     """
     import h5py
 
-    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
+    with _published(path, lambda: "free some space, or choose another place") as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FaultTolerantFile(part) as disk:
             with h5py.File(disk, "w") as file:
                 yield file, disk
             disk.check()
             os.fsync(disk.fileno())
-        os.replace(part, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise unwritable(path, error, "free some space, or choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)

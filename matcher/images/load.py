@@ -130,14 +130,12 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 class Decoded(NamedTuple):
-    """The pixels of a file."""
+    """The pixels of a file; the rest as of a `LoadedImage`."""
 
     pixels: np.ndarray
     """(H, W), (H, W, 3) or (H, W, 4): uint8, uint16 or float32"""
     size: tuple[int, int]
-    """(width, height) as stored"""
     orientation: int
-    """The EXIF orientation that was applied, 1 for none."""
     warnings: list[str]
 
 

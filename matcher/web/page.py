@@ -58,11 +58,7 @@ def look(
 
 
 class Actions:
-    """What the page does when it is used.
-
-    Args:
-        folder: where the downloads of each open page are written.
-    """
+    """What the page does when it is used; downloads of each open page go below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

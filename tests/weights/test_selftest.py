@@ -13,14 +13,16 @@ from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.__main__ import main
 from matcher.weights.checkpoint import (
     Weights,
+    activation_statistics,
+    largest_difference,
     load_safetensors,
     read_weights,
     save_safetensors,
     selftest,
+    selftest_pair,
     write_weights,
 )
 from matcher.weights.hub import resolve
-from matcher.weights.selftest import activation_statistics, largest_difference, selftest_pair
 
 
 @pytest.fixture(scope="module")
