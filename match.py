@@ -65,12 +65,11 @@ def run(words: list[str]) -> int:
         return 0
     options = options_from_words(MatchOptions, [word for word in rest if word not in FLAGS])
     if len(images) < 2:
-        raise UsageError(
-            Code.MISSING_IMAGE, "match.py", f"needs two images, got {images}", "see --help"
-        )
-    from matcher import pair
+        what = f"needs two images, got {images}"
+        raise UsageError(Code.MISSING_IMAGE, "match.py", what, "see --help")
+    from matcher.pair import match_pair
 
-    pair.match_pair(images[0], images[1], options, version())
+    match_pair(images[0], images[1], options, version())
     return 0
 
 

@@ -73,9 +73,8 @@ def train(config: dict[str, Any], datamodule: PairData | None = None) -> dict[st
     resume = prepare(run, config)
 
     def start(checkpoint: Path | None) -> dict[str, float]:
-        return fit(
-            run, datamodule or build_datamodule(data, run.seed, run.model.canvas), checkpoint
-        )
+        source = datamodule or build_datamodule(data, run.seed, run.model.canvas)
+        return fit(run, source, checkpoint)
 
     try:
         return start(resume)
@@ -105,9 +104,8 @@ def prepare(run: RunConfig, config: dict[str, Any]) -> Path | None:
 
 def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, float]:
     """Train until the end, or until a loader process dies; returns the last metrics."""
-    pairs_a_step = datamodule.batch_size * (
-        run.trainer.devices * run.trainer.nodes * run.trainer.accumulate
-    )
+    processes = run.trainer.devices * run.trainer.nodes
+    pairs_a_step = datamodule.batch_size * processes * run.trainer.accumulate
     steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
     module = MatcherModule(run, pairs_a_step, steps_an_epoch)
     if run.init_weights and resume is None:
@@ -127,10 +125,8 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
         raise LoaderError(Code.DEAD_LOADER, "loader", f"{where}: {reason}") from error
     if keeper.signal:
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
-    return {name: float(value) for name, value in trainer.callback_metrics.items()} | {
-        "pairs_seen": float(module.pairs_seen),
-        "steps": float(trainer.global_step),
-    }
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return metrics | {"pairs_seen": float(module.pairs_seen), "steps": float(trainer.global_step)}
 
 
 def validators(run: RunConfig) -> list[Callback]:

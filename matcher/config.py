@@ -41,8 +41,7 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         stages = 3 if self.resolution == (8, 2) else 4
-        for name in ("block_dims", "depths"):
-            values = getattr(self, name)
+        for name, values in (("block_dims", self.block_dims), ("depths", self.depths)):
             if len(values) != stages:
                 expected = f"{stages} values for backbone.resolution={self.resolution}"
                 raise invalid(f"backbone.{name}", values, expected)
@@ -160,9 +159,8 @@ class MatcherConfig:
             if dim % heads:
                 raise invalid(option, heads, f"a divisor of the {dim} channels of the backbone")
         if self.position.variant != "none" and self.backbone.coarse_dim % 4:
-            raise invalid(
-                "backbone.block_dims", self.backbone.block_dims, "a last value divisible by 4"
-            )
+            dims = self.backbone.block_dims
+            raise invalid("backbone.block_dims", dims, "a last value divisible by 4")
 
     @property
     def canvas(self) -> int:

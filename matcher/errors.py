@@ -142,17 +142,23 @@ class CheckpointError(MatcherError):
     exit_code = 5
 
 
+def missing(path: object, what: str = "no such file", remedy: str = "") -> UsageError:
+    """The error for a file or folder that is not there (E111)."""
+    return UsageError(Code.MISSING_FILE, path, what, remedy)
+
+
+def unwritable(path: object, error: OSError, remedy: str) -> StorageError:
+    """The error for a file that cannot be written (E401)."""
+    what = f"cannot write: {error.strerror or error}"
+    return StorageError(Code.UNWRITABLE, path, what, remedy)
+
+
 def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
     """Make a function of the words of a command line the `main` of a program.
 
-    An error that the user can cause is printed as its one line, an interruption is silent; both
-    become exit codes. The word ``--debug`` is taken out and shows the traceback too.
-
-    Args:
-        run: the program proper; returns its exit code.
-
-    Returns:
-        A function of the words, by default those of the process, that returns the exit code.
+    Both take the words, by default those of the process, and return the exit code. An error that
+    the user can cause is printed as its one line, an interruption is silent. The word ``--debug``
+    is taken out and shows the traceback too.
     """
 
     @wraps(run)
@@ -177,20 +183,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def require_extra(module: str, extra: str, option: str) -> Any:
-    """A module of an optional dependency.
-
-    Args:
-        module: its name.
-        extra: of this project, that installs it.
-        option: what asks for it.
-
-    Raises:
-        UsageError: it is not installed (E210).
-    """
+    """A module that an `extra` of this project installs and `option` asks for, or E210."""
     try:
         return import_module(module)
     except ImportError as error:
-        remedy = f'pip install "quadmatch[{extra}]"'
-        raise UsageError(
-            Code.MISSING_EXTRA, option, f"needs {module}, which is not installed", remedy
-        ) from error
+        what, remedy = (
+            f"needs {module}, which is not installed",
+            f'pip install "quadmatch[{extra}]"',
+        )
+        raise UsageError(Code.MISSING_EXTRA, option, what, remedy) from error

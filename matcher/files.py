@@ -13,12 +13,12 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matcher.errors import Code, StorageError
+from matcher.errors import Code, StorageError, unwritable
 
 if TYPE_CHECKING:
     import h5py
@@ -30,20 +30,23 @@ def write_atomically(path: Path | str, data: bytes) -> None:
     Raises:
         StorageError: it cannot be written (E401).
     """
-    path = Path(path)
+    needs = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written"
+    with _published(Path(path), lambda: needs + _free(Path(path))) as part, part.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _published(path: Path, remedy: Callable[[], str]) -> Iterator[Path]:
+    """A file to write that becomes `path` at the end, and disappears where that fails (E401)."""
     part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
         os.replace(part, path)
         sync_directory(path.parent)
     except OSError as error:
-        remedy = f"needs {len(data) / 1e6:.1f} MB in a folder that can be written{_free(path)}"
-        raise StorageError(
-            Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy
-        ) from error
+        raise unwritable(path, error, remedy()) from error
     finally:
         # Gone if all went well; after a failure its folder may be no folder at all.
         with suppress(OSError):
@@ -87,14 +90,13 @@ def sync_directory(folder: Path) -> None:
         os.close(handle)
 
 
-class FaultTolerantFile(io.RawIOBase):
+class FaultTolerantFile(io.FileIO):
     """A file that takes everything. After an error of the disk, which is kept, nothing is written
     and what cannot be read is zero."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
+        super().__init__(path, "xb+")
         self.error: OSError | None = None
-        self._file = path.open("xb+", buffering=0)
 
     def check(self) -> None:
         """Raise the error that was kept."""
@@ -106,48 +108,22 @@ class FaultTolerantFile(io.RawIOBase):
         done = 0
         while self.error is None and done < len(view):
             try:
-                done += self._file.write(view[done:]) or 0
+                done += super().write(view[done:]) or 0
             except OSError as error:
                 self.error = error
         return len(view)
 
     def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        count = self._file.readinto(buffer) or 0
+        count = super().readinto(buffer) or 0
         buffer[count:] = bytes(len(buffer) - count)
         return len(buffer)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
     def truncate(self, size: int | None = None) -> int:
         try:
-            return self._file.truncate(size)
+            return super().truncate(size)
         except OSError as error:
             self.error = self.error or error
             return size or 0
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
 
 @contextmanager
@@ -161,20 +137,10 @@ def hdf5_published(path: Path) -> Iterator[tuple[h5py.File, FaultTolerantFile]]:
     """
     import h5py
 
-    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
+    with _published(path, lambda: "free some space, or choose another place") as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FaultTolerantFile(part) as disk:
             with h5py.File(disk, "w") as file:
                 yield file, disk
             disk.check()
-            disk.sync()
-        os.replace(part, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        remedy = "free some space, or choose another place"
-        raise StorageError(
-            Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+            os.fsync(disk.fileno())

@@ -37,10 +37,7 @@ large image, 4 results cannot be written, 5 weights refused, 130 or 143 interrup
 
 Device = Annotated[
     str,
-    Field(
-        pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$",
-        description="cpu, cuda, cuda:<number>, mps",
-    ),
+    Field(pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:<number>, mps"),
 ]
 Intrinsics = Annotated[tuple[float, ...], Field(description=INTRINSICS)]
 
@@ -104,18 +101,12 @@ class MatchOptions(WeightsOptions):
     """Draw at most this many matches."""
 
     def __post_init__(self) -> None:
-        self._check_intrinsics()
-        self._check_files()
-
-    def _check_intrinsics(self) -> None:
         for name in ("K", "K0", "K1"):
             require_intrinsics(name, getattr(self, name))
         if self.K and (self.K0 or self.K1):
             raise invalid("K", self.K, "either K for both images, or K0 and K1")
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
-
-    def _check_files(self) -> None:
         if self.output and Path(self.output).suffix.lower() not in FORMATS:
             raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
         path = self.picture_path
@@ -147,10 +138,8 @@ def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
     """Refuse what no pinhole camera without skew has (E201); None is no camera."""
     if K is None:
         return
-    nine = len(K) == 9
-    if len(K) not in (4, 9) or min(K[0], K[4 if nine else 1]) <= 0:
-        raise invalid(name, K, INTRINSICS)
-    if nine and (K[1], K[3], *K[6:]) != (0, 0, 0, 0, 1):
+    wrong = len(K) not in (4, 9) or min(K[0], K[4 if len(K) == 9 else 1]) <= 0
+    if wrong or (len(K) == 9 and (K[1], K[3], *K[6:]) != (0, 0, 0, 0, 1)):
         raise invalid(name, K, INTRINSICS)
 
 

@@ -11,48 +11,22 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from matcher.config import MatcherConfig
-from matcher.drawing.matches import (
-    draw_coverage,
-    draw_matches,
-    draw_overlay,
-    draw_warp,
-    write_picture,
-)
-from matcher.errors import Code, StorageError, UsageError
+from matcher.drawing import matches as drawing
+from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, sha256_of
+from matcher.geometry import robust
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
-from matcher.geometry.robust import (
-    Estimator,
-    estimate_fundamental,
-    estimate_homography,
-    estimate_pose,
-)
 from matcher.images.load import read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
-from matcher.predictor import load_matcher
+from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
 from matcher.validation.checked import config_to_dict
-from matcher.weights.hub import resolve
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """A matched pair and how it went."""
-
-    record: MatchRecord
-    device: str
-    load_seconds: float
-    """Until images and weights were ready."""
-    match_seconds: float
-    warnings: tuple[tuple[str, ...], tuple[str, ...]]
-    """About image 0 and image 1."""
 
 
 def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> None:
@@ -63,22 +37,32 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     """
     check_files((path0, path1), options)
     warm_allocator()
-    result = match_files(path0, path1, options, version=version)
-    record = result.record
-    tell(f"weights   {options.weights} on {result.device}, ready in {result.load_seconds:.2f} s")
-    for image, warnings in zip((record.image0, record.image1), result.warnings, strict=True):
-        tell(f"image     {image.name} ({image.width}x{image.height})")
-        for warning in warnings:
-            sys.stderr.write(f"warning   {image.name}: {warning}\n")
-    reason = f" ({record.matches.reason})" if record.matches.reason else ""
-    tell(f"matches   {len(record.matches)}{reason} in {result.match_seconds:.2f} s")
+    started = time.perf_counter()
+    exif, truncated = options.apply_exif, options.allow_truncated
+    image0 = read_image(path0, apply_exif=exif, allow_truncated=truncated)
+    image1 = read_image(path1, apply_exif=exif, allow_truncated=truncated)
+    masks = [mask and read_mask(mask) for mask in (options.mask0, options.mask1)]
+    matcher = load_matcher(options.weights, options)
+    loaded = time.perf_counter()
+    matches = matcher.match(image0, image1, mask0=masks[0], mask1=masks[1])
+    matched = time.perf_counter()
+    named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
+    how = provenance(options, matcher, version)
+    record = with_model(MatchRecord(matches, named0, named1, provenance=how), options)
+    tell(f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s")
+    for name, image in ((path0, image0), (path1, image1)):
+        tell(f"image     {name} ({image.size[0]}x{image.size[1]})")
+        for warning in image.warnings:
+            sys.stderr.write(f"warning   {name}: {warning}\n")
+    reason = f" ({matches.reason})" if matches.reason else ""
+    tell(f"matches   {len(matches)}{reason} in {matched - loaded:.2f} s")
     if record.inliers is not None:
         tell(f"geometry  {options.geometry}: {record.inliers.sum()} inliers")
     if options.output:
         write_matches(options.output, record)
         tell(f"output    {options.output}")
     if options.picture_path:
-        write_picture(options.picture_path, draw_pair(record, options))
+        drawing.write_picture(options.picture_path, draw_pair(record, options))
         tell(f"picture   {options.picture_path}")
 
 
@@ -92,63 +76,24 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
     for path in inputs:
         if not os.path.exists(path):
             hint = "the first two arguments are the images" if "=" in path else ""
-            raise UsageError(Code.MISSING_FILE, path, "no such file", hint)
+            raise missing(path, remedy=hint)
     targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:
         if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
-            raise UsageError(
-                Code.UNSAFE_VALUE, target, "would replace an input", "choose another name"
-            )
+            what = "would replace an input"
+            raise UsageError(Code.UNSAFE_VALUE, target, what, "choose another name")
         if os.path.isdir(target):
             raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
         make_folder(Path(target).parent)
 
 
-def match_files(path0: str, path1: str, options: MatchOptions, *, version: str = "") -> PairResult:
-    """Match two image files and fit the model that `options` ask for.
-
-    Raises:
-        UsageError: a file is missing, or no weights have the name.
-        ImageError: an image or a mask cannot be read.
-        CheckpointError: the weights are refused.
-    """
-    started = time.perf_counter()
-    image0, image1 = (
-        read_image(path, apply_exif=options.apply_exif, allow_truncated=options.allow_truncated)
-        for path in (path0, path1)
-    )
-    mask0, mask1 = (
-        None if mask is None else read_mask(mask) for mask in (options.mask0, options.mask1)
-    )
-    weights = resolve(options.weights, offline=options.offline)
-    matcher = load_matcher(weights, options)
-    loaded = time.perf_counter()
-    matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
-    matched = time.perf_counter()
-    record = MatchRecord(
-        matches,
-        ImageRecord(path0, *image0.size),
-        ImageRecord(path1, *image1.size),
-        provenance=provenance(options, weights, matcher.model.config, version),
-    )
-    return PairResult(
-        with_model(record, options),
-        str(matcher.device),
-        loaded - started,
-        matched - loaded,
-        (image0.warnings, image1.warnings),
-    )
-
-
-def provenance(
-    options: MatchOptions, weights: Path, config: MatcherConfig, version: str
-) -> dict[str, str]:
+def provenance(options: MatchOptions, matcher: Predictor, version: str) -> dict[str, str]:
     """How a result came about, for its file."""
-    architecture = json.dumps(config_to_dict(config), sort_keys=True)
+    architecture = json.dumps(config_to_dict(matcher.model.config), sort_keys=True)
     return {
         "version": version,
         "weights": options.weights,
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": sha256_of(matcher.weights) if matcher.weights else "",
         "config_sha256": hashlib.sha256(architecture.encode()).hexdigest(),
         "exif": "applied" if options.apply_exif else "ignored",
         "options": json.dumps(config_to_dict(options), sort_keys=True),
@@ -160,20 +105,19 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     if options.geometry == "none":
         return record
     keypoints = record.matches.numpy()[:2]
-    estimator = Estimator(name=options.estimator, threshold=options.ransac_threshold)
-    nothing = replace(
-        record, geometry=options.geometry, inliers=np.zeros(len(record.matches), bool)
-    )
+    estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
+    no_inliers = np.zeros(len(record.matches), bool)
+    nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry == "essential":
         K0, K1 = (np.array(K) for K in options.intrinsics)
-        pose = estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
+        pose = robust.estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
         if pose is None:
             return nothing
         T_0to1 = np.eye(4)
         T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
         return replace(nothing, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1)
     homography = options.geometry == "homography"
-    fit = estimate_homography if homography else estimate_fundamental
+    fit = robust.estimate_homography if homography else robust.estimate_fundamental
     found = fit(*keypoints, estimator=estimator)
     return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
 
@@ -184,18 +128,17 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
     Raises:
         UsageError, ImageError: an image cannot be read any more.
     """
-    image0, image1 = (
-        read_rgb(image.name, allow_truncated=options.allow_truncated)
-        for image in (record.image0, record.image1)
-    )
+    truncated = options.allow_truncated
+    image0 = read_rgb(record.image0.name, allow_truncated=truncated)
+    image1 = read_rgb(record.image1.name, allow_truncated=truncated)
     if options.style == "coverage":
-        return draw_coverage(image0, image1, record.matches)
+        return drawing.draw_coverage(image0, image1, record.matches)
     if options.style == "overlay":
-        return draw_overlay(image0, image1, record.matches, max_lines=options.lines)
+        return drawing.draw_overlay(image0, image1, record.matches, max_lines=options.lines)
     if options.style == "warp" and record.model is not None:
-        return draw_warp(image0, image1, record.model)
+        return drawing.draw_warp(image0, image1, record.model)
     errors = epipolar_errors(record, options) if options.style == "epipolar" else None
-    return draw_matches(
+    return drawing.draw_matches(
         image0,
         image1,
         record.matches,

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import NoReturn, TypedDict, Unpack
 
 import torch
@@ -63,13 +64,7 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device: such as ``cpu`` or ``cuda:0``; None takes a CUDA device where there is one.
-        threshold: confidence, from 0 to 1, that a match exceeds; None takes the model's.
-        max_side: longer images are shrunk to it; shorter ones are never enlarged. None: no limit.
-        top_k: keep at most so many matches, the best. None: all.
-        apply_exif: turn image files as their EXIF orientation says. Results are in pixels of the
-            image as stored either way.
-        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        device, threshold, max_side, top_k, apply_exif, allow_truncated: see `PredictorOptions`.
         dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
             GPU, PyTorch's own setting decides whether convolutions round to TF32).
 
@@ -86,6 +81,8 @@ class Predictor:
         **settings: Unpack[Settings],
     ) -> None:
         self.options = options = _options(options, settings)
+        self.weights: Path | None = None
+        """The file that `load_matcher` read."""
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
         self.reader = PairReader(
@@ -115,7 +112,7 @@ class Predictor:
                 `matcher.images.load.load_image`); the sizes of the two images may differ.
             mask0: (H, W) in pixels of image 0 as stored, or a mask image: False (black) where
                 nothing may match; `mask1` likewise.
-            threshold: for this call; so is `top_k`.
+            threshold: for this call, as `top_k`.
 
         Returns:
             Matches on the CPU, best first, in pixels of the original images. A match that was
@@ -128,9 +125,8 @@ class Predictor:
             ImageError: an image that cannot be used (E101 to E105).
             MemoryLimitError: the pair does not fit into memory (E131).
         """
-        CallOptions(threshold, top_k)
-        pair = self.reader.read(image0, image1, mask0, mask1)
-        return self._match([pair], threshold, top_k)[0]
+        call = CallOptions(threshold, top_k)
+        return self._match([self.reader.read(image0, image1, mask0, mask1)], call)[0]
 
     def match_many(
         self,
@@ -148,25 +144,21 @@ class Predictor:
         Args:
             pairs: (image0, image1) or (image0, image1, mask0, mask1), as `match` takes them.
             batch_size: pairs at a time; they need not be of one size.
-            threshold: for this call; so is `top_k`.
+            threshold: for this call, as `top_k`.
 
         Raises:
-            UsageError, ImageError, MemoryLimitError: as `match`, when the pair at fault comes up;
-                nothing follows.
+            MatcherError: as `match`, when the pair at fault comes up; nothing follows.
         """
-        CallOptions(threshold, top_k, batch_size)
-        return self._match_batches(iter(pairs), batch_size, threshold, top_k)
+        return self._match_batches(iter(pairs), CallOptions(threshold, top_k, batch_size))
 
-    def _match_batches(
-        self, pairs: Iterator[Pair], batch_size: int, threshold: float | None, top_k: int | None
-    ) -> Iterator[Matches]:
+    def _match_batches(self, pairs: Iterator[Pair], call: CallOptions) -> Iterator[Matches]:
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead: list[Future[PreparedPair]] = []
-            while batch := list(islice(pairs, batch_size)):
+            while batch := list(islice(pairs, call.batch_size)):
                 reading = [reader.submit(self._read, pair) for pair in batch]
-                yield from self._match_read(ahead, threshold, top_k)
+                yield from self._match_read(ahead, call)
                 ahead = reading
-            yield from self._match_read(ahead, threshold, top_k)
+            yield from self._match_read(ahead, call)
 
     def _read(self, pair: Pair) -> PreparedPair:
         if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 4):
@@ -176,7 +168,7 @@ class Predictor:
         return self.reader.read(image0, image1, mask0, mask1)
 
     def _match_read(
-        self, reading: Sequence[Future[PreparedPair]], threshold: float | None, top_k: int | None
+        self, reading: Sequence[Future[PreparedPair]], call: CallOptions
     ) -> Iterator[Matches]:
         """Match what could be read before the first fault, then raise that."""
         read: list[PreparedPair] = []
@@ -187,17 +179,13 @@ class Predictor:
             except MatcherError as error:
                 fault = error
                 break
-        yield from self._match(read, threshold, top_k)
+        yield from self._match(read, call)
         if fault is not None:
             raise fault
 
-    def _match(
-        self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
-    ) -> list[Matches]:
+    def _match(self, pairs: Sequence[PreparedPair], call: CallOptions) -> list[Matches]:
         """Matches of a batch; of its halves where memory runs out."""
-        return in_halves(
-            lambda part: self._match_at_once(part, threshold, top_k), pairs, self._refuse
-        )
+        return in_halves(lambda part: self._match_at_once(part, call), pairs, self._refuse)
 
     def _refuse(self, pair: PreparedPair) -> NoReturn:
         """Tell of a pair that does not fit into memory."""
@@ -205,19 +193,15 @@ class Predictor:
         what = f"out of memory with images of {' and '.join(sizes)} pixels"
         raise MemoryLimitError(Code.OUT_OF_MEMORY, self.device, what, "lower max_side")
 
-    def _match_at_once(
-        self, pairs: Sequence[PreparedPair], threshold: float | None, top_k: int | None
-    ) -> list[Matches]:
-        out = [Matches.empty(pair.reason) for pair in pairs]
-        able = [i for i, pair in enumerate(pairs) if not pair.reason]
-        if not able:
-            return out
-        features0, features1 = ([self.extract(pairs[i][side]) for i in able] for side in (0, 1))
-        ready = [pairs[i] for i in able]
-        found = self.match_features(ready, features0, features1, threshold, top_k)
-        for i, matches in zip(able, found, strict=True):
-            out[i] = matches
-        return out
+    def _match_at_once(self, pairs: Sequence[PreparedPair], call: CallOptions) -> list[Matches]:
+        reasons = [pair.reason for pair in pairs]
+        able = [pair for pair, reason in zip(pairs, reasons, strict=True) if not reason]
+        found: Iterator[Matches] = iter(())
+        if able:
+            features0, features1 = ([self.extract(p[side]) for p in able] for side in (0, 1))
+            matches = self.match_features(able, features0, features1, call.threshold, call.top_k)
+            found = iter(matches)
+        return [Matches.empty(reason) if reason else next(found) for reason in reasons]
 
     @torch.inference_mode()
     def extract(self, image: PreparedImage) -> FeatureMaps:
@@ -246,8 +230,8 @@ class Predictor:
         batch1, mask1 = pad_feature_maps(features1, cells1)
         with self._arithmetic():
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
-        split = output.split(len(pairs))
-        found = [p.in_original(f.to("cpu")) for f, p in zip(split, pairs, strict=True)]
+        split = [found.to("cpu") for found in output.split(len(pairs))]
+        found = [p.in_original(f) for f, p in zip(split, pairs, strict=True)]
         return found if top_k is None else [each.top(top_k) for each in found]
 
     @contextmanager
@@ -257,10 +241,7 @@ class Predictor:
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
             torch.backends.cudnn.flags(
-                enabled=True,
-                benchmark=False,
-                deterministic=True,
-                allow_tf32=torch.backends.cudnn.allow_tf32,
+                enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
             ),
         ):
             yield
@@ -279,12 +260,10 @@ def load_matcher(
     Args:
         name_or_path: ``compact``, which is bundled; the name of published weights, which are
             fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
-        options: all options at once; single ones may be given as keywords instead.
         coarsest_cells: most cells of the coarsest attention level; larger images get more levels
             (1,200 keeps the time of the attention in proportion to the pixels). None: as the
             weights were trained.
-        offline: fail at once where weights would have to be fetched.
-        device, threshold, max_side, top_k, apply_exif, allow_truncated, dtype: see `Predictor`.
+        options, dtype, settings: see `Predictor`.
 
     Raises:
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
@@ -296,15 +275,13 @@ def load_matcher(
     path = resolve(os.fspath(name_or_path), offline=options.offline)
     model = load_safetensors(path, overrides=levels)
     fuse(model)
-    return Predictor(model, options, dtype=dtype)
+    predictor = Predictor(model, options, dtype=dtype)
+    predictor.weights = path
+    return predictor
 
 
 def _options(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
-    """`options` with single ones replaced.
-
-    Raises:
-        UsageError: a value that cannot work, or an unknown name.
-    """
+    """`options` with single ones replaced; E201 or E202 where that cannot be."""
     changes = dict(settings)
     if "device" in changes and changes["device"] is not None:
         changes["device"] = str(changes["device"])

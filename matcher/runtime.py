@@ -37,10 +37,9 @@ def in_halves(
     too_large: Callable[[Item], Result],
     release: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Results of a batch; where memory runs out, those of its halves.
+    """Results that `run` gives for a batch; where memory runs out, those of its halves.
 
     Args:
-        run: the results of a batch, or of a part of one.
         too_large: the result of an item that does not fit into memory alone; it may raise.
         release: frees what memory it can, after it ran out.
     """
@@ -58,10 +57,6 @@ def in_halves(
     return [result for part in parts for result in in_halves(run, part, too_large, release)]
 
 
-_LARGEST_LEARNED = 31 << 20
-"""Just below the 32 MB up to which glibc learns from the blocks that are freed."""
-
-
 def warm_allocator() -> None:
     """Have glibc keep up to 62 MB of freed memory: for a program that matches on the CPU.
 
@@ -69,7 +64,8 @@ def warm_allocator() -> None:
     of images on the CPU then spends a twentieth of its time on getting it back. So free a large
     block, once. Elsewhere this changes nothing.
     """
-    torch.empty(_LARGEST_LEARNED, dtype=torch.uint8)
+    just_below_the_limit_of_glibc = 31 << 20
+    torch.empty(just_below_the_limit_of_glibc, dtype=torch.uint8)
 
 
 def keep_freed_memory() -> None:

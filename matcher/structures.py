@@ -46,12 +46,12 @@ class TensorFields:
             first = values[0]
             if any((v is None) != (first is None) for v in values):
                 raise ValueError(f"{cls.__name__}.{f.name}: None in some items of a batch only")
-            if isinstance(first, Tensor):
+            if first is None:
+                joined[f.name] = None
+            elif isinstance(first, Tensor):
                 joined[f.name] = torch.cat(values)
             elif isinstance(first, TensorFields):
                 joined[f.name] = type(first).collate(values)
-            elif first is None:
-                joined[f.name] = None
             else:
                 joined[f.name] = tuple(entry for value in values for entry in value)
         return cls(**joined)
@@ -181,10 +181,8 @@ class Matches(TensorFields):
         n = self.scores.shape[0]
         shapes = tuple(self.keypoints0.shape), tuple(self.keypoints1.shape)
         if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
-            raise ValueError(
-                f"Matches: keypoints {shapes[0]} and {shapes[1]} with scores "
-                f"{tuple(self.scores.shape)}; expected (N, 2), (N, 2) and (N,)"
-            )
+            found = f"keypoints {shapes[0]} and {shapes[1]} with scores {tuple(self.scores.shape)}"
+            raise ValueError(f"Matches: {found}; expected (N, 2), (N, 2) and (N,)")
 
     @staticmethod
     def empty(reason: str = "") -> Matches:
@@ -203,9 +201,8 @@ class Matches(TensorFields):
         """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
-        return Matches(
-            self.keypoints0[index], self.keypoints1[index], self.scores[index], self.reason
-        )
+        points = self.keypoints0[index], self.keypoints1[index]
+        return Matches(*points, self.scores[index], self.reason)
 
     def top(self, k: int) -> Matches:
         """The `k` best, best first; ties keep their order."""
@@ -217,8 +214,5 @@ class Matches(TensorFields):
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keypoints0, keypoints1, scores) as NumPy arrays."""
-        return (
-            self.keypoints0.cpu().numpy(),
-            self.keypoints1.cpu().numpy(),
-            self.scores.cpu().numpy(),
-        )
+        on_cpu = self.to("cpu")
+        return on_cpu.keypoints0.numpy(), on_cpu.keypoints1.numpy(), on_cpu.scores.numpy()

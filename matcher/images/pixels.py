@@ -50,10 +50,9 @@ def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
     if len(shape) == 4 and shape[0] == 1:
         tensor = tensor[0]
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
+        what = f"cannot use a tensor of shape {shape}"
         expected = "expected (H, W), (C, H, W) or (1, C, H, W) with 1, 3 or 4 channels"
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, name, f"cannot use a tensor of shape {shape}", expected
-        )
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, expected)
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:
         tensor = tensor.float()
@@ -70,14 +69,13 @@ def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     if not known or not (pixels.ndim == 2 or color) or pixels.size == 0:
         what = f"cannot use {pixels.dtype} of shape {pixels.shape}"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, EXPECTED)
-    pixels = np.ascontiguousarray(pixels)
+    pixels, warnings = np.ascontiguousarray(pixels), []
     if kind == "b":
-        return _composite(pixels.astype(np.uint8) * 255)
-    if kind == "f":
+        pixels = pixels.astype(np.uint8) * 255
+    elif kind == "f":
         pixels, warnings = _unit_range(pixels, name)
-        opaque, more = _composite(pixels)
-        return opaque, warnings + more
-    return _composite(pixels)
+    opaque, more = _composite(pixels)
+    return opaque, warnings + more
 
 
 def _unit_range(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
@@ -88,9 +86,8 @@ def _unit_range(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
         return pixels.astype(np.float32), []
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         what = f"RGBA values from {low:g} to {high:g}"
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, name, what, "floats with transparency must lie from 0 to 1"
-        )
+        remedy = "floats with transparency must lie from 0 to 1"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
     warning = f"values from {low:g} to {high:g} stretched to 0 to 1"
     width = high - low
     if not 0 < width < np.inf:

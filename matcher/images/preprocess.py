@@ -20,7 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.geometry.pixels import network_to_original, resize_scale, turn_upright
+from matcher.geometry.pixels import (
+    network_to_original,
+    resize_scale,
+    turn_upright,
+    upright_to_stored,
+)
 from matcher.images.load import ImageSource, LoadedImage, load_image, read_mask
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import invalid
@@ -46,7 +51,8 @@ class PreparedImage(NamedTuple):
 
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
-        return self.image.to_stored(network_to_original(points, self.scale))
+        points = network_to_original(points, self.scale)
+        return upright_to_stored(points, self.image.orientation, self.image.size)
 
 
 class PreparedPair(NamedTuple):
@@ -103,42 +109,26 @@ class PairReader:
     def read_one(
         self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
     ) -> PreparedImage:
-        """Read one image and its region mask.
+        """Read one image and its region mask; errors as `read`, each warning is logged once.
 
         Args:
             number: of the image in its pair, for messages about what is no file.
-
-        Raises:
-            UsageError, ImageError: as `read`.
         """
-        image = load_image(
-            source,
-            name=f"image{number}",
-            apply_exif=self.apply_exif,
-            allow_truncated=self.allow_truncated,
-        )
-        if not isinstance(source, LoadedImage):
-            is_path = isinstance(source, (str, os.PathLike))
-            self._warn(os.fspath(source) if is_path else f"image{number}", image)
-        allowed = None if mask is None else load_mask(mask, image.size, f"mask{number}")
-        return prepare(image, allowed, self.config, self.max_side)
-
-    def _warn(self, subject: str, image: LoadedImage) -> None:
-        """Each warning once."""
-        for warning in image.warnings:
+        exif, truncated = self.apply_exif, self.allow_truncated
+        name = f"image{number}"
+        image = load_image(source, name=name, apply_exif=exif, allow_truncated=truncated)
+        subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
+        for warning in () if isinstance(source, LoadedImage) else image.warnings:
             text = f"{subject}: {warning}"
             if text not in self._warned:
                 self._warned.add(text)
                 logger.warning(text)
+        allowed = None if mask is None else load_mask(mask, image.size, f"mask{number}")
+        return prepare(image, allowed, self.config, self.max_side)
 
 
 def load_mask(mask: MaskSource, size: tuple[int, int], name: str) -> np.ndarray:
-    """(H, W) bool of a region mask for an image of `size` (width, height).
-
-    Raises:
-        UsageError: not of the size of the image (E201) or no such file (E111).
-        ImageError: a mask image that cannot be read.
-    """
+    """(H, W) bool of a region mask for an image of `size` (width, height), or E111 or E201."""
     if isinstance(mask, (str, os.PathLike)):
         mask = read_mask(mask)
     elif isinstance(mask, Tensor):
@@ -156,9 +146,7 @@ def prepare(
     """Resize an image, put it on its canvas and find its valid cells.
 
     Args:
-        image: of any size.
         allowed: (H, W) bool in pixels of the image as stored, or None for everywhere.
-        config: of the model.
         max_side: see `PairReader`.
     """
     height, width = image.gray.shape
@@ -166,9 +154,10 @@ def prepare(
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
     gray = resize(image.gray, size)
     scale = resize_scale((width, height), size)
-    rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
+    canvas = config.canvas
+    rows, columns = (-(-side // canvas) * canvas for side in size[::-1])
     network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
-    canvas = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
+    padded = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
     stride = config.backbone.resolution[0]
     valid = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)
@@ -177,7 +166,7 @@ def prepare(
         upright = turn_upright(allowed, image.orientation)
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
-    return PreparedImage(image, canvas, valid, torch.tensor(scale))
+    return PreparedImage(image, padded, valid, torch.tensor(scale))
 
 
 def resize(
@@ -187,7 +176,6 @@ def resize(
 
     Args:
         image: (H, W) or (H, W, C); returned itself where it has the size.
-        size: (width, height)
         enlarging: OpenCV's interpolation for more pixels.
     """
     height, width = image.shape[:2]
@@ -224,13 +212,10 @@ def pad_feature_maps(
         cells: (h, w) bool of the valid cells of each.
 
     Returns:
-        (B, C, h, w) and (B, D, H, W) maps and the (B, h, w) mask of valid cells, None where all
-        are.
+        (B, C, h, w) and (B, D, H, W) maps; the (B, h, w) mask of valid cells, None if all are.
     """
     mask = stack_padded([each[None] for each in cells])
-    features = FeatureMaps(
-        stack_padded([each.coarse for each in maps]), stack_padded([each.fine for each in maps])
-    )
+    features = FeatureMaps(*(stack_padded(each) for each in zip(*maps, strict=True)))
     return features, None if mask.all() else mask
 
 

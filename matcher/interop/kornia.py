@@ -31,9 +31,8 @@ class KorniaMatcher(nn.Module):
                 size; optionally ``mask0`` (B, H0, W0) and ``mask1``, zero where nothing may match.
 
         Returns:
-            ``keypoints0`` (M, 2) and ``keypoints1`` (M, 2) in pixels of the given images, (x, y);
-            ``confidence`` (M,); ``batch_indexes`` (M,) int64, in order. M is 0 where nothing
-            matches.
+            ``keypoints0`` and ``keypoints1`` (M, 2) in pixels of the given images, (x, y);
+            ``confidence`` (M,); ``batch_indexes`` (M,) int64, in order.
 
         Raises:
             UsageError: a missing image, or another shape.

@@ -112,8 +112,7 @@ def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarra
 
 def _to_npz(arrays: Arrays, attributes: Attributes) -> bytes:
     buffer = io.BytesIO()
-    members: dict[str, Any] = {"metadata": np.array(json.dumps(attributes)), **arrays}
-    np.savez_compressed(buffer, **members)
+    np.savez_compressed(buffer, metadata=np.array(json.dumps(attributes)), **arrays)  # pyright: ignore
     return buffer.getvalue()
 
 
@@ -157,19 +156,18 @@ def _from_json(data: bytes) -> tuple[Arrays, Attributes]:
 def _short(values: np.ndarray) -> list:
     """Nested lists with as many digits as a float32 needs to come back unchanged."""
     if values.dtype == np.float32:
-        digits = [float(f"{v:.9g}") for v in values.ravel()]
-        return np.array(digits).reshape(values.shape).tolist()
+        values = np.array([float(f"{v:.9g}") for v in values.ravel()]).reshape(values.shape)
     return values.tolist()
 
 
 def _to_csv(arrays: Arrays, attributes: Attributes) -> bytes:
     """Comment lines ``# name: JSON value``, a header, one match a line."""
-    notes = {**attributes}
-    notes.update({name: json.dumps(arrays[name].tolist()) for name in MODELS if name in arrays})
+    models = {name: json.dumps(arrays[name].tolist()) for name in MODELS if name in arrays}
+    notes = attributes | models
     out = io.StringIO()
     for name, value in notes.items():
         out.write(f"# {name}: {json.dumps(value)}\n")
-    columns = [*_short(np.hstack([arrays["keypoints0"], arrays["keypoints1"]]).T)]
+    columns = _short(np.hstack([arrays["keypoints0"], arrays["keypoints1"]]).T)
     columns.append(_short(arrays["scores"]))
     header = ["x0", "y0", "x1", "y1", "score"]
     if "inliers" in arrays:

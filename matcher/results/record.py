@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from matcher.errors import Code, StorageError, UsageError
+from matcher.errors import Code, StorageError, missing
 from matcher.files import write_atomically
 from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
 from matcher.structures import Matches
@@ -66,8 +66,7 @@ def write_matches(path: Path | str, record: MatchRecord) -> None:
         UsageError: another suffix.
         StorageError: the file cannot be written (E401).
     """
-    data = _format_of(Path(path)).encode(_arrays(record), _attributes(record))
-    write_atomically(path, data)
+    write_atomically(path, _format_of(Path(path)).encode(_arrays(record), _attributes(record)))
 
 
 def read_matches(path: Path | str) -> MatchRecord:
@@ -86,20 +85,16 @@ def read_matches(path: Path | str) -> MatchRecord:
         arrays, attributes = form.decode(path.read_bytes())
         return _record(arrays, attributes)
     except FileNotFoundError:
-        raise UsageError(Code.MISSING_FILE, path, "no such file") from None
+        raise missing(path) from None
     except BROKEN as error:
-        raise StorageError(
-            Code.DAMAGED_RESULT, path, f"not a readable result: {error}", "write it anew"
-        ) from error
+        what = f"not a readable result: {error}"
+        raise StorageError(Code.DAMAGED_RESULT, path, what, "write it anew") from error
 
 
 def _arrays(record: MatchRecord) -> Arrays:
-    keypoints0, keypoints1, scores = record.matches.numpy()
-    arrays: Arrays = {
-        "keypoints0": keypoints0.astype(np.float32),
-        "keypoints1": keypoints1.astype(np.float32),
-        "scores": scores.astype(np.float32),
-    }
+    names = ("keypoints0", "keypoints1", "scores")
+    columns = zip(names, record.matches.numpy(), strict=True)
+    arrays: Arrays = {name: values.astype(np.float32) for name, values in columns}
     if record.inliers is not None:
         arrays["inliers"] = record.inliers.astype(np.uint8)
     for name, matrix in (("model", record.model), ("T_0to1", record.T_0to1)):
@@ -125,14 +120,10 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
     schema = rest.pop("schema", None)
     if schema != SCHEMA:
         raise ValueError(f"schema {schema!r}, this version reads {SCHEMA!r}")
-    images = [
-        ImageRecord(
-            str(rest.pop(f"image{i}_name")),
-            int(rest.pop(f"image{i}_width")),
-            int(rest.pop(f"image{i}_height")),
-        )
-        for i in (0, 1)
-    ]
+    images = []
+    for i in (0, 1):
+        width, height = (int(rest.pop(f"image{i}_{side}")) for side in ("width", "height"))
+        images.append(ImageRecord(str(rest.pop(f"image{i}_name")), width, height))
     keypoints0, keypoints1, scores = (
         torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
         for name in ("keypoints0", "keypoints1", "scores")

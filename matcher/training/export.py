@@ -6,8 +6,7 @@ from pathlib import Path
 
 from matcher.errors import CheckpointError, Code
 from matcher.network.model import FeatureMatcher
-from matcher.weights.checkpoint import load_safetensors, save_safetensors
-from matcher.weights.safetensors_file import read_weights
+from matcher.weights.checkpoint import load_safetensors, read_weights, save_safetensors
 
 PAIRS = "training_pairs"
 

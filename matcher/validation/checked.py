@@ -84,15 +84,11 @@ def unknown_option(name: str, known: Sequence[str], path: str = "") -> UsageErro
 
 
 def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
-    """Build a (nested) dataclass of options from plain values.
-
-    Args:
-        kind: made by `checked`, such as `matcher.config.MatcherConfig`.
-        values: plain values, as read from YAML or JSON.
-        path: dotted name of `values`, for messages.
+    """A (nested) dataclass of options, made by `checked`, from plain values of YAML or JSON.
 
     Raises:
-        UsageError: an unknown key (with the nearest valid one) or a value that cannot work.
+        UsageError: an unknown key (with the nearest valid one, below the dotted `path`) or a value
+            that cannot work.
     """
     if not isinstance(values, Mapping):
         raise invalid(path.rstrip(".") or kind.__name__, values, "a group of options")
@@ -101,10 +97,10 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
     for name, value in values.items():
         if name not in kinds:
             raise unknown_option(str(name), list(kinds), path)
-        nested = is_dataclass(kinds[name])
-        parts[name] = (
-            config_from_dict(kinds[name], value, f"{path}{name}.") if nested else _frozen(value)
-        )
+        if is_dataclass(kinds[name]):
+            parts[name] = config_from_dict(kinds[name], value, f"{path}{name}.")
+        else:
+            parts[name] = _frozen(value)
     return kind(**parts)
 
 
@@ -163,9 +159,8 @@ def _usage_error(
         return unknown_option(str(name), list(kinds), prefix)
     option, annotation = f"{prefix}{name}", kinds[name]
     if name not in given:
-        return UsageError(
-            Code.INVALID_VALUE, option, "is not set", f"expected {expected(annotation)}"
-        )
+        remedy = f"expected {expected(annotation)}"
+        return UsageError(Code.INVALID_VALUE, option, "is not set", remedy)
     value = given[name]
     for key in inner:
         origin, arguments = get_origin(annotation), get_args(annotation)

@@ -19,13 +19,10 @@ CONSTANTS = {"null": None, "true": True, "false": False}
 
 
 def options_from_words(kind: type[T], words: Sequence[str]) -> T:
-    """Options of one level from words; of several words for an option, the last counts.
+    """Options of one level, made by `checked`, from words; the last word for an option counts.
 
     An option that is text takes whatever follows the first ``=``, and where it may be null the
     word ``null``. Other values are as `plain_value` reads them.
-
-    Args:
-        kind: made by `matcher.validation.checked.checked`.
 
     Raises:
         UsageError: a word without ``=`` (E204), an unknown name (E202, with the nearest one) or a

@@ -66,9 +66,8 @@ def checked(image: np.ndarray | None, number: int) -> np.ndarray:
     if image is None:
         raise ValueError(f"image {number} is missing")
     if image.shape[0] * image.shape[1] > MAX_UPLOAD_PIXELS:
-        raise ValueError(
-            f"image {number} has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels"
-        )
+        millions = MAX_UPLOAD_PIXELS // 10**6
+        raise ValueError(f"image {number} has more than {millions} million pixels")
     return image
 
 
@@ -85,18 +84,13 @@ def show(pair: MatchedPair, threshold: float, geometry: str) -> Shown:
         ["inliers", "-" if inliers is None else str(int(inliers.sum()))],
         ["seconds", f"{pair.seconds:.1f}"],
     ]
-    sizes = [image.shape[1::-1] for image in (pair.image0, pair.image1)]
+    images = pair.image0, pair.image1
     record = MatchRecord(
         matches,
-        ImageRecord("image0", *sizes[0]),
-        ImageRecord("image1", *sizes[1]),
+        *(ImageRecord(f"image{i}", *image.shape[1::-1]) for i, image in enumerate(images)),
         geometry="none" if model is None else geometry,
         model=None if model is None else model.matrix,
         inliers=inliers,
     )
-    return Shown(
-        draw_matches(pair.image0, pair.image1, matches, inliers=inliers),
-        draw_coverage(pair.image0, pair.image1, matches),
-        numbers,
-        record,
-    )
+    picture = draw_matches(*images, matches, inliers=inliers)
+    return Shown(picture, draw_coverage(*images, matches), numbers, record)

@@ -58,11 +58,7 @@ def look(
 
 
 class Actions:
-    """What the page does when it is used.
-
-    Args:
-        folder: where the downloads of each open page are written.
-    """
+    """What the page does when it is used; downloads of each open page go below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,9 +144,8 @@ def build_page(folder: Path) -> Any:
         images[0].select(actions.point_at, [pair, layer], [point, attention, tabs])
         layer.change(look, [pair, point, layer], attention)
         for image in images:
-            image.change(
-                lambda: (None, None, None, *NOTHING), None, [pair, point, attention, *shown]
-            )
+            emptied = [pair, point, attention, *shown]
+            image.change(lambda: (None, None, None, *NOTHING), None, emptied)
         page.unload(actions.forget)
     return page
 
@@ -158,10 +153,5 @@ def build_page(folder: Path) -> Any:
 def launch(page: Any, **options: Any) -> Any:
     """Serve the page on this machine alone; `options` as Gradio's."""
     page.queue(max_size=8, default_concurrency_limit=1)
-    return page.launch(
-        server_name="127.0.0.1",
-        share=False,
-        max_file_size=MAX_UPLOAD,
-        footer_links=[],
-        **options,
-    )
+    fixed = {"server_name": "127.0.0.1", "share": False, "max_file_size": MAX_UPLOAD}
+    return page.launch(**fixed, footer_links=[], **options)

@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 
 from matcher.config import MatcherConfig
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError, missing, program
 from matcher.files import sha256_of
-from matcher.weights.checkpoint import selftest
+from matcher.weights.checkpoint import read_weights, require_finite, selftest
 from matcher.weights.convert import config_from_official, convert
-from matcher.weights.safetensors_file import read_weights, require_finite
 
 
 @program
@@ -43,26 +42,22 @@ def parser() -> argparse.ArgumentParser:
     converting.add_argument("source", type=Path, metavar="IN.ckpt")
     converting.add_argument("target", type=Path, metavar="OUT.safetensors")
     converting.add_argument("--config", type=Path, metavar="official.json")
-    for name, purpose in (
-        ("info", "what a safetensors file holds"),
-        ("selftest", "does it compute what it did when saved?"),
-    ):
+    purposes = {
+        "info": "what a safetensors file holds",
+        "selftest": "does it compute what it did when saved?",
+    }
+    for name, purpose in purposes.items():
         command = commands.add_parser(name, help=purpose)
         command.add_argument("file", type=Path, metavar="FILE.safetensors")
     return out
 
 
 def read_official_config(path: Path) -> MatcherConfig:
-    """The configuration in an official JSON file.
-
-    Raises:
-        UsageError: there is no such file (E111), it is not JSON (E204), or as
-            `config_from_official`.
-    """
+    """The configuration in an official JSON file; E111, E204, or as `config_from_official`."""
     try:
         return config_from_official(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise UsageError(Code.MISSING_FILE, path, "no such file") from None
+        raise missing(path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(Code.UNUSABLE_WORD, path, f"not a JSON configuration: {error}") from error
 

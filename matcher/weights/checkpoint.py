@@ -6,24 +6,24 @@ Nothing that a file holds is ever run: no pickle, no class named by a file.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.errors import CheckpointError, Code, UsageError
+from matcher.errors import CheckpointError, Code, UsageError, missing
+from matcher.files import write_atomically
 from matcher.network.model import FeatureMatcher, build_matcher
+from matcher.structures import CoarseMatches
 from matcher.validation.checked import config_from_dict, config_to_dict, invalid
-from matcher.weights.safetensors_file import (
-    Weights,
-    read_weights,
-    require_finite,
-    write_weights,
-)
-from matcher.weights.selftest import TOLERANCE, activation_statistics, largest_difference
+from matcher.weights.torch_archive import MAX_FILE_BYTES
+from matcher.weights.unpickle import MAX_TENSORS
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
@@ -31,6 +31,78 @@ RETIRED = {"pyramid": "average", "lepe": False}
 """Options of the transformer that older files hold, and the one value that they may have."""
 METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
+MAX_HEADER_BYTES = 10 * 2**20
+SELFTEST_SIDE = 64
+TOLERANCE = 1e-3
+"""Largest difference in the self-test, relative to the expected statistic where that exceeds 1."""
+
+
+class Weights(NamedTuple):
+    """What a weights file holds."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def write_weights(path: Path | str, weights: Weights) -> None:
+    """Publish `weights`, all of them or nothing (E401); the same weights give the same bytes."""
+    data = safetensors.torch.save(*weights)
+    size = struct.unpack_from("<Q", data)[0]
+    header = json.loads(data[8 : 8 + size])
+    # The library leaves the order of the metadata open.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_atomically(path, struct.pack("<Q", len(text)) + text + data[8 + size :])
+
+
+def read_weights(path: Path | str) -> Weights:
+    """Tensors and metadata of a safetensors file within the limits, not otherwise judged.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        CheckpointError: damaged (E501) or too large (E505).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise missing(path)
+    try:
+        _require_limits(path)
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise OverflowError(f"{len(names)} tensors are more than {MAX_TENSORS}")
+            tensors = {name: file.get_tensor(name) for name in names}
+            return Weights(tensors, dict(file.metadata() or {}))
+    except OverflowError as error:
+        raise CheckpointError(Code.LARGE_WEIGHTS, path, str(error)) from error
+    except Exception as error:
+        what = f"not a readable safetensors file ({error})"
+        raise CheckpointError(Code.DAMAGED_WEIGHTS, path, what) from error
+
+
+def _require_limits(path: Path) -> None:
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise OverflowError(f"{size} bytes are more than {MAX_FILE_BYTES}")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if len(head) < 8:
+        raise ValueError(f"{size} bytes")
+    header = struct.unpack("<Q", head)[0]
+    if header > MAX_HEADER_BYTES:
+        raise OverflowError(f"a header of {header} bytes is more than {MAX_HEADER_BYTES}")
+
+
+def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not floats (E502) or not finite (E504)."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            what = f"tensor {name} is {tensor.dtype}, not a float"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what)
+        if not torch.isfinite(tensor).all():
+            what = f"tensor {name} holds NaN or infinity"
+            raise CheckpointError(Code.WEIGHTS_NOT_FINITE, path, what)
 
 
 def save_safetensors(
@@ -42,16 +114,12 @@ def save_safetensors(
 ) -> None:
     """Publish the weights and the configuration of `model`: all of it or nothing.
 
-    The same weights give the same bytes.
-
     Args:
-        model: its state is saved, the counters of its batch norms excepted.
-        path: a ``.safetensors`` file.
         half: store matrices and convolutions in fp16; vectors stay fp32.
         extra: more metadata, of the keys in `METADATA`.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix than ``.safetensors``.
         CheckpointError: the weights are not finite (E504).
         StorageError: the file cannot be written (E401).
     """
@@ -61,11 +129,8 @@ def save_safetensors(
     unknown = set(extra or ()) - METADATA
     if unknown:
         raise ValueError(f"metadata {sorted(unknown)}; allowed: {sorted(METADATA)}")
-    tensors = {
-        name: _stored(tensor, half)
-        for name, tensor in model.state_dict().items()
-        if not name.endswith(COUNTER)
-    }
+    state = model.state_dict().items()
+    tensors = {name: _stored(t, half) for name, t in state if not name.endswith(COUNTER)}
     require_finite(path, tensors)
     stored = assemble(path, model.config, tensors, "")
     metadata = {
@@ -79,40 +144,66 @@ def save_safetensors(
 def selftest(path: Path | str) -> float:
     """How far what the weights compute now is from what they computed when they were saved.
 
-    Returns:
-        The largest relative difference of the statistics of `matcher.weights.selftest`.
+    It is the largest relative difference of `activation_statistics`: sums and shapes do not show a
+    changed interpretation of the same numbers; what a model makes of two fixed images does.
 
     Raises:
-        CheckpointError: more than `selftest.TOLERANCE`, or nothing to compare with
-            (E509); else as `load_safetensors`.
+        CheckpointError: more than `TOLERANCE`, or nothing to compare with (E509); else as
+            `load_safetensors`.
     """
     path = Path(path)
-    expected = _stored_statistics(path)
+    try:
+        expected = [float(value) for value in json.loads(read_weights(path).metadata["canary"])]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        what = "holds nothing to test it with"
+        raise CheckpointError(Code.FAILED_SELFTEST, path, what, "save it anew") from error
     difference = largest_difference(activation_statistics(load_safetensors(path)), expected)
     if not difference <= TOLERANCE:
-        remedy = "the file or the installation is damaged"
-        raise CheckpointError(
-            Code.FAILED_SELFTEST, path, f"its results differ by {difference:.2g}", remedy
+        what, remedy = (
+            f"its results differ by {difference:.2g}",
+            "the file or the installation is damaged",
         )
+        raise CheckpointError(Code.FAILED_SELFTEST, path, what, remedy)
     return difference
 
 
-def _stored_statistics(path: Path) -> list[float]:
-    try:
-        return [float(value) for value in json.loads(read_weights(path).metadata["canary"])]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            Code.FAILED_SELFTEST, path, "holds nothing to test it with", "save it anew"
-        ) from error
+def selftest_pair(side: int = SELFTEST_SIDE) -> tuple[Tensor, Tensor]:
+    """Two (1, 1, side, side) images of one wavy pattern, the second moved by 8 pixels."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side + 8), indexing="ij")
+    waves = (x * 0.37 + y * 0.11).sin() + (y * 0.53 - x * 0.07).sin() + (x * y * 0.013).sin()
+    image = ((waves + 3) / 6)[None, None]
+    return image[..., :side], image[..., 8:]
+
+
+@torch.no_grad()
+def activation_statistics(model: FeatureMatcher) -> list[float]:
+    """Mean and deviation of every map that `model` makes of the pair, to four digits.
+
+    They are the coarse and the fine features of the first image, both coarse maps after the
+    transformer, and the heatmaps of every cell with the one at its place in the other image.
+    """
+    image0, image1 = selftest_pair(max(SELFTEST_SIDE, model.config.canvas))
+    cells = torch.arange((image0.shape[-1] // model.config.backbone.resolution[0]) ** 2)
+    matches = CoarseMatches(torch.zeros_like(cells), cells, cells, torch.ones(len(cells)))
+    output = model.forward_training(image0, image1, None, None, matches, limit=len(cells))
+    maps = (*output.features0, output.coarse0, output.coarse1, output.log_heatmap.exp())
+    return [float(f"{v:.4g}") for x in maps for v in (x.mean().item(), x.std().item())]
+
+
+def largest_difference(statistics: list[float], expected: list[float]) -> float:
+    """Between two lists of statistics; infinite where their lengths differ."""
+    if len(statistics) != len(expected):
+        return float("inf")
+    pairs = zip(statistics, expected, strict=True)
+    return max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
 
 
 def load_safetensors(
     path: Path | str, *, overrides: Mapping[str, Any] | None = None
 ) -> FeatureMatcher:
-    """A matcher in evaluation mode, on the CPU and in fp32.
+    """A matcher in evaluation mode, on the CPU and in fp32, from what `save_safetensors` wrote.
 
     Args:
-        path: what `save_safetensors` wrote.
         overrides: options to change, such as ``{"coarse.threshold": 0.1}``.
 
     Raises:
@@ -123,16 +214,22 @@ def load_safetensors(
     """
     path = Path(path)
     weights = read_weights(path)
-    config = override(_stored_config(path, weights.metadata), overrides or {})
+    try:
+        values = without_retired(json.loads(weights.metadata["config"]))
+        config = config_from_dict(MatcherConfig, values)
+    except (KeyError, UsageError, ValueError, TypeError, RecursionError) as error:
+        what = f"its configuration is damaged: {error}"
+        if isinstance(error, KeyError):
+            what = "it holds no configuration"
+        elif isinstance(error, UsageError):
+            what = f"option {error.subject}: {error.what}"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    config = override(config, overrides or {})
     return assemble(path, config, weights.tensors, "convert or train it anew")
 
 
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
-    """`config` with the options of the dotted names in `values` replaced.
-
-    Raises:
-        UsageError: an unknown option or a value that cannot work.
-    """
+    """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
     if not values:
         return config
     tree = config_to_dict(config)
@@ -153,23 +250,6 @@ def without_retired(config: Any) -> Any:
     return {**config, "transformer": kept}
 
 
-def _stored_config(path: Path, metadata: Mapping[str, str]) -> MatcherConfig:
-    try:
-        return config_from_dict(MatcherConfig, without_retired(json.loads(metadata["config"])))
-    except KeyError:
-        raise CheckpointError(
-            Code.INVALID_CONFIGURATION, path, "it holds no configuration"
-        ) from None
-    except UsageError as error:
-        raise CheckpointError(
-            Code.INVALID_CONFIGURATION, path, f"option {error.subject}: {error.what}"
-        ) from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            Code.INVALID_CONFIGURATION, path, f"its configuration is damaged: {error}"
-        ) from error
-
-
 def assemble(
     path: Path, config: MatcherConfig, tensors: Mapping[str, Tensor], remedy: str
 ) -> FeatureMatcher:
@@ -186,20 +266,20 @@ def assemble(
     layers = sum(config.backbone.depths) + len(config.transformer.layers)
     layers += len(config.transformer.topks) + len(config.fine.layers)
     if layers > len(tensors):
-        raise CheckpointError(
-            Code.WRONG_ARCHITECTURE, path, f"{len(tensors)} tensors for {layers} layers", remedy
-        )
+        what = f"{len(tensors)} tensors for {layers} layers"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
     try:
         with torch.device("meta"):
             model = build_matcher(config)
     except (RuntimeError, OverflowError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            Code.INVALID_CONFIGURATION, path, f"its configuration cannot be built: {error}"
-        ) from error
+        what = f"its configuration cannot be built: {error}"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
     expected = model.state_dict()
     counters = {name: t for name, t in expected.items() if name.endswith(COUNTER)}
     wanted = {name: tuple(t.shape) for name, t in expected.items() if name not in counters}
-    _require_fit(path, wanted, {name: tuple(t.shape) for name, t in tensors.items()}, remedy)
+    faults = _misfits(wanted, {name: tuple(t.shape) for name, t in tensors.items()})
+    if faults:
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, "tensors " + "; ".join(faults), remedy)
     require_finite(path, tensors)
     state = {name: tensor.float() for name, tensor in tensors.items()}
     state |= {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in counters.items()}
@@ -207,26 +287,16 @@ def assemble(
     return model.eval()
 
 
-def _require_fit(
-    path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
-    given: Mapping[str, tuple[int, ...]],
-    remedy: str,
-) -> None:
+def _misfits(
+    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    reshaped = [name for name in wanted if given.get(name, wanted[name]) != wanted[name]]
     faults = {
         "missing": sorted(set(wanted) - set(given)),
         "unexpected": sorted(n[:100] for n in set(given) - set(wanted)),
-        "of another shape": [
-            f"{name} {given[name]} for {wanted[name]}"
-            for name in wanted
-            if name in given and given[name] != wanted[name]
-        ],
+        "of another shape": [f"{name} {given[name]} for {wanted[name]}" for name in reshaped],
     }
-    listed = [
-        f"{len(names)} {fault}: {', '.join(names[:5])}" for fault, names in faults.items() if names
-    ]
-    if listed:
-        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, "tensors " + "; ".join(listed), remedy)
+    return [f"{len(n)} {fault}: {', '.join(n[:5])}" for fault, n in faults.items() if n]
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:

@@ -102,8 +102,7 @@ def convert(
     """Turn a published torch checkpoint into a safetensors file in fp32.
 
     Args:
-        source: a checkpoint in the official layout of LoFTR or QuadTreeAttention.
-        target: the ``.safetensors`` file to write.
+        source: in the official layout of LoFTR or QuadTreeAttention.
         config: None infers the published model from the names of the tensors.
         overrides: options to change, as in `load_safetensors`.
 
@@ -127,19 +126,16 @@ def convert(
 
 
 def rename_tensors(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of an official checkpoint under this project's names.
+    """Tensors of an official checkpoint under this project's names; ValueError if two get the same.
 
     Names that are not known stay as they are, for strict loading to refuse.
-
-    Raises:
-        ValueError: two tensors get the same name.
     """
-    merges = _merge_names(official)
+    rules = *RENAMED_TENSORS, *_merge_names(official)
     renamed: dict[str, Tensor] = {}
     for name, tensor in official.items():
         if IGNORED_TENSORS.search(name):
             continue
-        for pattern, ours in (*RENAMED_TENSORS, *merges):
+        for pattern, ours in rules:
             name = re.sub(pattern, ours, name)
         if name in renamed:
             raise ValueError(f"two tensors are named {name}")
@@ -151,22 +147,20 @@ def rename_tensors(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _merge_names(official: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Names of the feature pyramid, which counts its layers from the top."""
     top = 4 if any("backbone.layer4_outconv." in name for name in official) else 3
-    rules = [(rf"^backbone\.layer{top}_outconv\.", "backbone.output.")]
-    for i in range(2):
-        layer = rf"^backbone\.layer{top - 1 - i}_outconv"
-        rules.append((rf"{layer}\.", f"backbone.merges.{i}.lateral."))
-        rules.append((rf"{layer}2\.", f"backbone.merges.{i}.merge."))
-    return tuple(rules)
+    return (
+        (rf"^backbone\.layer{top}_outconv\.", "backbone.output."),
+        (rf"^backbone\.layer{top - 1}_outconv\.", "backbone.merges.0.lateral."),
+        (rf"^backbone\.layer{top - 1}_outconv2\.", "backbone.merges.0.merge."),
+        (rf"^backbone\.layer{top - 2}_outconv\.", "backbone.merges.1.lateral."),
+        (rf"^backbone\.layer{top - 2}_outconv2\.", "backbone.merges.1.merge."),
+    )
 
 
 def infer_config(official: Iterable[str]) -> MatcherConfig:
     """The published model that the names in an official checkpoint belong to.
 
     LoFTR layers mean LoFTR with the legacy position encoding, QuadTree layers the ``outdoor``
-    model of their variant.
-
-    Raises:
-        ValueError: neither of them.
+    model of their variant, neither of them is a ValueError.
     """
     names = list(official)
     match_type = "sinkhorn" if any("bin_score" in n for n in names) else "dual_softmax"
@@ -190,9 +184,8 @@ def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
         UsageError: an unknown option, or one that this project cannot follow.
     """
     options = _flatten(values)
-    if any(name.startswith("loftr.") for name in options):
-        inside = {n: v for n, v in options.items() if n.startswith("loftr.")}
-        options = {n.removeprefix("loftr."): v for n, v in inside.items()}
+    inside = {n[6:]: value for n, value in options.items() if n.startswith("loftr.")}
+    options = inside or options
     tree: dict[str, dict[str, Any]] = {}
     for name, value in options.items():
         if name in REQUIRED_OPTIONS and value != REQUIRED_OPTIONS[name]:
@@ -201,9 +194,8 @@ def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
             group, option = RENAMED_OPTIONS[name].split(".")
             tree.setdefault(group, {})[option] = value
         elif name not in REQUIRED_OPTIONS and name not in IGNORED_OPTIONS:
-            raise UsageError(
-                Code.UNKNOWN_OPTION, name, "unknown option of an official configuration"
-            )
+            what = "unknown option of an official configuration"
+            raise UsageError(Code.UNKNOWN_OPTION, name, what)
     transformer = tree.setdefault("transformer", {})
     if transformer.setdefault("block", "loftr") == "quadtree":
         transformer["attention"] = "quadtree"

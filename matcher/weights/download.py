@@ -15,13 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from matcher.errors import CheckpointError, Code, StorageError
+from matcher.errors import CheckpointError, Code, unwritable
 from matcher.files import sha256_of
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 
 ATTEMPTS = 3
 PAUSE = 1.0
-"""Seconds before the second try_number at an address; doubled before each further one."""
+"""Seconds before the second try at an address; doubled before each further one."""
 TIMEOUT = 30.0
 BLOCK = 1 << 18
 LOCAL_HOSTS = ("localhost", "127.0.0.1")
@@ -34,7 +34,7 @@ STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.E
 def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) -> None:
     """Fetch `target` from the first address that serves it.
 
-    Bytes go to a ``.part`` file, which is renamed once its size and hash are right. An try_number
+    Bytes go to a ``.part`` file, which is renamed once its size and hash are right. A try
     continues where the one before broke off if the server vouches that the file is the same.
 
     Args:
@@ -55,14 +55,14 @@ def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) ->
             break
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
-                raise _unwritable(part, error) from error
+                remedy = "set MATCHER_CACHE to a folder with space"
+                raise unwritable(part, error, remedy) from error
             failures.append(f"{urllib.parse.urlsplit(url).netloc}: {error or type(error).__name__}")
             part.unlink(missing_ok=True)
     else:
+        what = f"not fetched ({', '.join(failures)})"
         remedy = "check the connection, or give the path of a file that you fetched yourself"
-        raise CheckpointError(
-            Code.NOT_FETCHED, target.name, f"not fetched ({', '.join(failures)})", remedy
-        )
+        raise CheckpointError(Code.NOT_FETCHED, target.name, what, remedy)
     require_sha256(part, sha256, target)
     os.replace(part, target)
 
@@ -73,17 +73,12 @@ def require_sha256(path: Path, expected: str | None, target: Path | None = None)
     Args:
         target: the name to set it aside by, if it is not that of `path`.
     """
-    if expected is None:
-        return
-    actual = sha256_of(path)
-    if actual == expected:
+    if expected is None or (actual := sha256_of(path)) == expected:
         return
     named = target or path
-    bad = set_aside(path, named)
-    what = f"sha256 is {actual}, expected {expected}; kept as {bad.name}"
-    raise CheckpointError(
-        Code.WRONG_HASH, named, what, "try again; if it stays so, do not trust the file"
-    )
+    what = f"sha256 is {actual}, expected {expected}; kept as {set_aside(path, named).name}"
+    remedy = "try again; if it stays so, do not trust the file"
+    raise CheckpointError(Code.WRONG_HASH, named, what, remedy)
 
 
 def set_aside(path: Path, named: Path) -> Path:
@@ -100,9 +95,8 @@ def require_secure(url: str) -> None:
     """Refuse (E506) an address that is not https, those of this machine excepted."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
-        raise CheckpointError(
-            Code.NOT_FETCHED, url, f"scheme {parts.scheme!r}", "weights are fetched by https"
-        )
+        what, remedy = f"scheme {parts.scheme!r}", "weights are fetched by https"
+        raise CheckpointError(Code.NOT_FETCHED, url, what, remedy)
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
@@ -130,7 +124,7 @@ def _fetch_patiently(url: str, part: Path) -> None:
 
 
 def _passing(error: Exception) -> bool:
-    """Whether another try_number at the same address makes sense."""
+    """Whether another try at the same address makes sense."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= 500 or error.code in PASSING_CODES
     return not (isinstance(error, OSError) and error.errno in STORAGE_FAULTS)
@@ -158,9 +152,8 @@ def _receive(response: http.client.HTTPResponse, part: Path) -> None:
     length = response.headers.get("Content-Length")
     total = None if length is None else done + int(length)
     if (total or 0) > MAX_FILE_BYTES:
-        raise CheckpointError(
-            Code.LARGE_WEIGHTS, part.stem, f"{total} bytes are more than {MAX_FILE_BYTES}"
-        )
+        what = f"{total} bytes are more than {MAX_FILE_BYTES}"
+        raise CheckpointError(Code.LARGE_WEIGHTS, part.stem, what)
     with (
         part.open("ab" if resumed else "wb") as file,
         tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=None) as progress,
@@ -168,17 +161,11 @@ def _receive(response: http.client.HTTPResponse, part: Path) -> None:
         while block := response.read(BLOCK):
             done += len(block)
             if done > MAX_FILE_BYTES:
-                raise CheckpointError(
-                    Code.LARGE_WEIGHTS, part.stem, f"more than {MAX_FILE_BYTES} bytes"
-                )
+                what = f"more than {MAX_FILE_BYTES} bytes"
+                raise CheckpointError(Code.LARGE_WEIGHTS, part.stem, what)
             file.write(block)
             progress.update(len(block))
         file.flush()
         os.fsync(file.fileno())
     if total is not None and done != total:
         raise ConnectionError(f"ended after {done} of {total} bytes")
-
-
-def _unwritable(part: Path, error: OSError) -> StorageError:
-    remedy = "set MATCHER_CACHE to a folder with space"
-    return StorageError(Code.UNWRITABLE, part, f"cannot write: {error.strerror or error}", remedy)

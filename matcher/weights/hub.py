@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from matcher.errors import CheckpointError, Code, StorageError, UsageError
+from matcher.errors import CheckpointError, Code, StorageError, UsageError, missing, unwritable
 from matcher.files import sha256_of, write_atomically
 from matcher.weights.convert import convert
 from matcher.weights.download import download, require_sha256, set_aside
@@ -28,10 +28,8 @@ _QUADTREE = (
     "https://github.com/Tangshitao/QuadTreeAttention/releases/download/"
     "QuadTreeAttention_feature_match/"
 )
-_LOFTR = (
-    "https://huggingface.co/kornia/loftr/resolve/main/",
-    "https://cmp.felk.cvut.cz/~mishkdmy/models/",
-)
+_KORNIA = "https://huggingface.co/kornia/loftr/resolve/main/"
+_CMP = "https://cmp.felk.cvut.cz/~mishkdmy/models/"
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,15 @@ class Published:
     """Where their configuration differs from what their tensors imply."""
 
 
-def _loftr(file: str, **options: Any) -> Published:
-    return Published(tuple(f"{mirror}{file}" for mirror in _LOFTR), options)
-
-
 PUBLISHED: dict[str, Published] = {
     "outdoor": Published((f"{_QUADTREE}outdoor.ckpt",)),
     "indoor": Published((f"{_QUADTREE}indoor.ckpt",), {"transformer.topks": (32, 16, 16)}),
-    "loftr_outdoor": _loftr("loftr_outdoor.ckpt"),
-    "loftr_indoor": _loftr("loftr_indoor.ckpt"),
-    "loftr_indoor_new": _loftr("loftr_indoor_ds_new.ckpt", **{"position.variant": "fixed"}),
+    "loftr_outdoor": Published((f"{_KORNIA}loftr_outdoor.ckpt", f"{_CMP}loftr_outdoor.ckpt")),
+    "loftr_indoor": Published((f"{_KORNIA}loftr_indoor.ckpt", f"{_CMP}loftr_indoor.ckpt")),
+    "loftr_indoor_new": Published(
+        (f"{_KORNIA}loftr_indoor_ds_new.ckpt", f"{_CMP}loftr_indoor_ds_new.ckpt"),
+        {"position.variant": "fixed"},
+    ),
 }
 
 
@@ -76,7 +73,8 @@ def resolve(name_or_path: str | Path, *, offline: bool = False) -> Path:
     if name in BUNDLED:
         return _existing(BUNDLED[name])
     if name in PUBLISHED:
-        return _published(name, offline or _flag("MATCHER_OFFLINE"))
+        flag = os.environ.get("MATCHER_OFFLINE", "").strip().lower()
+        return _published(name, offline or flag not in ("", "0", "false", "no"))
     path = Path(name)
     if not path.suffix and path.name == name and not path.exists():
         known = (*BUNDLED, *PUBLISHED)
@@ -95,14 +93,8 @@ def cache_folder() -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise UsageError(
-            Code.MISSING_FILE, path, "a folder, not a file" if path.is_dir() else "no such file"
-        )
+        raise missing(path, "a folder, not a file" if path.is_dir() else "no such file")
     return path
-
-
-def _flag(variable: str) -> bool:
-    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no")
 
 
 def _published(name: str, offline: bool) -> Path:
@@ -179,9 +171,8 @@ def _pin(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(
-            Code.DAMAGED_RESULT, _pin_file(path), f"cannot read: {error}", "delete it"
-        ) from error
+        what = f"cannot read: {error}"
+        raise StorageError(Code.DAMAGED_RESULT, _pin_file(path), what, "delete it") from error
 
 
 def _locked(path: Path, make: Callable[[], Path]) -> Path:
@@ -191,11 +182,8 @@ def _locked(path: Path, make: Callable[[], Path]) -> Path:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
             return make()
     except Timeout as error:
-        raise StorageError(
-            Code.LOCKED, path, "another process holds its lock", "wait for it"
-        ) from error
+        what = "another process holds its lock"
+        raise StorageError(Code.LOCKED, path, what, "wait for it") from error
     except OSError as error:
         remedy = "set MATCHER_CACHE to a folder that can be written"
-        raise StorageError(
-            Code.UNWRITABLE, path.parent, f"cannot write: {error.strerror or error}", remedy
-        ) from error
+        raise unwritable(path.parent, error, remedy) from error

@@ -7,13 +7,13 @@ dict are read, and each tensor is checked to lie inside its bytes.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from matcher.errors import CheckpointError, Code, UsageError
+from matcher.errors import CheckpointError, Code, missing
 from matcher.weights.unpickle import TensorView, unpickle_state_dict
 
 MAX_FILE_BYTES = 2 * 2**30
@@ -42,7 +42,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such file")
+        raise missing(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise CheckpointError(Code.LARGE_WEIGHTS, path, f"larger than {MAX_FILE_BYTES} bytes")
     try:
@@ -53,10 +53,9 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     except OverflowError as error:
         raise CheckpointError(Code.LARGE_WEIGHTS, path, str(error)) from error
     except Exception as error:
-        what = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
-        raise CheckpointError(
-            Code.DAMAGED_WEIGHTS, path, f"not a readable torch checkpoint ({what})"
-        ) from error
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+        what = f"not a readable torch checkpoint ({reason})"
+        raise CheckpointError(Code.DAMAGED_WEIGHTS, path, what) from error
 
 
 def _describe_foreign(path: Path) -> str:
@@ -83,11 +82,10 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, Tensor]:
     if order is not None and archive.read(order) != b"little":
         raise ValueError("it was saved on a big-endian machine")
     views = unpickle_state_dict(archive.read(pickles[0]))
-
-    def read_storage(key: str) -> bytearray:
-        return bytearray(archive.read(members[f"{root}data/{key}"]))
-
-    return _materialise(views, read_storage, {k: v.file_size for k, v in members.items()}, root)
+    total = sum(view.numel * view.storage.dtype.itemsize for view in views.values())
+    if total > MAX_FILE_BYTES:
+        raise OverflowError(f"its tensors take {total} bytes")
+    return _read_tensors(views, archive, members, root)
 
 
 def _check_members(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
@@ -105,21 +103,19 @@ def _check_members(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipIn
         raise OverflowError(f"its {packed} bytes unpack to {unpacked}")
 
 
-def _materialise(
+def _read_tensors(
     views: Mapping[str, TensorView],
-    read_storage: Callable[[str], bytearray],
-    sizes: Mapping[str, int],
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
     root: str,
 ) -> dict[str, Tensor]:
-    total = sum(view.numel * view.storage.dtype.itemsize for view in views.values())
-    if total > MAX_FILE_BYTES:
-        raise OverflowError(f"its tensors take {total} bytes")
     storages: dict[str, bytearray] = {}
     tensors = {}
     for name, view in views.items():
         storage = view.storage
-        held = sizes.get(f"{root}data/{storage.key}")
-        if held is None or held != storage.numel * storage.dtype.itemsize:
+        member = members.get(f"{root}data/{storage.key}")
+        held = None if member is None else member.file_size
+        if member is None or held != storage.numel * storage.dtype.itemsize:
             raise ValueError(f"{name[:80]!r}: storage of {held} bytes for {storage.numel} elements")
         if view.end > storage.numel:
             raise ValueError(f"{name[:80]!r} reaches beyond its storage")
@@ -127,7 +123,7 @@ def _materialise(
             tensors[name] = torch.empty(view.size, dtype=storage.dtype)
             continue
         if storage.key not in storages:
-            storages[storage.key] = read_storage(storage.key)
+            storages[storage.key] = bytearray(archive.read(member))
         flat = torch.frombuffer(storages[storage.key], dtype=storage.dtype)
         strided = flat.as_strided(view.size, view.stride, view.offset)
         tensors[name] = strided.clone(memory_format=torch.contiguous_format)

@@ -9,6 +9,7 @@ checkpoints.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 from collections.abc import Callable
@@ -47,9 +48,6 @@ class Placeholder:
     def __new__(cls, *_: object, **__: object) -> Placeholder:
         return object.__new__(cls)
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
     def __call__(self, *_: object, **__: object) -> Placeholder:
         return self
 
@@ -59,14 +57,7 @@ class Placeholder:
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
-    def append(self, item: object) -> None:
-        pass
-
-    def extend(self, items: object) -> None:
-        pass
-
-    def add(self, item: object) -> None:
-        pass
+    append = extend = add = __setstate__
 
 
 class Items(dict):
@@ -98,10 +89,7 @@ class TensorView:
 
     @property
     def numel(self) -> int:
-        count = 1
-        for n in self.size:
-            count *= n
-        return count
+        return math.prod(self.size)
 
     @property
     def end(self) -> int:
@@ -143,10 +131,6 @@ def _rebuild_parameter(data: object, *_: object) -> object:
     return data
 
 
-def _is_storage(module: str, name: str) -> bool:
-    return module in ("torch", "torch.cuda") and name in STORAGES
-
-
 class CheckpointUnpickler(pickle.Unpickler):
     """Unpickle descriptions of tensors; everything unknown becomes a `Placeholder`."""
 
@@ -157,7 +141,7 @@ class CheckpointUnpickler(pickle.Unpickler):
             return Name(_rebuild_parameter)
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return Name(_rebuild_tensor)
-        if _is_storage(module, name):
+        if module in ("torch", "torch.cuda") and name in STORAGES:
             return Name(value=STORAGES[name])
         return Placeholder
 

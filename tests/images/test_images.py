@@ -16,8 +16,15 @@ import torch
 from PIL import Image
 
 from matcher.errors import ImageError, UsageError
-from matcher.images.decode import stored_size
-from matcher.images.load import LoadedImage, load_image, read_image, read_mask, read_rgb
+from matcher.geometry.pixels import upright_to_stored
+from matcher.images.load import (
+    LoadedImage,
+    load_image,
+    read_image,
+    read_mask,
+    read_rgb,
+    stored_size,
+)
 from tests.helpers.image_files import (
     FILES,
     HEIGHT,
@@ -196,7 +203,9 @@ def test_exif_turns_only_on_request_and_maps_back(
     assert upright.gray.shape == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
     assert stored_size(path) == (WIDTH, HEIGHT)
     y, x = np.mgrid[: upright.gray.shape[0], : upright.gray.shape[1]]
-    back = upright.to_stored(torch.tensor(np.stack([x, y], axis=-1)))
+    back = upright_to_stored(
+        torch.tensor(np.stack([x, y], axis=-1)), upright.orientation, upright.size
+    )
     assert np.array_equal(stored.gray[back[..., 1], back[..., 0]], upright.gray)
 
 

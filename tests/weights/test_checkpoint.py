@@ -25,9 +25,8 @@ from matcher.errors import CheckpointError, UsageError
 from matcher.files import sha256_of
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.__main__ import main
-from matcher.weights.checkpoint import load_safetensors, override, save_safetensors
+from matcher.weights.checkpoint import load_safetensors, override, read_weights, save_safetensors
 from matcher.weights.convert import config_from_official, convert, infer_config, rename_tensors
-from matcher.weights.safetensors_file import read_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CKPT = GOLDEN / "loftr_quadtree_b_small.ckpt"

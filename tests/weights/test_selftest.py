@@ -11,10 +11,18 @@ from matcher.config import COMPACT
 from matcher.errors import CheckpointError
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.__main__ import main
-from matcher.weights.checkpoint import load_safetensors, save_safetensors, selftest
+from matcher.weights.checkpoint import (
+    Weights,
+    activation_statistics,
+    largest_difference,
+    load_safetensors,
+    read_weights,
+    save_safetensors,
+    selftest,
+    selftest_pair,
+    write_weights,
+)
 from matcher.weights.hub import resolve
-from matcher.weights.safetensors_file import Weights, read_weights, write_weights
-from matcher.weights.selftest import activation_statistics, largest_difference, selftest_pair
 
 
 @pytest.fixture(scope="module")
