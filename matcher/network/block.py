@@ -45,7 +45,7 @@ class ConvMLP(nn.Module):
         hidden = F.relu(self.expand(tokens), inplace=True)
         if mask is not None:
             hidden = hidden * mask[..., None]
-        hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = to_tokens(self.depthwise(to_map(hidden)))
         return self.reduce(F.gelu(hidden))
 
 

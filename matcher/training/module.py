@@ -138,10 +138,9 @@ class MatcherModule(pl.LightningModule):
             "val/coarse_accuracy": result.correct.float().mean(),
             "val/matches": result.coarse.batch.numel() / batch.image0.shape[0],
         }
-        reach = self.model.fine.window // 2 * self.model.config.backbone.resolution[1]
-        error = (result.offset - result.fine.offset)[result.fine.valid].norm(dim=1) * reach
+        error = (result.offset - result.fine.offset)[result.fine.valid].norm(dim=1)
         if error.numel():
-            values["val/pixel_error"] = error.median()
+            values["val/pixel_error"] = (error * self.model.reach).median()
         finite = {k: v for k, v in values.items() if torch.isfinite(torch.as_tensor(v))}
         self.log_dict(finite, batch_size=batch.image0.shape[0], sync_dist=True)
 
