@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 from torch import Tensor
 
 from matcher.attention.dense import FullAttention, LinearAttention
 from matcher.attention.quadtree import QuadTreeAttention
 from matcher.config import TransformerConfig
-from matcher.validation.checked import invalid
 
 
 class Attention(Protocol):
     """What every kind offers: a message to one map from another, projections excluded."""
 
-    cross: ClassVar[bool]
-    """Whether it works between two maps, whose sizes may differ, and not only within one."""
-
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> Self:
-        """The module for a ``self`` or ``cross`` layer on maps of `channels`."""
+    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+        """The module for a layer on maps of `channels`."""
         ...
 
     def __call__(
@@ -46,16 +42,3 @@ KINDS: MappingProxyType[str, type[Attention]] = MappingProxyType(
     {"quadtree": QuadTreeAttention, "linear": LinearAttention, "full": FullAttention}
 )
 """All kinds of attention, by the name in `TransformerConfig.attention`."""
-
-
-def build_attention(config: TransformerConfig, channels: int, layer: str) -> Attention:
-    """The attention of one ``self`` or ``cross`` layer.
-
-    Raises:
-        UsageError: a kind that only works within one map, in a cross layer.
-    """
-    kind = KINDS[config.attention]
-    if layer == "cross" and not kind.cross:
-        able = ", ".join(name for name, other in KINDS.items() if other.cross)
-        raise invalid("transformer.attention", config.attention, f"{able} in cross layers")
-    return kind.from_config(config, channels, layer)

@@ -4,7 +4,7 @@ What makes it fast: the blocks that a group of four queries selected are fetched
 `index_select` of whole rows, a chunk of groups at a time, in both directions; backward keeps the
 probabilities only, fetches keys and values again and adds gradients back in whole rows.
 
-Tokens are (T, D) with T = B * H * N, in quad order (`matcher.attention.pyramid`). A token is named
+Tokens are (T, D) with T = B * H * N, in quad order (`matcher.attention.quadtree`). A token is named
 by its row among all T, so that a key that descends is named like the row of a (T, 4 * D) table with
 its four children one level finer.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from matcher.attention.pyramid import Pyramids, Variant
+from matcher.attention.reference import Pyramids, Variant
 
 CHUNK_BYTES = 3 << 20
 """Keys and values fetched at a time."""
@@ -44,7 +44,7 @@ def supports(pyramids: Pyramids) -> bool:
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
-    """The messages of all levels: arguments and result as of `matcher.attention.dispatch`."""
+    """The messages of all levels; arguments and result as of `quadtree.descend`."""
     messages: list[Tensor] = []
     exclude_selected = variant == "A"
     step: _Step | None = None

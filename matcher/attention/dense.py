@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,64 +10,24 @@ from torch import Tensor, nn
 from matcher.config import TransformerConfig
 
 
-def linear_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, key_mask: Tensor | None
-) -> Tensor:
-    """Attention with the feature map elu(x) + 1 (Katharopoulos et al., 2020), linear in tokens.
-
-    Args:
-        query: (B, H, L, D); key, value: (B, H, S, D).
-        query_mask: (B, L) bool of valid tokens; key_mask: (B, S); None means everywhere.
-
-    Returns:
-        (B, H, L, D)
-    """
-    q, k = F.elu(query) + 1, F.elu(key) + 1
-    if query_mask is not None:
-        q = q * query_mask[:, None, :, None]
-    if key_mask is not None:
-        k = k * key_mask[:, None, :, None]
-        value = value * key_mask[:, None, :, None]
-    tokens = value.shape[2]
-    context = k.transpose(-2, -1) @ (value / tokens)
-    norm = (q * k.sum(dim=2, keepdim=True)).sum(dim=-1, keepdim=True)
-    return (q @ context) * tokens / (norm + 1e-6)
-
-
-def full_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, key_mask: Tensor | None
-) -> Tensor:
-    """Softmax attention, arguments as above; a query without a valid key gets 0."""
-    if key_mask is None:
-        return F.scaled_dot_product_attention(query, key, value)
-    bias = key_mask[:, None, None, :]
-    message = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return message.masked_fill(~key_mask.any(dim=1)[:, None, None, None], 0.0)
-
-
 class DenseAttention(nn.Module):
     """Multi-head attention between two maps without a pyramid, projections excluded."""
-
-    cross: ClassVar[bool] = True
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
 
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> Self:
-        """The attention of a ``self`` or ``cross`` layer."""
+    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+        """The attention of a layer."""
         return cls(config.heads)
 
     @staticmethod
     def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        query_mask: Tensor | None,
-        key_mask: Tensor | None,
+        q: Tensor, k: Tensor, v: Tensor, q_mask: Tensor | None, k_mask: Tensor | None
     ) -> Tensor:
-        """(B, H, L, D) message of (B, H, L, D) queries and (B, H, S, D) keys and values."""
+        """(B, H, L, D) message of (B, H, L, D) queries and (B, H, S, D) keys and values; masks
+        (B, L) and (B, S) bool of valid tokens, None means everywhere."""
         raise NotImplementedError
 
     def forward(
@@ -89,12 +49,32 @@ class DenseAttention(nn.Module):
 
 
 class LinearAttention(DenseAttention):
-    """LoFTR's attention."""
+    """LoFTR's attention, linear in tokens: with the feature map elu(x) + 1 (Katharopoulos et al.,
+    2020)."""
 
-    attend = staticmethod(linear_attention)
+    @staticmethod
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, q_mask: Tensor | None, k_mask: Tensor | None
+    ) -> Tensor:
+        q, k = F.elu(q) + 1, F.elu(k) + 1
+        if q_mask is not None:
+            q = q * q_mask[:, None, :, None]
+        if k_mask is not None:
+            k, v = (x * k_mask[:, None, :, None] for x in (k, v))
+        tokens = v.shape[2]
+        context = k.mT @ (v / tokens)
+        norm = (q * k.sum(dim=2, keepdim=True)).sum(dim=-1, keepdim=True)
+        return (q @ context) * tokens / (norm + 1e-6)
 
 
 class FullAttention(DenseAttention):
-    """Softmax attention over all keys."""
+    """Softmax attention over all keys; a query without a valid key gets 0."""
 
-    attend = staticmethod(full_attention)
+    @staticmethod
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, q_mask: Tensor | None, k_mask: Tensor | None
+    ) -> Tensor:
+        if k_mask is None:
+            return F.scaled_dot_product_attention(q, k, v)
+        message = F.scaled_dot_product_attention(q, k, v, attn_mask=k_mask[:, None, None, :])
+        return message.masked_fill(~k_mask.any(dim=1)[:, None, None, None], 0.0)

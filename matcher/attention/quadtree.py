@@ -9,29 +9,27 @@ to the finest level. The two published variants share the descent and differ in 
 - **A**: a candidate's probability is its parent's times a softmax among its siblings; keys that
   descend leave their part of the message to their children.
 
-`matcher.attention.reference` writes it out.
+`matcher.attention.reference` writes it out. Tokens are in quad order: the children of token i are
+tokens 4i to 4i + 3, so that pooling is a mean of four neighbors in memory and a block of children
+is one contiguous row.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention import dispatch, reference
-from matcher.attention.lepe import LePE
-from matcher.attention.pyramid import (
-    MapSize,
-    Pyramids,
-    Variant,
-    build_pyramids,
-    merge_levels,
-    pad_to,
-)
+from matcher.attention import cpu, reference
+from matcher.attention.reference import Pyramids, Variant
 from matcher.config import TransformerConfig
+
+MapSize = tuple[int, int]
 
 
 class Level(NamedTuple):
@@ -52,13 +50,12 @@ class QuadTreeAttention(nn.Module):
         heads: H.
         topks: keys kept at each level, coarsest first; their number is the number of levels.
         variant: ``A`` or ``B``.
-        lepe: add a depthwise 3x3 convolution of each level's values to its message.
+        lepe: add a depthwise 3x3 convolution of each level's values to its message (position
+            encoding of CSWin, Dong et al., CVPR 2022).
         coarsest_cells: where the coarsest level of a map has more cells than this, coarser levels
             are put on top until it has not; they only choose where the trained levels look, each
             by `topks[0]`. 0: never.
     """
-
-    cross: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -74,20 +71,17 @@ class QuadTreeAttention(nn.Module):
         self.coarsest_cells = coarsest_cells
         self.topks = tuple(topks)
         self.variant: Variant = variant
-        levels = len(self.topks)
-        self.level_weights = nn.Parameter(torch.zeros(levels)) if variant == "B" else None
-        self.lepe = LePE(channels, levels) if lepe else None
+        self.level_weights = nn.Parameter(torch.zeros(len(self.topks))) if variant == "B" else None
+        convolutions = (
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels) for _ in self.topks
+        )
+        self.lepe = nn.ModuleList(convolutions) if lepe else None
 
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int, layer: str) -> QuadTreeAttention:
-        """The attention of a ``self`` or ``cross`` layer."""
-        return cls(
-            channels,
-            config.heads,
-            config.topks,
-            config.variant,
-            coarsest_cells=config.coarsest_cells,
-        )
+    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+        """The attention of a layer."""
+        c = config
+        return cls(channels, c.heads, c.topks, c.variant, coarsest_cells=c.coarsest_cells)
 
     def forward(
         self,
@@ -115,9 +109,9 @@ class QuadTreeAttention(nn.Module):
         if self.lepe is not None and key.shape[-2:] != (h, w):
             raise ValueError(f"LePE needs equal grids, got {(h, w)} and {tuple(key.shape[-2:])}")
         pyramids, topks, padded = self._prepare(query, key, value, query_mask, key_mask)
-        messages = dispatch.descend(pyramids, topks, self.variant)
+        messages = descend(pyramids, topks, self.variant)
         if self.lepe is not None:
-            messages = self.lepe(messages, pyramids, padded)
+            messages = encode_locally(self.lepe, messages, pyramids, padded)
         weights = None
         if self.level_weights is not None:
             # Levels put on top of the trained ones have no weight: they only choose.
@@ -162,6 +156,34 @@ class QuadTreeAttention(nn.Module):
         return pyramids, topks, (query.shape[-2], query.shape[-1])
 
 
+def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
+    """The messages of all levels, by the fastest path that supports the call.
+
+    `matcher.attention.triton_kernel` on NVIDIA GPUs (and anywhere under ``TRITON_INTERPRET=1``),
+    `matcher.attention.cpu` on CPUs, the reference for what neither supports.
+
+    Args:
+        pyramids: queries, keys, values and masks.
+        topks: keys that descend from each level, clamped to those there are; the last is not used.
+        variant: of `matcher.attention.quadtree`.
+
+    Returns:
+        One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
+    """
+    device = pyramids.queries[0].device
+    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        from matcher.attention import triton_check
+
+        if triton_check.works(device):
+            from matcher.attention import triton_kernel
+
+            if triton_kernel.supports(pyramids, topks):
+                return triton_kernel.descend(pyramids, topks, variant)
+    if cpu.supports(pyramids):
+        return cpu.descend(pyramids, topks, variant)
+    return [step.message for step in reference.descend(pyramids, topks, variant)]
+
+
 def extra_levels(size: Sequence[int], levels: int, coarsest_cells: int) -> int:
     """Levels to add to `levels` until the coarsest has at most `coarsest_cells` cells; 0: none."""
     if not coarsest_cells:
@@ -170,3 +192,160 @@ def extra_levels(size: Sequence[int], levels: int, coarsest_cells: int) -> int:
     while math.prod(-(-side // 2 ** (levels - 1 + extra)) for side in size) > coarsest_cells:
         extra += 1
     return extra
+
+
+def encode_locally(
+    convolutions: nn.ModuleList, messages: Sequence[Tensor], pyramids: Pyramids, size: MapSize
+) -> list[Tensor]:
+    """The messages, with the encoding added to those of the levels that have a convolution.
+
+    Args:
+        convolutions: of the finest levels.
+        messages: (B, H, N, D) one a level, coarsest first.
+        pyramids: queries and keys of one grid; a masked value counts as 0.
+        size: (h, w) of the finest level.
+    """
+    levels, heads = len(messages), messages[0].shape[1]
+    encoded = list(messages)
+    for level, conv in enumerate(convolutions, start=levels - len(convolutions)):
+        mask, value = pyramids.masks[level], pyramids.values[level]
+        if mask is not None:
+            value = value.masked_fill(~mask[:, None, :, None], 0.0)
+        shrink = 2 ** (levels - 1 - level)
+        local = conv(from_quad(value, level + 1, (size[0] // shrink, size[1] // shrink)))
+        encoded[level] = messages[level] + to_quad(local, level + 1, heads)
+    return encoded
+
+
+def build_pyramids(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    levels: int,
+    heads: int,
+) -> Pyramids:
+    """Average pyramids of (B, C, h, w) maps with (B, h, w) bool masks of valid tokens.
+
+    Raises:
+        ValueError: sides that are not multiples of 2^(levels - 1).
+    """
+    query_masks, key_masks = mask_pyramid(query_mask, levels), mask_pyramid(key_mask, levels)
+    sides = ((query, query_masks), (key, key_masks), (value, key_masks))
+    return Pyramids(*(token_pyramid(to_quad(x, levels, heads), m) for x, m in sides), key_masks)
+
+
+def token_pyramid(tokens: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """Average-pooled levels of (B, H, N, D) tokens, coarsest first, one for each of `masks`."""
+    pyramid = [tokens]
+    for mask in reversed(masks[1:]):
+        pyramid.append(pool_tokens(pyramid[-1], mask))
+    return pyramid[::-1]
+
+
+def mask_pyramid(mask: Tensor | None, levels: int) -> list[Tensor | None]:
+    """(B, N) levels of a (B, h, w) mask in quad order, coarsest first.
+
+    A block is valid if any of its children is.
+    """
+    if mask is None:
+        return [None] * levels
+    pyramid = [to_quad(mask[:, None], levels, 1)[:, 0, :, 0]]
+    for _ in range(levels - 1):
+        pyramid.append(pyramid[-1].unflatten(1, (-1, 4)).any(dim=2))
+    return [*reversed(pyramid)]
+
+
+def pool_tokens(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
+    children = tokens.unflatten(2, (-1, 4))
+    if mask is None:
+        return children.mean(dim=3)
+    valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
+    total = children.masked_fill(~valid, 0.0).sum(dim=3, dtype=tokens.dtype)
+    return total / valid.sum(dim=3).clamp(min=1).to(tokens.dtype)
+
+
+def merge_levels(
+    messages: Sequence[Tensor], weights: Tensor | None, levels: int, size: MapSize
+) -> Tensor:
+    """Sum of messages as a (B, C, h, w) map of `size`, those of a level repeated to its children.
+
+    Args:
+        messages: (B, H, N, D) one a level, coarsest first, down to the finest.
+        weights: one for each message; None means 1.
+        levels: of the pyramid; it may have coarser ones than the messages.
+        size: (h, w) of the finest level.
+    """
+    total = None
+    for level, message in enumerate(messages):
+        weight = message.new_ones(()) if weights is None else weights[level].to(message.dtype)
+        if total is None:
+            total = message * weight
+        else:
+            total = torch.addcmul(total.unsqueeze(3), message.unflatten(2, (-1, 4)), weight)
+            total = total.flatten(2, 3)
+    if total is None:
+        raise ValueError("no level to merge")
+    return from_quad(total, levels, size)
+
+
+def to_quad(x: Tensor, levels: int, heads: int) -> Tensor:
+    """(B, C, h, w) map to (B, H, N, D) tokens in quad order for `levels` levels.
+
+    Raises:
+        ValueError: h or w is not a multiple of 2^(levels - 1).
+    """
+    b, c, h, w = x.shape
+    splits = levels - 1
+    cell = 2**splits
+    if h % cell or w % cell:
+        raise ValueError(f"map of {h}x{w} is not divisible by {cell}, as {levels} levels need")
+    x = x.permute(0, 2, 3, 1).reshape(b, h // cell, *[2] * splits, w // cell, *[2] * splits, c)
+    rows = range(1, 2 + splits)
+    columns = range(2 + splits, 3 + 2 * splits)
+    order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
+    # Two copies, tokens first and heads then, take a fifth of the time of one.
+    tokens = x.permute(0, *order, x.ndim - 1).reshape(b, h * w, heads, c // heads)
+    return tokens.transpose(1, 2).contiguous()
+
+
+def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
+    """(B, H, N, D) tokens in quad order back to a (B, C, h, w) map of `size`."""
+    b, heads, _, d = x.shape
+    h, w = size
+    splits = levels - 1
+    cell = 2**splits
+    x = x.reshape(b, heads, h // cell, w // cell, *[2] * (2 * splits), d)
+    rows = [2 + 2 * i for i in range(1 + splits)]
+    columns = [3 + 2 * i for i in range(1 + splits)]
+    x = x.permute(0, *rows, *columns, 1, x.ndim - 1)
+    return x.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
+
+
+def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | None]:
+    """(B, C, h, w) and (B, h, w) mask enlarged to multiples of `cell` by tokens that are masked."""
+    h, w = x.shape[-2:]
+    border = (0, -w % cell, 0, -h % cell)
+    if not any(border):
+        return x, mask
+    if mask is None:
+        mask = torch.ones(x.shape[0], h, w, dtype=torch.bool, device=x.device)
+    return F.pad(x, border), F.pad(mask, border)
+
+
+def quad_index(index: Tensor, size: MapSize, below: int, levels: int) -> Tensor:
+    """Quad-order index, `below` levels above the finest, of the block that holds each cell.
+
+    Args:
+        index: raster indices of cells of a map of `size`.
+    """
+    cell = 2**below
+    rows, columns = size[0] // cell, size[1] // cell
+    raster = torch.arange(rows * columns, device=index.device, dtype=torch.float64)
+    order = to_quad(raster.view(1, 1, rows, columns), levels - below, 1).view(-1).long()
+    position = torch.empty_like(order)
+    position[order] = torch.arange(order.numel(), device=index.device)
+    row, column = index // size[1], index % size[1]
+    return position[row // cell * columns + column // cell]

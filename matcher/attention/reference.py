@@ -9,12 +9,26 @@ Letters: N queries of a level in G groups with the same keys; K keys of a group,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from matcher.attention.pyramid import Pyramids, Variant
+Variant = Literal["A", "B"]
+"""The published variants of the descent, see `matcher.attention.quadtree`."""
+
+
+class Pyramids(NamedTuple):
+    """What a descent works on: one tensor a level, coarsest first, in quad order."""
+
+    queries: Sequence[Tensor]
+    """(B, H, N, D)"""
+    keys: Sequence[Tensor]
+    """(B, H, S, D)"""
+    values: Sequence[Tensor]
+    """(B, H, S, D)"""
+    masks: Sequence[Tensor | None]
+    """(B, S) bool, True where a key is valid; None means everywhere"""
 
 
 class Step(NamedTuple):

@@ -19,8 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from matcher.attention.pyramid import Pyramids, Variant
-from matcher.attention.reference import attend
+from matcher.attention.reference import Pyramids, Variant, attend
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 64
@@ -49,7 +48,7 @@ def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
-    """Messages as of `matcher.attention.dispatch.descend`, for what `supports` accepts.
+    """Messages as of `matcher.attention.quadtree.descend`, for what `supports` accepts.
 
     Of middle keys with equal probabilities the one with the lowest index descends.
     """

@@ -137,13 +137,10 @@ def draw_heads(
     """
     rows = []
     for number, layer in enumerate(trace.layers):
-        over = (image0, image1)[trace.target(number)]
+        over, name = (image0, image1)[trace.target(number)], f"{layer.name} layer {number}, head "
         rows.append(
             [
-                (
-                    draw_blocks(over, trace.merged(point, number, head), width=width),
-                    f"{layer.name} layer {number}, head {head}",
-                )
+                (draw_blocks(over, trace.merged(point, number, head), width=width), f"{name}{head}")
                 for head in range(layer.query.shape[0])
             ]
         )
@@ -176,7 +173,7 @@ def animate_descent(
             pictures.append((draw_blocks(over, blocks, width=width), f"{name}{_opened(blocks)}"))
     pictures.append((draw_blocks(over, whole, width=width), "the levels together"))
     frames = [with_legend(picture, Legend(text)) for picture, text in pictures]
-    height = max(frame.shape[0] for frame in frames)
+    height = max(len(frame) for frame in frames)
     return [_padded(frame, height, width) for frame in frames]
 
 

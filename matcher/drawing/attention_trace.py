@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.attention.pyramid import MapSize, to_quad
-from matcher.attention.quadtree import Level, QuadTreeAttention
+from matcher.attention.quadtree import Level, MapSize, QuadTreeAttention, to_quad
 from matcher.attention.record import AttentionCall, AttentionRecorder
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import PreparedImage, PreparedPair
@@ -67,9 +66,8 @@ class AttentionTrace:
     def cell(self, point: Sequence[float]) -> int:
         """Raster index of the valid coarse cell of image 0 that is nearest to (x, y)."""
         seen = self.pair.input0
-        stride, columns = self._stride, seen.valid.shape[1]
         cells = seen.valid.flatten().nonzero()[:, 0]
-        centers = torch.stack([cells % columns, cells // columns], dim=1) * float(stride)
+        centers = self.model.cell_centers(cells, seen.valid.shape[1])
         away = seen.to_original(centers) - torch.tensor([float(v) for v in point])
         return int(cells[away.square().sum(dim=1).argmin()])
 
@@ -85,16 +83,17 @@ class AttentionTrace:
         Raises:
             UsageError: no such layer or head, or attention without levels.
         """
-        trace = self._with_levels(layer)
-        heads = self._heads(trace, head)
-        query = self._quad_queries(len(trace.levels), self.cell(point))
+        trace, heads, query = self._levels(point, layer, head)
         out = []
         for number, level in enumerate(trace.levels):
+            side = 2 ** (len(trace.levels) - 1 - number)
             keys, scores = (x[heads, query[number]].flatten() for x in level)
             found, place = keys.unique(return_inverse=True)
             mean = scores.new_zeros(len(found)).index_add_(0, place, scores) / len(heads)
             opened = torch.isin(found, self._opened(trace, number, query, heads))
-            out.append(self._blocks(layer, number, found, mean, opened))
+            h, w = self._size(layer)
+            raster = raster_of_quad((h // side, w // side), number + 1)[found]
+            out.append(self._over(self.target(layer), side, raster, mean, opened))
         return out
 
     def merged(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
@@ -102,9 +101,7 @@ class AttentionTrace:
 
         A block shares its score evenly among its cells. Arguments and errors as `quadtree`.
         """
-        trace = self._with_levels(layer)
-        heads = self._heads(trace, head)
-        query = self._quad_queries(len(trace.levels), self.cell(point))
+        trace, heads, query = self._levels(point, layer, head)
         h, w = self._size(layer)
         total = torch.zeros(h, w)
         for number, level in enumerate(trace.levels):
@@ -120,21 +117,22 @@ class AttentionTrace:
                 total += trace.weights[number] * grid.repeat_interleave(side, 0).repeat_interleave(
                     side, 1
                 )
-        return self._cells(layer, total.flatten() / len(heads))
+        return self._cells(self.target(layer), total.flatten() / len(heads))
 
     def full(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
         """Softmax attention over all cells on the queries and keys of a layer."""
-        query, key = self._query_and_keys(point, layer, head)
+        query, key, valid = self._query_and_keys(point, layer, head)
         scores = (key @ query[:, :, None])[..., 0] * query.shape[-1] ** -0.5
-        scores = scores.masked_fill(~self._valid(layer), -torch.inf).softmax(dim=-1)
-        return self._cells(layer, scores.mean(dim=0))
+        scores = scores.masked_fill(~valid, -torch.inf).softmax(dim=-1)
+        return self._cells(self.target(layer), scores.mean(dim=0))
 
     def linear(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
         """LoFTR's linear attention, with elu(x) + 1, on the queries and keys of a layer."""
-        query, key = self._query_and_keys(point, layer, head)
+        query, key, valid = self._query_and_keys(point, layer, head)
         scores = ((F.elu(key) + 1) @ (F.elu(query) + 1)[:, :, None])[..., 0]
-        scores = scores.masked_fill(~self._valid(layer), 0.0)
-        return self._cells(layer, (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=0))
+        scores = scores.masked_fill(~valid, 0.0)
+        scores = scores / scores.sum(dim=-1, keepdim=True)
+        return self._cells(self.target(layer), scores.mean(dim=0))
 
     def confidence(self, point: Sequence[float]) -> Blocks:
         """The confidence that the cell at a point matches each cell of image 1."""
@@ -142,37 +140,31 @@ class AttentionTrace:
         row = confidence_row(
             self.model.coarse, self.coarse0, self.coarse1, self.cell(point), cells0, cells1
         )
-        return self._over(self.pair.input1, 1, torch.arange(row.numel()), row.flatten().cpu())
-
-    @property
-    def _stride(self) -> int:
-        return self.model.config.backbone.resolution[0]
+        return self._cells(1, row.flatten().cpu())
 
     def _size(self, layer: int) -> MapSize:
         h, w = self.pair[self.target(layer)].valid.shape
         return h, w
 
-    def _valid(self, layer: int) -> Tensor:
-        return self.pair[self.target(layer)].valid.flatten()
-
-    def _with_levels(self, layer: int) -> LayerTrace:
+    def _levels(
+        self, point: Sequence[float], layer: int, head: int | None
+    ) -> tuple[LayerTrace, list[int], list[int]]:
+        """A layer, the heads that are asked, and the quad-order index of the query that covers
+        the point at each level."""
         trace = self.layer(layer)
         if not trace.levels:
             kind = self.model.config.transformer.attention
             raise invalid("layer", layer, f"QuadTree attention; this model has {kind} attention")
-        return trace
+        heads, levels = self._heads(trace, head), len(trace.levels)
+        h, w = self.pair.input0.valid.shape
+        finest = int((raster_of_quad((h, w), levels) == self.cell(point)).nonzero())
+        return trace, heads, [finest // 4 ** (levels - 1 - level) for level in range(levels)]
 
     def _heads(self, trace: LayerTrace, head: int | None) -> list[int]:
         count = trace.query.shape[0]
         if head is not None and not 0 <= head < count:
             raise invalid("head", head, f"a head of 0 to {count - 1}")
         return list(range(count)) if head is None else [head]
-
-    def _quad_queries(self, levels: int, cell: int) -> list[int]:
-        """Quad-order index of the query that covers a cell of image 0 at each level."""
-        h, w = self.pair.input0.valid.shape
-        finest = int((raster_of_quad((h, w), levels) == cell).nonzero())
-        return [finest // 4 ** (levels - 1 - level) for level in range(levels)]
 
     def _opened(
         self, trace: LayerTrace, number: int, query: Sequence[int], heads: Sequence[int]
@@ -184,35 +176,22 @@ class AttentionTrace:
 
     def _query_and_keys(
         self, point: Sequence[float], layer: int, head: int | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(H, D) and (H, S, D) of the heads that are asked, (S,) bool of valid keys."""
         trace = self.layer(layer)
         heads = self._heads(trace, head)
-        return trace.query[heads, self.cell(point)], trace.key[heads]
+        valid = self.pair[self.target(layer)].valid.flatten()
+        return trace.query[heads, self.cell(point)], trace.key[heads], valid
 
-    def _cells(self, layer: int, scores: Tensor) -> Blocks:
-        """Blocks of the finest cells, in raster order, of the image that a layer looks at."""
-        return self._over(
-            self.pair[self.target(layer)], 1, torch.arange(scores.numel()), scores, None
-        )
-
-    def _blocks(
-        self, layer: int, number: int, keys: Tensor, scores: Tensor, opened: Tensor
-    ) -> Blocks:
-        side = 2 ** (len(self.layer(layer).levels) - 1 - number)
-        h, w = self._size(layer)
-        raster = raster_of_quad((h // side, w // side), number + 1)[keys]
-        return self._over(self.pair[self.target(layer)], side, raster, scores, opened)
+    def _cells(self, image: int, scores: Tensor) -> Blocks:
+        """Blocks of the finest cells of an image from their scores in raster order."""
+        nothing = torch.zeros(len(scores), dtype=torch.bool)
+        return self._over(image, 1, torch.arange(len(scores)), scores, nothing)
 
     def _over(
-        self,
-        seen: PreparedImage,
-        side: int,
-        raster: Tensor,
-        scores: Tensor,
-        opened: Tensor | None = None,
+        self, image: int, side: int, raster: Tensor, scores: Tensor, opened: Tensor
     ) -> Blocks:
-        boxes = block_boxes(seen, side, self._stride, raster)
-        opened = torch.zeros(len(scores), dtype=torch.bool) if opened is None else opened
+        boxes = block_boxes(self.pair[image], side, self.model.stride, raster)
         order = scores.argsort(descending=True, stable=True)
         order = order[torch.from_numpy((boxes[:, 2:] > boxes[:, :2]).all(axis=1))[order]]
         return Blocks(boxes[order.numpy()], scores[order].float().numpy(), opened[order].numpy())
@@ -334,18 +313,15 @@ def confidence_row(
     size = coarse1.shape[-2:]
     if matcher.bin_score is not None:
         return matcher.log_confidence(coarse0, coarse1, mask0, mask1)[0, cell].exp().view(size)
-    scale = coarse0.shape[1] ** -0.5 / math.sqrt(matcher.config.temperature)
-    x0, x1 = (x[0].flatten(1).T.float() * scale for x in (coarse0, coarse1))
-    rows = torch.arange(len(x0), device=x0.device)
-    if mask0 is not None:
-        rows = rows[mask0.flatten()]
+    x0, x1 = matcher.tokens(coarse0)[0], matcher.tokens(coarse1)[0]
+    valid0, valid1 = (
+        torch.ones(len(x), dtype=torch.bool, device=x.device) if mask is None else mask.flatten()
+        for x, mask in ((x0, mask0), (x1, mask1))
+    )
     columns = x0.new_full((len(x1),), -math.inf)
-    for some in rows.split(max(1, BLOCK_ELEMENTS // len(x1))):
+    for some in valid0.nonzero()[:, 0].split(max(1, BLOCK_ELEMENTS // len(x1))):
         columns = torch.logaddexp(columns, (x0[some] @ x1.T).logsumexp(dim=0))
     similarity = x1 @ x0[cell]
-    valid = torch.ones_like(similarity, dtype=torch.bool) if mask1 is None else mask1.flatten()
-    row = similarity.masked_fill(~valid, -math.inf).log_softmax(dim=0)
-    confidence = (row + similarity - columns).exp().masked_fill(~valid, 0.0)
-    if mask0 is not None and not mask0.flatten()[cell]:
-        confidence = torch.zeros_like(confidence)
-    return confidence.view(size)
+    row = similarity.masked_fill(~valid1, -math.inf).log_softmax(dim=0)
+    confidence = (row + similarity - columns).exp()
+    return confidence.masked_fill(~(valid0[cell] & valid1), 0.0).view(size)

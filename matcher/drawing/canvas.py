@@ -124,9 +124,8 @@ def draw_lines(
 ) -> None:
     """Straight lines with a dark edge, drawn in order."""
     thin = max(1, round(width))
-    edge = thin + max(1, round(width))
     for start, end, color in zip(starts, ends, colors, strict=True):
-        for shade, thickness in (((0, 0, 0), edge), (tuple(int(c) for c in color), thin)):
+        for shade, thickness in (((0, 0, 0), 2 * thin), (tuple(int(c) for c in color), thin)):
             cv2.line(canvas, _fixed(start), _fixed(end), shade, thickness, cv2.LINE_AA, 4)
 
 
@@ -135,13 +134,10 @@ def draw_dashes(
 ) -> None:
     dash = 9 * width
     for start, end in zip(starts, ends, strict=True):
-        length = float(np.linalg.norm(end - start))
-        steps = np.arange(0, max(length, 1e-6), 2 * dash)
-        for step in steps:
-            a = start + (end - start) * (step / max(length, 1e-6))
-            b = start + (end - start) * (min(step + dash, length) / max(length, 1e-6))
-            thin = max(1, round(width))
-            cv2.line(canvas, _fixed(a), _fixed(b), color, thin, cv2.LINE_AA, 4)
+        length = max(float(np.linalg.norm(end - start)), 1e-6)
+        for step in np.arange(0, length, 2 * dash):
+            a, b = (start + (end - start) * (s / length) for s in (step, min(step + dash, length)))
+            cv2.line(canvas, _fixed(a), _fixed(b), color, max(1, round(width)), cv2.LINE_AA, 4)
 
 
 def draw_dots(canvas: np.ndarray, points: np.ndarray, colors: np.ndarray, radius: float) -> None:
@@ -182,10 +178,14 @@ def with_legend(canvas: np.ndarray, legend: Legend, size: int | None = None) -> 
     font = ImageFont.load_default(size)
     parts: list[Image.Image] = [_text(legend.text, font)]
     if legend.bar:
-        parts.append(_color_bar(*legend.bar, font=font, size=size))
+        name, low, high = (_text(text, font) for text in legend.bar)
+        ramp = np.repeat(palette(np.linspace(0, 1, 9 * size))[None], round(0.8 * size), axis=0)
+        parts.append(_beside(name, low, Image.fromarray(ramp), high, gap=size // 2))
     if legend.outliers is not None:
         parts.append(_dashed_key(f"{legend.outliers} outliers", font, size))
-    parts.extend(_swatch(name, color, font, size) for name, color in legend.swatches)
+    for name, color in legend.swatches:
+        area = Image.new("RGB", (size, size), color)
+        parts.append(_beside(area, _text(name, font), gap=size // 2))
     rows = _rows(parts, canvas.shape[1] - 2 * size, 2 * size)
     line = round(1.9 * size)
     strip = Image.new("RGB", (canvas.shape[1], line * len(rows) + size // 2), BACKGROUND)
@@ -224,23 +224,8 @@ def _beside(*parts: Image.Image, gap: int) -> Image.Image:
     return out
 
 
-def _color_bar(name: str, low: str, high: str, *, font: Font, size: int) -> Image.Image:
-    ramp = np.repeat(palette(np.linspace(0, 1, 9 * size))[None], round(0.8 * size), axis=0)
-    labels = [_text(t, font) for t in (name, low, high)]
-    return _beside(labels[0], labels[1], Image.fromarray(ramp), labels[2], gap=size // 2)
-
-
 def _dashed_key(text: str, font: Font, size: int) -> Image.Image:
     sample = np.full((size, 3 * size, 3), BACKGROUND, np.uint8)
     left, right = np.array([[0.0, size / 2]]), np.array([[3.0 * size, size / 2]])
     draw_dashes(sample, left, right, VERMILION, size / 9)
     return _beside(Image.fromarray(sample), _text(text, font), gap=size // 2)
-
-
-def _swatch(
-    name: str,
-    color: tuple[int, int, int],
-    font: Font,
-    size: int,
-) -> Image.Image:
-    return _beside(Image.new("RGB", (size, size), color), _text(name, font), gap=size // 2)

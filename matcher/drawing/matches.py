@@ -88,8 +88,7 @@ def draw_overlay(
     Both keep their own pixel coordinates, so a line is the displacement in pixels; a dot marks
     its end in image 1.
     """
-    longest = max(*image0.shape[:2], *image1.shape[:2])
-    scale = min(1.0, MAX_PANEL / longest)
+    scale = min(1.0, MAX_PANEL / max(*image0.shape[:2], *image1.shape[:2]))
     images = [shrunk(as_rgb(image), scale) for image in (image0, image1)]
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     both = np.zeros((height, width), np.float32)
@@ -219,10 +218,7 @@ def _density(keypoints: np.ndarray, shape: tuple[int, ...], cells: int = 64) -> 
     """Matches per area on a grid whose long side has `cells` cells, smoothed."""
     ratio = cells / max(shape[:2])
     rows, columns = (max(1, round(side * ratio)) for side in shape[:2])
-    grid, _, _ = np.histogram2d(
-        keypoints[:, 1] + 0.5,
-        keypoints[:, 0] + 0.5,
-        (rows, columns),
-        ((0, shape[0]), (0, shape[1])),
-    )
+    x, y = (keypoints + 0.5).T
+    extent = ((0, shape[0]), (0, shape[1]))
+    grid, _, _ = np.histogram2d(y, x, (rows, columns), extent)
     return cv2.GaussianBlur(grid.astype(np.float32), (0, 0), 1.5)

@@ -65,21 +65,20 @@ def upright_to_stored(points: Tensor, orientation: int, size: tuple[int, int]) -
         orientation: the EXIF tag, 1 to 8.
         size: (width, height) as stored.
     """
-    swap, mirror_x, mirror_y = EXIF_STEPS[orientation]
-    x, y = (points.flip(-1) if swap else points).unbind(-1)
-    return torch.stack(
-        [size[0] - 1 - x if mirror_x else x, size[1] - 1 - y if mirror_y else y], dim=-1
-    )
+    return _mirrored(points.flip(-1) if EXIF_STEPS[orientation][0] else points, orientation, size)
 
 
 def stored_to_upright(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
     """The inverse of `upright_to_stored`, with the same arguments."""
-    swap, mirror_x, mirror_y = EXIF_STEPS[orientation]
+    points = _mirrored(points, orientation, size)
+    return points.flip(-1) if EXIF_STEPS[orientation][0] else points
+
+
+def _mirrored(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
+    _, mirror_x, mirror_y = EXIF_STEPS[orientation]
     x, y = points.unbind(-1)
-    turned = torch.stack(
-        [size[0] - 1 - x if mirror_x else x, size[1] - 1 - y if mirror_y else y], dim=-1
-    )
-    return turned.flip(-1) if swap else turned
+    sides = [size[0] - 1 - x if mirror_x else x, size[1] - 1 - y if mirror_y else y]
+    return torch.stack(sides, dim=-1)
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -45,7 +45,7 @@ class ConvMLP(nn.Module):
         hidden = F.relu(self.expand(tokens), inplace=True)
         if mask is not None:
             hidden = hidden * mask[..., None]
-        hidden = self.depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = to_tokens(self.depthwise(to_map(hidden)))
         return self.reduce(F.gelu(hidden))
 
 
@@ -59,20 +59,14 @@ class AttentionBlock(nn.Module):
     value: nn.Linear
     attention: Attention
 
-    def message(
-        self,
-        tokens: Tensor,
-        target_tokens: Tensor,
-        mask: Tensor | None,
-        target_mask: Tensor | None,
-        place: Place | None,
-    ) -> Tensor:
-        """(B, h0, w0, C) message to (B, h0, w0, C) tokens from (B, h1, w1, C) target tokens."""
-        query = to_map(self.query(tokens))
-        key, value = to_map(self.key(target_tokens)), to_map(self.value(target_tokens))
-        if place is not None and (recorder := ACTIVE.get()) is not None:
-            recorder.report(self, place, (query, key, value), (mask, target_mask))
-        return to_tokens(self.attention(query, key, value, mask, target_mask))
+    def sides(self, tokens: Tensor, target: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+        """(B, h, w, C) tokens and target tokens as queries and keys are made of them; `alone`
+        where both are the same."""
+        return tokens, target
+
+    def update(self, tokens: Tensor, message: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, h, w, C) tokens after their message; mask (B, h, w) bool of valid tokens."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -89,7 +83,14 @@ class AttentionBlock(nn.Module):
             x_mask: (B, h0, w0) bool of valid tokens, None means everywhere; `target_mask` likewise.
             place: of this call in the transformer, for recorders.
         """
-        raise NotImplementedError
+        tokens = to_tokens(x)
+        query_side, key_side = self.sides(tokens, to_tokens(target), target is x)
+        query = to_map(self.query(query_side))
+        key, value = to_map(self.key(key_side)), to_map(self.value(key_side))
+        if place is not None and (recorder := ACTIVE.get()) is not None:
+            recorder.report(self, place, (query, key, value), (x_mask, target_mask))
+        message = to_tokens(self.attention(query, key, value, x_mask, target_mask))
+        return to_map(self.update(tokens, message, x_mask))
 
 
 class QuadTreeBlock(AttentionBlock):
@@ -108,20 +109,13 @@ class QuadTreeBlock(AttentionBlock):
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = ConvMLP(channels, mlp_ratio)
 
-    def forward(
-        self,
-        x: Tensor,
-        target: Tensor,
-        x_mask: Tensor | None = None,
-        target_mask: Tensor | None = None,
-        place: Place | None = None,
-    ) -> Tensor:
-        tokens = to_tokens(x)
+    def sides(self, tokens: Tensor, target: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
         query_side = self.norm1(tokens)
-        key_side = query_side if target is x else self.norm1(to_tokens(target))
-        message = self.message(query_side, key_side, x_mask, target_mask, place)
+        return query_side, query_side if alone else self.norm1(target)
+
+    def update(self, tokens: Tensor, message: Tensor, mask: Tensor | None) -> Tensor:
         tokens = tokens + self.project(message)
-        return to_map(tokens + self.mlp(self.norm2(tokens), x_mask))
+        return tokens + self.mlp(self.norm2(tokens), mask)
 
 
 class LoFTRBlock(AttentionBlock):
@@ -144,18 +138,9 @@ class LoFTRBlock(AttentionBlock):
             nn.Linear(2 * channels, channels, bias=False),
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        target: Tensor,
-        x_mask: Tensor | None = None,
-        target_mask: Tensor | None = None,
-        place: Place | None = None,
-    ) -> Tensor:
-        tokens = to_tokens(x)
-        message = self.message(tokens, to_tokens(target), x_mask, target_mask, place)
+    def update(self, tokens: Tensor, message: Tensor, mask: Tensor | None) -> Tensor:
         message = self.norm1(self.merge(message))
-        return to_map(tokens + self.norm2(self.mlp(torch.cat([tokens, message], dim=-1))))
+        return tokens + self.norm2(self.mlp(torch.cat([tokens, message], dim=-1)))
 
 
 def to_tokens(x: Tensor) -> Tensor:

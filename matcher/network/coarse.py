@@ -39,19 +39,18 @@ class CoarseMatcher(nn.Module):
             coarse0: (B, C, h0, w0); coarse1: (B, C, h1, w1).
             mask0: (B, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
         """
-        x0, x1 = self._tokens(coarse0), self._tokens(coarse1)
+        x0, x1 = self.tokens(coarse0), self.tokens(coarse1)
         with torch.autocast(x0.device.type, enabled=False):
             similarity = x0.float() @ x1.float().transpose(1, 2)
         valid = _pair_mask(x0, x1, mask0, mask1)
         if self.bin_score is not None:
             iterations = self.config.sinkhorn_iterations
             scores = sinkhorn(similarity, self.bin_score, iterations, valid)[:, :-1, :-1]
-            return scores if valid is None else scores.masked_fill(~valid, -math.inf)
-        if valid is None:
-            return similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
-        similarity = similarity.masked_fill(~valid, torch.finfo(torch.float32).min)
-        log_confidence = similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
-        return log_confidence.masked_fill(~valid, -math.inf)
+        else:
+            if valid is not None:
+                similarity = similarity.masked_fill(~valid, torch.finfo(torch.float32).min)
+            scores = similarity.log_softmax(dim=1) + similarity.log_softmax(dim=2)
+        return scores if valid is None else scores.masked_fill(~valid, -math.inf)
 
     @torch.no_grad()
     def match(
@@ -69,10 +68,10 @@ class CoarseMatcher(nn.Module):
         threshold = self.config.threshold if threshold is None else threshold
         size0, size1 = coarse0.shape[-2:], coarse1.shape[-2:]
         parts = []
+        x0, x1 = self.tokens(coarse0), self.tokens(coarse1)
         for b in range(coarse0.shape[0]):
-            m0 = None if mask0 is None else mask0[b]
-            m1 = None if mask1 is None else mask1[b]
-            best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1, threshold)
+            m0, m1 = (None if mask is None else mask[b] for mask in (mask0, mask1))
+            best = self._best(x0[b], x1[b], m0, m1, threshold)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
             parts.append(mutual_best(best, allowed0, allowed1, threshold))
@@ -80,7 +79,7 @@ class CoarseMatcher(nn.Module):
         index0, index1, score = (torch.cat(column) for column in zip(*parts, strict=True))
         return CoarseMatches(batch, index0, index1, score)
 
-    def _tokens(self, coarse: Tensor) -> Tensor:
+    def tokens(self, coarse: Tensor) -> Tensor:
         """(B, C, h, w) to (B, L, C), scaled so that a product is a similarity."""
         scale = coarse.shape[1] ** -0.5
         if self.config.match_type == "dual_softmax":
@@ -88,21 +87,14 @@ class CoarseMatcher(nn.Module):
         return coarse.flatten(2).transpose(1, 2).float() * scale
 
     def _best(
-        self,
-        coarse0: Tensor,
-        coarse1: Tensor,
-        mask0: Tensor | None,
-        mask1: Tensor | None,
-        threshold: float,
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
     ) -> Best:
-        """Best partners of one pair; features (1, C, h, w), masks (h, w)."""
-        x0, x1 = self._tokens(coarse0)[0], self._tokens(coarse1)[0]
+        """Best partners of one pair: (L, C) and (S, C) tokens, (h, w) masks."""
         # Similarities are fp32 under mixed precision too.
         with torch.autocast(x0.device.type, enabled=False):
             if self.bin_score is not None:
                 return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
-            m0 = None if mask0 is None else mask0.flatten()
-            m1 = None if mask1 is None else mask1.flatten()
+            m0, m1 = (None if mask is None else mask.flatten() for mask in (mask0, mask1))
             return stream_dual_softmax(x0, x1, m0, m1, threshold)
 
     def _best_by_sinkhorn(
@@ -118,18 +110,16 @@ class CoarseMatcher(nn.Module):
             logger.warning(
                 "Sinkhorn holds %d x %d scores: about %.1f GB", x0.shape[0], x1.shape[0], need
             )
-        valid = _pair_mask(x0[None], x1[None], _batched(mask0), _batched(mask1))
-        scores = sinkhorn((x0 @ x1.T)[None], bin_score, self.config.sinkhorn_iterations, valid)[
-            0
-        ].exp()
+        m0, m1 = (None if mask is None else mask[None] for mask in (mask0, mask1))
+        valid = _pair_mask(x0[None], x1[None], m0, m1)
+        iterations = self.config.sinkhorn_iterations
+        scores = sinkhorn((x0 @ x1.T)[None], bin_score, iterations, valid)[0].exp()
         confidence = scores[:-1, :-1]
         if self.config.prefilter:
             binned0 = scores[:-1].argmax(dim=1) == x1.shape[0]
             binned1 = scores[:, :-1].argmax(dim=0) == x0.shape[0]
             confidence = confidence.masked_fill(binned0[:, None] | binned1[None], 0.0)
-        score0, index0 = confidence.max(dim=1)
-        score1, index1 = confidence.max(dim=0)
-        return Best(score0, index0, score1, index1)
+        return Best(*confidence.max(dim=1), *confidence.max(dim=0))
 
 
 def mutual_best(
@@ -160,10 +150,6 @@ def inside_border(
         if top < bottom and left < right:
             allowed[top:bottom, left:right] = valid[top:bottom, left:right]
     return allowed.flatten()
-
-
-def _batched(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[None]
 
 
 def _pair_mask(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Tensor | None:

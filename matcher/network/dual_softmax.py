@@ -51,11 +51,7 @@ class _Candidates(NamedTuple):
 
 
 def stream_dual_softmax(
-    x0: Tensor,
-    x1: Tensor,
-    mask0: Tensor | None,
-    mask1: Tensor | None,
-    threshold: float = 0.0,
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float = 0.0
 ) -> Best:
     """Best partners under the dual-softmax, over blocks of rows.
 
@@ -103,10 +99,7 @@ def _similarity_blocks(x0: Tensor, x1: Tensor) -> Iterator[tuple[slice, Tensor]]
     memory = x0.new_empty(step, len(x1))
     for start in range(0, len(x0), step):
         some = x0[start : start + step]
-        yield (
-            slice(start, start + len(some)),
-            torch.mm(some, x1.T, out=memory[: len(some)]),
-        )
+        yield slice(start, start + len(some)), torch.mm(some, x1.T, out=memory[: len(some)])
 
 
 def _candidates(x0: Tensor, x1: Tensor, threshold: float) -> _Candidates | None:

@@ -10,7 +10,7 @@ from matcher.network.backbone import Backbone
 from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import FineMatcher
 from matcher.network.position import PositionEncoding
-from matcher.network.transformer import Transformer, build_transformer
+from matcher.network.transformer import build_transformer
 from matcher.structures import CoarseMatches, FeatureMaps, MatcherOutput, TrainingOutput
 
 
@@ -18,10 +18,10 @@ class FeatureMatcher(nn.Module):
     """A detector-free matcher in five stages (LoFTR, Sun et al., CVPR 2021).
 
     1. `extract`: the backbone turns an image into a coarse and a fine feature map.
-    2. `add_position`: coarse features learn where they are.
-    3. `transform`: self- and cross-attention between the coarse maps of the two images.
-    4. `match_coarse`: cells that are each other's best become matches.
-    5. `refine`: the position of each match in image 1 below a pixel, from the fine maps.
+    2. `position`: coarse features learn where they are.
+    3. `transformer`: self- and cross-attention between the coarse maps of the two images.
+    4. `coarse`: cells that are each other's best become matches.
+    5. `fine`: the position of each match in image 1 below a pixel, from the fine maps.
 
     There are two compositions of these: `match` for inference (`forward` from images on) and
     `forward_training`, which refines given true matches and returns what the losses need.
@@ -29,22 +29,22 @@ class FeatureMatcher(nn.Module):
     Letters: B batch, L/S cells of image 0/1, C channels, M matches.
     """
 
-    def __init__(
-        self,
-        config: MatcherConfig,
-        backbone: Backbone,
-        position: PositionEncoding,
-        transformer: Transformer,
-        coarse: CoarseMatcher,
-        fine: FineMatcher,
-    ) -> None:
+    def __init__(self, config: MatcherConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = backbone
-        self.position = position
-        self.transformer = transformer
-        self.coarse = coarse
-        self.fine = fine
+        self.canvas = config.canvas
+        self.stride, self.fine_stride = config.backbone.resolution
+        channels, ratio = config.backbone.coarse_dim, self.stride // self.fine_stride
+        self.backbone = Backbone(config.backbone)
+        self.position = PositionEncoding(config.position)
+        self.transformer = build_transformer(config.transformer, channels)
+        self.coarse = CoarseMatcher(config.coarse)
+        self.fine = FineMatcher(config.fine, channels, config.backbone.fine_dim, ratio)
+
+    @property
+    def reach(self) -> int:
+        """Pixels of half a fine window."""
+        return self.fine.window // 2 * self.fine_stride
 
     def extract(self, image: Tensor) -> FeatureMaps:
         """Stage 1: backbone features of (B, 1, H, W) images.
@@ -53,48 +53,9 @@ class FeatureMatcher(nn.Module):
             ValueError: H or W is not divisible by `config.canvas`.
         """
         h, w = image.shape[-2:]
-        if h % self.config.canvas or w % self.config.canvas:
-            raise ValueError(f"image of {h}x{w} is not divisible by {self.config.canvas}")
+        if h % self.canvas or w % self.canvas:
+            raise ValueError(f"image of {h}x{w} is not divisible by {self.canvas}")
         return self.backbone(image)
-
-    def add_position(self, coarse0: Tensor, coarse1: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 2: (B, C, h, w) coarse features with the code of their row and column."""
-        return self.position(coarse0), self.position(coarse1)
-
-    def transform(
-        self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None, mask1: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Stage 3: coarse maps that have looked at themselves and at each other.
-
-        Args:
-            coarse0: (B, C, h0, w0); coarse1: (B, C, h1, w1).
-            mask0: (B, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
-        """
-        return self.transformer(coarse0, coarse1, mask0, mask1)
-
-    def match_coarse(
-        self,
-        coarse0: Tensor,
-        coarse1: Tensor,
-        mask0: Tensor | None,
-        mask1: Tensor | None,
-        threshold: float | None = None,
-    ) -> CoarseMatches:
-        """Stage 4: mutual best cells above the threshold; arguments as of `transform`."""
-        return self.coarse.match(coarse0, coarse1, mask0, mask1, threshold)
-
-    def refine(
-        self, fine0: Tensor, fine1: Tensor, coarse0: Tensor, coarse1: Tensor, matches: CoarseMatches
-    ) -> tuple[Tensor, Tensor]:
-        """Stage 5: (M, 2) offset (x, y) of each match in image 1 from the center of its cell, and
-        (M,) standard deviation, both in half windows.
-
-        Args:
-            fine0: (B, D, H0/2, W0/2) fine map; fine1 likewise.
-            coarse0, coarse1: after the transformer.
-            matches: M matched cells.
-        """
-        return self.fine.refine(fine0, fine1, coarse0, coarse1, matches)
 
     def forward(
         self,
@@ -134,16 +95,14 @@ class FeatureMatcher(nn.Module):
             mask0: (B, h0, w0) bool of valid coarse cells, None means everywhere; `mask1` likewise.
             threshold: replaces the configured one.
         """
-        coarse0, coarse1 = self.add_position(features0.coarse, features1.coarse)
-        coarse0, coarse1 = self.transform(coarse0, coarse1, mask0, mask1)
-        matches = self.match_coarse(coarse0, coarse1, mask0, mask1, threshold)
-        offset, deviation = self.refine(features0.fine, features1.fine, coarse0, coarse1, matches)
-        center0 = self.cell_centers(matches.index0, coarse0.shape[-1])
-        center1 = self.cell_centers(matches.index1, coarse1.shape[-1])
-        reach = self.fine.window // 2 * self.config.backbone.resolution[1]
+        coarse0, coarse1 = self.position(features0.coarse), self.position(features1.coarse)
+        coarse0, coarse1 = self.transformer(coarse0, coarse1, mask0, mask1)
+        matches = self.coarse.match(coarse0, coarse1, mask0, mask1, threshold)
+        fine = features0.fine, features1.fine
+        offset, deviation = self.fine.refine(*fine, coarse0, coarse1, matches)
         return MatcherOutput(
-            keypoints0=center0,
-            keypoints1=center1 + offset * reach,
+            keypoints0=self.cell_centers(matches.index0, coarse0.shape[-1]),
+            keypoints1=self.cell_centers(matches.index1, coarse1.shape[-1]) + offset * self.reach,
             score=matches.score,
             batch=matches.batch,
             deviation=deviation,
@@ -172,9 +131,12 @@ class FeatureMatcher(nn.Module):
         """
         features0, features1 = self._extract_both(image0, image1)
         cells0, cells1 = self.cell_mask(mask0), self.cell_mask(mask1)
-        coarse0, coarse1 = self.add_position(features0.coarse, features1.coarse)
-        coarse0, coarse1 = self.transform(coarse0, coarse1, cells0, cells1)
-        chosen = _draw(matches.batch, limit)
+        coarse0, coarse1 = self.position(features0.coarse), self.position(features1.coarse)
+        coarse0, coarse1 = self.transformer(coarse0, coarse1, cells0, cells1)
+        count, device = matches.batch.numel(), matches.batch.device
+        chosen = torch.arange(count, device=device)
+        if count > limit:
+            chosen = torch.randperm(count)[:limit].sort().values.to(device)
         log_heatmap = self.fine.correlate(
             features0.fine, features1.fine, coarse0, coarse1, *(x[chosen] for x in matches[:3])
         )
@@ -192,8 +154,7 @@ class FeatureMatcher(nn.Module):
 
     def cell_mask(self, mask: Tensor | None) -> Tensor | None:
         """(B, H, W) mask of pixels to (B, H/8, W/8) of cells: that of the center pixel (8i, 8j)."""
-        stride = self.config.backbone.resolution[0]
-        return None if mask is None else mask[:, ::stride, ::stride]
+        return None if mask is None else mask[:, :: self.stride, :: self.stride]
 
     def _extract_both(self, image0: Tensor, image1: Tensor) -> tuple[FeatureMaps, FeatureMaps]:
         """Features of both images, in one pass where their sizes agree."""
@@ -206,28 +167,9 @@ class FeatureMatcher(nn.Module):
 
     def cell_centers(self, index: Tensor, columns: int) -> Tensor:
         """(M, 2) pixel (x, y) of cells with raster `index` in a map of `columns` columns."""
-        stride = self.config.backbone.resolution[0]
-        return torch.stack([index % columns, index // columns], dim=1).float() * stride
+        return torch.stack([index % columns, index // columns], dim=1).float() * self.stride
 
 
 def build_matcher(config: MatcherConfig | None = None) -> FeatureMatcher:
     """A matcher with random weights; nothing is downloaded."""
-    config = MatcherConfig() if config is None else config
-    channels = config.backbone.coarse_dim
-    coarse_stride, fine_stride = config.backbone.resolution
-    return FeatureMatcher(
-        config,
-        Backbone(config.backbone),
-        PositionEncoding(config.position),
-        build_transformer(config.transformer, channels),
-        CoarseMatcher(config.coarse),
-        FineMatcher(config.fine, channels, config.backbone.fine_dim, coarse_stride // fine_stride),
-    )
-
-
-def _draw(matches: Tensor, limit: int) -> Tensor:
-    """(R,) indices, in order, of at most `limit` of M matches, drawn at random where M is more."""
-    count = matches.numel()
-    if count > limit:
-        return torch.randperm(count)[:limit].sort().values.to(matches.device)
-    return torch.arange(count, device=matches.device)
+    return FeatureMatcher(config or MatcherConfig())

@@ -49,14 +49,10 @@ class PositionEncoding(nn.Module):
         if self.config.variant == "none":
             return x
         channels, h, w = x.shape[1:]
-        row, column = self._origin()
+        row = column = 1
+        if self.training and self.config.shift:
+            row, column = torch.randint(1, self.config.shift + 2, (2,)).tolist()
         rows = torch.arange(row, row + h, device=x.device)
         columns = torch.arange(column, column + w, device=x.device)
         encoding = sine_encoding(rows, columns, channels, self.config.variant)
         return x + encoding.to(x.dtype)
-
-    def _origin(self) -> tuple[int, int]:
-        if not (self.training and self.config.shift):
-            return 1, 1
-        row, column = torch.randint(1, self.config.shift + 2, (2,)).tolist()
-        return row, column

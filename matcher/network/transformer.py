@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from matcher.attention import build_attention
+from matcher.attention import KINDS
 from matcher.attention.record import Place
 from matcher.config import TransformerConfig
 from matcher.network.block import AttentionBlock, LoFTRBlock, QuadTreeBlock
@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         """
         few = x0[:, 0].numel() <= TOGETHER_CELLS
         if few and x0.shape == x1.shape and all(block.simultaneous for block in self.blocks):
-            return self._together(x0, x1, _stack_masks(x0, mask0, x1, mask1))
+            return self._together(x0, x1, mask0, mask1)
         for layer, name, block in self._layers():
             if name == "self":
                 x0 = block(x0, x0, mask0, mask0, Place(layer, ("0",)))
@@ -53,9 +53,15 @@ class Transformer(nn.Module):
                 x0 = new0
         return x0, x1
 
-    def _together(self, x0: Tensor, x1: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _together(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """`forward` with both images in one batch."""
-        swapped = None if mask is None else mask.roll(len(x0), dims=0)
+        mask = swapped = None
+        if mask0 is not None or mask1 is not None:
+            everywhere = torch.ones_like(x0[:, 0], dtype=torch.bool)
+            mask0, mask1 = (everywhere if m is None else m for m in (mask0, mask1))
+            mask, swapped = torch.cat([mask0, mask1]), torch.cat([mask1, mask0])
         both = torch.cat([x0, x1])
         for layer, name, block in self._layers():
             if name == "self":
@@ -73,25 +79,10 @@ class Transformer(nn.Module):
 
 def build_transformer(config: TransformerConfig, channels: int) -> Transformer:
     """The coarse transformer."""
-    blocks: list[AttentionBlock] = []
-    for name in config.layers:
-        attention = build_attention(config, channels, name)
-        if config.block == "loftr":
-            blocks.append(LoFTRBlock(channels, attention))
-        else:
-            blocks.append(QuadTreeBlock(channels, attention, config.mlp_ratio))
+    kind = KINDS[config.attention]
+    attentions = [kind.from_config(config, channels) for _ in config.layers]
+    if config.block == "loftr":
+        blocks = [LoFTRBlock(channels, attention) for attention in attentions]
+    else:
+        blocks = [QuadTreeBlock(channels, attention, config.mlp_ratio) for attention in attentions]
     return Transformer(config.layers, blocks)
-
-
-def _stack_masks(
-    x0: Tensor, mask0: Tensor | None, x1: Tensor, mask1: Tensor | None
-) -> Tensor | None:
-    """(2B, h, w) masks of both images, None if everything is valid."""
-    if mask0 is None and mask1 is None:
-        return None
-    return torch.cat([_everywhere(x) if m is None else m for x, m in ((x0, mask0), (x1, mask1))])
-
-
-def _everywhere(x: Tensor) -> Tensor:
-    b, _, h, w = x.shape
-    return torch.ones(b, h, w, dtype=torch.bool, device=x.device)

@@ -115,20 +115,15 @@ class MatcherModule(pl.LightningModule):
             raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.optim.lr,
-            weight_decay=self.optim.weight_decay,
-            fused=True,
-        )
+        lr, decay = self.optim.lr, self.optim.weight_decay
+        parameters = self.model.parameters()
+        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else math.inf
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(self.optim, step, total, self.steps_an_epoch)
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> None:
         torch.manual_seed(batch_idx)
@@ -138,10 +133,9 @@ class MatcherModule(pl.LightningModule):
             "val/coarse_accuracy": result.correct.float().mean(),
             "val/matches": result.coarse.batch.numel() / batch.image0.shape[0],
         }
-        reach = self.model.fine.window // 2 * self.model.config.backbone.resolution[1]
-        error = (result.offset - result.fine.offset)[result.fine.valid].norm(dim=1) * reach
+        error = (result.offset - result.fine.offset)[result.fine.valid].norm(dim=1)
         if error.numel():
-            values["val/pixel_error"] = error.median()
+            values["val/pixel_error"] = (error * self.model.reach).median()
         finite = {k: v for k, v in values.items() if torch.isfinite(torch.as_tensor(v))}
         self.log_dict(finite, batch_size=batch.image0.shape[0], sync_dist=True)
 
@@ -164,12 +158,8 @@ class MatcherModule(pl.LightningModule):
         if state is None:
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", "is no checkpoint of train.py")
         if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
-            raise CheckpointError(
-                Code.WRONG_ARCHITECTURE,
-                "resume",
-                "the checkpoint holds another model",
-                "set model= to match",
-            )
+            what = "the checkpoint holds another model"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
         self.batches_seen = int(state["batches_seen"])
         self.pairs_seen = int(state["pairs_seen"])
         self.unmatched = int(state["unmatched"])
@@ -190,13 +180,10 @@ class MatcherModule(pl.LightningModule):
         rate, self._last_end = pairs / max(now - self._last_end, 1e-9), now
         if (self.global_step + 1) % self.config.trainer.log_every:
             return
-        accuracy = result.correct.float().mean()
+        accuracy, terms = result.correct.float().mean(), result.terms._asdict()
         values = {
-            "train/loss": result.terms.total.detach(),
-            "train/coarse": result.terms.coarse.detach(),
-            "train/fine": result.terms.fine.detach(),
-            "train/heatmap": result.terms.heatmap.detach(),
-            "train/levels": result.terms.levels.detach(),
+            "train/loss": terms.pop("total").detach(),
+            **{f"train/{name}": term.detach() for name, term in terms.items()},
             "train/accuracy": accuracy,
             "train/matches": result.coarse.batch.numel() / pairs,
             "train/skipped": float(self.skipped.total),

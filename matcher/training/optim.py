@@ -63,14 +63,11 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, updates: 
     """
     decay = min(decay, (1 + updates) / (10 + updates))
     old, new = [], []
-    for mean, value in zip(_state(average), _state(model), strict=True):
+    means, values = ([*m.parameters(), *m.buffers()] for m in (average, model))
+    for mean, value in zip(means, values, strict=True):
         if mean.is_floating_point():
             old.append(mean)
             new.append(value)
         else:
             mean.copy_(value)
     torch._foreach_lerp_(old, new, 1 - decay)
-
-
-def _state(module: nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]

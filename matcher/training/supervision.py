@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matcher.geometry.cameras import invert_rigid, rescale_intrinsics, warp_points
-from matcher.structures import ImagePair, PairGeometry
+from matcher.structures import ImagePair
 
 
 class CoarseTargets(NamedTuple):
@@ -40,15 +40,6 @@ class FineTargets(NamedTuple):
     """(M,) bool: the offset is inside the window"""
 
 
-class Warp(NamedTuple):
-    """The cells of one image seen from the other."""
-
-    point: Tensor
-    """(B, N, 2) (x, y) network pixels of the other image"""
-    index: Tensor
-    """(B, N) raster index of the nearest cell there, -1 where the cell is not seen"""
-
-
 @torch.no_grad()
 def supervise(
     pair: ImagePair, *, stride: int, reach: float, tolerance: float = 0.2
@@ -67,67 +58,51 @@ def supervise(
     """
     if pair.geometry is None:
         raise ValueError("supervision needs pairs with geometry (depth, K, T_0to1)")
+    geometry = pair.geometry
     with torch.autocast(pair.image0.device.type, enabled=False):
-        forward, backward = warp_both_ways(pair, pair.geometry, stride, tolerance)
-    columns1 = -(-pair.image1.shape[-1] // stride)
-    seen = forward.index.clamp(min=0)
-    back = backward.index.gather(1, seen)
+        K0 = rescale_intrinsics(geometry.K0.float(), pair.scale0.float())
+        K1 = rescale_intrinsics(geometry.K1.float(), pair.scale1.float())
+        there = geometry.T_0to1.float()
+        side0, side1 = (geometry.depth0, K0, pair.mask0), (geometry.depth1, K1, pair.mask1)
+        point, forward = warp_cells(side0, side1, there, stride, tolerance)
+        _, backward = warp_cells(side1, side0, invert_rigid(there), stride, tolerance)
+    back = backward.gather(1, forward.clamp(min=0))
     cells = torch.arange(back.shape[1], device=back.device)
-    batch, index0 = ((forward.index >= 0) & (back == cells)).nonzero(as_tuple=True)
-    index1 = forward.index[batch, index0]
-    center = torch.stack([index1 % columns1, index1 // columns1], dim=1) * float(stride)
-    offset = (forward.point[batch, index0] - center) / reach
-    coarse = CoarseTargets(
-        batch, index0, index1, _cells(pair.image0, stride), _cells(pair.image1, stride)
-    )
+    batch, index0 = ((forward >= 0) & (back == cells)).nonzero(as_tuple=True)
+    index1 = forward[batch, index0]
+    size0, size1 = _cells(pair.image0, stride), _cells(pair.image1, stride)
+    offset = (point[batch, index0] - _centers(index1, size1[1], stride)) / reach
+    coarse = CoarseTargets(batch, index0, index1, size0, size1)
     return coarse, FineTargets(offset, (offset.abs() <= 1).all(dim=1))
 
 
-def warp_both_ways(
-    pair: ImagePair, geometry: PairGeometry, stride: int, tolerance: float
-) -> tuple[Warp, Warp]:
-    """The cells of image 0 in image 1, and those of image 1 in image 0."""
-    K0 = rescale_intrinsics(geometry.K0.float(), pair.scale0.float())
-    K1 = rescale_intrinsics(geometry.K1.float(), pair.scale1.float())
-    there = geometry.T_0to1.float()
-    depth0, depth1 = geometry.depth0, geometry.depth1
-    mask0, mask1 = pair.mask0, pair.mask1
-    forward = warp_cells(depth0, depth1, K0, K1, there, mask0, mask1, stride, tolerance)
-    back = invert_rigid(there)
-    backward = warp_cells(depth1, depth0, K1, K0, back, mask1, mask0, stride, tolerance)
-    return forward, backward
-
-
 def warp_cells(
-    depth0: Tensor,
-    depth1: Tensor,
-    K0: Tensor,
-    K1: Tensor,
+    side0: tuple[Tensor, Tensor, Tensor | None],
+    side1: tuple[Tensor, Tensor, Tensor | None],
     T_0to1: Tensor,
-    mask0: Tensor | None,
-    mask1: Tensor | None,
     stride: int,
     tolerance: float,
-) -> Warp:
+) -> tuple[Tensor, Tensor]:
     """Carry the cell centers of image 0 to image 1 and drop those that image 1 does not see.
 
     Args:
-        depth0: (B, H0, W0) on the network's pixels, 0 where unknown; depth1: (B, H1, W1).
-        K0: (B, 3, 3) in network pixels; K1: (B, 3, 3).
+        side0: of image 0, (B, H0, W0) depth on the network's pixels, 0 where unknown; (B, 3, 3)
+            intrinsics in network pixels; (B, H0, W0) bool of pixels with content, None means
+            everywhere.
+        side1: likewise.
         T_0to1: (B, 4, 4).
-        mask0: (B, H0, W0) bool of pixels with content, None means everywhere; mask1 likewise.
         stride: pixels a cell.
         tolerance: largest relative difference between warped and seen depth.
+
+    Returns:
+        (B, N, 2) (x, y) network pixels of image 1, and (B, N) raster index of the nearest cell
+        there, -1 where the cell is not seen.
     """
+    (depth0, K0, mask0), (depth1, K1, mask1) = side0, side1
     depth = depth0[:, ::stride, ::stride]
-    rows, columns = depth.shape[1:]
-    y, x = torch.meshgrid(
-        torch.arange(rows, device=depth.device) * float(stride),
-        torch.arange(columns, device=depth.device) * float(stride),
-        indexing="ij",
-    )
-    pixels = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(depth.shape[0], -1, 2)
-    depth = depth.flatten(1).float()
+    columns, depth = depth.shape[2], depth.flatten(1).float()
+    cells = torch.arange(depth.shape[1], device=depth.device)
+    pixels = _centers(cells, columns, stride).expand(depth.shape[0], -1, 2)
     point, z = warp_points(pixels, depth, K0, K1, T_0to1)
     height, width = depth1.shape[1:]
     point = point.clamp(-1e6, 1e6)
@@ -146,9 +121,14 @@ def warp_cells(
         seen &= mask0[:, ::stride, ::stride].flatten(1)
     if mask1 is not None:
         seen &= mask1[:, ::stride, ::stride].flatten(1).gather(1, index)
-    return Warp(point, index.masked_fill(~seen, -1))
+    return point, index.masked_fill(~seen, -1)
 
 
 def _cells(image: Tensor, stride: int) -> tuple[int, int]:
     h, w = image.shape[-2:]
     return -(-h // stride), -(-w // stride)
+
+
+def _centers(index: Tensor, columns: int, stride: int) -> Tensor:
+    """(N, 2) pixel (x, y) of cells with raster `index`."""
+    return torch.stack([index % columns, index // columns], dim=1) * float(stride)

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from matcher.attention.pyramid import quad_index
-from matcher.attention.quadtree import Level, QuadTreeAttention
+from matcher.attention.quadtree import Level, QuadTreeAttention, quad_index
 from matcher.attention.record import AttentionRecorder
 from matcher.network.model import FeatureMatcher
 from matcher.structures import ImagePair
@@ -52,8 +51,9 @@ def topk_recall(
     transformer = model.config.transformer
     if transformer.attention != "quadtree" or "cross" not in transformer.layers:
         raise ValueError("top-K recall needs a QuadTree cross layer")
-    stride = model.config.backbone.resolution[0]
-    targets, _ = supervise(pair, stride=stride, reach=float(stride), tolerance=tolerance)
+    targets, _ = supervise(
+        pair, stride=model.stride, reach=float(model.stride), tolerance=tolerance
+    )
     last = max(i for i, name in enumerate(transformer.layers) if name == "cross")
     with AttentionRecorder([model.transformer.blocks[last]]) as recorder:
         model(pair.image0, pair.image1, pair.mask0, pair.mask1)
@@ -75,15 +75,7 @@ def recall_of(levels: Sequence[Level], targets: CoarseTargets) -> list[LevelReca
         heads, keys = hit.shape[1], scored.shape[2]
         count = targets.size1[0] * targets.size1[1] // 4**below
         chance = min(keys / count, 1.0)
-        matches = hit.shape[0]
-        recalls.append(
-            LevelRecall(
-                union=hit.any(dim=1).float().mean().item() if matches else float("nan"),
-                per_head=hit.float().mean().item() if matches else float("nan"),
-                random=chance,
-                random_union=1 - (1 - chance) ** heads,
-                keys=keys,
-                matches=matches,
-            )
-        )
+        union, per_head = hit.any(dim=1).float().mean().item(), hit.float().mean().item()
+        any_chance = 1 - (1 - chance) ** heads
+        recalls.append(LevelRecall(union, per_head, chance, any_chance, keys, len(hit)))
     return recalls

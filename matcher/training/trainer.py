@@ -44,7 +44,14 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         callbacks: what else watches the run.
     """
     config = run.trainer
-    on_terminal = sys.stderr.isatty()
+    bar = config.progress and sys.stderr.isatty()
+    shown: list[Callback] = [TQDMProgressBar(refresh_rate=max(1, config.log_every // 5))]
+    if not bar:
+        shown = [ProgressLines(config.log_every)] if config.progress else []
+    validations: dict[str, Any] = {"limit_val_batches": 0}
+    if config.validate_steps:
+        batches = config.validate_steps * config.accumulate
+        validations = {"val_check_interval": batches, "check_val_every_n_epoch": None}
     return Trainer(
         accelerator=accelerator(config),
         devices=config.devices,
@@ -58,33 +65,16 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         log_every_n_steps=config.log_every,
         num_sanity_val_steps=0,
         enable_checkpointing=False,
-        enable_progress_bar=config.progress and on_terminal,
+        enable_progress_bar=bar,
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO(config.keep)],
-        callbacks=[*progress(config, on_terminal), *callbacks],
+        callbacks=[*shown, *callbacks],
         logger=build_loggers(Path(run.folder)),
         default_root_dir=run.folder,
         overfit_batches=1 if config.overfit else 0.0,
-        **validations(config),
+        **validations,
     )
-
-
-def progress(config: TrainerConfig, on_terminal: bool) -> list[Callback]:
-    """A bar on a terminal, lines elsewhere."""
-    if not config.progress:
-        return []
-    if on_terminal:
-        return [TQDMProgressBar(refresh_rate=max(1, config.log_every // 5))]
-    return [ProgressLines(config.log_every)]
-
-
-def validations(config: TrainerConfig) -> dict[str, Any]:
-    """When to validate, as arguments of `Trainer`."""
-    if not config.validate_steps:
-        return {"limit_val_batches": 0}
-    batches = config.validate_steps * config.accumulate
-    return {"val_check_interval": batches, "check_val_every_n_epoch": None}
 
 
 def strategy(config: TrainerConfig) -> Strategy | str:

@@ -5,15 +5,16 @@ import torch
 from torch import Tensor
 
 from matcher.attention.dense import DenseAttention, FullAttention, LinearAttention
-from matcher.attention.pyramid import (
-    Variant,
+from matcher.attention.quadtree import (
+    QuadTreeAttention,
     build_pyramids,
+    extra_levels,
     from_quad,
     merge_levels,
     pool_tokens,
     to_quad,
 )
-from matcher.attention.quadtree import QuadTreeAttention, extra_levels
+from matcher.attention.reference import Variant
 
 
 def maps(*sizes: tuple[int, int], batch: int = 2, channels: int = 8, seed: int = 0) -> list[Tensor]:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.attention import cpu, dispatch, reference
-from matcher.attention.pyramid import Pyramids
+from matcher.attention import cpu, quadtree, reference
 from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.reference import Pyramids
 from tests.helpers.descents import Descent, largest_error
 
 CASES = 100
@@ -84,7 +84,7 @@ def test_tokens_on_another_device_are_left_to_the_reference() -> None:
 def test_half_precision_on_the_cpu_is_dispatched_to_the_reference() -> None:
     case = Descent.draw(3, torch.float16)
     arguments = case.pyramids(), case.topks, case.variant
-    assert all(map(torch.equal, dispatch.descend(*arguments), plain(*arguments)))
+    assert all(map(torch.equal, quadtree.descend(*arguments), plain(*arguments)))
 
 
 def test_levels_are_those_that_make_the_message() -> None:

@@ -16,11 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.attention import dispatch
-from matcher.attention.pyramid import Pyramids, Variant, token_pyramid
-from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention import quadtree, triton_check
+from matcher.attention.quadtree import QuadTreeAttention, token_pyramid
 from matcher.attention.record import AttentionRecorder, Place
-from matcher.attention.reference import Step, attend
+from matcher.attention.reference import Pyramids, Step, Variant, attend
 from matcher.network.block import LoFTRBlock
 
 if not sys.platform.startswith("linux"):
@@ -295,7 +294,7 @@ def test_triton_stays_out_of_descents_on_the_cpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "matcher.attention.triton_kernel", raising=False)
     q, k, v, masks = Case((2, 2, 2)).pyramids
     pyramids = Pyramids(*([x.cpu() for x in level] for level in (q, k, v)), masks)
-    dispatch.descend(pyramids, (2, 2, 2), "B")
+    quadtree.descend(pyramids, (2, 2, 2), "B")
     assert "matcher.attention.triton_kernel" not in sys.modules
 
 
@@ -307,22 +306,22 @@ def test_a_gpu_where_the_kernel_fails_gets_plain_operators_and_a_warning(
     check: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(dispatch, "_check_error", check)
+    monkeypatch.setattr(triton_check, "_check_error", check)
     with pytest.warns(UserWarning, match=reason):
-        assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
+        assert not triton_check._works_on.__wrapped__(torch.device("cuda"))
 
 
 def test_a_gpu_older_than_triton_supports_gets_plain_operators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not dispatch._works_on.__wrapped__(torch.device("cuda"))
+    assert not triton_check._works_on.__wrapped__(torch.device("cuda"))
 
 
 def test_the_check_before_first_use_passes(kernel: ModuleType) -> None:
-    assert dispatch._check_error(DEVICE) <= 1e-4
+    assert triton_check._check_error(DEVICE) <= 1e-4
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-        assert dispatch._check_error(DEVICE) <= 1e-4
+        assert triton_check._check_error(DEVICE) <= 1e-4
 
 
 @pytest.mark.slow
@@ -363,4 +362,4 @@ def test_full_size_on_the_gpu(
 
 @needs_gpu
 def test_the_check_before_first_use_lets_this_gpu_use_the_kernel() -> None:
-    assert dispatch._works_on(DEVICE)
+    assert triton_check._works_on(DEVICE)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matcher.attention.pyramid import Pyramids, Variant, build_pyramids
+from matcher.attention.quadtree import build_pyramids
+from matcher.attention.reference import Pyramids, Variant
 
 
 class Outcome(NamedTuple):

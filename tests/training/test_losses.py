@@ -14,7 +14,7 @@ from matcher.network.coarse import CoarseMatcher
 from matcher.network.fine import expectation
 from matcher.training.loss.dual_softmax import true_log_confidence
 from matcher.training.loss.levels import call_loss, level_loss, opening_loss, true_blocks
-from matcher.training.loss.terms import (
+from matcher.training.loss.total import (
     fine_loss,
     focal_loss,
     found,

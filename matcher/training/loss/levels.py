@@ -14,8 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention.pyramid import mask_pyramid, quad_index, to_quad, token_pyramid
-from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.quadtree import (
+    QuadTreeAttention,
+    mask_pyramid,
+    quad_index,
+    to_quad,
+    token_pyramid,
+)
 from matcher.attention.record import AttentionCall
 from matcher.network.model import FeatureMatcher
 from matcher.training.supervision import CoarseTargets
@@ -69,16 +74,12 @@ def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
     """
     topks, heads = _attention(call).topks, _attention(call).heads
     levels = len(topks)
-    masks = mask_pyramid(call.key_mask, levels)
-    queries = token_pyramid(
-        to_quad(call.query, levels, heads), mask_pyramid(call.query_mask, levels)
-    )
+    masks, query_masks = (mask_pyramid(x, levels) for x in (call.key_mask, call.query_mask))
+    queries = token_pyramid(to_quad(call.query, levels, heads), query_masks)
     keys = token_pyramid(to_quad(call.key, levels, heads), masks)
     total = call.query.new_zeros((), dtype=torch.float32)
-    for level, blocks in enumerate(true):
-        total = total + opening_loss(
-            queries[level], keys[level], blocks, topks[level], masks[level]
-        )
+    for level in zip(queries, keys, true, topks, masks, strict=False):  # `true` lacks the finest.
+        total = total + opening_loss(*level)
     return total / max(levels - 1, 1)
 
 

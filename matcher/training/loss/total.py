@@ -11,11 +11,19 @@ from matcher.attention.record import AttentionRecorder
 from matcher.network.model import FeatureMatcher
 from matcher.structures import CoarseMatches, ImagePair, TrainingOutput
 from matcher.training.config import LossConfig
-from matcher.training.loss import terms
 from matcher.training.loss.dual_softmax import true_log_confidence
 from matcher.training.loss.levels import cross_blocks, level_loss
-from matcher.training.loss.terms import LossTerms
 from matcher.training.supervision import CoarseTargets, FineTargets, supervise
+
+
+class LossTerms(NamedTuple):
+    """Scalars of one step; `total` is what is minimized."""
+
+    total: Tensor
+    coarse: Tensor
+    fine: Tensor
+    heatmap: Tensor
+    levels: Tensor
 
 
 class TrainingLoss(NamedTuple):
@@ -32,9 +40,9 @@ class TrainingLoss(NamedTuple):
 
 def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) -> TrainingLoss:
     """Losses of `model` on a batch that carries its geometry."""
-    stride, fine_stride = model.config.backbone.resolution
-    reach = model.fine.window // 2 * fine_stride
-    coarse, fine = supervise(pair, stride=stride, reach=float(reach), tolerance=config.tolerance)
+    coarse, fine = supervise(
+        pair, stride=model.stride, reach=float(model.reach), tolerance=config.tolerance
+    )
     matches, fine = refinable(coarse, fine)
     with AttentionRecorder(cross_blocks(model) if config.level_weight else ()) as recorder:
         output = model.forward_training(
@@ -42,8 +50,8 @@ def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) ->
         )
     chosen = FineTargets(fine.offset[output.refined], fine.valid[output.refined])
     coarse_term, correct = coarse_loss(model, output, coarse, config)
-    fine_term = terms.fine_loss(output.offset, output.deviation, chosen)
-    heatmap_term = terms.heatmap_loss(output.log_heatmap, chosen)
+    fine_term = fine_loss(output.offset, output.deviation, chosen)
+    heatmap_term = heatmap_loss(output.log_heatmap, chosen)
     level_term = level_loss(recorder.calls, coarse, coarse_term.device)
     total = (
         config.coarse_weight * coarse_term
@@ -65,12 +73,10 @@ def coarse_loss(
         true, partner = true_log_confidence(*maps, matching.temperature, targets)
         return -true.sum() / max(true.numel(), 1), partner == targets.index1
     log_confidence = model.coarse.log_confidence(*maps)
-    correct = terms.found(log_confidence.detach(), targets)
+    correct = found(log_confidence.detach(), targets)
     if config.coarse == "positives":
-        return terms.positives_loss(log_confidence, targets), correct
-    focal = terms.focal_loss(
-        log_confidence, targets, alpha=config.focal_alpha, gamma=config.focal_gamma
-    )
+        return positives_loss(log_confidence, targets), correct
+    focal = focal_loss(log_confidence, targets, alpha=config.focal_alpha, gamma=config.focal_gamma)
     return focal, correct
 
 
@@ -83,3 +89,82 @@ def refinable(coarse: CoarseTargets, fine: FineTargets) -> tuple[CoarseMatches, 
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     nothing = FineTargets(torch.zeros(1, 2, device=device), zero.bool())
     return CoarseMatches(zero, zero, zero, torch.zeros(1, device=device)), nothing
+
+
+def positives_loss(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
+    """Mean negative log-confidence of the true matches; 0 where there is none.
+
+    Args:
+        log_confidence: (B, L, S).
+        targets: M true matches.
+    """
+    true = log_confidence[targets.batch, targets.index0, targets.index1]
+    return -true.sum() / max(true.numel(), 1)
+
+
+def focal_loss(
+    log_confidence: Tensor, targets: CoarseTargets, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """LoFTR's dense focal loss: mean over true matches plus mean over all other valid pairs.
+
+    Args:
+        log_confidence: (B, L, S), -inf where a cell is masked.
+        targets: M true matches.
+        alpha: weight of both means.
+        gamma: how much certain decisions are discounted.
+    """
+    valid = torch.isfinite(log_confidence)
+    confidence = log_confidence.exp().clamp(1e-6, 1 - 1e-6)
+    positive = torch.zeros_like(valid)
+    positive[targets.batch, targets.index0, targets.index1] = True
+    negative = valid & ~positive
+    true = confidence[targets.batch, targets.index0, targets.index1]
+    hit = -alpha * (1 - true) ** gamma * true.log()
+    other = confidence[negative]
+    miss = -alpha * other**gamma * torch.log1p(-other)
+    return hit.sum() / max(hit.numel(), 1) + miss.sum() / max(miss.numel(), 1)
+
+
+def fine_loss(offset: Tensor, deviation: Tensor, targets: FineTargets) -> Tensor:
+    """LoFTR's refinement loss: squared error weighted by certainty, 0 where there is no target.
+
+    The weights 1 / deviation are normalized to mean 1 and carry no gradient, so that certainty
+    cannot be lowered to escape the loss.
+
+    Args:
+        offset: (M, 2) predicted, in half windows.
+        deviation: (M,) standard deviation of the prediction.
+        targets: of the same M matches.
+    """
+    certainty = 1.0 / deviation.detach().float().clamp(min=1e-3)
+    certainty = certainty * targets.valid
+    weight = certainty * targets.valid.sum() / certainty.sum().clamp(min=1e-6)
+    # Chosen before the difference is taken: a target that is not finite must reach no gradient.
+    known = torch.where(targets.valid[:, None], targets.offset, offset.detach().float())
+    error = ((offset.float() - known) ** 2).sum(dim=1)
+    return (error * weight).sum() / targets.valid.sum().clamp(min=1)
+
+
+def heatmap_loss(log_heatmap: Tensor, targets: FineTargets) -> Tensor:
+    """Mean cross-entropy of the heatmaps, 0 where there is no target.
+
+    The true position is shared out bilinearly among the four samples around it, so that the mean
+    of a perfect heatmap is exact. Where the squared error of the mean fades away with the error,
+    this still tells every sample of the window whether it is the right one.
+
+    Args:
+        log_heatmap: (M, W, W) log-probabilities, rows are y.
+        targets: of the same M matches.
+    """
+    side = log_heatmap.shape[-1]
+    samples = torch.arange(side, device=log_heatmap.device)
+    position = (targets.offset[targets.valid] + 1) * (side - 1) / 2
+    x, y = (1 - (position[:, None] - samples[:, None]).abs()).clamp(min=0).unbind(dim=2)
+    true = (y[:, :, None] * x[:, None, :] * log_heatmap[targets.valid]).sum()
+    return -true / targets.valid.sum().clamp(min=1)
+
+
+def found(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
+    """(M,) bool: the best partner in image 1 of each matched cell is the true one."""
+    best = log_confidence[targets.batch, targets.index0].argmax(dim=1)
+    return best == targets.index1

@@ -1,9 +1,7 @@
-"""The choice of the path that runs a QuadTree descent.
+"""Whether the Triton kernel of QuadTree attention works here.
 
-`matcher.attention.triton_kernel` on NVIDIA GPUs, `matcher.attention.cpu` on CPUs, and
-`matcher.attention.reference` for what neither supports. Triton comes with PyTorch for CUDA on Linux
-and is imported for tensors on an NVIDIA GPU only, or for any under `TRITON_INTERPRET=1`, which runs
-kernels in Triton's interpreter.
+Triton comes with PyTorch for CUDA on Linux and is imported for tensors on an NVIDIA GPU only, or
+for any under `TRITON_INTERPRET=1`, which runs kernels in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -11,42 +9,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
 from functools import cache
 
 import torch
-from torch import Tensor
 
-from matcher.attention import cpu, reference
-from matcher.attention.pyramid import Pyramids, Variant
+from matcher.attention import reference
+from matcher.attention.reference import Pyramids
 
 LEAST_CAPABILITY = (8, 0)
 """Oldest NVIDIA architecture that Triton supports and that multiplies bf16."""
 CHECK_TOLERANCE = 1e-2
 
 
-def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
-    """The messages of all levels, by the fastest path that supports the call.
-
-    Args:
-        pyramids: queries, keys, values and masks.
-        topks: keys that descend from each level, clamped to those there are; the last is not used.
-        variant: of `matcher.attention.quadtree`.
-
-    Returns:
-        One (B, H, N, D) message a level, coarsest first; a query without a valid key gets 0.
-    """
-    if _triton_works(pyramids.queries[0].device):
-        from matcher.attention import triton_kernel
-
-        if triton_kernel.supports(pyramids, topks):
-            return triton_kernel.descend(pyramids, topks, variant)
-    if cpu.supports(pyramids):
-        return cpu.descend(pyramids, topks, variant)
-    return [step.message for step in reference.descend(pyramids, topks, variant)]
-
-
-def _triton_works(device: torch.device) -> bool:
+def works(device: torch.device) -> bool:
+    """Whether tensors on `device` may be left to the kernel."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         return importlib.util.find_spec("triton") is not None
     return device.type == "cuda" and _works_on(device)
