@@ -232,8 +232,9 @@ def build_pyramids(
         ValueError: sides that are not multiples of 2^(levels - 1).
     """
     query_masks, key_masks = mask_pyramid(query_mask, levels), mask_pyramid(key_mask, levels)
-    sides = ((query, query_masks), (key, key_masks), (value, key_masks))
-    return Pyramids(*(token_pyramid(to_quad(x, levels, heads), m) for x, m in sides), key_masks)
+    queries = token_pyramid(to_quad(query, levels, heads), query_masks)
+    keys, values = (token_pyramid(to_quad(x, levels, heads), key_masks) for x in (key, value))
+    return Pyramids(queries, keys, values, key_masks)
 
 
 def token_pyramid(tokens: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
