@@ -16,7 +16,8 @@ from data.config import DataConfig
 from data.corrupt import CorruptSample, Replacing, Reporting
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
-from data.real.sources import RealPairs, training_pairs, validation_pairs
+from data.real.readers import FilePairs
+from data.real.sources import training_pairs, validation_pairs
 from data.synthetic.dataset import SyntheticScenes, render
 from data.synthetic.scene import SceneBatch
 from matcher.structures import ImagePair
@@ -52,7 +53,7 @@ class PairData(LightningDataModule):
         return len(self._order(0))
 
     @cached_property
-    def _files(self) -> RealPairs:
+    def _files(self) -> FilePairs:
         return training_pairs(self.config.source, self.config.files)
 
     @property

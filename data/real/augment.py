@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from data.synthetic.photometry import draw_photometry, photographed
 from matcher.structures import ImagePair
 
 
+@dataclass(eq=False)
 class Augmented(Dataset[ImagePair]):
     """The pairs of `dataset`, photographed anew as rendered scenes are.
 
@@ -26,10 +27,9 @@ class Augmented(Dataset[ImagePair]):
         seed: of the run.
     """
 
-    def __init__(self, dataset: Any, strength: float, seed: int) -> None:
-        self.dataset = dataset
-        self.strength = strength
-        self.seed = seed
+    dataset: Any
+    strength: float
+    seed: int
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -40,11 +40,8 @@ class Augmented(Dataset[ImagePair]):
         rng = np.random.default_rng((self.seed, epoch, index))
         photometry = draw_photometry(rng, self.strength)
         both = photographed(torch.cat([pair.image0, pair.image1], dim=1), photometry).clamp(0, 1)
-        return replace(
-            pair,
-            image0=masked(both[:, :1], pair.mask0),
-            image1=masked(both[:, 1:], pair.mask1),
-        )
+        image0, image1 = masked(both[:, :1], pair.mask0), masked(both[:, 1:], pair.mask1)
+        return replace(pair, image0=image0, image1=image1)
 
 
 def masked(image: Tensor, mask: Tensor | None) -> Tensor:

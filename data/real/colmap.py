@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
-from data.order import Key
+from data.config import Framing
 from data.real.colmap_model import ColmapImage, ColmapModel, read_model
-from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
+from data.real.readers import (
+    FilePairs,
+    View,
+    fitted_intrinsics,
+    join,
+    make_view,
+    numbered_lines,
+    read_gray,
+)
 from matcher.errors import Code, UsageError
 from matcher.geometry.pixels import original_to_network
 from matcher.structures import ImagePair
@@ -24,7 +32,7 @@ PATCH = 4
 """A point's depth stands for the network pixels up to so far around it: coarse labels only."""
 
 
-class ColmapPairs(Dataset[ImagePair]):
+class ColmapPairs(FilePairs):
     """Pairs of pictures of one model: those of a list, or all that see common points.
 
     Args:
@@ -57,30 +65,28 @@ class ColmapPairs(Dataset[ImagePair]):
     ) -> None:
         self.folder = Path(images)
         self.model = read_model(Path(model))
-        self.names = [
-            f"{scene}/{image.name}" if scene else image.name for image in self.model.images
-        ]
+        prefix = f"{scene}/" if scene else ""
+        self.names = [prefix + image.name for image in self.model.images]
         self.framing = framing or Framing()
         if listed is None:
             shared = shared_points(self.model, min_points)
         else:
             shared = listed_overlaps(self.model, Path(listed))
-        used = ~np.any([named_by(p, self) for p in exclude] or [False], axis=0)
+        used = ~np.any([self.named(pattern) for pattern in exclude] or [False], axis=0)
         chosen = (shared >= overlap[0]) & (shared <= overlap[1]) & used & used[..., None]
         self.pairs = np.argwhere(chosen)
-        self.counts = (len(self.pairs),)
+        super().__init__([len(self.pairs)])
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def named(self, pattern: str) -> np.ndarray:
+        """(N,) bool: the pictures that a pattern names, with or without their scene."""
+        names = zip(self.names, (image.name for image in self.model.images), strict=True)
+        return np.array([any(fnmatchcase(name, pattern) for name in both) for both in names], bool)
 
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        index = key[1] if isinstance(key, tuple) else key
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        i, j = self.pairs[index].tolist()
+    def read(self, scene: int, row: int) -> ImagePair:
+        i, j = self.pairs[row].tolist()
         first, second = self.model.images[i], self.model.images[j]
         T_0to1 = second.pose @ np.linalg.inv(first.pose)
-        return join(self.view(first), self.view(second), T_0to1, (self.names[i], self.names[j]))
+        return join((self.view(first), self.view(second)), T_0to1, (self.names[i], self.names[j]))
 
     def view(self, image: ColmapImage) -> View:
         """The picture with depth where points are.
@@ -101,37 +107,26 @@ class ColmapPairs(Dataset[ImagePair]):
         return make_view(gray, depth, K, self.framing)
 
 
-class ColmapScenes(Dataset[ImagePair]):
+class ColmapScenes(FilePairs):
     """The pairs of several models, one after the other."""
 
     def __init__(self, scenes: Sequence[ColmapPairs]) -> None:
         self.scenes = tuple(scenes)
-        self.counts = tuple(len(scene) for scene in self.scenes)
-        """Pairs of each scene, for `data.order.SceneBalanced`."""
-        self.first = np.cumsum([0, *self.counts])
+        super().__init__([len(scene) for scene in scenes])
 
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        index = key[1] if isinstance(key, tuple) else key
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = int(np.searchsorted(self.first, index, side="right")) - 1
-        return self.scenes[number][index - int(self.first[number])]
+    def read(self, scene: int, row: int) -> ImagePair:
+        return self.scenes[scene][row]
 
 
 def splat(points: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) depth, the nearest of the points within `PATCH` pixels, 0 where there is none."""
-    height, width = size
-    depth = np.full(height * width, np.inf, np.float32)
-    center = np.rint(points[z > 0]).astype(int)
-    reach = range(-PATCH, PATCH + 1)
-    for dx, dy in ((dx, dy) for dx in reach for dy in reach):
-        x, y = center[:, 0] + dx, center[:, 1] + dy
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        np.minimum.at(depth, y[inside] * width + x[inside], z[z > 0][inside].astype(np.float32))
-    return np.where(np.isfinite(depth), depth, 0).reshape(size)
+    height, width = (n + 2 * PATCH for n in size)
+    depth = np.full((height, width), np.inf, np.float32)
+    x, y = np.rint(points).astype(int).T + PATCH
+    kept = (z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    np.minimum.at(depth, (y[kept], x[kept]), z[kept].astype(np.float32))
+    nearest = cv2.erode(depth, np.ones((2 * PATCH + 1, 2 * PATCH + 1), np.uint8))
+    return np.where(np.isfinite(nearest), nearest, 0)[PATCH:-PATCH, PATCH:-PATCH]
 
 
 def shared_points(model: ColmapModel, min_points: int) -> np.ndarray:
@@ -166,16 +161,13 @@ def listed_overlaps(model: ColmapModel, path: Path) -> np.ndarray:
     number = {image.name: i for i, image in enumerate(model.images)}
     shared = np.full((len(number), len(number)), np.nan)
     listed = read_overlaps(path)
-    strangers = 0
-    for (name0, name1), overlap in listed.items():
-        if name0 in number and name1 in number:
-            shared[number[name0], number[name1]] = overlap
-        else:
-            strangers += 1
-    if strangers == len(listed):
+    known = [pair for pair in listed if number.keys() >= set(pair)]
+    if not known:
         raise UsageError(Code.UNREADABLE_LIST, path, "lists no pair of two pictures of the model")
-    if strangers:
+    if strangers := len(listed) - len(known):
         logger.warning("%s: %d of %d pairs are not of the model", path, strangers, len(listed))
+    for name0, name1 in known:
+        shared[number[name0], number[name1]] = listed[name0, name1]
     return shared
 
 
@@ -186,12 +178,8 @@ def read_overlaps(path: Path) -> dict[tuple[str, str], float]:
     Raises:
         UsageError: no such file (E111) or a line that is not like that (E201).
     """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such list of pairs")
     overlaps = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        if line.startswith("#") or not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         columns = line.split("\t") if "\t" in line else line.split()
         try:
             name0, name1, overlap = columns[:3]
@@ -200,9 +188,3 @@ def read_overlaps(path: Path) -> dict[tuple[str, str], float]:
             expected = "name0 name1 overlap"
             raise invalid(f"{path}, line {number}", line[:60], expected) from None
     return overlaps
-
-
-def named_by(pattern: str, pairs: ColmapPairs) -> np.ndarray:
-    """(N,) bool: the pictures that a pattern names, with or without their scene."""
-    names = zip(pairs.names, (image.name for image in pairs.model.images), strict=True)
-    return np.array([any(fnmatchcase(name, pattern) for name in both) for both in names], bool)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -35,12 +36,9 @@ class SyntheticScenes(Dataset[SceneBatch]):
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
+        photos = config.photos, config.photo_limit
         self.bank = texture_bank(
-            config.photos,
-            config.photo_limit,
-            config.texture_side,
-            config.procedural,
-            config.texture_seed,
+            *photos, config.texture_side, config.procedural, config.texture_seed
         )
 
     def __len__(self) -> int:
@@ -62,7 +60,7 @@ class TextureBank:
     photos: np.ndarray
     procedural: np.ndarray
 
-    def draw(self, rng: np.random.Generator, kind: TextureKind) -> np.ndarray:
+    def draw(self, rng: Generator, kind: TextureKind) -> np.ndarray:
         """(S, 3/2 S) of a kind."""
         photo = kind == "photo" or (kind in ("any", "facade") and rng.random() < 0.4)
         if photo and len(self.photos):
@@ -84,9 +82,7 @@ def texture_bank(
     return TextureBank(with_mips(pictures), with_mips(procedural_textures(procedural, side, seed)))
 
 
-def draw_scene(
-    rng: np.random.Generator, config: SyntheticConfig, bank: TextureBank, name: str
-) -> SceneBatch:
+def draw_scene(rng: Generator, config: SyntheticConfig, bank: TextureBank, name: str) -> SceneBatch:
     """One scene, a batch of 1."""
     kinds = list(config.mix)
     weights = np.array([config.mix[kind] for kind in kinds], float)
@@ -94,20 +90,18 @@ def draw_scene(
     low, high = config.overlap
     wanted = rng.uniform(low, high)
     roll = draw_roll(rng, config)
-    best: tuple[Draft, Cameras] | None = None
-    for _ in range(10):
+    drawn: list[tuple[Draft, Cameras]] = []
+    while len(drawn) < 10:
         draft = LAYOUTS[kind](rng)
         cameras = choose_cameras(rng, draft, config.size, wanted, roll)
-        if best is None or abs(cameras.overlap - wanted) < abs(best[1].overlap - wanted):
-            best = draft, cameras
+        drawn.append((draft, cameras))
         if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
             break
-    if best is None:
-        raise RuntimeError("no scene drawn")
+    best = min(drawn, key=lambda scene: abs(scene[1].overlap - wanted))
     return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
 
 
-def draw_roll(rng: np.random.Generator, config: SyntheticConfig) -> float:
+def draw_roll(rng: Generator, config: SyntheticConfig) -> float:
     """Radians by which camera 1 turns; nothing is drawn where no pair turns."""
     if not (config.roll and config.roll_share) or rng.random() >= config.roll_share:
         return 0.0
@@ -115,7 +109,7 @@ def draw_roll(rng: np.random.Generator, config: SyntheticConfig) -> float:
 
 
 def assemble(
-    rng: np.random.Generator,
+    rng: Generator,
     config: SyntheticConfig,
     bank: TextureBank,
     draft: Draft,
@@ -164,7 +158,7 @@ def in_view(rects: np.ndarray, cameras: Cameras, size: tuple[int, int]) -> np.nd
     return seen
 
 
-def lamp_light(rng: np.random.Generator, normals: np.ndarray) -> np.ndarray:
+def lamp_light(rng: Generator, normals: np.ndarray) -> np.ndarray:
     """(2, N) brightness of faces with (N, 3) `normals` under a far lamp, which may stand elsewhere
     in each view."""
     lamp = rng.normal(size=(2, 3))
@@ -192,13 +186,6 @@ def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) 
 
 
 def lit(paint: Paint, slot: int, light: float) -> Material[float]:
-    brightness = paint.brightness * light
-    return Material(
-        slot=slot,
-        scale_u=paint.scale_u,
-        shift_u=paint.shift_u,
-        scale_v=paint.scale_v,
-        shift_v=paint.shift_v,
-        gain=paint.contrast * brightness,
-        offset=0.5 * brightness * (1 - paint.contrast),
-    )
+    _, *place, contrast, brightness = paint
+    gain, offset = contrast * (brightness * light), 0.5 * (brightness * light) * (1 - contrast)
+    return Material(slot, *place, gain=gain, offset=offset)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 Vector = np.ndarray
 TextureKind = Literal["photo", "surface", "facade", "plain", "any"]
@@ -101,20 +102,20 @@ def rotation_y(angle: float) -> np.ndarray:
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
-def random_rotation(rng: np.random.Generator) -> np.ndarray:
+def random_rotation(rng: Generator) -> np.ndarray:
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q * np.linalg.det(q)
 
 
-def whole(rng: np.random.Generator, slot: int) -> Paint:
+def whole(rng: Generator, slot: int) -> Paint:
     """Paint with one copy of a texture, perhaps mirrored."""
     flip = -1.0 if rng.random() < 0.5 else 1.0
     return Paint(slot, 0.5 * flip, 0.5, 0.5, 0.5, contrast=1.0, brightness=rng.uniform(0.6, 1.2))
 
 
 def tiled(
-    rng: np.random.Generator,
+    rng: Generator,
     slot: int,
     width: float,
     height: float,
@@ -128,7 +129,7 @@ def tiled(
     return Paint(slot, u, shift_u, v, shift_v, contrast, brightness)
 
 
-def plane_scene(rng: np.random.Generator) -> Draft:
+def plane_scene(rng: Generator) -> Draft:
     """One plane: a large photograph on a wall, perhaps with others beside or over it."""
     draft = Draft(textures=("photo", "any"))
     half = np.array([1.3, 1.0]) * rng.uniform(0.9, 1.1, 2)
@@ -149,7 +150,7 @@ def plane_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def room_scene(rng: np.random.Generator) -> Draft:
+def room_scene(rng: Generator) -> Draft:
     """A room with pictures on its walls, boxes and columns on its floor."""
     plain = rng.random() < 0.5
     draft = Draft(textures=("plain" if plain else "any", "any", "photo", "photo", "any", "surface"))
@@ -177,7 +178,7 @@ def room_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: float) -> None:
+def enclose(rng: Generator, draft: Draft, half: Vector, contrast: float) -> None:
     """The six inner faces of the box of half size `half`: slot 0 on the walls, 1 on the floor."""
     hx, hy, hz = half
     pitch = rng.uniform(1.2, 4)
@@ -200,7 +201,7 @@ def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: floa
     draft.rect(-Y * hy, X * hx, Z * hz, ceiling)
 
 
-def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+def hang(rng: Generator, draft: Draft, half: Vector) -> None:
     """A picture, or a row of equal ones, 1 cm before a wall."""
     wall = draft.rects[int(rng.integers(0, 4))]
     u, center = wall.half_width, wall.center
@@ -220,7 +221,7 @@ def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
             draft.rect(place, along * size[0], Y * size[1] * 0.8, paint)
 
 
-def stand(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+def stand(rng: Generator, draft: Draft, half: Vector) -> None:
     """A box on the floor."""
     size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.8), rng.uniform(0.15, 0.6)])
     foot = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
@@ -234,7 +235,7 @@ def stand(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
     draft.box(place, size, rng.uniform(-1.6, 1.6), paints)
 
 
-def street_scene(rng: np.random.Generator) -> Draft:
+def street_scene(rng: Generator) -> Draft:
     """A ground, houses on both sides and at the end, a sky far behind, things in the road."""
     draft = Draft(textures=("plain", "surface", "facade", "photo", "facade", "any"))
     width, length = rng.uniform(3.5, 9), rng.uniform(12, 30)
@@ -280,7 +281,7 @@ def street_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def clutter_scene(rng: np.random.Generator) -> Draft:
+def clutter_scene(rng: Generator) -> Draft:
     """Curved sheets, boards and boxes in the air before a large backdrop."""
     draft = Draft(textures=("photo", "any", "photo", "photo", "surface", "any"))
     half = np.array([5.0, 4.0, 5.0])
@@ -308,7 +309,7 @@ def clutter_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-LAYOUTS: dict[str, Callable[[np.random.Generator], Draft]] = {
+LAYOUTS: dict[str, Callable[[Generator], Draft]] = {
     "plane": plane_scene,
     "room": room_scene,
     "street": street_scene,

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from matcher.errors import Code, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+REMEDY = "set data.synthetic.photos"
 
 
 def list_photos(folder: str | Path) -> list[Path]:
@@ -20,14 +21,11 @@ def list_photos(folder: str | Path) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(
-            Code.MISSING_FILE, root, "no such folder of photographs", "set data.synthetic.photos"
-        )
+        raise UsageError(Code.MISSING_FILE, root, "no such folder", REMEDY)
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UsageError(
-            Code.MISSING_FILE, root, "holds no photograph", f"expected {', '.join(SUFFIXES)}"
-        )
+        expected = f"expected {', '.join(SUFFIXES)}"
+        raise UsageError(Code.MISSING_FILE, root, "holds no photograph", expected)
     return files
 
 
@@ -38,13 +36,10 @@ def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.n
     Raises:
         UsageError: nothing in the folder decodes.
     """
-    textures = [
-        t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None
-    ]
+    decoded = (read_texture(path, side) for path in list_photos(folder)[:limit])
+    textures = [texture for texture in decoded if texture is not None]
     if not textures:
-        raise UsageError(
-            Code.MISSING_FILE, folder, "no photograph decodes", "set data.synthetic.photos"
-        )
+        raise UsageError(Code.MISSING_FILE, folder, "no photograph decodes", REMEDY)
     return np.stack(textures)
 
 

@@ -119,11 +119,8 @@ def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
             files = pair_files(images, scene, row)
             name = " ".join((index.stem, *(path.name for path in files.images)))
             (image0, image1), (K0, K1) = files.images, files.K
-            pairs.append(
-                EvalPair(
-                    name, image0, image1, K0=K0, K1=K1, T_0to1=files.T_0to1, overlap=files.overlap
-                )
-            )
+            T, overlap = files.T_0to1, float(scene.overlap[row])
+            pairs.append(EvalPair(name, image0, image1, K0=K0, K1=K1, T_0to1=T, overlap=overlap))
     return tuple(pairs)
 
 
