@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from itertools import count
 
@@ -23,20 +23,17 @@ class PairStream(Sampler[list[Key]]):
     One clock, the pairs seen so far, says where a run stands: whoever starts at the same pair sees
     the same batches, whatever happened before and however many workers there are. Batches run over
     the ends of epochs, so that no pair is dropped.
-
-    Args:
-        order: indices of an epoch, of the same number in every epoch.
-        batch_size: pairs of this process in a batch.
-        start: pairs that all processes together have seen.
-        rank: of this process.
-        world: number of processes.
     """
 
     order: Callable[[int], Sequence[int]]
+    """indices of an epoch, of the same number in every epoch"""
     batch_size: int
-    start: int = field(default=0, kw_only=True)
-    rank: int = field(default=0, kw_only=True)
-    world: int = field(default=1, kw_only=True)
+    """pairs of this process in a batch"""
+    _: KW_ONLY
+    start: int = 0
+    """pairs that all processes together have seen"""
+    rank: int = 0
+    world: int = 1
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = lru_cache(maxsize=1)(self.order)
@@ -52,15 +49,12 @@ class SceneBalanced:
 
     An order for `PairStream`, which deals it to the ranks. LoFTR draws 100 pairs of
     every MegaDepth scene and 200 of every ScanNet scene an epoch.
-
-    Args:
-        counts: pairs of each scene, in the order of the dataset; empty scenes are passed over.
-        per_scene: pairs drawn of each; scenes with fewer repeat theirs, each equally often.
-        seed: of the run.
     """
 
     counts: Sequence[int]
+    """pairs of each scene, in the order of the dataset; empty scenes are passed over"""
     per_scene: int
+    """pairs drawn of each; scenes with fewer repeat theirs, each equally often"""
     seed: int
 
     def __post_init__(self) -> None:

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from conf import plain_options
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError, program

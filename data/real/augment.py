@@ -20,15 +20,12 @@ class Augmented(Dataset[ImagePair]):
     """The pairs of `dataset`, photographed anew as rendered scenes are.
 
     What is drawn depends on (seed, epoch, index) alone. Geometry stays; padding stays black.
-
-    Args:
-        dataset: pairs by index or by (epoch, index), of one pair each, sides multiples of 8.
-        strength: 1 for what cameras and seasons do; 0.5 for half of it.
-        seed: of the run.
     """
 
     dataset: Any
+    """pairs by index or by (epoch, index), of one pair each, sides multiples of 8"""
     strength: float
+    """1 for what cameras and seasons do; 0.5 for half of it"""
     seed: int
 
     def __len__(self) -> int:

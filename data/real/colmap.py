@@ -47,8 +47,7 @@ class ColmapPairs(FilePairs):
         framing: of the network images.
 
     Raises:
-        UsageError, ImageError: as `read_model` and `read_overlaps`, or a list of other pictures
-            (E112).
+        UsageError, ImageError: as `read_model` and `listed_overlaps`.
     """
 
     def __init__(
@@ -155,36 +154,27 @@ def common_points(model: ColmapModel, chunk: int = 4096) -> np.ndarray:
 def listed_overlaps(model: ColmapModel, path: Path) -> np.ndarray:
     """(N, N) listed overlap of picture i with j, NaN where none is.
 
+    Lines are ``name0 name1 overlap``, with tabs between if names have spaces; more words and ``#``
+    lines are passed over.
+
     Raises:
-        UsageError: as `read_overlaps`, or no pair of the list is of this model (E112).
+        UsageError: no such file (E111), a line that is not like that (E201), or no pair of the
+            list is of this model (E112).
     """
+    listed: dict[tuple[str, str], float] = {}
+    for row, line in numbered_lines(path):
+        try:
+            name0, name1, overlap = (line.split("\t") if "\t" in line else line.split())[:3]
+            listed[name0, name1] = float(overlap)
+        except ValueError:
+            raise invalid(f"{path}, line {row}", line[:60], "name0 name1 overlap") from None
     number = {image.name: i for i, image in enumerate(model.images)}
-    shared = np.full((len(number), len(number)), np.nan)
-    listed = read_overlaps(path)
     known = [pair for pair in listed if number.keys() >= set(pair)]
     if not known:
         raise UsageError(Code.UNREADABLE_LIST, path, "lists no pair of two pictures of the model")
     if strangers := len(listed) - len(known):
         logger.warning("%s: %d of %d pairs are not of the model", path, strangers, len(listed))
+    shared = np.full((len(number), len(number)), np.nan)
     for name0, name1 in known:
         shared[number[name0], number[name1]] = listed[name0, name1]
     return shared
-
-
-def read_overlaps(path: Path) -> dict[tuple[str, str], float]:
-    """Overlaps of a list: ``name0 name1 overlap`` a line, more words and ``#`` lines are passed
-    over. Names with spaces need tabs between the columns.
-
-    Raises:
-        UsageError: no such file (E111) or a line that is not like that (E201).
-    """
-    overlaps = {}
-    for number, line in numbered_lines(path):
-        columns = line.split("\t") if "\t" in line else line.split()
-        try:
-            name0, name1, overlap = columns[:3]
-            overlaps[name0, name1] = float(overlap)
-        except ValueError:
-            expected = "name0 name1 overlap"
-            raise invalid(f"{path}, line {number}", line[:60], expected) from None
-    return overlaps

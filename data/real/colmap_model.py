@@ -131,8 +131,7 @@ def _stored_bytes(model: Any) -> dict[str, int]:
 
 def _image(image: Any, camera: Camera) -> ColmapImage:
     keypoints = image.get_observation_points2D()
-    pose = np.eye(4)
-    pose[:3] = image.cam_from_world().matrix()
+    pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
     points2d = np.array([point.xy for point in keypoints]).reshape(-1, 2)
     points3d = np.array([point.point3D_id for point in keypoints], np.int64)
     return ColmapImage(image.name, camera, pose, from_colmap(points2d), points3d)
@@ -147,13 +146,13 @@ def read_text(cameras: Path, images: Path, points: Path) -> ColmapModel:
     lines = [line for line in images.read_text().splitlines() if not line.startswith("#")]
     pairs = zip(lines[::2], lines[1::2], strict=True)
     registered = tuple(_text_image(head, keypoints, known) for head, keypoints in pairs)
-    table = [line.split() for _, line in numbered_lines(points)]
+    table = (line.split() for _, line in numbered_lines(points))
     return ColmapModel(registered, {int(row[0]): np.array(row[1:4], float) for row in table})
 
 
 def _text_image(head: str, keypoints: str, cameras: dict[int, Camera]) -> ColmapImage:
     _, qw, qx, qy, qz, *translation, camera, name = head.split(maxsplit=9)
-    pose = rigid(np.array([qw, qx, qy, qz], float), np.array(translation, float))
+    pose = rigid([float(q) for q in (qw, qx, qy, qz)], [float(t) for t in translation])
     table = np.array(keypoints.split(), float).reshape(-1, 3)
     points2d, points3d = from_colmap(table[:, :2]), table[:, 2].astype(np.int64)
     return ColmapImage(name, cameras[int(camera)], pose, points2d, points3d)

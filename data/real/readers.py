@@ -7,7 +7,7 @@ replace the sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,15 +52,16 @@ class FilePairs(Dataset[ImagePair], ABC):
         """Pair `row` of those of a scene."""
 
 
-def numbered_lines(path: Path) -> list[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file, from 1, that are neither empty nor comments.
 
     Raises:
         UsageError: no such file (E111).
     """
     require_file(path)
-    lines = path.read_text(errors="replace").splitlines()
-    return [(n, x) for n, x in enumerate(lines, 1) if x.strip() and not x.startswith("#")]
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            yield number, line
 
 
 def require_file(path: Path, what: str = "file") -> None:
@@ -133,18 +134,14 @@ def fitted_intrinsics(
 
 def join(views: Sequence[View], T_0to1: np.ndarray, names: tuple[str, str]) -> ImagePair:
     """A batch of one pair of two views."""
-    images, depths, masks, scales, Ks = zip(*views, strict=True)
+    (image0, depth0, mask0, scale0, K0), (image1, depth1, mask1, scale1, K1) = views
     T = torch.from_numpy(np.asarray(T_0to1, np.float32))[None]
-    return ImagePair(*images, *scales, *masks, PairGeometry(*depths, *Ks, T), (names,))
+    geometry = PairGeometry(depth0, depth1, K0, K1, T)
+    return ImagePair(image0, image1, scale0, scale1, mask0, mask1, geometry, (names,))
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """(H, W) float32 in [0, 1], pixels as stored.
-
-    Raises:
-        UsageError: no such file.
-        ImageError: the file does not decode.
-    """
+    """(H, W) float32 in [0, 1], pixels as stored; errors are those of `read_image`."""
     return read_image(path).gray
 
 

@@ -111,15 +111,19 @@ def _tum(folder: Path) -> list[RgbdFrame]:
     depth, truth = (_timed(folder / name) for name in ("depth.txt", "groundtruth.txt"))
     frames = []
     for number, (time, (name,)) in enumerate(_timed(folder / "rgb.txt")):
-        near_depth = min(depth, key=lambda entry: abs(entry[0] - time))
-        near_pose = min(truth, key=lambda entry: abs(entry[0] - time))
-        if abs(near_depth[0] - time) > TUM_DELAY:
+        near_depth, near_pose = _words_at(time, depth), _words_at(time, truth)
+        if not near_depth:
             continue
         image, size = folder / name, picture_shape(folder / name)
-        pose = pose_of(near_pose[1]) if abs(near_pose[0] - time) <= TUM_DELAY else LOST
-        camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose, size
-        frames.append(RgbdFrame(number, image, folder / near_depth[1][0], TUM_UNIT, *camera))
+        camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose_of(near_pose), size
+        frames.append(RgbdFrame(number, image, folder / near_depth[0], TUM_UNIT, *camera))
     return frames
+
+
+def _words_at(time: float, entries: list[tuple[float, tuple[str, ...]]]) -> tuple[str, ...]:
+    """The words of the nearest entry, none if it misses by more than `TUM_DELAY`."""
+    nearest, words = min(entries, key=lambda entry: abs(entry[0] - time))
+    return words if abs(nearest - time) <= TUM_DELAY else ()
 
 
 def picture_shape(image: Path) -> tuple[int, int]:
@@ -153,24 +157,17 @@ def pose_of(words: Sequence[str]) -> np.ndarray:
         tx, ty, tz, qx, qy, qz, qw = map(float, words)
     except ValueError:
         return LOST
-    if not (np.isfinite([qx, qy, qz, qw]).all() and any((qx, qy, qz, qw))):
-        return LOST
-    return rigid(np.array([qw, qx, qy, qz]), np.array([tx, ty, tz]))
+    known = 0 < np.linalg.norm([qw, qx, qy, qz]) < np.inf
+    return rigid((qw, qx, qy, qz), (tx, ty, tz)) if known else LOST
 
 
-def rigid(quaternion: np.ndarray, translation: np.ndarray) -> np.ndarray:
+def rigid(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:
     """(4, 4) of a quaternion (w, x, y, z) and a translation."""
     pose = np.eye(4)
-    pose[:3, :3] = rotation_of(quaternion)
+    w, *vector = np.array(quaternion) / np.linalg.norm(quaternion)
+    length = np.linalg.norm(vector)
+    if length >= 1e-12:
+        angle = 2 * np.arctan2(length, w)
+        pose[:3, :3] = cv2.Rodrigues(np.array(vector) / length * angle)[0]
     pose[:3, 3] = translation
     return pose
-
-
-def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) of a quaternion (w, x, y, z)."""
-    w, *vector = quaternion / np.linalg.norm(quaternion)
-    length = np.linalg.norm(vector)
-    if length < 1e-12:
-        return np.eye(3)
-    angle = 2 * np.arctan2(length, w)
-    return cv2.Rodrigues(np.array(vector) / length * angle)[0]

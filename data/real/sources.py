@@ -30,10 +30,11 @@ def training_pairs(source: Source, config: FilesConfig) -> FilePairs:
             if not any(scene.named(pattern).any() for scene in scenes.scenes):
                 raise invalid("data.files.exclude", pattern, "the name or pattern of a picture")
         return scenes
-    root = _given("root", config.root)
     if source == "rgbd":
+        root = _given("root", config.root)
         return RgbdPairs(root, frames=config.frames, overlap=overlap, framing=framing)
     indices = listed_indices(_given("index", config.index), _given("scenes", config.scenes))
+    root = _given("root", config.root)
     if source == "megadepth":
         return MegaDepthPairs(root, indices, overlap=overlap, framing=framing)
     K = _given("intrinsics", config.intrinsics)
@@ -47,8 +48,7 @@ def colmap_scenes(config: FilesConfig) -> ColmapScenes:
         UsageError, ImageError: as `ColmapPairs`, or a list of scenes that is missing or empty.
     """
     root = _given("root", config.root)
-    options: dict[str, Any] = {"exclude": config.exclude, "overlap": config.overlap}
-    options["framing"] = config.framing
+    options: dict[str, Any] = {n: getattr(config, n) for n in ("exclude", "overlap", "framing")}
     if config.index and not config.scenes:
         listed = Path(config.pairs) if config.pairs else None
         return ColmapScenes([ColmapPairs(root, config.index, listed=listed, **options)])

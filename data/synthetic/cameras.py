@@ -119,8 +119,7 @@ def probe(
         surface = Surface(inverse_depth, *(inverse_depth,) * 6)
         unpainted = Material(*torch.zeros(7, count))
         for q in range(len(draft.cylinders)):
-            for side in (-1.0, 1.0):
-                surface = add_cylinder(surface, views, q, unpainted, x, y, side)
+            surface = add_cylinder(surface, views, q, unpainted, x, y)
         empty &= surface.inverse_depth == inverse_depth
         inverse_depth = surface.inverse_depth
     return inverse_depth.reciprocal().nan_to_num(0, 0, 0), empty

@@ -22,13 +22,8 @@ from data.synthetic.cameras import Cameras, choose_cameras
 from data.synthetic.layouts import LAYOUTS, Draft, Paint, TextureKind
 from data.synthetic.photometry import draw_photometry
 from data.synthetic.photos import load_photos
-from data.synthetic.render import render
 from data.synthetic.scene import Material, SceneBatch
 from data.synthetic.textures import KINDS, procedural_textures, with_mips
-
-__all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
-
-FACADE, PLAIN = (2, 3, 4), (8,)
 
 
 class SyntheticScenes(Dataset[SceneBatch]):
@@ -66,7 +61,7 @@ class TextureBank:
         if photo and len(self.photos):
             texture = self.photos[rng.integers(len(self.photos))]
         else:
-            turn = {"facade": FACADE, "plain": PLAIN}.get(kind, tuple(range(8)))
+            turn = {"facade": (2, 3, 4), "plain": (8,)}.get(kind, tuple(range(8)))
             rounds = max(1, len(self.procedural) // len(KINDS))
             chosen = int(rng.integers(rounds)) * len(KINDS) + int(rng.choice(turn))
             texture = self.procedural[chosen % len(self.procedural)]

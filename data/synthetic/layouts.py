@@ -6,7 +6,6 @@ first camera stands and looks; `data.synthetic.cameras` places the second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 Vector = np.ndarray
+Size = tuple[float, float]
 TextureKind = Literal["photo", "surface", "facade", "plain", "any"]
 """``surface`` is procedural, ``facade`` more often with windows, ``plain`` nearly empty."""
 X, Y, Z = np.eye(3)
@@ -82,6 +82,9 @@ class Draft:
         ):
             self.rect(center + normal, u, v, paint)
 
+    def column(self, center: Vector, yaw: float, radius: float, half: float, paint: Paint) -> None:
+        self.cylinders.append(Cylinder(rotation_y(yaw), center, radius, 3.1415, half, paint))
+
     def rect_array(self) -> np.ndarray:
         """(P, 3, 3) columns half width, half height and center."""
         return np.array([np.stack(rect[:3], axis=1) for rect in self.rects])
@@ -115,16 +118,10 @@ def whole(rng: Generator, slot: int) -> Paint:
 
 
 def tiled(
-    rng: Generator,
-    slot: int,
-    width: float,
-    height: float,
-    pitch: float,
-    contrast: float = 1.0,
-    brightness: float = 1.0,
+    rng: Generator, slot: int, half: Size, pitch: float, contrast: float = 1, brightness: float = 1
 ) -> Paint:
-    """Paint with a texture every `pitch` meters."""
-    u, v = width / pitch / 2, height / pitch / 2
+    """Paint with a texture every `pitch` meters on a rectangle of `half` its width and height."""
+    u, v = half[0] / pitch, half[1] / pitch
     shift_u, shift_v = u + rng.uniform(0, 2), v + rng.uniform(0, 2)
     return Paint(slot, u, shift_u, v, shift_v, contrast, brightness)
 
@@ -134,9 +131,8 @@ def plane_scene(rng: Generator) -> Draft:
     draft = Draft(textures=("photo", "any"))
     half = np.array([1.3, 1.0]) * rng.uniform(0.9, 1.1, 2)
     draft.rect(np.zeros(3), X * half[0], Y * half[1], whole(rng, 0))
-    draft.rect(
-        0.001 * Z, X * 8, Y * 6, tiled(rng, 1, 16, 12, rng.uniform(2, 5), rng.uniform(0.2, 1))
-    )
+    backdrop = tiled(rng, 1, (8, 6), rng.uniform(2, 5), rng.uniform(0.2, 1))
+    draft.rect(0.001 * Z, X * 8, Y * 6, backdrop)
     if rng.random() < 0.3:
         draft.textures = ("photo", "any", "photo", "any")
         for i in range(int(rng.integers(1, 7))):
@@ -163,11 +159,10 @@ def room_scene(rng: Generator) -> Draft:
         stand(rng, draft, half)
     if rng.random() < 0.35:
         radius, height = rng.uniform(0.12, 0.4), half[1] * rng.uniform(0.4, 1.0)
-        foot = rng.uniform(-0.7, 0.7, 3) * half
-        place = np.array([foot[0], half[1] - height, foot[2]])
-        paint = tiled(rng, int(rng.integers(2, 6)), 6 * radius, 2 * height, rng.uniform(1, 2))
-        turn = rotation_y(rng.uniform(-3, 3))
-        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
+        place = rng.uniform(-0.7, 0.7, 3) * half
+        place[1] = half[1] - height
+        paint = tiled(rng, int(rng.integers(2, 6)), (3 * radius, height), rng.uniform(1, 2))
+        draft.column(place, rng.uniform(-3, 3), radius, height, paint)
     draft.low, draft.high = -half + 0.35, half - 0.35
     draft.eye = rng.uniform(-0.8, 0.8, 3) * half * np.array([1, 0.5, 1])
     draft.eye = np.clip(draft.eye, draft.low, draft.high)
@@ -183,20 +178,12 @@ def enclose(rng: Generator, draft: Draft, half: Vector, contrast: float) -> None
     hx, hy, hz = half
     pitch = rng.uniform(1.2, 4)
     shades = rng.uniform(0.8, 1.6, 4)
-    for (place, u, length), brightness in zip(
-        (
-            (Z * hz, X * hx, hx),
-            (-Z * hz, -X * hx, hx),
-            (X * hx, -Z * hz, hz),
-            (-X * hx, Z * hz, hz),
-        ),
-        shades,
-        strict=True,
-    ):
-        paint = tiled(rng, 0, 2 * length, 2 * hy, pitch, contrast, brightness)
-        draft.rect(place, u, Y * hy, paint)
-    floor = tiled(rng, 1, 2 * hx, 2 * hz, rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
-    ceiling = tiled(rng, 0, 2 * hx, 2 * hz, pitch, 0.4 * contrast, 1.5)
+    x, z = X * hx, Z * hz
+    walls = ((z, x, hx), (-z, -x, hx), (x, -z, hz), (-x, z, hz))
+    for (place, u, length), brightness in zip(walls, shades, strict=True):
+        draft.rect(place, u, Y * hy, tiled(rng, 0, (length, hy), pitch, contrast, brightness))
+    floor = tiled(rng, 1, (hx, hz), rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
+    ceiling = tiled(rng, 0, (hx, hz), pitch, 0.4 * contrast, 1.5)
     draft.rect(Y * hy, X * hx, -Z * hz, floor)
     draft.rect(-Y * hy, X * hx, Z * hz, ceiling)
 
@@ -224,13 +211,14 @@ def hang(rng: Generator, draft: Draft, half: Vector) -> None:
 def stand(rng: Generator, draft: Draft, half: Vector) -> None:
     """A box on the floor."""
     size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.8), rng.uniform(0.15, 0.6)])
-    foot = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
-    place = np.array([foot[0], half[1] - size[1], foot[2]])
+    place = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
+    place[1] = half[1] - size[1]
     slot = int(rng.integers(1, 6))
     contrast, pitch = rng.uniform(0.3, 1.0), rng.uniform(0.5, 2.0)
+    x, y, z = size
     paints = [
-        tiled(rng, slot, 2 * w, 2 * h, pitch, contrast, rng.uniform(0.6, 1.2))
-        for w, h in ((size[0], size[2]), *((size[0], size[1]),) * 2, *((size[2], size[1]),) * 2)
+        tiled(rng, slot, face, pitch, contrast, rng.uniform(0.6, 1.2))
+        for face in ((x, z), (x, y), (x, y), (z, y), (z, y))
     ]
     draft.box(place, size, rng.uniform(-1.6, 1.6), paints)
 
@@ -239,27 +227,25 @@ def street_scene(rng: Generator) -> Draft:
     """A ground, houses on both sides and at the end, a sky far behind, things in the road."""
     draft = Draft(textures=("plain", "surface", "facade", "photo", "facade", "any"))
     width, length = rng.uniform(3.5, 9), rng.uniform(12, 30)
-    brightness = rng.uniform(0.6, 1.1, 3)
-    ground = tiled(rng, 1, 120, 120, rng.uniform(2, 6), rng.uniform(0.3, 1), brightness[0])
+    brightness = rng.uniform(0.6, 1.1, 3)[0]
+    ground = tiled(rng, 1, (60, 60), rng.uniform(2, 6), rng.uniform(0.3, 1), brightness)
     draft.rect(Y * 1.6, X * 60, -Z * 60, ground)
-    draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, 2, 2, 2, 0.4, 1.7))
+    draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, (1, 1), 2, 0.4, 1.7))
     for side in (-1.0, 1.0):
         z = rng.uniform(-8, -2)
         while z < length:
             depth, height = rng.uniform(2, 6), rng.uniform(2.5, 7)
             setback = rng.uniform(0, 1.5)
             slot = int(rng.choice([2, 2, 3, 4, 4]))
-            face = tiled(
-                rng, slot, 2 * depth, 2 * height, rng.uniform(3, 8), 1.0, rng.uniform(0.6, 1.2)
-            )
+            face = tiled(rng, slot, (depth, height), rng.uniform(3, 8), 1, rng.uniform(0.6, 1.2))
             x = side * (width + setback)
             base = np.array([x, 1.6 - height, z + depth])
             draft.rect(base, -side * Z * depth, Y * height, face)
-            end = tiled(rng, slot, 6, 2 * height, 5, 0.8, rng.uniform(0.5, 1.0))
+            end = tiled(rng, slot, (3, height), 5, 0.8, rng.uniform(0.5, 1.0))
             draft.rect(base + side * X * 3 - Z * depth, X * 3, Y * height, end)
             z += 2 * depth + rng.choice([0.0, rng.uniform(0.5, 3)])
     height = rng.uniform(3, 8)
-    front = tiled(rng, int(rng.choice([2, 3, 4])), 30, 2 * height, rng.uniform(4, 9))
+    front = tiled(rng, int(rng.choice([2, 3, 4])), (15, height), rng.uniform(4, 9))
     draft.rect(np.array([0, 1.6 - height, length]), X * 15, Y * height, front)
     half = np.array([width, 1.6, 0.45 * length])
     for _ in range(int(rng.integers(0, 4))):
@@ -270,9 +256,8 @@ def street_scene(rng: Generator) -> Draft:
     if rng.random() < 0.4:
         radius, height = rng.uniform(0.3, 0.7), rng.uniform(1.0, 1.6)
         place = np.array([rng.uniform(-0.8, 0.8) * width, 1.6 - height, rng.uniform(3, length - 2)])
-        paint = tiled(rng, int(rng.choice([3, 5])), 6 * radius, 2 * height, rng.uniform(1, 3))
-        turn = rotation_y(rng.uniform(-3, 3))
-        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
+        paint = tiled(rng, int(rng.choice([3, 5])), (3 * radius, height), rng.uniform(1, 3))
+        draft.column(place, rng.uniform(-3, 3), radius, height, paint)
     draft.low = np.array([-width + 0.5, -1.5, -6.0])
     draft.high = np.array([width - 0.5, 1.2, length - 2.5])
     draft.eye = rng.uniform([-0.7 * width, -0.6, -3], [0.7 * width, 0.4, 0.5 * length])
@@ -309,7 +294,7 @@ def clutter_scene(rng: Generator) -> Draft:
     return draft
 
 
-LAYOUTS: dict[str, Callable[[Generator], Draft]] = {
+LAYOUTS = {
     "plane": plane_scene,
     "room": room_scene,
     "street": street_scene,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 from numpy.random import Generator
 
 MIP_LEVELS = 6
-Drawing = Callable[[Generator, int], np.ndarray]
 
 
 def procedural_textures(count: int, side: int, seed: int) -> np.ndarray:
@@ -156,5 +153,4 @@ def plain(rng: Generator, side: int) -> np.ndarray:
     return gray + rng.uniform(0.01, 0.08) * (octaves(rng, side, 0.8) - 0.5)
 
 
-KINDS: tuple[Drawing, ...]
 KINDS = (rough, speckle, tiles, windows, bricks, stripes, signs, checkers, plain)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.config import FilesConfig, Framing
 from data.real.colmap import PATCH, ColmapPairs, splat
 from data.real.colmap_model import read_model
-from data.real.readers import Framing
 from data.real.rgbd import RgbdPairs
 from data.real.rgbd_layouts import list_frames, pose_of
-from data.real.sources import FilesConfig, training_pairs, validation_pairs
+from data.real.sources import training_pairs, validation_pairs
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 from tests.helpers.geometry import gray_error
