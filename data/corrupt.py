@@ -56,13 +56,9 @@ class Reporting(Dataset[Any]):
 class Replacing(Dataset[Any]):
     """`dataset` with others in the place of its corrupt samples.
 
-    The replacement is a function of the index, so that runs repeat whatever the workers. The notes
-    are lines ``index<tab>message`` in a file that all workers and restarts append to.
-
-    Args:
-        dataset: raises `MatcherError` for a sample that cannot be read.
-        notes: file of the notes.
-        limit: largest share of corrupt samples in the dataset; one is always allowed.
+    The replacement is a function of the index, so that runs repeat whatever the workers. The file
+    `notes` gets lines ``index<tab>message``; all workers and restarts append to it. `limit` is the
+    largest share of corrupt samples in the dataset; one is always allowed.
     """
 
     def __init__(self, dataset: Any, notes: Path, limit: float = LIMIT) -> None:

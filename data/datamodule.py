@@ -31,12 +31,7 @@ VALIDATION_SEED = 1_000_003
 
 
 class PairData(LightningDataModule):
-    """Endless batches of `ImagePair`, drawn as a function of (seed, pairs seen).
-
-    Args:
-        config: the source and the loaders.
-        seed: of the run.
-    """
+    """Endless batches of `ImagePair`, drawn as a function of (seed of the run, pairs seen)."""
 
     def __init__(self, config: DataConfig, seed: int) -> None:
         super().__init__()
@@ -63,11 +58,7 @@ class PairData(LightningDataModule):
 
     def files_in_order(self, notes: Path) -> tuple[Replacing, SceneBalanced]:
         """The pairs of files as a run sees them, and their order; those that cannot be read are
-        replaced and listed in `notes`.
-
-        Raises:
-            UsageError, StorageError: as `training_pairs`.
-        """
+        replaced and listed in `notes`. Errors are those of `training_pairs`."""
         pairs, strength = self._files, self.config.files.augment
         seen = Augmented(pairs, strength, self.seed) if strength else pairs
         return Replacing(seen, notes), self._order
@@ -144,12 +135,8 @@ def collate(items: Sequence[Any]) -> Any:
 
 
 def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:
-    """The data of a composed configuration.
-
-    Args:
-        values: options of `DataConfig`.
-        seed: of the run.
-        canvas: sides of images must be multiples of it, `MatcherConfig.canvas` pixels.
+    """The data of `values`, options of `DataConfig`, for a model whose images have multiples of
+    `canvas` pixels as sides.
 
     Raises:
         UsageError: an unknown option or a value that cannot work.

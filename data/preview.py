@@ -31,11 +31,7 @@ STRIDE = 8
 
 
 def first_pairs(data: PairData, notes: Path) -> ImagePair:
-    """The first batch of a run; `notes` lists samples that cannot be read.
-
-    Raises:
-        MatcherError: the source cannot be used.
-    """
+    """The first batch of a run; `notes` lists samples that cannot be read."""
     config = data.config
     if config.source not in SOURCES:
         return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
@@ -45,13 +41,8 @@ def first_pairs(data: PairData, notes: Path) -> ImagePair:
 
 
 def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:
-    """(H, W, 3) RGB picture of a batch: the two images of each pair side by side.
-
-    Args:
-        pair: a batch with geometry.
-        columns: pairs in a row.
-        lines: true matches drawn for each pair; the number beside its name counts all of them.
-    """
+    """(H, W, 3) RGB picture of a batch with geometry: `columns` pairs in a row, the two images of
+    each side by side with `lines` of its true matches; the number at its name counts all."""
     targets, _ = supervise(pair, stride=STRIDE, reach=float(STRIDE), tolerance=0.05)
     tiles = []
     for b in range(len(pair.image0)):
@@ -88,7 +79,6 @@ def _tile(
 
 @program
 def main(words: list[str]) -> int:
-    """The program; returns its exit code."""
     rest = [word for word in words if not word.startswith(("output=", "count="))]
     own = {"output": "", "count": "24"}
     own |= dict(word.split("=", 1) for word in words if word not in rest)

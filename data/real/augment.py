@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.order import Key
@@ -37,9 +36,8 @@ class Augmented(Dataset[ImagePair]):
         rng = np.random.default_rng((self.seed, epoch, index))
         photometry = draw_photometry(rng, self.strength)
         both = photographed(torch.cat([pair.image0, pair.image1], dim=1), photometry).clamp(0, 1)
-        image0, image1 = masked(both[:, :1], pair.mask0), masked(both[:, 1:], pair.mask1)
+        image0, image1 = (
+            image.contiguous() if mask is None else image * mask[:, None]
+            for image, mask in zip(both.split(1, dim=1), (pair.mask0, pair.mask1), strict=True)
+        )
         return replace(pair, image0=image0, image1=image1)
-
-
-def masked(image: Tensor, mask: Tensor | None) -> Tensor:
-    return image.contiguous() if mask is None else image * mask[:, None]

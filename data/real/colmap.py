@@ -28,6 +28,7 @@ from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
+MIN_POINTS = 50
 PATCH = 4
 """A point's depth stands for the network pixels up to so far around it: coarse labels only."""
 
@@ -41,7 +42,6 @@ class ColmapPairs(FilePairs):
         listed: file of lines ``name0 name1 overlap``; None makes pairs from common points.
         exclude: names of pictures that are never used; ``*``, ``?`` and ``[...]`` as in a shell.
         scene: put before the names of pictures, and allowed before the names to exclude.
-        min_points: least number of common points, without a list.
         overlap: range of the listed overlaps, or of common points over the points of the picture
             that has fewer.
         framing: of the network images.
@@ -58,7 +58,6 @@ class ColmapPairs(FilePairs):
         listed: str | Path | None = None,
         exclude: Sequence[str] = (),
         scene: str = "",
-        min_points: int = 50,
         overlap: tuple[float, float] = (0.1, 0.8),
         framing: Framing | None = None,
     ) -> None:
@@ -68,7 +67,7 @@ class ColmapPairs(FilePairs):
         self.names = [prefix + image.name for image in self.model.images]
         self.framing = framing or Framing()
         if listed is None:
-            shared = shared_points(self.model, min_points)
+            shared = shared_points(self.model)
         else:
             shared = listed_overlaps(self.model, Path(listed))
         used = ~np.any([self.named(pattern) for pattern in exclude] or [False], axis=0)
@@ -88,15 +87,11 @@ class ColmapPairs(FilePairs):
         return join((self.view(first), self.view(second)), T_0to1, (self.names[i], self.names[j]))
 
     def view(self, image: ColmapImage) -> View:
-        """The picture with depth where points are.
-
-        Raises:
-            UsageError, ImageError: as `read_gray`, or other proportions than its camera (E105).
-        """
-        path = self.folder / image.name
+        """The picture with depth where points are; errors are those of `read_gray` and
+        `fitted_intrinsics`."""
+        path, camera = self.folder / image.name, image.camera
         gray = read_gray(path)
         height, width = gray.shape
-        camera = image.camera
         K = fitted_intrinsics(camera.K, camera.size, (height, width), path)
         size = self.framing.content(height, width)
         scale = np.array([camera.size[1] / size[1], camera.size[0] / size[0]])
@@ -128,13 +123,13 @@ def splat(points: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return np.where(np.isfinite(nearest), nearest, 0)[PATCH:-PATCH, PATCH:-PATCH]
 
 
-def shared_points(model: ColmapModel, min_points: int) -> np.ndarray:
-    """(N, N) common points over the points of the picture that has fewer, for i < j; NaN below
-    `min_points`."""
+def shared_points(model: ColmapModel) -> np.ndarray:
+    """(N, N) common points over the points of the picture that has fewer, for i < j; NaN where
+    there are less than `MIN_POINTS`."""
     common = common_points(model)
     own = np.maximum(common.diagonal(), 1)
     share = common / np.minimum(own[:, None], own)
-    return np.where(np.triu(common >= min_points, k=1), share, np.nan)
+    return np.where(np.triu(common >= MIN_POINTS, k=1), share, np.nan)
 
 
 def common_points(model: ColmapModel, chunk: int = 4096) -> np.ndarray:

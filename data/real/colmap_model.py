@@ -7,7 +7,6 @@ corner of the first pixel, ours from its center.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +43,7 @@ class ColmapImage(NamedTuple):
     """(N,) their point ids"""
 
 
-@dataclass(frozen=True)
-class ColmapModel:
+class ColmapModel(NamedTuple):
     """Registered pictures and the positions of all points."""
 
     images: tuple[ColmapImage, ...]
@@ -60,8 +58,7 @@ def read_model(folder: Path) -> ColmapModel:
         ImageError: a damaged file.
     """
     binary = (folder / "images.bin").is_file()
-    suffix = "bin" if binary else "txt"
-    files = [folder / f"{name}.{suffix}" for name in LEAST_BYTES]
+    files = [folder / f"{name}.{'bin' if binary else 'txt'}" for name in LEAST_BYTES]
     for file in files:
         require_file(file, "file of a COLMAP model")
     try:

@@ -37,7 +37,6 @@ def convert(path: Path, folder: Path) -> Path:
 
 @program
 def main(words: list[str]) -> int:
-    """The program; returns its exit code."""
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
     if not files:

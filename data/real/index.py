@@ -72,11 +72,7 @@ def read_scene_index(path: Path) -> SceneIndex:
 
 def read_scannet_index(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """(N, 4) int64 rows (scene, sub, frame 0, frame 1) and (N,) float32 overlap, None where the
-    file holds none (the test file).
-
-    Raises:
-        UsageError, StorageError: as `read_scene_index`.
-    """
+    file holds none (the test file); errors are those of `read_scene_index`."""
 
     def parse(values: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
         rows = np.asarray(values["name"]).astype(np.int64).reshape(-1, 4)
@@ -129,16 +125,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_npy(data: bytes) -> Any:
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    _, _, dtype = read_header(stream)
+    stream, npy = io.BytesIO(data), np.lib.format
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    _, _, dtype = headers[npy.read_magic(stream)](stream)
     if dtype.hasobject:
         return ArrayUnpickler(stream).load()
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return npy.read_array(io.BytesIO(data), allow_pickle=False)
 
 
 def _scene_index(values: dict[str, Any]) -> SceneIndex:

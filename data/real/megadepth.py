@@ -80,12 +80,8 @@ def find_image(root: Path, scene: SceneIndex, i: int) -> Path:
 
 
 def listed_indices(folder: str | Path, names: str | Path) -> list[Path]:
-    """Index files of a list, one name a line, with or without suffix; an HDF5 file beside the
-    named one is preferred.
-
-    Raises:
-        UsageError: the list is missing or empty.
-    """
+    """Index files of a list as of `listed_names`, with or without suffix; an HDF5 file beside the
+    named one is preferred."""
     stems = [n.removesuffix(".npz").removesuffix(".h5") for n in listed_names(Path(names))]
     both = [(Path(folder) / f"{stem}.h5", Path(folder) / f"{stem}.npz") for stem in stems]
     return [converted if converted.is_file() else npz for converted, npz in both]

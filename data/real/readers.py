@@ -153,8 +153,7 @@ def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:
         unit: meters a step of the picture; 0 and 65535 are unknown.
 
     Raises:
-        UsageError: no such file.
-        ImageError: not a depth map.
+        UsageError, ImageError: no such file, or not a depth map.
     """
     require_file(path, "depth map")
     try:
@@ -187,8 +186,7 @@ def read_pose(path: Path) -> np.ndarray:
     """(4, 4) float64 of a text file of 16 numbers.
 
     Raises:
-        UsageError: no such file.
-        ImageError: not a finite 4 x 4 matrix.
+        UsageError, ImageError: no such file, or not a finite 4 x 4 matrix.
     """
     require_file(path, "pose")
     try:

@@ -78,11 +78,8 @@ class RgbdPairs(FilePairs):
 
 
 def registered_depth(frame: RgbdFrame) -> np.ndarray:
-    """(H, W) float32 z-depth over the field of view of the picture, 0 where unknown.
-
-    Raises:
-        UsageError, ImageError: as `read_depth`.
-    """
+    """(H, W) float32 z-depth over the field of view of the picture, 0 where unknown; errors are
+    those of `read_depth`."""
     depth = read_depth(frame.depth, frame.unit)
     if frame.depth_camera is None:
         return depth

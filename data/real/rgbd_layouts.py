@@ -134,11 +134,8 @@ def picture_shape(image: Path) -> tuple[int, int]:
 
 
 def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
-    """Lines ``time word...`` that are no comments.
-
-    Raises:
-        UsageError: no such file, or a line that is not like that, or none that is.
-    """
+    """Lines ``time word...`` that are no comments; a `UsageError` tells of one that is not like
+    that, and of a file without any."""
     entries = []
     for number, line in numbered_lines(path):
         try:

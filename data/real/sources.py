@@ -42,11 +42,7 @@ def training_pairs(source: Source, config: FilesConfig) -> FilePairs:
 
 
 def colmap_scenes(config: FilesConfig) -> ColmapScenes:
-    """The COLMAP models of a configuration.
-
-    Raises:
-        UsageError, ImageError: as `ColmapPairs`, or a list of scenes that is missing or empty.
-    """
+    """The COLMAP models; errors are those of `ColmapPairs` and `listed_names`."""
     root = _given("root", config.root)
     options: dict[str, Any] = {n: getattr(config, n) for n in ("exclude", "overlap", "framing")}
     if config.index and not config.scenes:
@@ -63,11 +59,8 @@ def colmap_scenes(config: FilesConfig) -> ColmapScenes:
 
 
 def validation_pairs(source: Source, config: FilesConfig) -> FilePairs | None:
-    """The pairs to validate on, None where the configuration names none.
-
-    Raises:
-        UsageError, StorageError: as `training_pairs`.
-    """
+    """The pairs to validate on, None where the configuration names none; errors are those of
+    `training_pairs`."""
     if not config.validation_named:
         return None
     if "val_scenes" in VALIDATED_BY[source]:

@@ -41,7 +41,11 @@ def choose_cameras(
     if roll:
         pose[1:] = rotation_z(roll) @ pose[1:]
     depth, empty = probe(draft, K, pose, size)
-    overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
+    intrinsics, poses = torch.from_numpy(K), torch.from_numpy(pose)
+    first, others = (depth[:1], intrinsics[:1]), (depth[1:], intrinsics[1:])
+    T_0to1 = poses[1:] @ torch.linalg.inv(poses[:1])
+    forward = visible(*first, *others, T_0to1, size)
+    overlap = forward.minimum(visible(*others, *first, torch.linalg.inv(T_0to1), size))
     usable = (depth > 0).float().mean((1, 2)) > 0.8
     usable &= depth.flatten(1).quantile(0.1, dim=1) > 0.25
     usable &= depth.flatten(1).median(dim=1).values > 0.5
@@ -126,19 +130,8 @@ def probe(
 
 
 def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    (height, width), (rows, columns) = size, PROBE
-    x = (torch.arange(columns) + 0.5) * (width / columns) - 0.5
-    y = (torch.arange(rows) + 0.5) * (height / rows) - 0.5
+    y, x = ((torch.arange(n) + 0.5) * (m / n) - 0.5 for m, n in zip(size, PROBE, strict=True))
     return x, y
-
-
-def overlaps(depth: Tensor, K: Tensor, pose: Tensor, size: tuple[int, int]) -> Tensor:
-    """(V - 1,) smaller of the two fractions of pixels that view 0 and another view share."""
-    first, second = (depth[:1], K[:1]), (depth[1:], K[1:])
-    T_0to1 = pose[1:] @ torch.linalg.inv(pose[:1])
-    forward = visible(*first, *second, T_0to1, size)
-    backward = visible(*second, *first, torch.linalg.inv(T_0to1), size)
-    return torch.minimum(forward, backward)
 
 
 def visible(

@@ -31,10 +31,8 @@ class SyntheticScenes(Dataset[SceneBatch]):
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
-        photos = config.photos, config.photo_limit
-        self.bank = texture_bank(
-            *photos, config.texture_side, config.procedural, config.texture_seed
-        )
+        photos, own = (config.photos, config.photo_limit), (config.procedural, config.texture_seed)
+        self.bank = texture_bank(*photos, config.texture_side, *own)
 
     def __len__(self) -> int:
         return self.config.pairs
@@ -84,7 +82,8 @@ def draw_scene(rng: Generator, config: SyntheticConfig, bank: TextureBank, name:
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     low, high = config.overlap
     wanted = rng.uniform(low, high)
-    roll = draw_roll(rng, config)
+    rolls = config.roll and config.roll_share and rng.random() < config.roll_share
+    roll = float(np.radians(rng.uniform(-config.roll, config.roll))) if rolls else 0.0
     drawn: list[tuple[Draft, Cameras]] = []
     while len(drawn) < 10:
         draft = LAYOUTS[kind](rng)
@@ -94,13 +93,6 @@ def draw_scene(rng: Generator, config: SyntheticConfig, bank: TextureBank, name:
             break
     best = min(drawn, key=lambda scene: abs(scene[1].overlap - wanted))
     return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
-
-
-def draw_roll(rng: Generator, config: SyntheticConfig) -> float:
-    """Radians by which camera 1 turns; nothing is drawn where no pair turns."""
-    if not (config.roll and config.roll_share) or rng.random() >= config.roll_share:
-        return 0.0
-    return float(np.radians(rng.uniform(-config.roll, config.roll)))
 
 
 def assemble(
@@ -166,13 +158,8 @@ def lamp_light(rng: Generator, normals: np.ndarray) -> np.ndarray:
 
 
 def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) -> np.ndarray:
-    """(2, N, 7) of `Material`.
-
-    Args:
-        paints: N of them.
-        slots: the textures of the scene; a slot becomes its place among them.
-        light: (2, N) brightness in each view.
-    """
+    """(2, N, 7) of `Material` of N paints under (2, N) `light`; a slot becomes its place among
+    `slots`, the textures of the scene."""
     values = [
         [lit(paint, slots.index(paint.slot), b) for paint, b in zip(paints, view, strict=True)]
         for view in light.tolist()

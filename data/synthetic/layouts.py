@@ -77,9 +77,8 @@ class Draft:
         """A box without its bottom; `paints` of the top and of the four sides."""
         turn = rotation_y(yaw)
         x, y, z = (turn @ (axis * size) for axis, size in zip((X, Y, Z), half, strict=True))
-        for normal, u, v, paint in zip(
-            (-y, -z, z, -x, x), (x, x, -x, -z, z), (z, y, y, y, y), paints, strict=True
-        ):
+        faces = (-y, x, z), (-z, x, y), (z, -x, y), (-x, -z, y), (x, z, y)
+        for (normal, u, v), paint in zip(faces, paints, strict=True):
             self.rect(center + normal, u, v, paint)
 
     def column(self, center: Vector, yaw: float, radius: float, half: float, paint: Paint) -> None:

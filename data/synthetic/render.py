@@ -54,11 +54,8 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
     """Both views of every scene with their exact depth, on the device of the scene.
 
     On the CPU scenes are rendered one by one: unused primitives cost nothing, and a pair does not
-    depend on its batch mates to the last bit.
-
-    Args:
-        scene: the batch.
-        augment: False leaves out lighting, contrast, blur, noise and compression.
+    depend on its batch mates to the last bit. Without `augment` there is no lighting, contrast,
+    blur, noise and compression.
     """
     if scene.rects.device.type != "cpu":
         return _render(scene, augment)
@@ -139,10 +136,7 @@ def nearest_plane(
 ) -> tuple[Tensor, Tensor]:
     """(V, H, W) inverse depth of the nearest rectangle, 0 where nothing is hit, and its index.
 
-    Args:
-        maps: (V, P, 3, 3) as of `plane_maps`.
-        x: (W,) pixel columns; (H,) rows `y`.
-        windows: rows and columns to which each rectangle is confined.
+    `maps` are those of `plane_maps`, `windows` the rows and columns that confine each rectangle.
     """
     inverse_depth = x.new_zeros(maps.shape[0], y.numel(), x.numel())
     winner = torch.zeros_like(inverse_depth, dtype=torch.int64)
