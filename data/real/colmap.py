@@ -44,7 +44,6 @@ class ColmapPairs(FilePairs):
         scene: put before the names of pictures, and allowed before the names to exclude.
         overlap: range of the listed overlaps, or of common points over the points of the picture
             that has fewer.
-        framing: of the network images.
 
     Raises:
         UsageError, ImageError: as `read_model` and `listed_overlaps`.

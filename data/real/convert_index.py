@@ -19,8 +19,7 @@ def convert(path: Path, folder: Path) -> Path:
     """Write the HDF5 form of an index into `folder`, all of it or nothing, and return its path.
 
     Raises:
-        UsageError, StorageError: `path` is missing or not an index.
-        StorageError: the file cannot be written (E401).
+        UsageError, StorageError: `path` is no index, or the file cannot be written (E401).
     """
     target = folder / f"{path.stem}.h5"
     try:

@@ -32,7 +32,6 @@ class MegaDepthPairs(FilePairs):
         root: the folder that image and depth paths start from.
         indices: scene index files.
         overlap: kept are pairs with low < overlap <= high.
-        framing: of the network images.
     """
 
     def __init__(

@@ -14,11 +14,7 @@ REMEDY = "set data.synthetic.photos"
 
 
 def list_photos(folder: str | Path) -> list[Path]:
-    """Image files below `folder`, sorted.
-
-    Raises:
-        UsageError: the folder is missing or holds no image.
-    """
+    """Image files below `folder`, sorted; a `UsageError` where there is no folder or no image."""
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(Code.MISSING_FILE, root, "no such folder", REMEDY)
@@ -31,11 +27,7 @@ def list_photos(folder: str | Path) -> list[Path]:
 
 def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.ndarray:
     """(N, side, side) uint8 textures: the short side of each photograph scaled to `side`, its
-    center kept. Files that do not decode are left out.
-
-    Raises:
-        UsageError: nothing in the folder decodes.
-    """
+    center kept. Files that do not decode are left out; a `UsageError` says that none does."""
     decoded = (read_texture(path, side) for path in list_photos(folder)[:limit])
     textures = [texture for texture in decoded if texture is not None]
     if not textures:
@@ -45,6 +37,8 @@ def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.n
 
 def read_texture(path: Path, side: int) -> np.ndarray | None:
     """(side, side) uint8, or None where the file does not decode."""
+    if not path.is_file():
+        return None
     try:
         with Image.open(path) as image:
             image.draft("L", (side, side))
