@@ -16,7 +16,9 @@ from itertools import pairwise
 import torch
 
 from conf import compose, plain_options
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.errors import program
 from matcher.runtime import keep_freed_memory

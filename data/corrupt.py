@@ -9,6 +9,7 @@ a `RuntimeError` with a traceback as its text, so it travels as a sample, a `Cor
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from itertools import count
 from math import gcd
 from pathlib import Path
@@ -26,7 +27,7 @@ STRIDE = 7919
 """A prime: replacements come from elsewhere, often from another scene."""
 IN_A_ROW = 50
 """So many corrupt samples one after the other are no accident, however large the dataset."""
-REPAIR = "delete the file once the samples are repaired"
+REPAIR = "the file lists them; delete it once they are repaired"
 
 
 class CorruptSample:
@@ -36,11 +37,11 @@ class CorruptSample:
         self.error = error
 
 
+@dataclass(eq=False)
 class Reporting(Dataset[Any]):
     """`dataset`, whose items are a `CorruptSample` where it raises a `MatcherError`."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    dataset: Any
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -55,13 +56,9 @@ class Reporting(Dataset[Any]):
 class Replacing(Dataset[Any]):
     """`dataset` with others in the place of its corrupt samples.
 
-    The replacement is a function of the index, so that runs repeat whatever the workers. The notes
-    are lines ``index<tab>message`` in a file that all workers and restarts append to.
-
-    Args:
-        dataset: raises `MatcherError` for a sample that cannot be read.
-        notes: file of the notes.
-        limit: largest share of corrupt samples in the dataset; one is always allowed.
+    The replacement is a function of the index, so that runs repeat whatever the workers. The file
+    `notes` gets lines ``index<tab>message``; all workers and restarts append to it. `limit` is the
+    largest share of corrupt samples in the dataset; one is always allowed.
     """
 
     def __init__(self, dataset: Any, notes: Path, limit: float = LIMIT) -> None:
@@ -91,9 +88,7 @@ class Replacing(Dataset[Any]):
                 self._note(index, error)
                 index = (index + self.stride) % len(self)
         what = f"{tries} samples in a row cannot be read, the last one: {last}"
-        raise ImageError(
-            Code.CORRUPT_SAMPLES, self.notes.path, what, f"check the paths; {REPAIR}"
-        ) from last
+        raise ImageError(Code.CORRUPT_SAMPLES, self.notes.path, what, REPAIR) from last
 
     def _note(self, index: int, error: MatcherError) -> None:
         if not self.notes.add(index, error):
@@ -101,10 +96,8 @@ class Replacing(Dataset[Any]):
         logger.warning("sample %d replaced: %s", index, error)
         corrupt = len(self.notes.indices())
         if corrupt > max(1, self.limit * len(self)):
-            share = f"{corrupt} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
-            raise ImageError(
-                Code.CORRUPT_SAMPLES, self.notes.path, share, f"the file lists them; {REPAIR}"
-            )
+            what = f"{corrupt} of {len(self)} samples cannot be read (limit {self.limit:.1%})"
+            raise ImageError(Code.CORRUPT_SAMPLES, self.notes.path, what, REPAIR)
 
 
 class CorruptNotes:

@@ -16,8 +16,10 @@ from data.config import DataConfig
 from data.corrupt import CorruptSample, Replacing, Reporting
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
-from data.real.sources import RealPairs, training_pairs, validation_pairs
-from data.synthetic.dataset import SyntheticScenes, render
+from data.real.readers import FilePairs
+from data.real.sources import training_pairs, validation_pairs
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.structures import ImagePair
 from matcher.validation.checked import config_from_dict, invalid
@@ -29,12 +31,7 @@ VALIDATION_SEED = 1_000_003
 
 
 class PairData(LightningDataModule):
-    """Endless batches of `ImagePair`, drawn as a function of (seed, pairs seen).
-
-    Args:
-        config: the source and the loaders.
-        seed: of the run.
-    """
+    """Endless batches of `ImagePair`, drawn as a function of (seed of the run, pairs seen)."""
 
     def __init__(self, config: DataConfig, seed: int) -> None:
         super().__init__()
@@ -52,7 +49,7 @@ class PairData(LightningDataModule):
         return len(self._order(0))
 
     @cached_property
-    def _files(self) -> RealPairs:
+    def _files(self) -> FilePairs:
         return training_pairs(self.config.source, self.config.files)
 
     @property
@@ -61,24 +58,16 @@ class PairData(LightningDataModule):
 
     def files_in_order(self, notes: Path) -> tuple[Replacing, SceneBalanced]:
         """The pairs of files as a run sees them, and their order; those that cannot be read are
-        replaced and listed in `notes`.
-
-        Raises:
-            UsageError, StorageError: as `training_pairs`.
-        """
+        replaced and listed in `notes`. Errors are those of `training_pairs`."""
         pairs, strength = self._files, self.config.files.augment
         seen = Augmented(pairs, strength, self.seed) if strength else pairs
         return Replacing(seen, notes), self._order
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
-        stream = PairStream(
-            order,
-            self.batch_size,
-            start=self._pairs_seen(),
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world=self.trainer.world_size if self.trainer else 1,
-        )
+        trainer, start = self.trainer, self._pairs_seen()
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        stream = PairStream(order, self.batch_size, start=start, rank=rank, world=world)
         return self._loader(dataset, batch_sampler=stream)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -112,26 +101,19 @@ class PairData(LightningDataModule):
         return scenes, lambda epoch: range(len(scenes))
 
     def _validation(self) -> Dataset[Any]:
+        count = max(1, self.config.val_pairs)
         if self.config.source != "synthetic":
             pairs = validation_pairs(self.config.source, self.config.files)
             if pairs is not None:
-                return self._first(Replacing(pairs, self._folder / "corrupt_validation.txt"))
-        return SyntheticScenes(
-            replace(
-                self.config.synthetic,
-                seed=self.seed + VALIDATION_SEED,
-                pairs=max(1, self.config.val_pairs),
-            )
-        )
+                kept = min(count, len(pairs))
+                evenly = [i * len(pairs) // kept for i in range(kept)]
+                return Subset(Replacing(pairs, self._folder / "corrupt_validation.txt"), evenly)
+        seed = self.seed + VALIDATION_SEED
+        return SyntheticScenes(replace(self.config.synthetic, seed=seed, pairs=count))
 
     @property
     def _folder(self) -> Path:
         return Path(self.trainer.default_root_dir if self.trainer else ".")
-
-    def _first(self, pairs: Any) -> Dataset[Any]:
-        """`val_pairs` of them, spread evenly."""
-        count = min(max(1, self.config.val_pairs), len(pairs))
-        return Subset(pairs, [i * len(pairs) // count for i in range(count)])
 
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         workers = self.config.workers
@@ -148,29 +130,22 @@ class PairData(LightningDataModule):
 
 def collate(items: Sequence[Any]) -> Any:
     """A batch of pairs or scenes, or the first `CorruptSample` among them."""
-    for item in items:
-        if isinstance(item, CorruptSample):
-            return item
-    return type(items[0]).collate(items)
+    corrupt = [item for item in items if isinstance(item, CorruptSample)]
+    return corrupt[0] if corrupt else type(items[0]).collate(items)
 
 
 def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:
-    """The data of a composed configuration.
-
-    Args:
-        values: options of `DataConfig`.
-        seed: of the run.
-        canvas: sides of images must be multiples of it, `MatcherConfig.canvas` pixels.
+    """The data of `values`, options of `DataConfig`, for a model whose images have multiples of
+    `canvas` pixels as sides.
 
     Raises:
         UsageError: an unknown option or a value that cannot work.
     """
     config = config_from_dict(DataConfig, values)
+    sizes = [("data.files.framing.size", config.files.framing.size)]
     if config.source == "synthetic":
-        ramp = [("data.ramp", stage[1:]) for stage in config.ramp]
+        ramp = (("data.ramp", stage[1:]) for stage in config.ramp)
         sizes = [("data.synthetic.size", config.synthetic.size), *ramp]
-    else:
-        sizes = [("data.files.framing.size", config.files.framing.size)]
     for option, size in sizes:
         if any(side % canvas for side in size):
             raise invalid(option, size, f"(height, width), multiples of {canvas} for this model")

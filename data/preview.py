@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from conf import compose
 from data.config import SOURCES
@@ -30,11 +31,7 @@ STRIDE = 8
 
 
 def first_pairs(data: PairData, notes: Path) -> ImagePair:
-    """The first batch of a run; `notes` lists samples that cannot be read.
-
-    Raises:
-        MatcherError: the source cannot be used.
-    """
+    """The first batch of a run; `notes` lists samples that cannot be read."""
     config = data.config
     if config.source not in SOURCES:
         return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
@@ -44,21 +41,15 @@ def first_pairs(data: PairData, notes: Path) -> ImagePair:
 
 
 def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.ndarray:
-    """(H, W, 3) RGB picture of a batch: the two images of each pair side by side.
-
-    Args:
-        pair: a batch with geometry.
-        columns: pairs in a row.
-        lines: true matches drawn for each pair; the number beside its name counts all of them.
-    """
+    """(H, W, 3) RGB picture of a batch with geometry: `columns` pairs in a row, the two images of
+    each side by side with `lines` of its true matches; the number at its name counts all."""
     targets, _ = supervise(pair, stride=STRIDE, reach=float(STRIDE), tolerance=0.05)
-    cells0, cells1 = -(-pair.image0.shape[-1] // STRIDE), -(-pair.image1.shape[-1] // STRIDE)
     tiles = []
     for b in range(len(pair.image0)):
         of_pair = (targets.batch == b).nonzero()[:, 0]
         drawn = of_pair[torch.linspace(0, len(of_pair) - 1, min(lines, len(of_pair))).long()]
-        ends0 = _pixels(targets.index0[drawn], cells0)
-        ends1 = _pixels(targets.index1[drawn], cells1)
+        ends0 = _pixels(targets.index0[drawn], pair.image0)
+        ends1 = _pixels(targets.index1[drawn], pair.image1)
         label = f"{pair.names[b][0]} {len(of_pair)}" if pair.names else str(len(of_pair))
         tiles.append(_tile(pair.image0[b, 0], pair.image1[b, 0], ends0, ends1, label))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
@@ -66,13 +57,14 @@ def contact_sheet(pair: ImagePair, *, columns: int = 3, lines: int = 12) -> np.n
     return np.vstack(rows)
 
 
-def _pixels(index: torch.Tensor, cells: int) -> np.ndarray:
-    """(N, 2) centers of cells."""
-    return (torch.stack([index % cells, index // cells], dim=1) * STRIDE).cpu().numpy()
+def _pixels(index: Tensor, image: Tensor) -> np.ndarray:
+    """(N, 2) centers of the cells of an image."""
+    columns = -(-image.shape[-1] // STRIDE)
+    return (torch.stack([index % columns, index // columns], dim=1) * STRIDE).cpu().numpy()
 
 
 def _tile(
-    image0: torch.Tensor, image1: torch.Tensor, ends0: np.ndarray, ends1: np.ndarray, label: str
+    image0: Tensor, image1: Tensor, ends0: np.ndarray, ends1: np.ndarray, label: str
 ) -> np.ndarray:
     both = torch.cat([image0, image1], dim=1).cpu().numpy()
     tile = as_rgb((both * 255).round().astype(np.uint8))
@@ -87,15 +79,9 @@ def _tile(
 
 @program
 def main(words: list[str]) -> int:
-    """The program; returns its exit code."""
+    rest = [word for word in words if not word.startswith(("output=", "count="))]
     own = {"output": "", "count": "24"}
-    rest = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in own:
-            own[key] = value
-        else:
-            rest.append(word)
+    own |= dict(word.split("=", 1) for word in words if word not in rest)
     if not own["output"] or not own["count"].isdecimal():
         raise UsageError(Code.REFUSED_WORD, "output", "is not given", "output=sheet.png [count=24]")
     values = compose("train", rest)["data"]

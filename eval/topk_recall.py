@@ -11,7 +11,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError, program

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.order import Key
@@ -15,21 +14,18 @@ from data.synthetic.photometry import draw_photometry, photographed
 from matcher.structures import ImagePair
 
 
+@dataclass(eq=False)
 class Augmented(Dataset[ImagePair]):
     """The pairs of `dataset`, photographed anew as rendered scenes are.
 
     What is drawn depends on (seed, epoch, index) alone. Geometry stays; padding stays black.
-
-    Args:
-        dataset: pairs by index or by (epoch, index), of one pair each, sides multiples of 8.
-        strength: 1 for what cameras and seasons do; 0.5 for half of it.
-        seed: of the run.
     """
 
-    def __init__(self, dataset: Any, strength: float, seed: int) -> None:
-        self.dataset = dataset
-        self.strength = strength
-        self.seed = seed
+    dataset: Any
+    """pairs by index or by (epoch, index), of one pair each, sides multiples of 8"""
+    strength: float
+    """1 for what cameras and seasons do; 0.5 for half of it"""
+    seed: int
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -40,12 +36,8 @@ class Augmented(Dataset[ImagePair]):
         rng = np.random.default_rng((self.seed, epoch, index))
         photometry = draw_photometry(rng, self.strength)
         both = photographed(torch.cat([pair.image0, pair.image1], dim=1), photometry).clamp(0, 1)
-        return replace(
-            pair,
-            image0=masked(both[:, :1], pair.mask0),
-            image1=masked(both[:, 1:], pair.mask1),
+        image0, image1 = (
+            image.contiguous() if mask is None else image * mask[:, None]
+            for image, mask in zip(both.split(1, dim=1), (pair.mask0, pair.mask1), strict=True)
         )
-
-
-def masked(image: Tensor, mask: Tensor | None) -> Tensor:
-    return image.contiguous() if mask is None else image * mask[:, None]
+        return replace(pair, image0=image0, image1=image1)

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
-from data.order import Key
+from data.config import Framing
 from data.real.colmap_model import ColmapImage, ColmapModel, read_model
-from data.real.readers import Framing, View, fitted_intrinsics, join, make_view, read_gray
+from data.real.readers import (
+    FilePairs,
+    View,
+    fitted_intrinsics,
+    join,
+    make_view,
+    numbered_lines,
+    read_gray,
+)
 from matcher.errors import Code, UsageError
 from matcher.geometry.pixels import original_to_network
 from matcher.structures import ImagePair
@@ -20,11 +28,12 @@ from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
+MIN_POINTS = 50
 PATCH = 4
 """A point's depth stands for the network pixels up to so far around it: coarse labels only."""
 
 
-class ColmapPairs(Dataset[ImagePair]):
+class ColmapPairs(FilePairs):
     """Pairs of pictures of one model: those of a list, or all that see common points.
 
     Args:
@@ -33,14 +42,11 @@ class ColmapPairs(Dataset[ImagePair]):
         listed: file of lines ``name0 name1 overlap``; None makes pairs from common points.
         exclude: names of pictures that are never used; ``*``, ``?`` and ``[...]`` as in a shell.
         scene: put before the names of pictures, and allowed before the names to exclude.
-        min_points: least number of common points, without a list.
         overlap: range of the listed overlaps, or of common points over the points of the picture
             that has fewer.
-        framing: of the network images.
 
     Raises:
-        UsageError, ImageError: as `read_model` and `read_overlaps`, or a list of other pictures
-            (E112).
+        UsageError, ImageError: as `read_model` and `listed_overlaps`.
     """
 
     def __init__(
@@ -51,47 +57,40 @@ class ColmapPairs(Dataset[ImagePair]):
         listed: str | Path | None = None,
         exclude: Sequence[str] = (),
         scene: str = "",
-        min_points: int = 50,
         overlap: tuple[float, float] = (0.1, 0.8),
         framing: Framing | None = None,
     ) -> None:
         self.folder = Path(images)
         self.model = read_model(Path(model))
-        self.names = [
-            f"{scene}/{image.name}" if scene else image.name for image in self.model.images
-        ]
+        prefix = f"{scene}/" if scene else ""
+        self.names = [prefix + image.name for image in self.model.images]
         self.framing = framing or Framing()
         if listed is None:
-            shared = shared_points(self.model, min_points)
+            shared = shared_points(self.model)
         else:
             shared = listed_overlaps(self.model, Path(listed))
-        used = ~np.any([named_by(p, self) for p in exclude] or [False], axis=0)
+        used = ~np.any([self.named(pattern) for pattern in exclude] or [False], axis=0)
         chosen = (shared >= overlap[0]) & (shared <= overlap[1]) & used & used[..., None]
         self.pairs = np.argwhere(chosen)
-        self.counts = (len(self.pairs),)
+        super().__init__([len(self.pairs)])
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def named(self, pattern: str) -> np.ndarray:
+        """(N,) bool: the pictures that a pattern names, with or without their scene."""
+        names = zip(self.names, (image.name for image in self.model.images), strict=True)
+        return np.array([any(fnmatchcase(name, pattern) for name in both) for both in names], bool)
 
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        index = key[1] if isinstance(key, tuple) else key
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        i, j = self.pairs[index].tolist()
+    def read(self, scene: int, row: int) -> ImagePair:
+        i, j = self.pairs[row].tolist()
         first, second = self.model.images[i], self.model.images[j]
         T_0to1 = second.pose @ np.linalg.inv(first.pose)
-        return join(self.view(first), self.view(second), T_0to1, (self.names[i], self.names[j]))
+        return join((self.view(first), self.view(second)), T_0to1, (self.names[i], self.names[j]))
 
     def view(self, image: ColmapImage) -> View:
-        """The picture with depth where points are.
-
-        Raises:
-            UsageError, ImageError: as `read_gray`, or other proportions than its camera (E105).
-        """
-        path = self.folder / image.name
+        """The picture with depth where points are; errors are those of `read_gray` and
+        `fitted_intrinsics`."""
+        path, camera = self.folder / image.name, image.camera
         gray = read_gray(path)
         height, width = gray.shape
-        camera = image.camera
         K = fitted_intrinsics(camera.K, camera.size, (height, width), path)
         size = self.framing.content(height, width)
         scale = np.array([camera.size[1] / size[1], camera.size[0] / size[0]])
@@ -101,46 +100,35 @@ class ColmapPairs(Dataset[ImagePair]):
         return make_view(gray, depth, K, self.framing)
 
 
-class ColmapScenes(Dataset[ImagePair]):
+class ColmapScenes(FilePairs):
     """The pairs of several models, one after the other."""
 
     def __init__(self, scenes: Sequence[ColmapPairs]) -> None:
         self.scenes = tuple(scenes)
-        self.counts = tuple(len(scene) for scene in self.scenes)
-        """Pairs of each scene, for `data.order.SceneBalanced`."""
-        self.first = np.cumsum([0, *self.counts])
+        super().__init__([len(scene) for scene in scenes])
 
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        index = key[1] if isinstance(key, tuple) else key
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = int(np.searchsorted(self.first, index, side="right")) - 1
-        return self.scenes[number][index - int(self.first[number])]
+    def read(self, scene: int, row: int) -> ImagePair:
+        return self.scenes[scene][row]
 
 
 def splat(points: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) depth, the nearest of the points within `PATCH` pixels, 0 where there is none."""
-    height, width = size
-    depth = np.full(height * width, np.inf, np.float32)
-    center = np.rint(points[z > 0]).astype(int)
-    reach = range(-PATCH, PATCH + 1)
-    for dx, dy in ((dx, dy) for dx in reach for dy in reach):
-        x, y = center[:, 0] + dx, center[:, 1] + dy
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        np.minimum.at(depth, y[inside] * width + x[inside], z[z > 0][inside].astype(np.float32))
-    return np.where(np.isfinite(depth), depth, 0).reshape(size)
+    height, width = (n + 2 * PATCH for n in size)
+    depth = np.full((height, width), np.inf, np.float32)
+    x, y = np.rint(points).astype(int).T + PATCH
+    kept = (z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    np.minimum.at(depth, (y[kept], x[kept]), z[kept].astype(np.float32))
+    nearest = cv2.erode(depth, np.ones((2 * PATCH + 1, 2 * PATCH + 1), np.uint8))
+    return np.where(np.isfinite(nearest), nearest, 0)[PATCH:-PATCH, PATCH:-PATCH]
 
 
-def shared_points(model: ColmapModel, min_points: int) -> np.ndarray:
-    """(N, N) common points over the points of the picture that has fewer, for i < j; NaN below
-    `min_points`."""
+def shared_points(model: ColmapModel) -> np.ndarray:
+    """(N, N) common points over the points of the picture that has fewer, for i < j; NaN where
+    there are less than `MIN_POINTS`."""
     common = common_points(model)
     own = np.maximum(common.diagonal(), 1)
     share = common / np.minimum(own[:, None], own)
-    return np.where(np.triu(common >= min_points, k=1), share, np.nan)
+    return np.where(np.triu(common >= MIN_POINTS, k=1), share, np.nan)
 
 
 def common_points(model: ColmapModel, chunk: int = 4096) -> np.ndarray:
@@ -160,49 +148,27 @@ def common_points(model: ColmapModel, chunk: int = 4096) -> np.ndarray:
 def listed_overlaps(model: ColmapModel, path: Path) -> np.ndarray:
     """(N, N) listed overlap of picture i with j, NaN where none is.
 
-    Raises:
-        UsageError: as `read_overlaps`, or no pair of the list is of this model (E112).
-    """
-    number = {image.name: i for i, image in enumerate(model.images)}
-    shared = np.full((len(number), len(number)), np.nan)
-    listed = read_overlaps(path)
-    strangers = 0
-    for (name0, name1), overlap in listed.items():
-        if name0 in number and name1 in number:
-            shared[number[name0], number[name1]] = overlap
-        else:
-            strangers += 1
-    if strangers == len(listed):
-        raise UsageError(Code.UNREADABLE_LIST, path, "lists no pair of two pictures of the model")
-    if strangers:
-        logger.warning("%s: %d of %d pairs are not of the model", path, strangers, len(listed))
-    return shared
-
-
-def read_overlaps(path: Path) -> dict[tuple[str, str], float]:
-    """Overlaps of a list: ``name0 name1 overlap`` a line, more words and ``#`` lines are passed
-    over. Names with spaces need tabs between the columns.
+    Lines are ``name0 name1 overlap``, with tabs between if names have spaces; more words and ``#``
+    lines are passed over.
 
     Raises:
-        UsageError: no such file (E111) or a line that is not like that (E201).
+        UsageError: no such file (E111), a line that is not like that (E201), or no pair of the
+            list is of this model (E112).
     """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such list of pairs")
-    overlaps = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        if line.startswith("#") or not line.strip():
-            continue
-        columns = line.split("\t") if "\t" in line else line.split()
+    listed: dict[tuple[str, str], float] = {}
+    for row, line in numbered_lines(path):
         try:
-            name0, name1, overlap = columns[:3]
-            overlaps[name0, name1] = float(overlap)
+            name0, name1, overlap = (line.split("\t") if "\t" in line else line.split())[:3]
+            listed[name0, name1] = float(overlap)
         except ValueError:
-            expected = "name0 name1 overlap"
-            raise invalid(f"{path}, line {number}", line[:60], expected) from None
-    return overlaps
-
-
-def named_by(pattern: str, pairs: ColmapPairs) -> np.ndarray:
-    """(N,) bool: the pictures that a pattern names, with or without their scene."""
-    names = zip(pairs.names, (image.name for image in pairs.model.images), strict=True)
-    return np.array([any(fnmatchcase(name, pattern) for name in both) for both in names], bool)
+            raise invalid(f"{path}, line {row}", line[:60], "name0 name1 overlap") from None
+    number = {image.name: i for i, image in enumerate(model.images)}
+    known = [pair for pair in listed if number.keys() >= set(pair)]
+    if not known:
+        raise UsageError(Code.UNREADABLE_LIST, path, "lists no pair of two pictures of the model")
+    if strangers := len(listed) - len(known):
+        logger.warning("%s: %d of %d pairs are not of the model", path, strangers, len(listed))
+    shared = np.full((len(number), len(number)), np.nan)
+    for name0, name1 in known:
+        shared[number[name0], number[name1]] = listed[name0, name1]
+    return shared

@@ -7,14 +7,13 @@ corner of the first pixel, ours from its center.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.real.rgbd_layouts import rotation_of
+from data.real.readers import numbered_lines, require_file
+from data.real.rgbd_layouts import rigid
 from matcher.errors import Code, ImageError, UsageError, require_extra
 from matcher.geometry.pixels import from_colmap
 
@@ -44,8 +43,7 @@ class ColmapImage(NamedTuple):
     """(N,) their point ids"""
 
 
-@dataclass(frozen=True)
-class ColmapModel:
+class ColmapModel(NamedTuple):
     """Registered pictures and the positions of all points."""
 
     images: tuple[ColmapImage, ...]
@@ -60,31 +58,22 @@ def read_model(folder: Path) -> ColmapModel:
         ImageError: a damaged file.
     """
     binary = (folder / "images.bin").is_file()
-    suffix = "bin" if binary else "txt"
-    files = [folder / f"{name}.{suffix}" for name in LEAST_BYTES]
+    files = [folder / f"{name}.{'bin' if binary else 'txt'}" for name in LEAST_BYTES]
     for file in files:
-        if not file.is_file():
-            raise UsageError(
-                Code.MISSING_FILE, file, "no such file", "give the folder of a COLMAP model"
-            )
+        require_file(file, "file of a COLMAP model")
     try:
         model = read_binary(folder) if binary else read_text(*files)
     except (struct.error, ValueError, LookupError, OverflowError, RuntimeError) as error:
-        raise ImageError(
-            Code.DAMAGED_IMAGE, folder, f"is not a COLMAP model ({error!r})"
-        ) from error
-    return known_points(model)
-
-
-def known_points(model: ColmapModel) -> ColmapModel:
-    """The model without keypoints that are no point or one that the model does not hold."""
+        what = f"is not a COLMAP model ({error!r})"
+        raise ImageError(Code.DAMAGED_IMAGE, folder, what) from error
     known = np.fromiter(model.points, np.int64)
-    images = []
-    for image in model.images:
-        kept = np.isin(image.points3d, known)
-        points2d, points3d = image.points2d[kept], image.points3d[kept]
-        images.append(image._replace(points2d=points2d, points3d=points3d))
-    return ColmapModel(tuple(images), model.points)
+    return ColmapModel(tuple(known_points(image, known) for image in model.images), model.points)
+
+
+def known_points(image: ColmapImage, known: np.ndarray) -> ColmapImage:
+    """The image without keypoints that are none of the `known` points."""
+    kept = np.isin(image.points3d, known)
+    return image._replace(points2d=image.points2d[kept], points3d=image.points3d[kept])
 
 
 def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where: Path) -> Camera:
@@ -97,12 +86,8 @@ def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where:
     if model == "SIMPLE_PINHOLE":
         values = (values[0], *values)
     elif model != "PINHOLE":
-        raise UsageError(
-            Code.FAULTY_LINE,
-            where,
-            f"has a camera {model}",
-            "undistort first (colmap image_undistorter)",
-        )
+        remedy = "undistort first (colmap image_undistorter)"
+        raise UsageError(Code.FAULTY_LINE, where, f"has a camera {model}", remedy)
     if min(size) < 1:
         raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")
     fx, fy, *center = values
@@ -119,16 +104,11 @@ def read_binary(folder: Path) -> ColmapModel:
     for name, size in _stored_bytes(model).items():
         _require_bytes(folder / f"{name}.bin", size)
     cameras = {
-        number: pinhole(
-            camera.model.name, (camera.height, camera.width), tuple(camera.params), folder
-        )
-        for number, camera in model.cameras.items()
+        number: pinhole(c.model.name, (c.height, c.width), tuple(c.params), folder)
+        for number, c in model.cameras.items()
     }
-    images = tuple(
-        _image(image, cameras[image.camera_id])
-        for _, image in sorted(model.images.items())
-        if image.has_pose
-    )
+    posed = [image for _, image in sorted(model.images.items()) if image.has_pose]
+    images = tuple(_image(image, cameras[image.camera_id]) for image in posed)
     return ColmapModel(images, {n: np.array(point.xyz) for n, point in model.points3D.items()})
 
 
@@ -148,8 +128,7 @@ def _stored_bytes(model: Any) -> dict[str, int]:
 
 def _image(image: Any, camera: Camera) -> ColmapImage:
     keypoints = image.get_observation_points2D()
-    pose = np.eye(4)
-    pose[:3] = image.cam_from_world().matrix()
+    pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
     points2d = np.array([point.xy for point in keypoints]).reshape(-1, 2)
     points3d = np.array([point.point3D_id for point in keypoints], np.int64)
     return ColmapImage(image.name, camera, pose, from_colmap(points2d), points3d)
@@ -157,29 +136,20 @@ def _image(image: Any, camera: Camera) -> ColmapImage:
 
 def read_text(cameras: Path, images: Path, points: Path) -> ColmapModel:
     known = {}
-    for words in _table(cameras):
-        size = int(words[3]), int(words[2])
-        known[int(words[0])] = pinhole(words[1], size, tuple(map(float, words[4:])), cameras)
+    for _, line in numbered_lines(cameras):
+        number, model, width, height, *values = line.split()
+        size = int(height), int(width)
+        known[int(number)] = pinhole(model, size, tuple(map(float, values)), cameras)
     lines = [line for line in images.read_text().splitlines() if not line.startswith("#")]
-    registered = tuple(
-        _text_image(head, keypoints, known)
-        for head, keypoints in zip(lines[::2], lines[1::2], strict=True)
-    )
-    positions = {int(words[0]): np.array(words[1:4], float) for words in _table(points)}
-    return ColmapModel(registered, positions)
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    registered = tuple(_text_image(head, keypoints, known) for head, keypoints in pairs)
+    table = (line.split() for _, line in numbered_lines(points))
+    return ColmapModel(registered, {int(row[0]): np.array(row[1:4], float) for row in table})
 
 
 def _text_image(head: str, keypoints: str, cameras: dict[int, Camera]) -> ColmapImage:
     _, qw, qx, qy, qz, *translation, camera, name = head.split(maxsplit=9)
-    pose = np.eye(4)
-    pose[:3, :3] = rotation_of(np.array([qw, qx, qy, qz], float))
-    pose[:3, 3] = np.array(translation, float)
+    pose = rigid([float(q) for q in (qw, qx, qy, qz)], [float(t) for t in translation])
     table = np.array(keypoints.split(), float).reshape(-1, 3)
     points2d, points3d = from_colmap(table[:, :2]), table[:, 2].astype(np.int64)
     return ColmapImage(name, cameras[int(camera)], pose, points2d, points3d)
-
-
-def _table(path: Path) -> Iterator[list[str]]:
-    for line in path.read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            yield line.split()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from data.real.index import arrays_as_hdf5, read_arrays, read_scene_index, scene_index_as_hdf5
+from data.real.index import as_hdf5, read_arrays, read_scene_index
 from matcher.errors import Code, StorageError, UsageError, program
 from matcher.files import make_folder, write_atomically
 
@@ -19,35 +19,27 @@ def convert(path: Path, folder: Path) -> Path:
     """Write the HDF5 form of an index into `folder`, all of it or nothing, and return its path.
 
     Raises:
-        UsageError, StorageError: `path` is missing or not an index.
-        StorageError: the file cannot be written (E401).
+        UsageError, StorageError: `path` is no index, or the file cannot be written (E401).
     """
     target = folder / f"{path.stem}.h5"
-    data = as_hdf5(path)
+    try:
+        columns = vars(read_scene_index(path))
+    except StorageError:
+        columns = read_arrays(path)
+        if "image_paths" in columns or any(v.dtype.hasobject for v in columns.values()):
+            raise
+    data = as_hdf5(columns)
     make_folder(folder)
     write_atomically(target, data)
     return target
 
 
-def as_hdf5(path: Path) -> bytes:
-    try:
-        return scene_index_as_hdf5(read_scene_index(path))
-    except StorageError as error:
-        arrays = read_arrays(path)
-        if "image_paths" in arrays or any(v.dtype.hasobject for v in arrays.values()):
-            raise error
-        return arrays_as_hdf5(arrays)
-
-
 @program
 def main(words: list[str]) -> int:
-    """The program; returns its exit code."""
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
     if not files:
-        raise UsageError(
-            Code.REFUSED_WORD, "FILE", "is missing", "python -m data.real.convert_index FILE..."
-        )
+        raise UsageError(Code.REFUSED_WORD, "FILE", "is missing", "name the indices")
     for path in files:
         target = convert(path, folders[-1] if folders else path.parent)
         sys.stdout.write(f"{path} -> {target}\n")

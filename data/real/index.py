@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 from numpy._core import multiarray
 
-from matcher.errors import Code, StorageError, UsageError
+from data.real.readers import require_file
+from matcher.errors import Code, StorageError
 from matcher.results.formats import BROKEN, require_npz
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK"
@@ -71,11 +72,7 @@ def read_scene_index(path: Path) -> SceneIndex:
 
 def read_scannet_index(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """(N, 4) int64 rows (scene, sub, frame 0, frame 1) and (N,) float32 overlap, None where the
-    file holds none (the test file).
-
-    Raises:
-        UsageError, StorageError: as `read_scene_index`.
-    """
+    file holds none (the test file); errors are those of `read_scene_index`."""
 
     def parse(values: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
         rows = np.asarray(values["name"]).astype(np.int64).reshape(-1, 4)
@@ -90,35 +87,25 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return _read(path, lambda values: {k: np.asarray(v) for k, v in values.items()})
 
 
-def scene_index_as_hdf5(index: SceneIndex) -> bytes:
-    """A file without pickles that `read_scene_index` reads."""
-    buffer, text = io.BytesIO(), h5py.string_dtype()
-    with h5py.File(buffer, "w") as file:
-        file.create_dataset("image_paths", data=list(index.image_paths), dtype=text)
-        file.create_dataset("depth_paths", data=list(index.depth_paths), dtype=text)
-        for name in ("intrinsics", "poses", "pairs", "overlap"):
-            file.create_dataset(name, data=getattr(index, name), compression="gzip")
-    return buffer.getvalue()
-
-
-def arrays_as_hdf5(arrays: dict[str, np.ndarray]) -> bytes:
-    """A file that `read_arrays` reads."""
+def as_hdf5(columns: dict[str, Any]) -> bytes:
+    """A file without pickles of arrays and tuples of texts, such as the fields of `SceneIndex`."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, compression="gzip" if values.ndim else None)
+        for name, values in columns.items():
+            if isinstance(values, tuple):
+                file.create_dataset(name, data=list(values), dtype=h5py.string_dtype())
+            else:
+                file.create_dataset(name, data=values, compression="gzip" if values.ndim else None)
     return buffer.getvalue()
 
 
 def _read(path: Path, parse: Any) -> Any:
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such index")
+    require_file(path, "index")
     try:
         return parse(_load(path))
     except (*BROKEN, pickle.UnpicklingError) as error:
-        raise StorageError(
-            Code.DAMAGED_RESULT, path, f"is not an index of pairs ({error})"
-        ) from error
+        what = f"is not an index of pairs ({error})"
+        raise StorageError(Code.DAMAGED_RESULT, path, what) from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -138,16 +125,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_npy(data: bytes) -> Any:
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    _, _, dtype = read_header(stream)
+    stream, npy = io.BytesIO(data), np.lib.format
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    _, _, dtype = headers[npy.read_magic(stream)](stream)
     if dtype.hasobject:
         return ArrayUnpickler(stream).load()
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return npy.read_array(io.BytesIO(data), allow_pickle=False)
 
 
 def _scene_index(values: dict[str, Any]) -> SceneIndex:
@@ -155,8 +138,7 @@ def _scene_index(values: dict[str, Any]) -> SceneIndex:
     if "pairs" in values:
         pairs, overlap = values["pairs"], values["overlap"]
     else:
-        infos = list(values["pair_infos"])
-        pairs, overlap = [info[0] for info in infos], [info[1] for info in infos]
+        pairs, overlap = ([info[i] for info in values["pair_infos"]] for i in (0, 1))
     index = SceneIndex(
         images,
         depths,
@@ -176,9 +158,8 @@ def _scene_index(values: dict[str, Any]) -> SceneIndex:
 
 
 def _texts(values: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(
-        "" if v is None else v.decode() if isinstance(v, bytes) else str(v) for v in values
-    )
+    decoded = (v.decode() if isinstance(v, bytes) else v for v in values)
+    return tuple("" if v is None else str(v) for v in decoded)
 
 
 def _stacked(values: Iterable[Any], n: int) -> np.ndarray:

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from data.order import Key
+from data.config import Framing
 from data.real.index import SceneIndex, read_scene_index
-from data.real.readers import Framing, join, make_view, read_depth, read_gray
+from data.real.readers import FilePairs, join, make_view, read_depth, read_gray, require_file
 from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
 
 
-@dataclass(frozen=True)
-class PairFiles:
+class PairFiles(NamedTuple):
     """Where the two sides of a pair are, and their cameras."""
 
     images: tuple[Path, Path]
     depths: tuple[Path, Path]
     K: tuple[np.ndarray, np.ndarray]
     T_0to1: np.ndarray
-    overlap: float
     names: tuple[str, str]
 
 
-class MegaDepthPairs(Dataset[ImagePair]):
+class MegaDepthPairs(FilePairs):
     """All pairs of the given scene indices whose overlap is in range.
 
     Args:
         root: the folder that image and depth paths start from.
         indices: scene index files.
         overlap: kept are pairs with low < overlap <= high.
-        framing: of the network images.
     """
 
     def __init__(
@@ -51,41 +47,25 @@ class MegaDepthPairs(Dataset[ImagePair]):
         self.scenes = [read_scene_index(path) for path in indices]
         low, high = overlap
         self.kept = [np.flatnonzero((s.overlap > low) & (s.overlap <= high)) for s in self.scenes]
-        self.counts = tuple(len(rows) for rows in self.kept)
-        """Pairs of each scene, for `data.order.SceneBalanced`."""
-        self.first = np.cumsum([0, *self.counts])
+        super().__init__([len(rows) for rows in self.kept])
 
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        files = self.files(key[1] if isinstance(key, tuple) else key)
+    def read(self, scene: int, row: int) -> ImagePair:
+        files = pair_files(self.root, self.scenes[scene], int(self.kept[scene][row]))
         views = [
             make_view(read_gray(image), read_depth(depth), K, self.framing)
             for image, depth, K in zip(files.images, files.depths, files.K, strict=True)
         ]
-        return join(views[0], views[1], files.T_0to1, files.names)
-
-    def files(self, index: int) -> PairFiles:
-        """Pair `index` without reading its pictures."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = int(np.searchsorted(self.first, index, side="right")) - 1
-        scene = self.scenes[number]
-        row = int(self.kept[number][index - self.first[number]])
-        return pair_files(self.root, scene, row)
+        return join(views, files.T_0to1, files.names)
 
 
 def pair_files(root: Path, scene: SceneIndex, row: int) -> PairFiles:
     """Files and cameras of pair `row` of a scene."""
     i, j = scene.pairs[row].tolist()
-    images = find_image(root, scene, i), find_image(root, scene, j)
     return PairFiles(
-        images,
+        (find_image(root, scene, i), find_image(root, scene, j)),
         (root / scene.depth_paths[i], root / scene.depth_paths[j]),
         (scene.intrinsics[i], scene.intrinsics[j]),
         scene.poses[j] @ np.linalg.inv(scene.poses[i]),
-        float(scene.overlap[row]),
         (scene.image_paths[i], scene.image_paths[j]),
     )
 
@@ -94,27 +74,16 @@ def find_image(root: Path, scene: SceneIndex, i: int) -> Path:
     """Image `i`: where the index says (D2-Net's undistorted copy), or else among MegaDepth's own
     images, in ``imgs`` beside the folder of its depth map."""
     undistorted = root / scene.image_paths[i]
-    if undistorted.is_file():
-        return undistorted
-    depth = PurePosixPath(scene.depth_paths[i])
-    name = PurePosixPath(scene.image_paths[i]).name
-    own = root / depth.parent.parent / "imgs" / name
-    return own if own.is_file() else undistorted
+    own = root / PurePosixPath(scene.depth_paths[i]).parent.parent / "imgs" / undistorted.name
+    return own if own.is_file() and not undistorted.is_file() else undistorted
 
 
 def listed_indices(folder: str | Path, names: str | Path) -> list[Path]:
-    """Index files of a list, one name a line, with or without suffix; an HDF5 file beside the
-    named one is preferred.
-
-    Raises:
-        UsageError: the list is missing or empty.
-    """
-    indices = []
-    for name in listed_names(Path(names)):
-        stem = name.removesuffix(".npz").removesuffix(".h5")
-        converted = Path(folder) / f"{stem}.h5"
-        indices.append(converted if converted.is_file() else Path(folder) / f"{stem}.npz")
-    return indices
+    """Index files of a list as of `listed_names`, with or without suffix; an HDF5 file beside the
+    named one is preferred."""
+    stems = [n.removesuffix(".npz").removesuffix(".h5") for n in listed_names(Path(names))]
+    both = [(Path(folder) / f"{stem}.h5", Path(folder) / f"{stem}.npz") for stem in stems]
+    return [converted if converted.is_file() else npz for converted, npz in both]
 
 
 def listed_names(path: Path) -> list[str]:
@@ -123,8 +92,7 @@ def listed_names(path: Path) -> list[str]:
     Raises:
         UsageError: the list is missing or empty.
     """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such list of scenes")
+    require_file(path, "list of scenes")
     names = path.read_text().split()
     if not names:
         raise UsageError(Code.UNREADABLE_LIST, path, "lists no scene")

@@ -1,4 +1,4 @@
-"""Images, depth maps and poses from files, brought to the network's size.
+"""Images, depth maps and poses from files, brought to the network's size and joined to pairs.
 
 A corrupt or missing file raises a `MatcherError` that names it, so that `data.corrupt` can
 replace the sample.
@@ -6,27 +6,70 @@ replace the sample.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from data.config import Framing
+from data.order import Key
 from matcher.errors import Code, ImageError, UsageError
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.images.load import read_image
-from matcher.images.preprocess import resize
+from matcher.images.preprocess import pad_bottom_right, resize
 from matcher.structures import ImagePair, PairGeometry
 
 MILLIMETERS = 0.001
 
 
-@dataclass(frozen=True)
-class View:
+class FilePairs(Dataset[ImagePair], ABC):
+    """Pairs in files, scene after scene, by index or (epoch, index)."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.counts = tuple(counts)
+        """Pairs of each scene, for `data.order.SceneBalanced`."""
+        self.first = np.cumsum([0, *counts])
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __getitem__(self, key: int | Key) -> ImagePair:
+        index = key[1] if isinstance(key, tuple) else key
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        scene = int(np.searchsorted(self.first, index, side="right")) - 1
+        return self.read(scene, index - int(self.first[scene]))
+
+    @abstractmethod
+    def read(self, scene: int, row: int) -> ImagePair:
+        """Pair `row` of those of a scene."""
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file, from 1, that are neither empty nor comments.
+
+    Raises:
+        UsageError: no such file (E111).
+    """
+    require_file(path)
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            yield number, line
+
+
+def require_file(path: Path, what: str = "file") -> None:
+    if not path.is_file():
+        raise UsageError(Code.MISSING_FILE, path, f"no such {what}")
+
+
+class View(NamedTuple):
     """One side of an `ImagePair`, a batch of 1."""
 
     image: Tensor
@@ -47,18 +90,13 @@ def make_view(gray: np.ndarray, depth: np.ndarray, K: np.ndarray, framing: Frami
     """
     height, width = gray.shape
     rows, columns = framing.content(height, width)
-    image = np.zeros(framing.size, np.float32)
-    image[:rows, :columns] = resize(gray, (columns, rows))
-    seen = np.zeros(framing.size, np.float32)
-    seen[:rows, :columns] = resample_depth(depth, (rows, columns))
-    mask = None
-    if framing.keep_aspect:
-        mask = torch.zeros(1, *framing.size, dtype=torch.bool)
-        mask[:, :rows, :columns] = True
+    image = torch.from_numpy(resize(gray, (columns, rows)))[None, None]
+    seen = torch.from_numpy(resample_depth(depth, (rows, columns)))[None].float()
+    inside = torch.ones(1, rows, columns, dtype=torch.bool)
     return View(
-        torch.from_numpy(image)[None, None],
-        torch.from_numpy(seen)[None],
-        mask,
+        pad_bottom_right(image, framing.size),
+        pad_bottom_right(seen, framing.size),
+        pad_bottom_right(inside, framing.size) if framing.keep_aspect else None,
         torch.tensor([[width / columns, height / rows]], dtype=torch.float32),
         torch.from_numpy(np.asarray(K, np.float32))[None],
     )
@@ -90,34 +128,20 @@ def fitted_intrinsics(
     (height, width), (rows, columns) = size, stored
     if min(abs(rows - height * columns / width), abs(columns - width * rows / height)) > 1:
         what = f"is {columns} x {rows}, its camera {width} x {height}"
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, image, what, "expected a picture of the same proportions"
-        )
+        raise ImageError(Code.UNSUPPORTED_IMAGE, image, what, "expected the same proportions")
     return resized_intrinsics(K, size, stored)
 
 
-def join(view0: View, view1: View, T_0to1: np.ndarray, names: tuple[str, str]) -> ImagePair:
-    """A batch of one pair."""
+def join(views: Sequence[View], T_0to1: np.ndarray, names: tuple[str, str]) -> ImagePair:
+    """A batch of one pair of two views."""
+    (image0, depth0, mask0, scale0, K0), (image1, depth1, mask1, scale1, K1) = views
     T = torch.from_numpy(np.asarray(T_0to1, np.float32))[None]
-    return ImagePair(
-        view0.image,
-        view1.image,
-        view0.scale,
-        view1.scale,
-        view0.mask,
-        view1.mask,
-        PairGeometry(view0.depth, view1.depth, view0.K, view1.K, T),
-        (names,),
-    )
+    geometry = PairGeometry(depth0, depth1, K0, K1, T)
+    return ImagePair(image0, image1, scale0, scale1, mask0, mask1, geometry, (names,))
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """(H, W) float32 in [0, 1], pixels as stored.
-
-    Raises:
-        UsageError: no such file.
-        ImageError: the file does not decode.
-    """
+    """(H, W) float32 in [0, 1], pixels as stored; errors are those of `read_image`."""
     return read_image(path).gray
 
 
@@ -129,20 +153,16 @@ def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:
         unit: meters a step of the picture; 0 and 65535 are unknown.
 
     Raises:
-        UsageError: no such file.
-        ImageError: not a depth map.
+        UsageError, ImageError: no such file, or not a depth map.
     """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such depth map")
+    require_file(path, "depth map")
     try:
         depth = _read_h5(path) if path.suffix == ".h5" else _read_png(path, unit)
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
     except Exception as error:  # Pillow and h5py raise whatever a damaged file leads them to.
         raise ImageError(Code.DAMAGED_IMAGE, path, f"is not a depth map ({error})") from error
     if depth.ndim != 2:
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, path, f"has shape {depth.shape}", "expected (height, width)"
-        )
+        raise ImageError(Code.UNSUPPORTED_IMAGE, path, f"has shape {depth.shape}, not (H, W)")
     return depth
 
 
@@ -166,11 +186,9 @@ def read_pose(path: Path) -> np.ndarray:
     """(4, 4) float64 of a text file of 16 numbers.
 
     Raises:
-        UsageError: no such file.
-        ImageError: not a finite 4 x 4 matrix.
+        UsageError, ImageError: no such file, or not a finite 4 x 4 matrix.
     """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such pose")
+    require_file(path, "pose")
     try:
         pose = np.array(path.read_text().split(), float).reshape(4, 4)
     except ValueError as error:

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from data.order import Key
+from data.config import Framing
 from data.real.readers import (
-    Framing,
+    FilePairs,
     join,
     make_view,
     read_depth,
@@ -29,7 +28,7 @@ from matcher.structures import ImagePair
 logger = logging.getLogger(__name__)
 
 
-class RgbdPairs(Dataset[ImagePair]):
+class RgbdPairs(FilePairs):
     """Pairs of frames of one folder.
 
     Args:
@@ -60,36 +59,27 @@ class RgbdPairs(Dataset[ImagePair]):
         listed = list_frames(Path(folder))
         self.frames = [f for f in listed if frames[0] <= f.number < frames[1]][::stride]
         if len(self.frames) < 2:
-            raise UsageError(
-                Code.UNREADABLE_LIST, folder, f"has {len(self.frames)} frames in {frames}"
-            )
+            what = f"has {len(self.frames)} frames in {frames}"
+            raise UsageError(Code.UNREADABLE_LIST, folder, what)
         shared = overlap_matrix(self.frames)
         chosen = np.triu((shared >= overlap[0]) & (shared <= overlap[1]), k=1)
         self.pairs = np.argwhere(chosen)
         self.overlap = shared[chosen]
-        self.counts = (len(self.pairs),)
+        super().__init__([len(self.pairs)])
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, key: int | Key) -> ImagePair:
-        index = key[1] if isinstance(key, tuple) else key
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        pair = [self.frames[i] for i in self.pairs[index]]
+    def read(self, scene: int, row: int) -> ImagePair:
+        first, second = (self.frames[i] for i in self.pairs[row])
         views = [
-            make_view(read_gray(f.image), registered_depth(f), f.K, self.framing) for f in pair
+            make_view(read_gray(f.image), registered_depth(f), f.K, self.framing)
+            for f in (first, second)
         ]
-        T_0to1 = np.linalg.inv(pair[1].pose) @ pair[0].pose
-        return join(views[0], views[1], T_0to1, (pair[0].image.name, pair[1].image.name))
+        T_0to1 = np.linalg.inv(second.pose) @ first.pose
+        return join(views, T_0to1, (first.image.name, second.image.name))
 
 
 def registered_depth(frame: RgbdFrame) -> np.ndarray:
-    """(H, W) float32 z-depth over the field of view of the picture, 0 where unknown.
-
-    Raises:
-        UsageError, ImageError: as `read_depth`.
-    """
+    """(H, W) float32 z-depth over the field of view of the picture, 0 where unknown; errors are
+    those of `read_depth`."""
     depth = read_depth(frame.depth, frame.unit)
     if frame.depth_camera is None:
         return depth
@@ -118,9 +108,8 @@ def coarse_depth(frames: list[RgbdFrame]) -> Tensor:
     if len(errors) == len(frames):
         raise errors[0]
     if errors:
-        logger.warning(
-            "%d of %d depth maps cannot be read, first %s", len(errors), len(frames), errors[0]
-        )
+        count = f"{len(errors)} of {len(frames)}"
+        logger.warning("%s depth maps cannot be read, first %s", count, errors[0])
     return torch.from_numpy(np.stack(maps))
 
 
@@ -130,18 +119,10 @@ def overlap_matrix(frames: list[RgbdFrame]) -> np.ndarray:
     K = torch.from_numpy(np.stack([resized_intrinsics(f.K, f.size, SIZE) for f in frames]))
     pose = torch.from_numpy(np.stack([f.pose for f in frames]))
     world_to_camera = torch.linalg.inv(pose)
-    count = len(frames)
     shared = torch.stack(
         [
-            visible(
-                depth[i].expand(count, -1, -1),
-                K[i].expand(count, -1, -1),
-                depth,
-                K,
-                world_to_camera @ pose[i],
-                SIZE,
-            )
-            for i in range(count)
+            visible(one_depth, one_K, depth, K, world_to_camera @ one_pose, SIZE)
+            for one_depth, one_K, one_pose in zip(depth.split(1), K.split(1), pose, strict=True)
         ]
     )
     return torch.minimum(shared, shared.T).numpy()

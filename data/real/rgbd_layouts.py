@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from data.real.index import read_arrays
-from data.real.readers import MILLIMETERS, fitted_intrinsics, read_pose
+from data.real.readers import MILLIMETERS, fitted_intrinsics, numbered_lines, read_pose
 from matcher.errors import Code, MatcherError, UsageError
 from matcher.images.load import stored_size
 from matcher.validation.checked import invalid
@@ -67,18 +67,14 @@ def list_frames(folder: Path) -> list[RgbdFrame]:
     }
     for mark, read in layouts.items():
         if any(folder.glob(mark)):
-            return _with_pose(folder, read(folder))
-    raise UsageError(
-        Code.MISSING_FILE, folder, "is no RGB-D sequence", f"expected {', '.join(layouts)}"
-    )
-
-
-def _with_pose(folder: Path, frames: list[RgbdFrame]) -> list[RgbdFrame]:
-    kept = [f for f in frames if _is_pose(f.pose)]
-    if len(kept) < len(frames):
-        lost = len(frames) - len(kept)
-        logger.warning("%s: %d of %d frames left out, no usable pose", folder, lost, len(frames))
-    return kept
+            frames = read(folder)
+            kept = [f for f in frames if _is_pose(f.pose)]
+            if lost := len(frames) - len(kept):
+                count = f"{lost} of {len(frames)}"
+                logger.warning("%s: %s frames left out, no usable pose", folder, count)
+            return kept
+    expected = f"expected {', '.join(layouts)}"
+    raise UsageError(Code.MISSING_FILE, folder, "is no RGB-D sequence", expected)
 
 
 def _is_pose(pose: np.ndarray) -> bool:
@@ -86,12 +82,12 @@ def _is_pose(pose: np.ndarray) -> bool:
 
 
 def _numbered(folder: Path) -> list[RgbdFrame]:
-    cameras = read_arrays(folder / "cameras.npz")
-    K, frames = cameras["K"].astype(float), []
-    for number, pose in zip(cameras["frame"].tolist(), cameras["pose"], strict=True):
+    cameras, frames = read_arrays(folder / "cameras.npz"), []
+    K, poses = cameras["K"].astype(float), cameras["pose"].astype(float)
+    for number, pose in zip(cameras["frame"].tolist(), poses, strict=True):
         image, depth = folder / f"{number:06d}.jpg", folder / f"{number:06d}.depth.png"
-        camera = K, pose.astype(float), picture_shape(image)
-        frames.append(RgbdFrame(number, image, depth, MILLIMETERS, *camera))
+        size = picture_shape(image)
+        frames.append(RgbdFrame(number, image, depth, MILLIMETERS, K, pose, size))
     return frames
 
 
@@ -115,40 +111,37 @@ def _tum(folder: Path) -> list[RgbdFrame]:
     depth, truth = (_timed(folder / name) for name in ("depth.txt", "groundtruth.txt"))
     frames = []
     for number, (time, (name,)) in enumerate(_timed(folder / "rgb.txt")):
-        near_depth = min(depth, key=lambda entry: abs(entry[0] - time))
-        near_pose = min(truth, key=lambda entry: abs(entry[0] - time))
-        if abs(near_depth[0] - time) > TUM_DELAY:
+        near_depth, near_pose = _words_at(time, depth), _words_at(time, truth)
+        if not near_depth:
             continue
         image, size = folder / name, picture_shape(folder / name)
-        pose = pose_of(near_pose[1]) if abs(near_pose[0] - time) <= TUM_DELAY else LOST
-        camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose, size
-        frames.append(RgbdFrame(number, image, folder / near_depth[1][0], TUM_UNIT, *camera))
+        camera = fitted_intrinsics(TUM_K, SIZE, size, image), pose_of(near_pose), size
+        frames.append(RgbdFrame(number, image, folder / near_depth[0], TUM_UNIT, *camera))
     return frames
+
+
+def _words_at(time: float, entries: list[tuple[float, tuple[str, ...]]]) -> tuple[str, ...]:
+    """The words of the nearest entry, none if it misses by more than `TUM_DELAY`."""
+    nearest, words = min(entries, key=lambda entry: abs(entry[0] - time))
+    return words if abs(nearest - time) <= TUM_DELAY else ()
 
 
 def picture_shape(image: Path) -> tuple[int, int]:
     """(H, W) that the header of a picture tells; `SIZE` where it cannot be read, since whoever
     needs its pixels will say so."""
-    width, height = stored_size(image) or SIZE[::-1]
+    width, height = (image.is_file() and stored_size(image)) or SIZE[::-1]
     return height, width
 
 
 def _timed(path: Path) -> list[tuple[float, tuple[str, ...]]]:
-    """Lines ``time word...`` that are no comments.
-
-    Raises:
-        UsageError: no such file, or a line that is not like that, or none that is.
-    """
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such file")
+    """Lines ``time word...`` that are no comments; a `UsageError` tells of one that is not like
+    that, and of a file without any."""
     entries = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        if line.startswith("#") or not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
-            time, *words = line.split()
-            entries.append((float(time), (words[0], *words[1:])))
-        except (ValueError, IndexError):
+            time, first, *words = line.split()
+            entries.append((float(time), (first, *words)))
+        except ValueError:
             raise invalid(f"{path}, line {number}", line[:40], "a time and what it is of") from None
     if not entries:
         raise UsageError(Code.INVALID_VALUE, path, "lists nothing")
@@ -161,19 +154,17 @@ def pose_of(words: Sequence[str]) -> np.ndarray:
         tx, ty, tz, qx, qy, qz, qw = map(float, words)
     except ValueError:
         return LOST
-    if not (np.isfinite([qx, qy, qz, qw]).all() and any((qx, qy, qz, qw))):
-        return LOST
+    known = 0 < np.linalg.norm([qw, qx, qy, qz]) < np.inf
+    return rigid((qw, qx, qy, qz), (tx, ty, tz)) if known else LOST
+
+
+def rigid(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+    """(4, 4) of a quaternion (w, x, y, z) and a translation."""
     pose = np.eye(4)
-    pose[:3, :3] = rotation_of(np.array([qw, qx, qy, qz]))
-    pose[:3, 3] = tx, ty, tz
-    return pose
-
-
-def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) of a quaternion (w, x, y, z)."""
-    w, *vector = quaternion / np.linalg.norm(quaternion)
+    w, *vector = np.array(quaternion) / np.linalg.norm(quaternion)
     length = np.linalg.norm(vector)
-    if length < 1e-12:
-        return np.eye(3)
-    angle = 2 * np.arctan2(length, w)
-    return cv2.Rodrigues(np.array(vector) / length * angle)[0]
+    if length >= 1e-12:
+        angle = 2 * np.arctan2(length, w)
+        pose[:3, :3] = cv2.Rodrigues(np.array(vector) / length * angle)[0]
+    pose[:3, 3] = translation
+    return pose

@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.config import NO_FRAMES, VALIDATED_BY, FilesConfig, Source
-from data.real.colmap import ColmapPairs, ColmapScenes, named_by
+from data.real.colmap import ColmapPairs, ColmapScenes
 from data.real.megadepth import MegaDepthPairs, listed_indices, listed_names
+from data.real.readers import FilePairs
 from data.real.rgbd import RgbdPairs
 from data.real.scannet import ScanNetPairs
 from matcher.errors import Code, UsageError
 from matcher.validation.checked import invalid
 
-RealPairs = MegaDepthPairs | ScanNetPairs | RgbdPairs | ColmapScenes
 
-
-def training_pairs(source: Source, config: FilesConfig) -> RealPairs:
+def training_pairs(source: Source, config: FilesConfig) -> FilePairs:
     """The pairs to train on.
 
     Raises:
         UsageError, StorageError: a missing path or a file that is not what it should be.
     """
-    root, index = config.root, config.index
-    options: dict[str, Any] = {"framing": config.framing}
-    if source == "rgbd":
-        frames, overlap = config.frames, config.overlap
-        return RgbdPairs(_given("root", root), frames=frames, overlap=overlap, **options)
+    framing, overlap = config.framing, config.overlap
     if source == "colmap":
         scenes = colmap_scenes(config)
-        require_named(config.exclude, scenes)
+        # A pattern with a slip would let all pictures in.
+        for pattern in config.exclude:
+            if not any(scene.named(pattern).any() for scene in scenes.scenes):
+                raise invalid("data.files.exclude", pattern, "the name or pattern of a picture")
         return scenes
-    indices = listed_indices(_given("index", index), _given("scenes", config.scenes))
+    if source == "rgbd":
+        root = _given("root", config.root)
+        return RgbdPairs(root, frames=config.frames, overlap=overlap, framing=framing)
+    indices = listed_indices(_given("index", config.index), _given("scenes", config.scenes))
+    root = _given("root", config.root)
     if source == "megadepth":
-        return MegaDepthPairs(_given("root", root), indices, overlap=config.overlap, **options)
-    return ScanNetPairs(
-        _given("root", root),
-        indices,
-        _given("intrinsics", config.intrinsics),
-        min_overlap=config.overlap[0],
-        **options,
-    )
+        return MegaDepthPairs(root, indices, overlap=overlap, framing=framing)
+    K = _given("intrinsics", config.intrinsics)
+    return ScanNetPairs(root, indices, K, min_overlap=overlap[0], framing=framing)
 
 
 def colmap_scenes(config: FilesConfig) -> ColmapScenes:
-    """The COLMAP models of a configuration.
-
-    Raises:
-        UsageError, ImageError: as `ColmapPairs`, or a list of scenes that is missing or empty.
-    """
+    """The COLMAP models; errors are those of `ColmapPairs` and `listed_names`."""
     root = _given("root", config.root)
-    options: dict[str, Any] = {"exclude": config.exclude, "overlap": config.overlap}
-    options["framing"] = config.framing
+    options: dict[str, Any] = {n: getattr(config, n) for n in ("exclude", "overlap", "framing")}
     if config.index and not config.scenes:
         listed = Path(config.pairs) if config.pairs else None
         return ColmapScenes([ColmapPairs(root, config.index, listed=listed, **options)])
@@ -67,23 +58,9 @@ def colmap_scenes(config: FilesConfig) -> ColmapScenes:
     return ColmapScenes(scenes)
 
 
-def require_named(patterns: Sequence[str], scenes: ColmapScenes) -> None:
-    """Whether each pattern names a picture: one with a slip would let all of them in.
-
-    Raises:
-        UsageError: it names none (E201).
-    """
-    for pattern in patterns:
-        if not any(named_by(pattern, scene).any() for scene in scenes.scenes):
-            raise invalid("data.files.exclude", pattern, "the name or pattern of a picture")
-
-
-def validation_pairs(source: Source, config: FilesConfig) -> RealPairs | None:
-    """The pairs to validate on, None where the configuration names none.
-
-    Raises:
-        UsageError, StorageError: as `training_pairs`.
-    """
+def validation_pairs(source: Source, config: FilesConfig) -> FilePairs | None:
+    """The pairs to validate on, None where the configuration names none; errors are those of
+    `training_pairs`."""
     if not config.validation_named:
         return None
     if "val_scenes" in VALIDATED_BY[source]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 
 from data.synthetic.layouts import Draft, rotation_y
@@ -29,26 +30,22 @@ class Cameras(NamedTuple):
 
 
 def choose_cameras(
-    rng: np.random.Generator,
-    draft: Draft,
-    size: tuple[int, int],
-    wanted: float,
-    roll: float = 0.0,
+    rng: Generator, draft: Draft, size: tuple[int, int], wanted: float, roll: float
 ) -> Cameras:
     """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable.
 
-    Args:
-        rng: of the scene.
-        draft: what there is to see.
-        size: (H, W) of both views.
-        wanted: overlap.
-        roll: radians by which the second camera turns about its optical axis, clockwise.
+    Views are of (H, W) `size`; the second camera turns about its optical axis by `roll` radians,
+    clockwise.
     """
     K, pose = propose(rng, draft, size)
     if roll:
         pose[1:] = rotation_z(roll) @ pose[1:]
     depth, empty = probe(draft, K, pose, size)
-    overlap = overlaps(depth, torch.from_numpy(K), torch.from_numpy(pose), size)
+    intrinsics, poses = torch.from_numpy(K), torch.from_numpy(pose)
+    first, others = (depth[:1], intrinsics[:1]), (depth[1:], intrinsics[1:])
+    T_0to1 = poses[1:] @ torch.linalg.inv(poses[:1])
+    forward = visible(*first, *others, T_0to1, size)
+    overlap = forward.minimum(visible(*others, *first, torch.linalg.inv(T_0to1), size))
     usable = (depth > 0).float().mean((1, 2)) > 0.8
     usable &= depth.flatten(1).quantile(0.1, dim=1) > 0.25
     usable &= depth.flatten(1).median(dim=1).values > 0.5
@@ -59,9 +56,7 @@ def choose_cameras(
     return Cameras(K[pair], pose[pair], float(overlap[best]))
 
 
-def propose(
-    rng: np.random.Generator, draft: Draft, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def propose(rng: Generator, draft: Draft, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(1 + PROPOSALS) cameras: the first of the draft, the others around what it looks at."""
     height, width = size
     count = 1 + PROPOSALS
@@ -86,7 +81,7 @@ def propose(
     return K, pose
 
 
-def look_at(rng: np.random.Generator, eye: np.ndarray, target: np.ndarray) -> np.ndarray:
+def look_at(rng: Generator, eye: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(N, 4, 4) world-to-camera poses with a little roll, now and then a lot; (N, 3) points."""
     ahead = target - eye + 1e-6
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
@@ -128,35 +123,21 @@ def probe(
         surface = Surface(inverse_depth, *(inverse_depth,) * 6)
         unpainted = Material(*torch.zeros(7, count))
         for q in range(len(draft.cylinders)):
-            for side in (-1.0, 1.0):
-                surface = add_cylinder(surface, views, q, unpainted, x, y, side)
+            surface = add_cylinder(surface, views, q, unpainted, x, y)
         empty &= surface.inverse_depth == inverse_depth
         inverse_depth = surface.inverse_depth
     return inverse_depth.reciprocal().nan_to_num(0, 0, 0), empty
 
 
 def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    (height, width), (rows, columns) = size, PROBE
-    x = (torch.arange(columns) + 0.5) * (width / columns) - 0.5
-    y = (torch.arange(rows) + 0.5) * (height / rows) - 0.5
+    y, x = ((torch.arange(n) + 0.5) * (m / n) - 0.5 for m, n in zip(size, PROBE, strict=True))
     return x, y
-
-
-def overlaps(depth: Tensor, K: Tensor, pose: Tensor, size: tuple[int, int]) -> Tensor:
-    """(V - 1,) smaller of the two fractions of pixels that view 0 and another view share."""
-    others = depth.shape[0] - 1
-    first = depth[:1].expand(others, -1, -1), K[:1].expand(others, -1, -1)
-    second = depth[1:], K[1:]
-    T_0to1 = pose[1:] @ torch.linalg.inv(pose[:1])
-    forward = visible(*first, *second, T_0to1, size)
-    backward = visible(*second, *first, torch.linalg.inv(T_0to1), size)
-    return torch.minimum(forward, backward)
 
 
 def visible(
     depth0: Tensor, K0: Tensor, depth1: Tensor, K1: Tensor, T_0to1: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """(N,) fraction of the probed pixels of view 0 that view 1 sees."""
+    """(N,) fraction of the probed pixels of view 0 that view 1 sees; either may be one for all."""
     x, y = (t.double() for t in probe_pixels(size))
     (height, width), (rows, columns) = size, PROBE
     grid = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns), torch.ones(PROBE)])
@@ -167,5 +148,5 @@ def visible(
     row = ((points[:, 1] / z + 0.5) * (rows / height)).floor().clamp(-1, rows).long()
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (points[:, 2] > 0)
     index = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
-    depth = depth1.flatten(1).gather(1, index)
+    depth = depth1.flatten(1).expand(len(index), -1).gather(1, index)
     return (inside & (depth0.flatten(1) > 0) & ((z - depth).abs() < 0.1 * depth)).double().mean(1)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,13 +22,8 @@ from data.synthetic.cameras import Cameras, choose_cameras
 from data.synthetic.layouts import LAYOUTS, Draft, Paint, TextureKind
 from data.synthetic.photometry import draw_photometry
 from data.synthetic.photos import load_photos
-from data.synthetic.render import render
 from data.synthetic.scene import Material, SceneBatch
 from data.synthetic.textures import KINDS, procedural_textures, with_mips
-
-__all__ = ["SceneBatch", "SyntheticConfig", "SyntheticScenes", "render"]
-
-FACADE, PLAIN = (2, 3, 4), (8,)
 
 
 class SyntheticScenes(Dataset[SceneBatch]):
@@ -35,13 +31,8 @@ class SyntheticScenes(Dataset[SceneBatch]):
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
-        self.bank = texture_bank(
-            config.photos,
-            config.photo_limit,
-            config.texture_side,
-            config.procedural,
-            config.texture_seed,
-        )
+        photos, own = (config.photos, config.photo_limit), (config.procedural, config.texture_seed)
+        self.bank = texture_bank(*photos, config.texture_side, *own)
 
     def __len__(self) -> int:
         return self.config.pairs
@@ -62,13 +53,13 @@ class TextureBank:
     photos: np.ndarray
     procedural: np.ndarray
 
-    def draw(self, rng: np.random.Generator, kind: TextureKind) -> np.ndarray:
+    def draw(self, rng: Generator, kind: TextureKind) -> np.ndarray:
         """(S, 3/2 S) of a kind."""
         photo = kind == "photo" or (kind in ("any", "facade") and rng.random() < 0.4)
         if photo and len(self.photos):
             texture = self.photos[rng.integers(len(self.photos))]
         else:
-            turn = {"facade": FACADE, "plain": PLAIN}.get(kind, tuple(range(8)))
+            turn = {"facade": (2, 3, 4), "plain": (8,)}.get(kind, tuple(range(8)))
             rounds = max(1, len(self.procedural) // len(KINDS))
             chosen = int(rng.integers(rounds)) * len(KINDS) + int(rng.choice(turn))
             texture = self.procedural[chosen % len(self.procedural)]
@@ -84,38 +75,28 @@ def texture_bank(
     return TextureBank(with_mips(pictures), with_mips(procedural_textures(procedural, side, seed)))
 
 
-def draw_scene(
-    rng: np.random.Generator, config: SyntheticConfig, bank: TextureBank, name: str
-) -> SceneBatch:
+def draw_scene(rng: Generator, config: SyntheticConfig, bank: TextureBank, name: str) -> SceneBatch:
     """One scene, a batch of 1."""
     kinds = list(config.mix)
     weights = np.array([config.mix[kind] for kind in kinds], float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     low, high = config.overlap
     wanted = rng.uniform(low, high)
-    roll = draw_roll(rng, config)
-    best: tuple[Draft, Cameras] | None = None
-    for _ in range(10):
+    rolls = config.roll and config.roll_share and rng.random() < config.roll_share
+    roll = float(np.radians(rng.uniform(-config.roll, config.roll))) if rolls else 0.0
+    drawn: list[tuple[Draft, Cameras]] = []
+    while len(drawn) < 10:
         draft = LAYOUTS[kind](rng)
         cameras = choose_cameras(rng, draft, config.size, wanted, roll)
-        if best is None or abs(cameras.overlap - wanted) < abs(best[1].overlap - wanted):
-            best = draft, cameras
+        drawn.append((draft, cameras))
         if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
             break
-    if best is None:
-        raise RuntimeError("no scene drawn")
+    best = min(drawn, key=lambda scene: abs(scene[1].overlap - wanted))
     return assemble(rng, config, bank, *best, (f"{kind}/{name}/0", f"{kind}/{name}/1"))
 
 
-def draw_roll(rng: np.random.Generator, config: SyntheticConfig) -> float:
-    """Radians by which camera 1 turns; nothing is drawn where no pair turns."""
-    if not (config.roll and config.roll_share) or rng.random() >= config.roll_share:
-        return 0.0
-    return float(np.radians(rng.uniform(-config.roll, config.roll)))
-
-
 def assemble(
-    rng: np.random.Generator,
+    rng: Generator,
     config: SyntheticConfig,
     bank: TextureBank,
     draft: Draft,
@@ -164,7 +145,7 @@ def in_view(rects: np.ndarray, cameras: Cameras, size: tuple[int, int]) -> np.nd
     return seen
 
 
-def lamp_light(rng: np.random.Generator, normals: np.ndarray) -> np.ndarray:
+def lamp_light(rng: Generator, normals: np.ndarray) -> np.ndarray:
     """(2, N) brightness of faces with (N, 3) `normals` under a far lamp, which may stand elsewhere
     in each view."""
     lamp = rng.normal(size=(2, 3))
@@ -177,13 +158,8 @@ def lamp_light(rng: np.random.Generator, normals: np.ndarray) -> np.ndarray:
 
 
 def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) -> np.ndarray:
-    """(2, N, 7) of `Material`.
-
-    Args:
-        paints: N of them.
-        slots: the textures of the scene; a slot becomes its place among them.
-        light: (2, N) brightness in each view.
-    """
+    """(2, N, 7) of `Material` of N paints under (2, N) `light`; a slot becomes its place among
+    `slots`, the textures of the scene."""
     values = [
         [lit(paint, slots.index(paint.slot), b) for paint, b in zip(paints, view, strict=True)]
         for view in light.tolist()
@@ -192,13 +168,6 @@ def materials(paints: Sequence[Paint], slots: Sequence[int], light: np.ndarray) 
 
 
 def lit(paint: Paint, slot: int, light: float) -> Material[float]:
-    brightness = paint.brightness * light
-    return Material(
-        slot=slot,
-        scale_u=paint.scale_u,
-        shift_u=paint.shift_u,
-        scale_v=paint.scale_v,
-        shift_v=paint.shift_v,
-        gain=paint.contrast * brightness,
-        offset=0.5 * brightness * (1 - paint.contrast),
-    )
+    _, *place, contrast, brightness = paint
+    gain, offset = contrast * (brightness * light), 0.5 * (brightness * light) * (1 - contrast)
+    return Material(slot, *place, gain=gain, offset=offset)

@@ -6,13 +6,14 @@ first camera stands and looks; `data.synthetic.cameras` places the second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 Vector = np.ndarray
+Size = tuple[float, float]
 TextureKind = Literal["photo", "surface", "facade", "plain", "any"]
 """``surface`` is procedural, ``facade`` more often with windows, ``plain`` nearly empty."""
 X, Y, Z = np.eye(3)
@@ -76,10 +77,12 @@ class Draft:
         """A box without its bottom; `paints` of the top and of the four sides."""
         turn = rotation_y(yaw)
         x, y, z = (turn @ (axis * size) for axis, size in zip((X, Y, Z), half, strict=True))
-        for normal, u, v, paint in zip(
-            (-y, -z, z, -x, x), (x, x, -x, -z, z), (z, y, y, y, y), paints, strict=True
-        ):
+        faces = (-y, x, z), (-z, x, y), (z, -x, y), (-x, -z, y), (x, z, y)
+        for (normal, u, v), paint in zip(faces, paints, strict=True):
             self.rect(center + normal, u, v, paint)
+
+    def column(self, center: Vector, yaw: float, radius: float, half: float, paint: Paint) -> None:
+        self.cylinders.append(Cylinder(rotation_y(yaw), center, radius, 3.1415, half, paint))
 
     def rect_array(self) -> np.ndarray:
         """(P, 3, 3) columns half width, half height and center."""
@@ -101,41 +104,34 @@ def rotation_y(angle: float) -> np.ndarray:
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
-def random_rotation(rng: np.random.Generator) -> np.ndarray:
+def random_rotation(rng: Generator) -> np.ndarray:
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q * np.linalg.det(q)
 
 
-def whole(rng: np.random.Generator, slot: int) -> Paint:
+def whole(rng: Generator, slot: int) -> Paint:
     """Paint with one copy of a texture, perhaps mirrored."""
     flip = -1.0 if rng.random() < 0.5 else 1.0
     return Paint(slot, 0.5 * flip, 0.5, 0.5, 0.5, contrast=1.0, brightness=rng.uniform(0.6, 1.2))
 
 
 def tiled(
-    rng: np.random.Generator,
-    slot: int,
-    width: float,
-    height: float,
-    pitch: float,
-    contrast: float = 1.0,
-    brightness: float = 1.0,
+    rng: Generator, slot: int, half: Size, pitch: float, contrast: float = 1, brightness: float = 1
 ) -> Paint:
-    """Paint with a texture every `pitch` meters."""
-    u, v = width / pitch / 2, height / pitch / 2
+    """Paint with a texture every `pitch` meters on a rectangle of `half` its width and height."""
+    u, v = half[0] / pitch, half[1] / pitch
     shift_u, shift_v = u + rng.uniform(0, 2), v + rng.uniform(0, 2)
     return Paint(slot, u, shift_u, v, shift_v, contrast, brightness)
 
 
-def plane_scene(rng: np.random.Generator) -> Draft:
+def plane_scene(rng: Generator) -> Draft:
     """One plane: a large photograph on a wall, perhaps with others beside or over it."""
     draft = Draft(textures=("photo", "any"))
     half = np.array([1.3, 1.0]) * rng.uniform(0.9, 1.1, 2)
     draft.rect(np.zeros(3), X * half[0], Y * half[1], whole(rng, 0))
-    draft.rect(
-        0.001 * Z, X * 8, Y * 6, tiled(rng, 1, 16, 12, rng.uniform(2, 5), rng.uniform(0.2, 1))
-    )
+    backdrop = tiled(rng, 1, (8, 6), rng.uniform(2, 5), rng.uniform(0.2, 1))
+    draft.rect(0.001 * Z, X * 8, Y * 6, backdrop)
     if rng.random() < 0.3:
         draft.textures = ("photo", "any", "photo", "any")
         for i in range(int(rng.integers(1, 7))):
@@ -149,7 +145,7 @@ def plane_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def room_scene(rng: np.random.Generator) -> Draft:
+def room_scene(rng: Generator) -> Draft:
     """A room with pictures on its walls, boxes and columns on its floor."""
     plain = rng.random() < 0.5
     draft = Draft(textures=("plain" if plain else "any", "any", "photo", "photo", "any", "surface"))
@@ -162,11 +158,10 @@ def room_scene(rng: np.random.Generator) -> Draft:
         stand(rng, draft, half)
     if rng.random() < 0.35:
         radius, height = rng.uniform(0.12, 0.4), half[1] * rng.uniform(0.4, 1.0)
-        foot = rng.uniform(-0.7, 0.7, 3) * half
-        place = np.array([foot[0], half[1] - height, foot[2]])
-        paint = tiled(rng, int(rng.integers(2, 6)), 6 * radius, 2 * height, rng.uniform(1, 2))
-        turn = rotation_y(rng.uniform(-3, 3))
-        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
+        place = rng.uniform(-0.7, 0.7, 3) * half
+        place[1] = half[1] - height
+        paint = tiled(rng, int(rng.integers(2, 6)), (3 * radius, height), rng.uniform(1, 2))
+        draft.column(place, rng.uniform(-3, 3), radius, height, paint)
     draft.low, draft.high = -half + 0.35, half - 0.35
     draft.eye = rng.uniform(-0.8, 0.8, 3) * half * np.array([1, 0.5, 1])
     draft.eye = np.clip(draft.eye, draft.low, draft.high)
@@ -177,30 +172,22 @@ def room_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def enclose(rng: np.random.Generator, draft: Draft, half: Vector, contrast: float) -> None:
+def enclose(rng: Generator, draft: Draft, half: Vector, contrast: float) -> None:
     """The six inner faces of the box of half size `half`: slot 0 on the walls, 1 on the floor."""
     hx, hy, hz = half
     pitch = rng.uniform(1.2, 4)
     shades = rng.uniform(0.8, 1.6, 4)
-    for (place, u, length), brightness in zip(
-        (
-            (Z * hz, X * hx, hx),
-            (-Z * hz, -X * hx, hx),
-            (X * hx, -Z * hz, hz),
-            (-X * hx, Z * hz, hz),
-        ),
-        shades,
-        strict=True,
-    ):
-        paint = tiled(rng, 0, 2 * length, 2 * hy, pitch, contrast, brightness)
-        draft.rect(place, u, Y * hy, paint)
-    floor = tiled(rng, 1, 2 * hx, 2 * hz, rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
-    ceiling = tiled(rng, 0, 2 * hx, 2 * hz, pitch, 0.4 * contrast, 1.5)
+    x, z = X * hx, Z * hz
+    walls = ((z, x, hx), (-z, -x, hx), (x, -z, hz), (-x, z, hz))
+    for (place, u, length), brightness in zip(walls, shades, strict=True):
+        draft.rect(place, u, Y * hy, tiled(rng, 0, (length, hy), pitch, contrast, brightness))
+    floor = tiled(rng, 1, (hx, hz), rng.uniform(1, 3), rng.uniform(0.2, 1.0), 0.9)
+    ceiling = tiled(rng, 0, (hx, hz), pitch, 0.4 * contrast, 1.5)
     draft.rect(Y * hy, X * hx, -Z * hz, floor)
     draft.rect(-Y * hy, X * hx, Z * hz, ceiling)
 
 
-def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+def hang(rng: Generator, draft: Draft, half: Vector) -> None:
     """A picture, or a row of equal ones, 1 cm before a wall."""
     wall = draft.rects[int(rng.integers(0, 4))]
     u, center = wall.half_width, wall.center
@@ -220,45 +207,44 @@ def hang(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
             draft.rect(place, along * size[0], Y * size[1] * 0.8, paint)
 
 
-def stand(rng: np.random.Generator, draft: Draft, half: Vector) -> None:
+def stand(rng: Generator, draft: Draft, half: Vector) -> None:
     """A box on the floor."""
     size = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.8), rng.uniform(0.15, 0.6)])
-    foot = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
-    place = np.array([foot[0], half[1] - size[1], foot[2]])
+    place = rng.uniform(-0.9, 0.9, 3) * (half - 0.2)
+    place[1] = half[1] - size[1]
     slot = int(rng.integers(1, 6))
     contrast, pitch = rng.uniform(0.3, 1.0), rng.uniform(0.5, 2.0)
+    x, y, z = size
     paints = [
-        tiled(rng, slot, 2 * w, 2 * h, pitch, contrast, rng.uniform(0.6, 1.2))
-        for w, h in ((size[0], size[2]), *((size[0], size[1]),) * 2, *((size[2], size[1]),) * 2)
+        tiled(rng, slot, face, pitch, contrast, rng.uniform(0.6, 1.2))
+        for face in ((x, z), (x, y), (x, y), (z, y), (z, y))
     ]
     draft.box(place, size, rng.uniform(-1.6, 1.6), paints)
 
 
-def street_scene(rng: np.random.Generator) -> Draft:
+def street_scene(rng: Generator) -> Draft:
     """A ground, houses on both sides and at the end, a sky far behind, things in the road."""
     draft = Draft(textures=("plain", "surface", "facade", "photo", "facade", "any"))
     width, length = rng.uniform(3.5, 9), rng.uniform(12, 30)
-    brightness = rng.uniform(0.6, 1.1, 3)
-    ground = tiled(rng, 1, 120, 120, rng.uniform(2, 6), rng.uniform(0.3, 1), brightness[0])
+    brightness = rng.uniform(0.6, 1.1, 3)[0]
+    ground = tiled(rng, 1, (60, 60), rng.uniform(2, 6), rng.uniform(0.3, 1), brightness)
     draft.rect(Y * 1.6, X * 60, -Z * 60, ground)
-    draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, 2, 2, 2, 0.4, 1.7))
+    draft.rect(Z * 59, X * 60, Y * 59, tiled(rng, 0, (1, 1), 2, 0.4, 1.7))
     for side in (-1.0, 1.0):
         z = rng.uniform(-8, -2)
         while z < length:
             depth, height = rng.uniform(2, 6), rng.uniform(2.5, 7)
             setback = rng.uniform(0, 1.5)
             slot = int(rng.choice([2, 2, 3, 4, 4]))
-            face = tiled(
-                rng, slot, 2 * depth, 2 * height, rng.uniform(3, 8), 1.0, rng.uniform(0.6, 1.2)
-            )
+            face = tiled(rng, slot, (depth, height), rng.uniform(3, 8), 1, rng.uniform(0.6, 1.2))
             x = side * (width + setback)
             base = np.array([x, 1.6 - height, z + depth])
             draft.rect(base, -side * Z * depth, Y * height, face)
-            end = tiled(rng, slot, 6, 2 * height, 5, 0.8, rng.uniform(0.5, 1.0))
+            end = tiled(rng, slot, (3, height), 5, 0.8, rng.uniform(0.5, 1.0))
             draft.rect(base + side * X * 3 - Z * depth, X * 3, Y * height, end)
             z += 2 * depth + rng.choice([0.0, rng.uniform(0.5, 3)])
     height = rng.uniform(3, 8)
-    front = tiled(rng, int(rng.choice([2, 3, 4])), 30, 2 * height, rng.uniform(4, 9))
+    front = tiled(rng, int(rng.choice([2, 3, 4])), (15, height), rng.uniform(4, 9))
     draft.rect(np.array([0, 1.6 - height, length]), X * 15, Y * height, front)
     half = np.array([width, 1.6, 0.45 * length])
     for _ in range(int(rng.integers(0, 4))):
@@ -269,9 +255,8 @@ def street_scene(rng: np.random.Generator) -> Draft:
     if rng.random() < 0.4:
         radius, height = rng.uniform(0.3, 0.7), rng.uniform(1.0, 1.6)
         place = np.array([rng.uniform(-0.8, 0.8) * width, 1.6 - height, rng.uniform(3, length - 2)])
-        paint = tiled(rng, int(rng.choice([3, 5])), 6 * radius, 2 * height, rng.uniform(1, 3))
-        turn = rotation_y(rng.uniform(-3, 3))
-        draft.cylinders.append(Cylinder(turn, place, radius, 3.1415, height, paint))
+        paint = tiled(rng, int(rng.choice([3, 5])), (3 * radius, height), rng.uniform(1, 3))
+        draft.column(place, rng.uniform(-3, 3), radius, height, paint)
     draft.low = np.array([-width + 0.5, -1.5, -6.0])
     draft.high = np.array([width - 0.5, 1.2, length - 2.5])
     draft.eye = rng.uniform([-0.7 * width, -0.6, -3], [0.7 * width, 0.4, 0.5 * length])
@@ -280,7 +265,7 @@ def street_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-def clutter_scene(rng: np.random.Generator) -> Draft:
+def clutter_scene(rng: Generator) -> Draft:
     """Curved sheets, boards and boxes in the air before a large backdrop."""
     draft = Draft(textures=("photo", "any", "photo", "photo", "surface", "any"))
     half = np.array([5.0, 4.0, 5.0])
@@ -308,7 +293,7 @@ def clutter_scene(rng: np.random.Generator) -> Draft:
     return draft
 
 
-LAYOUTS: dict[str, Callable[[np.random.Generator], Draft]] = {
+LAYOUTS = {
     "plane": plane_scene,
     "room": room_scene,
     "street": street_scene,

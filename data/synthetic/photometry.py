@@ -125,7 +125,8 @@ def photographed(radiance: Tensor, photometry: Photometry) -> Tensor:
     size = radiance.shape[-2:]
     light = F.interpolate(photometry.light, size, mode="bilinear", align_corners=True)
     light = light.mul_(response.exposure * response.contrast)
-    light = light.mul_(falloff(radiance, response.vignette))
+    y, x = (torch.linspace(-1, 1, n, device=radiance.device) for n in size)
+    light = light.mul_(1 - response.vignette * ((x * x + (y * y)[:, None]) / 2))
     image = torch.addcmul(0.5 - 0.5 * response.contrast, radiance, light).clamp_(0, 1)
     image = torch.addcmul(image, response.curve * image, 1 - image)
     blur = Blur(*photometry.blur[..., None, None, :].unbind(-1))
@@ -136,14 +137,6 @@ def photographed(radiance: Tensor, photometry: Photometry) -> Tensor:
     if (response.jpeg_step > 0).any():
         image = compressed(image.clamp_(0, 1), response.jpeg_step)
     return image
-
-
-def falloff(image: Tensor, vignette: Tensor) -> Tensor:
-    """1 at the center, 1 - `vignette` in the corners."""
-    height, width = image.shape[-2:]
-    y = torch.linspace(-1, 1, height, device=image.device)[:, None]
-    x = torch.linspace(-1, 1, width, device=image.device)
-    return 1 - vignette * ((x * x + y * y) / 2)
 
 
 def point_spread(blur: Blur[Tensor], scale: float) -> Tensor:
@@ -192,13 +185,9 @@ def normal_values(device: torch.device, repeats: int) -> Tensor:
 
 
 def compressed(image: Tensor, step: Tensor) -> Tensor:
-    """What baseline JPEG leaves of the luminance: 8x8 DCT, quantized, inverted.
-
-    Args:
-        image: (B, 2, H, W) in [0, 1], H and W multiples of 8.
-        step: (B, 2, 1, 1) scale of the quantization table (1 is quality 50); 0 leaves the view as
-            it is.
-    """
+    """What baseline JPEG leaves of (B, 2, H, W) luminance in [0, 1], H and W multiples of 8: 8x8
+    DCT, quantized, inverted. `step` is the (B, 2, 1, 1) scale of the quantization table (1 is
+    quality 50); 0 leaves the view as it is."""
     height, width = image.shape[-2:]
     k = torch.arange(8.0, device=image.device)
     basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2

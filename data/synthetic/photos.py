@@ -10,46 +10,35 @@ from PIL import Image, UnidentifiedImageError
 from matcher.errors import Code, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+REMEDY = "set data.synthetic.photos"
 
 
 def list_photos(folder: str | Path) -> list[Path]:
-    """Image files below `folder`, sorted.
-
-    Raises:
-        UsageError: the folder is missing or holds no image.
-    """
+    """Image files below `folder`, sorted; a `UsageError` where there is no folder or no image."""
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(
-            Code.MISSING_FILE, root, "no such folder of photographs", "set data.synthetic.photos"
-        )
+        raise UsageError(Code.MISSING_FILE, root, "no such folder", REMEDY)
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UsageError(
-            Code.MISSING_FILE, root, "holds no photograph", f"expected {', '.join(SUFFIXES)}"
-        )
+        expected = f"expected {', '.join(SUFFIXES)}"
+        raise UsageError(Code.MISSING_FILE, root, "holds no photograph", expected)
     return files
 
 
 def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.ndarray:
     """(N, side, side) uint8 textures: the short side of each photograph scaled to `side`, its
-    center kept. Files that do not decode are left out.
-
-    Raises:
-        UsageError: nothing in the folder decodes.
-    """
-    textures = [
-        t for t in (read_texture(p, side) for p in list_photos(folder)[:limit]) if t is not None
-    ]
+    center kept. Files that do not decode are left out; a `UsageError` says that none does."""
+    decoded = (read_texture(path, side) for path in list_photos(folder)[:limit])
+    textures = [texture for texture in decoded if texture is not None]
     if not textures:
-        raise UsageError(
-            Code.MISSING_FILE, folder, "no photograph decodes", "set data.synthetic.photos"
-        )
+        raise UsageError(Code.MISSING_FILE, folder, "no photograph decodes", REMEDY)
     return np.stack(textures)
 
 
 def read_texture(path: Path, side: int) -> np.ndarray | None:
     """(side, side) uint8, or None where the file does not decode."""
+    if not path.is_file():
+        return None
     try:
         with Image.open(path) as image:
             image.draft("L", (side, side))

@@ -54,11 +54,8 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
     """Both views of every scene with their exact depth, on the device of the scene.
 
     On the CPU scenes are rendered one by one: unused primitives cost nothing, and a pair does not
-    depend on its batch mates to the last bit.
-
-    Args:
-        scene: the batch.
-        augment: False leaves out lighting, contrast, blur, noise and compression.
+    depend on its batch mates to the last bit. Without `augment` there is no lighting, contrast,
+    blur, noise and compression.
     """
     if scene.rects.device.type != "cpu":
         return _render(scene, augment)
@@ -68,7 +65,10 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
 def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     device = scene.rects.device
     y, x = (torch.arange(n, device=device, dtype=torch.float32) for n in scene.size)
-    seen = trace(flatten_views(scene), scene.rect_material, scene.cylinder_material, x, y)
+    primitives = scene.rects, scene.cylinders, scene.cylinder_shape
+    of_views = (values.repeat_interleave(2, dim=0) for values in primitives)
+    views = Views(scene.K.flatten(0, 1), scene.pose.flatten(0, 1), *of_views)
+    seen = trace(views, scene.rect_material, scene.cylinder_material, x, y)
     gray = fetch(scene.textures, seen.u, seen.v, seen.area, seen.slot)
     gray = torch.addcmul(seen.offset, gray, seen.gain)
     nothing = seen.inverse_depth <= 0
@@ -77,59 +77,26 @@ def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     gray = gray.masked_fill(nothing, 0).view(shape)
     if augment:
         gray = photographed(gray, scene.photometry)
-    gray = gray.clamp(0, 1)
+    image0, image1 = (image.contiguous() for image in gray.clamp(0, 1).split(1, dim=1))
+    depth0, depth1 = (values.contiguous() for values in depth.unbind(1))
     T_0to1 = (scene.pose[:, 1] @ torch.linalg.inv(scene.pose[:, 0])).float()
     ones = torch.ones(len(scene), 2, device=device)
-    return ImagePair(
-        gray[:, :1].contiguous(),
-        gray[:, 1:].contiguous(),
-        scale0=ones,
-        scale1=ones.clone(),
-        geometry=PairGeometry(
-            depth[:, 0].contiguous(),
-            depth[:, 1].contiguous(),
-            scene.K[:, 0],
-            scene.K[:, 1],
-            T_0to1,
-        ),
-        names=scene.names,
-    )
-
-
-def flatten_views(scene: SceneBatch) -> Views:
-    def twice(values: Tensor) -> Tensor:
-        return values.repeat_interleave(2, dim=0)
-
-    return Views(
-        scene.K.flatten(0, 1),
-        scene.pose.flatten(0, 1),
-        twice(scene.rects),
-        twice(scene.cylinders),
-        twice(scene.cylinder_shape),
-    )
+    geometry = PairGeometry(depth0, depth1, scene.K[:, 0], scene.K[:, 1], T_0to1)
+    return ImagePair(image0, image1, ones, ones.clone(), geometry=geometry, names=scene.names)
 
 
 def trace(
     views: Views, rect_material: Tensor, cylinder_material: Tensor, x: Tensor, y: Tensor
 ) -> Surface:
-    """The nearest surface behind each pixel of columns `x` and rows `y`.
-
-    Args:
-        views: V cameras and their primitives.
-        rect_material: (B, 2, P, 7) of `Material`, for each view.
-        cylinder_material: (B, 2, Q, 7) likewise.
-        x: (W,) pixel columns.
-        y: (H,) pixel rows.
-    """
+    """The nearest surface behind each pixel of (W,) columns `x` and (H,) rows `y`; materials are
+    those of `SceneBatch`."""
     maps = plane_maps(views.rects, views.K, views.pose)
     windows = pixel_windows(views, x, y) if x.device.type == "cpu" else None
-    inverse_depth, winner = nearest_plane(maps, x, y, windows)
-    material = Material(*rect_material.flatten(0, 1).unbind(-1))
-    seen = paint_planes(maps, material, inverse_depth, winner, x, y)
+    front = nearest_plane(maps, x, y, windows)
+    seen = paint_planes(maps, Material(*rect_material.flatten(0, 1).unbind(-1)), *front, x, y)
     for q in range(views.cylinders.shape[1]):
         material = Material(*cylinder_material.flatten(0, 1)[:, q].unbind(-1))
-        for side in (-1.0, 1.0):
-            seen = add_cylinder(seen, views, q, material, x, y, side)
+        seen = add_cylinder(seen, views, q, material, x, y)
     return seen
 
 
@@ -152,10 +119,8 @@ def pixel_windows(views: Views, x: Tensor, y: Tensor) -> list[Window]:
     """For each rectangle the rows and columns outside which no view sees it."""
     u, v, c = views.rects.double().unbind(-1)
     corners = torch.stack([c - u - v, c - u + v, c + u - v, c + u + v], dim=2)
-    pose = views.pose[:, None]
-    points = (corners @ pose[..., :3, :3].mT + pose[..., None, :3, 3]) @ views.K[
-        :, None
-    ].mT.double()
+    pose, K = views.pose[:, None], views.K[:, None].double()
+    points = (corners @ pose[..., :3, :3].mT + pose[..., None, :3, 3]) @ K.mT
     depth = points[..., 2]
     pixels = points[..., :2] / depth[..., None].clamp(min=1e-3)
     ahead = (depth > 1e-3).all(dim=2)[..., None]
@@ -169,16 +134,9 @@ def pixel_windows(views: Views, x: Tensor, y: Tensor) -> list[Window]:
 def nearest_plane(
     maps: Tensor, x: Tensor, y: Tensor, windows: list[Window] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The front of the rectangles.
+    """(V, H, W) inverse depth of the nearest rectangle, 0 where nothing is hit, and its index.
 
-    Args:
-        maps: (V, P, 3, 3) as of `plane_maps`.
-        x: (W,) pixel columns.
-        y: (H,) pixel rows.
-        windows: rows and columns to which each rectangle is confined.
-
-    Returns:
-        (V, H, W) inverse depth, 0 where nothing is hit, and index of the rectangle.
+    `maps` are those of `plane_maps`, `windows` the rows and columns that confine each rectangle.
     """
     inverse_depth = x.new_zeros(maps.shape[0], y.numel(), x.numel())
     winner = torch.zeros_like(inverse_depth, dtype=torch.int64)
@@ -200,14 +158,10 @@ def affine(rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 
 def paint_planes(
-    maps: Tensor,
-    material: Material[Tensor],
-    inverse_depth: Tensor,
-    winner: Tensor,
-    x: Tensor,
-    y: Tensor,
+    maps: Tensor, material: Material[Tensor], nearest: Tensor, winner: Tensor, x: Tensor, y: Tensor
 ) -> Surface:
-    """Look the winning rectangles up; fields of `material` are (V, P)."""
+    """Look the winning rectangles up, at inverse depth `nearest`; fields of `material` are
+    (V, P)."""
     a, b, w = maps.unbind(2)
     to_u = material.scale_u[..., None] * a + material.shift_u[..., None] * w
     to_v = material.scale_v[..., None] * b + material.shift_v[..., None] * w
@@ -220,24 +174,17 @@ def paint_planes(
     index = (winner + first).flatten()
     columns = table.view(-1, 10).t().contiguous().index_select(1, index)
     ux, uy, u1, vx, vy, v1, area, slot, gain, offset = columns.view(10, *winner.shape)
-    z = inverse_depth.clamp(min=1e-9).reciprocal()
+    z = nearest.clamp(min=1e-9).reciprocal()
     y = y[:, None]
     u = u1.addcmul_(ux, x).addcmul_(uy, y).mul_(z)
     v = v1.addcmul_(vx, x).addcmul_(vy, y).mul_(z)
-    return Surface(inverse_depth, u, v, area.add_(z.log2_(), alpha=3), slot, gain, offset)
+    return Surface(nearest, u, v, area.add_(z.log2_(), alpha=3), slot, gain, offset)
 
 
 def add_cylinder(
-    seen: Surface,
-    views: Views,
-    q: int,
-    material: Material[Tensor],
-    x: Tensor,
-    y: Tensor,
-    side: float,
+    seen: Surface, views: Views, q: int, material: Material[Tensor], x: Tensor, y: Tensor
 ) -> Surface:
-    """Put the front (`side` -1) or the back (1) of the cylinders number `q` before `seen`; fields
-    of `material` are (V,)."""
+    """Put the cylinders number `q` before `seen`; fields of `material` are (V,)."""
     frame = views.cylinders[:, q].double()
     shape = CylinderShape(*views.cylinder_shape[:, q, None, None].unbind(-1))
     material = Material(*(values[:, None, None] for values in material))
@@ -251,19 +198,21 @@ def add_cylinder(
     b = ox * dx + oz * dz
     squared = b * b - a * (ox * ox + oz * oz - shape.radius * shape.radius)
     root = squared.clamp(min=1e-12).sqrt()
-    z = (side * root - b) / a
-    angle = torch.atan2(ox + z * dx, oz + z * dz) / shape.opening
-    height = (oy + z * dy) / shape.half_height
-    inside = (squared > 0) & (z > 0) & (torch.maximum(angle.abs(), height.abs()) <= 1)
-    front = inside & (z * seen.inverse_depth < 1)
     focal = (views.K[:, 0, 0] * views.K[:, 1, 1])[:, None, None]
     unit = (material.scale_u * material.scale_v).abs()
     unit = unit / (focal * shape.opening * shape.half_height)
-    area = torch.log2(unit * z * z / root)
-    u = angle * material.scale_u + material.shift_u
-    v = height * material.scale_v + material.shift_v
-    values = (z.reciprocal(), u, v, area, material.slot, material.gain, material.offset)
-    return Surface(*(torch.where(front, new, old) for new, old in zip(values, seen, strict=True)))
+    for toward in (-root, root):
+        z = (toward - b) / a
+        angle = torch.atan2(ox + z * dx, oz + z * dz) / shape.opening
+        height = (oy + z * dy) / shape.half_height
+        inside = (squared > 0) & (z > 0) & (torch.maximum(angle.abs(), height.abs()) <= 1)
+        front = inside & (z * seen.inverse_depth < 1)
+        area = torch.log2(unit * z * z / root)
+        u = angle * material.scale_u + material.shift_u
+        v = height * material.scale_v + material.shift_v
+        found = (z.reciprocal(), u, v, area, material.slot, material.gain, material.offset)
+        seen = Surface(*map(torch.where, (front,) * len(found), found, seen))
+    return seen
 
 
 def fetch(textures: Tensor, u: Tensor, v: Tensor, area: Tensor, slot: Tensor) -> Tensor:

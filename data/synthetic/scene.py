@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.synthetic.photometry import Photometry, Values
@@ -46,6 +47,18 @@ class CylinderShape(NamedTuple, Generic[Values]):
     opening: Values
     """half the angle around local z, in radians"""
     half_height: Values
+
+
+COUNTED = {
+    "rects": (2, 0),
+    "rect_material": (1, 0),
+    "cylinders": (2, 1),
+    "cylinder_shape": (1, 1),
+    "cylinder_material": (1, 1),
+    "textures": (2, 2),
+}
+"""Number of dimensions behind the one that counts primitives or textures, and the column of
+`SceneBatch.counts` that says how many are in use."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +94,19 @@ class SceneBatch(TensorFields):
         sizes = {item.size for item in items}
         if len(sizes) != 1:
             raise ValueError(f"SceneBatch.size: {sorted(sizes)} in one batch")
-        rects, cylinders, textures = torch.cat([item.counts for item in items]).amax(0).tolist()
-        padded = [item._padded(rects, cylinders, textures) for item in items]
-        joined = super().collate(padded)  # pyright: ignore[reportArgumentType]
+        counts = torch.cat([item.counts for item in items]).amax(0).tolist()
+        fitted = [item._fitted(counts) for item in items]
+        joined = super().collate(fitted)  # pyright: ignore[reportArgumentType]
         return replace(joined, size=items[0].size)
 
-    def _padded(self, rects: int, cylinders: int, textures: int) -> SceneBatch:
-        return replace(
-            self,
-            rects=_grown(self.rects, 1, rects),
-            rect_material=_grown(self.rect_material, 2, rects),
-            cylinders=_grown(self.cylinders, 1, cylinders),
-            cylinder_shape=_grown(self.cylinder_shape, 1, cylinders),
-            cylinder_material=_grown(self.cylinder_material, 2, cylinders),
-            textures=_grown(self.textures, 1, textures),
-        )
+    def _fitted(self, counts: Sequence[int]) -> SceneBatch:
+        """So many rectangles, cylinders and textures: zeros are appended, unused ones cut off."""
+        changed: dict[str, Any] = {}
+        for name, (behind, column) in COUNTED.items():
+            values = getattr(self, name)
+            missing = counts[column] - values.shape[-1 - behind]
+            changed[name] = F.pad(values, (*(0, 0) * behind, 0, missing)) if missing else values
+        return replace(self, **changed)
 
     def __len__(self) -> int:
         return self.rects.shape[0]
@@ -111,22 +122,5 @@ class SceneBatch(TensorFields):
 
     def single(self, index: int) -> SceneBatch:
         """One scene, without its unused primitives and textures."""
-        rects, cylinders, textures = self.counts[index].tolist()
-        one = self._map(lambda t: t[index : index + 1])
-        return replace(
-            one,
-            rects=one.rects[:, :rects],
-            rect_material=one.rect_material[:, :, :rects],
-            cylinders=one.cylinders[:, :cylinders],
-            cylinder_shape=one.cylinder_shape[:, :cylinders],
-            cylinder_material=one.cylinder_material[:, :, :cylinders],
-            textures=one.textures[:, :textures],
-            names=self.names[index : index + 1],
-        )
-
-
-def _grown(values: Tensor, dim: int, count: int) -> Tensor:
-    """Zeros appended along `dim` up to `count` entries."""
-    shape = list(values.shape)
-    shape[dim] = count - shape[dim]
-    return torch.cat([values, values.new_zeros(shape)], dim) if shape[dim] else values
+        one = self._map(lambda t: t[index : index + 1])._fitted(self.counts[index].tolist())
+        return replace(one, names=self.names[index : index + 1])

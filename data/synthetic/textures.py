@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 MIP_LEVELS = 6
-Drawing = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def procedural_textures(count: int, side: int, seed: int) -> np.ndarray:
@@ -38,7 +36,7 @@ def with_mips(textures: np.ndarray) -> np.ndarray:
     return sheet
 
 
-def octaves(rng: np.random.Generator, side: int, roughness: float = 0.6) -> np.ndarray:
+def octaves(rng: Generator, side: int, roughness: float = 0.6) -> np.ndarray:
     """Noise with detail at every scale, in [0, 1]."""
     total = np.zeros((side, side), np.float32)
     cells, weight = 3, 1.0
@@ -50,46 +48,44 @@ def octaves(rng: np.random.Generator, side: int, roughness: float = 0.6) -> np.n
     return (total - low) / (high - low)
 
 
-def rough(rng: np.random.Generator, side: int) -> np.ndarray:
+def rough(rng: Generator, side: int) -> np.ndarray:
     return octaves(rng, side, rng.uniform(0.5, 0.9))
 
 
-def speckle(rng: np.random.Generator, side: int) -> np.ndarray:
+def speckle(rng: Generator, side: int) -> np.ndarray:
     """Terrazzo, gravel: blobs of random gray on a plain ground."""
     gray = np.full((side, side), rng.uniform(0.2, 0.8), np.float32)
     for _ in range(int(rng.integers(60, 400))):
         center = rng.integers(0, side, 2).tolist()
         axes = rng.integers(2, max(3, side // 24), 2).tolist()
-        cv2.ellipse(
-            gray, center, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0, 1), -1, cv2.LINE_AA
-        )
+        turn, shade = rng.uniform(0, 180), rng.uniform(0, 1)
+        cv2.ellipse(gray, center, axes, turn, 0, 360, shade, -1, cv2.LINE_AA)
     return gray + 0.1 * (octaves(rng, side) - 0.5)
 
 
-def tiles(rng: np.random.Generator, side: int) -> np.ndarray:
+def tiles(rng: Generator, side: int) -> np.ndarray:
     """A grid of tiles with joints, each tile a little different."""
     n = int(rng.integers(3, 14))
     shade = rng.uniform(0.3, 0.8) + rng.uniform(0.02, 0.25) * rng.normal(size=(n, n))
-    gray = cv2.resize(shade.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+    gray = in_cells(shade, side)
     place = (np.arange(side) * n / side) % 1
     joint = place < rng.uniform(0.03, 0.12)
     gray[joint[:, None] | joint] = rng.uniform(0, 1)
     return gray + rng.uniform(0.02, 0.2) * (octaves(rng, side) - 0.5)
 
 
-def checkers(rng: np.random.Generator, side: int) -> np.ndarray:
+def checkers(rng: Generator, side: int) -> np.ndarray:
     n = int(rng.integers(2, 10)) * 2
     board = np.indices((n, n)).sum(0) % 2
     low, high = np.sort(rng.uniform(0, 1, 2))
-    gray = cv2.resize(
-        (low + (high - low) * board).astype(np.float32),
-        (side, side),
-        interpolation=cv2.INTER_NEAREST,
-    )
-    return gray + 0.2 * (octaves(rng, side) - 0.5)
+    return in_cells(low + (high - low) * board, side) + 0.2 * (octaves(rng, side) - 0.5)
 
 
-def bricks(rng: np.random.Generator, side: int) -> np.ndarray:
+def in_cells(shades: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(shades.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+
+
+def bricks(rng: Generator, side: int) -> np.ndarray:
     rows = int(rng.integers(5, 18)) * 2
     columns = max(2, rows // 3)
     y, x = np.mgrid[0:side, 0:side] / side
@@ -103,7 +99,7 @@ def bricks(rng: np.random.Generator, side: int) -> np.ndarray:
     return gray + 0.15 * (octaves(rng, side) - 0.5)
 
 
-def stripes(rng: np.random.Generator, side: int) -> np.ndarray:
+def stripes(rng: Generator, side: int) -> np.ndarray:
     """Boards or blinds: bands of unequal width and gray."""
     edges = np.cumsum(rng.uniform(0.3, 1.7, int(rng.integers(5, 30))))
     band = np.searchsorted(edges / edges[-1], np.arange(side) / side)
@@ -113,7 +109,7 @@ def stripes(rng: np.random.Generator, side: int) -> np.ndarray:
     return gray if rng.random() < 0.5 else gray.T
 
 
-def windows(rng: np.random.Generator, side: int) -> np.ndarray:
+def windows(rng: Generator, side: int) -> np.ndarray:
     """A facade: the same window again and again, some lit or curtained."""
     rows, columns = int(rng.integers(2, 7)), int(rng.integers(2, 8))
     wall = rng.uniform(0.3, 0.9)
@@ -127,14 +123,13 @@ def windows(rng: np.random.Generator, side: int) -> np.ndarray:
             left, right = int((c + margin[1]) * w), int((c + 1 - margin[1]) * w)
             cv2.rectangle(gray, (left - 2, top - 2), (right + 2, bottom + 2), frame, -1)
             cv2.rectangle(gray, (left, top), (right, bottom), float(rng.uniform(0, 0.45)), -1)
-            cv2.line(gray, ((left + right) // 2, top), ((left + right) // 2, bottom), frame, 2)
-            cv2.line(
-                gray, (left, (2 * top + bottom) // 3), (right, (2 * top + bottom) // 3), frame, 2
-            )
+            middle, bar = (left + right) // 2, (2 * top + bottom) // 3
+            cv2.line(gray, (middle, top), (middle, bottom), frame, 2)
+            cv2.line(gray, (left, bar), (right, bar), frame, 2)
     return gray
 
 
-def signs(rng: np.random.Generator, side: int) -> np.ndarray:
+def signs(rng: Generator, side: int) -> np.ndarray:
     """A page or poster: lines of letters in several sizes."""
     paper, ink = (230, 25) if rng.random() < 0.7 else (40, 215)
     page = np.full((side, side), paper, np.uint8)
@@ -150,7 +145,7 @@ def signs(rng: np.random.Generator, side: int) -> np.ndarray:
     return page / np.float32(255) + 0.1 * (octaves(rng, side) - 0.5)
 
 
-def plain(rng: np.random.Generator, side: int) -> np.ndarray:
+def plain(rng: Generator, side: int) -> np.ndarray:
     """A painted wall: a gradient, faint marks, nothing else."""
     slope = rng.normal(size=2) * 0.15
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
@@ -158,14 +153,4 @@ def plain(rng: np.random.Generator, side: int) -> np.ndarray:
     return gray + rng.uniform(0.01, 0.08) * (octaves(rng, side, 0.8) - 0.5)
 
 
-KINDS: tuple[Drawing, ...] = (
-    rough,
-    speckle,
-    tiles,
-    windows,
-    bricks,
-    stripes,
-    signs,
-    checkers,
-    plain,
-)
+KINDS = (rough, speckle, tiles, windows, bricks, stripes, signs, checkers, plain)

@@ -88,7 +88,12 @@ def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
             files = pair_files(images, scene, row)
             name = " ".join((index.stem, *(path.name for path in files.images)))
             K0, K1 = files.K
-            known = {"K0": K0, "K1": K1, "T_0to1": files.T_0to1, "overlap": files.overlap}
+            known = {
+                "K0": K0,
+                "K1": K1,
+                "T_0to1": files.T_0to1,
+                "overlap": float(scene.overlap[row]),
+            }
             pairs.append(EvalPair(name, *files.images, **known))
     return tuple(pairs)
 

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 import data.synthetic
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.photos import list_photos
+from data.synthetic.render import render
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import EXACT

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data.datamodule import DataConfig
+from data.config import DataConfig
 from data.real.augment import Augmented
 from matcher.errors import UsageError
 from matcher.structures import ImagePair

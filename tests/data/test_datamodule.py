@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from conf import compose
-from data.datamodule import DataConfig, PairData, build_datamodule
+from data.config import DataConfig, FilesConfig
+from data.datamodule import PairData, build_datamodule
 from data.preview import contact_sheet
 from data.preview import main as preview
-from data.real.sources import FilesConfig, validation_pairs
+from data.real.sources import validation_pairs
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise

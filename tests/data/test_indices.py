@@ -15,12 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from data.config import Framing
 from data.corrupt import Replacing, coprime_stride
 from data.order import PairStream, SceneBalanced
 from data.real.convert_index import convert, main
 from data.real.index import read_arrays, read_scannet_index, read_scene_index
 from data.real.megadepth import MegaDepthPairs, listed_indices
-from data.real.readers import Framing, make_view, read_depth, resample_depth
+from data.real.readers import make_view, read_depth, resample_depth
 from data.real.scannet import ScanNetPairs
 from data.synthetic.photos import list_photos
 from matcher.errors import ImageError, StorageError, UsageError

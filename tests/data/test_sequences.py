@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import sys
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.config import FilesConfig, Framing
 from data.real.colmap import PATCH, ColmapPairs, splat
 from data.real.colmap_model import read_model
-from data.real.readers import Framing
 from data.real.rgbd import RgbdPairs
 from data.real.rgbd_layouts import list_frames, pose_of
-from data.real.sources import FilesConfig, training_pairs, validation_pairs
+from data.real.sources import training_pairs, validation_pairs
+from data.synthetic.photos import list_photos, read_texture
 from matcher.errors import ImageError, UsageError
 from matcher.training.supervision import supervise
 from tests.helpers.geometry import gray_error
@@ -180,6 +182,22 @@ def test_pictures_of_other_proportions_than_their_camera_are_refused(tmp_path: P
     write_image(folder / "frame-000001.color.png", np.zeros((480, 480), np.uint8))
     with pytest.raises(ImageError, match=r"color\.png: is 480 x 480, its camera 640 x 480"):
         list_frames(folder)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_a_picture_does_not_hang(tmp_path: Path) -> None:
+    folder = seven_scenes(tmp_path, np.ones((480, 640)))
+    for name in ("frame-000001.color.png", "frame-000001.depth.png"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    pairs = RgbdPairs(folder, overlap=(0.0, 1.0))
+    with pytest.raises(ImageError, match=r"color\.png: not an ordinary file"):
+        pairs[0]
+    assert [path.name for path in list_photos(folder)] == [
+        "frame-000000.color.png", "frame-000000.depth.png"
+    ]  # fmt: skip
+    os.mkfifo(folder / "pipe.png")
+    assert read_texture(folder / "pipe.png", 32) is None
 
 
 def test_a_quaternion_of_a_quarter_turn() -> None:

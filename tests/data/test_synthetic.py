@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.config import SyntheticConfig
 from data.synthetic.cameras import Cameras, rotation_z
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, TextureBank, assemble
+from data.synthetic.dataset import SyntheticScenes, TextureBank, assemble
 from data.synthetic.layouts import Cylinder, Draft, Z, rotation_y, whole
 from data.synthetic.photometry import Blur, point_spread
 from data.synthetic.render import fetch, render

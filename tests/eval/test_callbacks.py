@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from data.config import SyntheticConfig
 from data.datamodule import collate
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from eval.callbacks import PoseAUC, batch_errors, model_of
 from matcher.config import (
     BackboneConfig,

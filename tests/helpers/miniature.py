@@ -10,7 +10,9 @@ import cv2
 import h5py
 import numpy as np
 
-from data.synthetic.dataset import SyntheticConfig, SyntheticScenes, render
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.structures import ImagePair
 

@@ -17,7 +17,7 @@ from pytorch_lightning import Callback
 
 import train as program
 from conf import compose
-from data.datamodule import DataConfig
+from data.config import DataConfig
 from data.order import PairStream
 from matcher.config import COMPACT, MatcherConfig
 from matcher.errors import CheckpointError, UsageError
