@@ -34,25 +34,19 @@ KEY = ("weight", "none", "most")
 def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.ndarray:
     """Blocks over their image: the yellower, the heavier; vermilion outlines for opened ones.
 
-    Args:
-        image: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB.
-        blocks: in pixels of `image`; the heaviest takes the last color.
-        width: of the picture in pixels.
-
-    Returns:
-        (height, `width`, 3) uint8 RGB of the shape of the image.
+    Of a (H, W), (H, W, 3) or (H, W, 4) uint8 RGB image of any size, and blocks in its pixels; the
+    picture is (height, `width`, 3) uint8 RGB of the same shape.
     """
-    canvas, scale = _panels(image, width)
+    canvas, scale = _at_width(image, width)
     gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    height = canvas.shape[0]
-    level = np.zeros((height, width), np.float32)
+    level = np.zeros(canvas.shape[:2], np.float32)
     corners = np.rint((blocks.boxes + 0.5) * np.tile(scale, 2)).astype(int)
     peak = max(float(blocks.scores.max(initial=0.0)), 1e-12)
     # The root lets the weak blocks be seen beside a very strong one.
     for (x0, y0, x1, y1), score in zip(corners, np.sqrt(blocks.scores / peak), strict=True):
         level[y0:y1, x0:x1] = score
     weight = (0.85 * np.sqrt(level))[..., None]
-    mixed = weight * palette(level.ravel()).reshape(height, width, 3)
+    mixed = weight * palette(level)
     mixed += (1 - weight) * 0.6 * gray[..., None]
     picture = mixed.round().astype(np.uint8)
     thick = max(1, round(unit(picture)))
@@ -63,7 +57,7 @@ def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.nd
 
 def draw_point(image: np.ndarray, point: Sequence[float], *, width: int = 720) -> np.ndarray:
     """A ring around (x, y) on an image, `width` pixels wide."""
-    canvas, scale = _panels(image, width)
+    canvas, scale = _at_width(image, width)
     place = (np.array([point], float) + 0.5) * scale - 0.5
     x, y = np.rint(place[0]).astype(int).tolist()
     reach = max(8, width // 40)
@@ -91,9 +85,7 @@ def draw_attention(
 
     Args:
         image0, image1: uint8 RGB, as `trace_attention` got them.
-        trace: of the two images.
         point: (x, y) in pixels of image 0.
-        layer: its number; the last by default.
         head: None unites the heads.
         width: of one panel in pixels.
 
@@ -103,21 +95,18 @@ def draw_attention(
     over = (image0, image1)[trace.target(layer)]
     levels = trace.quadtree(point, layer, head)
     first = [(draw_point(image0, point, width=width), "image 0 and the point")]
-    first += [
-        (draw_blocks(over, blocks, width=width), f"level {i + 1} of {len(levels)}{_opened(blocks)}")
-        for i, blocks in enumerate(levels)
-    ]
-    second = [
-        (draw_blocks(over, blocks, width=width), f"{name}, peak {blocks.scores.max():.2g}")
-        for name, blocks in (
-            ("QuadTree", trace.merged(point, layer, head)),
-            ("full", trace.full(point, layer, head)),
-            ("linear", trace.linear(point, layer, head)),
-        )
-    ]
-    confidence = trace.confidence(point)
-    peak = f"confidence, peak {confidence.scores.max():.2g}"
-    second.append((draw_blocks(image1, confidence, width=width), peak))
+    for number, blocks in enumerate(levels, start=1):
+        text = f"level {number} of {len(levels)}{_opened(blocks)}"
+        first.append((draw_blocks(over, blocks, width=width), text))
+    second = []
+    for name, image, blocks in (
+        ("QuadTree", over, trace.merged(point, layer, head)),
+        ("full", over, trace.full(point, layer, head)),
+        ("linear", over, trace.linear(point, layer, head)),
+        ("confidence", image1, trace.confidence(point)),
+    ):
+        text = f"{name}, peak {blocks.scores.max():.2g}"
+        second.append((draw_blocks(image, blocks, width=width), text))
     who = "all heads" if head is None else f"head {head}"
     text = f"{trace.layer(layer).name} layer {layer % len(trace.layers)}, {who}"
     return with_legend(_grid([first, second]), Legend(text, KEY))
@@ -137,13 +126,11 @@ def draw_heads(
     """
     rows = []
     for number, layer in enumerate(trace.layers):
-        over, name = (image0, image1)[trace.target(number)], f"{layer.name} layer {number}, head "
-        rows.append(
-            [
-                (draw_blocks(over, trace.merged(point, number, head), width=width), f"{name}{head}")
-                for head in range(layer.query.shape[0])
-            ]
-        )
+        over, row = (image0, image1)[trace.target(number)], []
+        for head in range(layer.query.shape[0]):
+            picture = draw_blocks(over, trace.merged(point, number, head), width=width)
+            row.append((picture, f"{layer.name} layer {number}, head {head}"))
+        rows.append(row)
     return with_legend(_grid(rows), Legend("QuadTree attention of one point", KEY))
 
 
@@ -178,12 +165,7 @@ def animate_descent(
 
 
 def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: float = 1.2) -> None:
-    """Write (H, W, 3) uint8 frames of one size as a GIF that repeats.
-
-    Raises:
-        UsageError: another suffix.
-        StorageError: the file cannot be written.
-    """
+    """Write (H, W, 3) uint8 frames of one size as a GIF that repeats, or E201 or E401."""
     path = Path(path)
     if path.suffix.lower() != ".gif":
         raise invalid("animation", str(path), "a name ending in .gif")
@@ -191,13 +173,12 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     few = Image.Quantize.FASTOCTREE
     images = [Image.fromarray(frame).quantize(128, method=few) for frame in frames]
     out = BytesIO()
-    images[0].save(
-        out, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * seconds), loop=0
-    )
+    duration = round(1000 * seconds)
+    images[0].save(out, "GIF", append_images=images[1:], duration=duration, loop=0, save_all=True)
     write_atomically(path, out.getvalue())
 
 
-def _panels(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _at_width(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The image at `width`, and its (x, y) scale."""
     rgb = as_rgb(image)
     height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
@@ -219,9 +200,8 @@ def _fit(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    h, w = picture.shape[:2]
     out = np.full((height, width, 3), BACKGROUND, np.uint8)
-    out[:h, :w] = picture
+    out[: picture.shape[0], : picture.shape[1]] = picture
     return out
 
 

@@ -76,9 +76,7 @@ class AttentionTrace:
 
         Args:
             point: (x, y) in pixels of the original image 0.
-            layer: its number.
-            head: None unites the heads: scores are their mean, and a head that did not score a
-                block counts as 0.
+            head: None unites the heads: scores are their mean, 0 of one without the block.
 
         Raises:
             UsageError: no such layer or head, or attention without levels.
@@ -91,7 +89,7 @@ class AttentionTrace:
             found, place = keys.unique(return_inverse=True)
             mean = scores.new_zeros(len(found)).index_add_(0, place, scores) / len(heads)
             opened = torch.isin(found, self._opened(trace, number, query, heads))
-            h, w = self._size(layer)
+            h, w = self.pair[self.target(layer)].valid.shape
             raster = raster_of_quad((h // side, w // side), number + 1)[found]
             out.append(self._over(self.target(layer), side, raster, mean, opened))
         return out
@@ -102,7 +100,7 @@ class AttentionTrace:
         A block shares its score evenly among its cells. Arguments and errors as `quadtree`.
         """
         trace, heads, query = self._levels(point, layer, head)
-        h, w = self._size(layer)
+        h, w = self.pair[self.target(layer)].valid.shape
         total = torch.zeros(h, w)
         for number, level in enumerate(trace.levels):
             side = 2 ** (len(trace.levels) - 1 - number)
@@ -114,9 +112,8 @@ class AttentionTrace:
                 spread = torch.zeros(h * w // side**2)
                 spread[raster_of_quad((h // side, w // side), number + 1)[keys]] = scores
                 grid = spread.reshape(h // side, w // side) / side**2
-                total += trace.weights[number] * grid.repeat_interleave(side, 0).repeat_interleave(
-                    side, 1
-                )
+                grid = grid.repeat_interleave(side, 0).repeat_interleave(side, 1)
+                total += trace.weights[number] * grid
         return self._cells(self.target(layer), total.flatten() / len(heads))
 
     def full(self, point: Sequence[float], layer: int, head: int | None = None) -> Blocks:
@@ -137,14 +134,9 @@ class AttentionTrace:
     def confidence(self, point: Sequence[float]) -> Blocks:
         """The confidence that the cell at a point matches each cell of image 1."""
         cells0, cells1 = (each.valid[None].to(self.coarse0.device) for each in self.pair)
-        row = confidence_row(
-            self.model.coarse, self.coarse0, self.coarse1, self.cell(point), cells0, cells1
-        )
+        maps = self.coarse0, self.coarse1
+        row = confidence_row(self.model.coarse, *maps, self.cell(point), cells0, cells1)
         return self._cells(1, row.flatten().cpu())
-
-    def _size(self, layer: int) -> MapSize:
-        h, w = self.pair[self.target(layer)].valid.shape
-        return h, w
 
     def _levels(
         self, point: Sequence[float], layer: int, head: int | None
@@ -206,11 +198,10 @@ def raster_of_quad(size: MapSize, levels: int) -> Tensor:
 def block_boxes(seen: PreparedImage, side: int, stride: int, raster: Tensor) -> np.ndarray:
     """(K, 4) left, top, right, bottom edges, in original pixels, of blocks of cells.
 
-    A cell is centerd on its pixel and reaches half a stride to each side. Blocks are cut off at
+    A cell is centered on its pixel and reaches half a stride to each side. Blocks are cut off at
     the edges of the image; one beyond them has no extent.
 
     Args:
-        seen: the image.
         side: cells along the side of a block.
         stride: pixels of the network from cell to cell.
         raster: (K,) index of each block in the map of blocks.
@@ -296,8 +287,8 @@ def confidence_row(
     coarse0: Tensor,
     coarse1: Tensor,
     cell: int,
-    mask0: Tensor | None = None,
-    mask1: Tensor | None = None,
+    mask0: Tensor,
+    mask1: Tensor,
 ) -> Tensor:
     """(h1, w1) confidence that a cell of image 0 matches each cell of image 1.
 
@@ -305,19 +296,15 @@ def confidence_row(
     held at a time; Sinkhorn holds all pairs, as it does when matching.
 
     Args:
-        matcher: the coarse head.
         coarse0: (1, C, h0, w0) after the transformer; coarse1: (1, C, h1, w1).
         cell: raster index of the cell of image 0.
-        mask0: (1, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
+        mask0: (1, h0, w0) bool of valid cells; mask1 likewise.
     """
     size = coarse1.shape[-2:]
     if matcher.bin_score is not None:
         return matcher.log_confidence(coarse0, coarse1, mask0, mask1)[0, cell].exp().view(size)
     x0, x1 = matcher.tokens(coarse0)[0], matcher.tokens(coarse1)[0]
-    valid0, valid1 = (
-        torch.ones(len(x), dtype=torch.bool, device=x.device) if mask is None else mask.flatten()
-        for x, mask in ((x0, mask0), (x1, mask1))
-    )
+    valid0, valid1 = mask0.flatten(), mask1.flatten()
     columns = x0.new_full((len(x1),), -math.inf)
     for some in valid0.nonzero()[:, 0].split(max(1, BLOCK_ELEMENTS // len(x1))):
         columns = torch.logaddexp(columns, (x0[some] @ x1.T).logsumexp(dim=0))

@@ -40,11 +40,7 @@ class Panel:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of a (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 image.
-
-    Raises:
-        ValueError: another shape or type.
-    """
+    """(H, W, 3) uint8 of a (H, W) or (H, W, 1, 3 or 4) uint8 image; ValueError for others."""
     shape = image.shape
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in shape:
         raise ValueError(f"cannot draw on {image.dtype} of shape {shape}; expected uint8 (H, W, 3)")
@@ -125,7 +121,7 @@ def draw_lines(
     """Straight lines with a dark edge, drawn in order."""
     thin = max(1, round(width))
     for start, end, color in zip(starts, ends, colors, strict=True):
-        for shade, thickness in (((0, 0, 0), 2 * thin), (tuple(int(c) for c in color), thin)):
+        for shade, thickness in (((0, 0, 0), 2 * thin), (color.tolist(), thin)):
             cv2.line(canvas, _fixed(start), _fixed(end), shade, thickness, cv2.LINE_AA, 4)
 
 
@@ -142,9 +138,8 @@ def draw_dashes(
 
 def draw_dots(canvas: np.ndarray, points: np.ndarray, colors: np.ndarray, radius: float) -> None:
     for point, color in zip(points, colors, strict=True):
-        shade = tuple(int(c) for c in color)
-        cv2.circle(canvas, _fixed(point), round(16 * (radius + 1)), (0, 0, 0), -1, cv2.LINE_AA, 4)
-        cv2.circle(canvas, _fixed(point), round(16 * radius), shade, -1, cv2.LINE_AA, 4)
+        for shade, reach in (((0, 0, 0), radius + 1), (color.tolist(), radius)):
+            cv2.circle(canvas, _fixed(point), round(16 * reach), shade, -1, cv2.LINE_AA, 4)
 
 
 def _fixed(point: np.ndarray) -> tuple[int, int]:
@@ -182,7 +177,11 @@ def with_legend(canvas: np.ndarray, legend: Legend, size: int | None = None) -> 
         ramp = np.repeat(palette(np.linspace(0, 1, 9 * size))[None], round(0.8 * size), axis=0)
         parts.append(_beside(name, low, Image.fromarray(ramp), high, gap=size // 2))
     if legend.outliers is not None:
-        parts.append(_dashed_key(f"{legend.outliers} outliers", font, size))
+        sample = np.full((size, 3 * size, 3), BACKGROUND, np.uint8)
+        left, right = np.array([[0.0, size / 2]]), np.array([[3.0 * size, size / 2]])
+        draw_dashes(sample, left, right, VERMILION, size / 9)
+        name = _text(f"{legend.outliers} outliers", font)
+        parts.append(_beside(Image.fromarray(sample), name, gap=size // 2))
     for name, color in legend.swatches:
         area = Image.new("RGB", (size, size), color)
         parts.append(_beside(area, _text(name, font), gap=size // 2))
@@ -222,10 +221,3 @@ def _beside(*parts: Image.Image, gap: int) -> Image.Image:
         out.paste(part, (x, (height - part.height) // 2))
         x += part.width + gap
     return out
-
-
-def _dashed_key(text: str, font: Font, size: int) -> Image.Image:
-    sample = np.full((size, 3 * size, 3), BACKGROUND, np.uint8)
-    left, right = np.array([[0.0, size / 2]]), np.array([[3.0 * size, size / 2]])
-    draw_dashes(sample, left, right, VERMILION, size / 9)
-    return _beside(Image.fromarray(sample), _text(text, font), gap=size // 2)

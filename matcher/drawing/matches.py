@@ -66,7 +66,8 @@ def draw_matches(
     starts, ends = panel0.place(keypoints0[chosen]), panel1.place(keypoints1[chosen])
     level, legend = _levels(scores, errors, error_limit)
     colors = palette(level[chosen])
-    good = np.ones(len(chosen), bool) if inliers is None else np.asarray(inliers, bool)[chosen]
+    kept = np.ones(len(matches), bool) if inliers is None else np.asarray(inliers, bool)
+    good = kept[chosen]
     width = unit(canvas)
     lines = canvas.copy()
     draw_dashes(lines, starts[~good], ends[~good], VERMILION, width)
@@ -75,8 +76,8 @@ def draw_matches(
     for points in (starts, ends):
         draw_dots(canvas, points[~good], np.tile(VERMILION, (int((~good).sum()), 1)), 1.6 * width)
         draw_dots(canvas, points[good], colors[good], 2.2 * width)
-    text = _count(len(matches), len(chosen), None if inliers is None else int(inliers.sum()))
-    outliers = None if inliers is None else int((~np.asarray(inliers, bool)).sum())
+    agree, outliers = (None, None) if inliers is None else (int(kept.sum()), int((~kept).sum()))
+    text = _count(len(matches), len(chosen), agree)
     return with_legend(canvas, Legend(text, legend, outliers))
 
 
@@ -117,10 +118,9 @@ def draw_coverage(image0: np.ndarray, image1: np.ndarray, matches: Matches) -> n
     for panel, image, shares in zip(panels, images, density, strict=True):
         gray = cv2.cvtColor(resized(as_rgb(image), *panel.size), cv2.COLOR_RGB2GRAY)
         level = resized(shares, *panel.size).clip(0) / max(peak, 1e-9)
-        colors = palette(level)
         # Empty regions stay gray; the color takes over as the density rises.
         weight = (0.8 * np.cbrt(level.clip(0, 1)))[..., None]
-        mixed = weight * colors + (1 - weight) * 0.7 * gray[..., None]
+        mixed = weight * palette(level) + (1 - weight) * 0.7 * gray[..., None]
         paste(canvas, mixed.round().astype(np.uint8), panel)
     shares = [f"{coverage(p, image.shape):.0%}" for p, image in zip(keypoints, images, strict=True)]
     text = f"{len(matches)} matches reach {shares[0]} and {shares[1]} of the images"
@@ -184,17 +184,11 @@ def coverage(keypoints: np.ndarray, shape: tuple[int, ...], cells: int = 16) -> 
 
 
 def write_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Write an RGB array as PNG, JPEG or WebP, by the suffix.
-
-    Raises:
-        UsageError: another suffix.
-        StorageError: the file cannot be written.
-    """
+    """Write an RGB array as PNG, JPEG or WebP, by the suffix, or E201 or E401."""
     path = Path(path)
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise invalid("picture", str(path), f"a name ending in {', '.join(PICTURE_SUFFIXES)}")
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(path.suffix.lower(), bgr)
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     write_atomically(path, data.tobytes())
 
 

@@ -10,12 +10,7 @@ from torch import Tensor
 
 
 def rescale_intrinsics(K: Tensor, scale: Tensor) -> Tensor:
-    """Intrinsics of the original image to those of the resized one.
-
-    Args:
-        K: (..., 3, 3)
-        scale: (..., 2) original / network size.
-    """
+    """(..., 3, 3) intrinsics of an image to those of it resized; (..., 2) `scale` as (x, y)."""
     change = torch.zeros_like(K)
     change[..., 0, 0], change[..., 1, 1] = 1 / scale[..., 0], 1 / scale[..., 1]
     change[..., :2, 2] = 0.5 / scale - 0.5

@@ -43,9 +43,7 @@ def fundamental_from_pose(K0: Array, K1: Array, T_0to1: Array) -> Array:
 def epipolar_error(points0: Array, points1: Array, F: Array) -> Array:
     """(..., N) pixels: the larger distance of the two points to each other's epipolar line.
 
-    Args:
-        points0: (..., N, 2) pixels of image 0; `points1` of image 1.
-        F: (..., 3, 3) fundamental matrix; one of zeros gives infinity.
+    Of (..., N, 2) pixels of each image and (..., 3, 3) F; one of zeros gives infinity.
     """
     library = _library(F)
     residual, slope0, slope1 = _residual(points0, points1, F)

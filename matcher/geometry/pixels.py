@@ -58,25 +58,9 @@ def from_colmap(points: Points) -> Points:
 
 
 def upright_to_stored(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
-    """(..., 2) pixels of an image turned as EXIF says, to those of the image as it is stored.
-
-    Args:
-        points: pixels of the upright image.
-        orientation: the EXIF tag, 1 to 8.
-        size: (width, height) as stored.
-    """
-    return _mirrored(points.flip(-1) if EXIF_STEPS[orientation][0] else points, orientation, size)
-
-
-def stored_to_upright(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
-    """The inverse of `upright_to_stored`, with the same arguments."""
-    points = _mirrored(points, orientation, size)
-    return points.flip(-1) if EXIF_STEPS[orientation][0] else points
-
-
-def _mirrored(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
-    _, mirror_x, mirror_y = EXIF_STEPS[orientation]
-    x, y = points.unbind(-1)
+    """(..., 2) pixels of an image turned by EXIF, 1 to 8, to those of it as stored at `size`."""
+    swap, mirror_x, mirror_y = EXIF_STEPS[orientation]
+    x, y = points.flip(-1).unbind(-1) if swap else points.unbind(-1)
     sides = [size[0] - 1 - x if mirror_x else x, size[1] - 1 - y if mirror_y else y]
     return torch.stack(sides, dim=-1)
 

@@ -40,11 +40,9 @@ class Estimator:
 
     def focal(self, K0: np.ndarray, K1: np.ndarray) -> float:
         """Pixels per normalized unit."""
-        first, second = (0, 0, 1, 1), (0, 1, 0, 1)
         if self.published_focal:
-            first, second = (0, 1, 0, 1), (0, 1, 0, 1)
-        values = [(K0, K1)[k][i, i] for k, i in zip(first, second, strict=True)]
-        return float(np.mean(values))
+            return float(np.mean([K0[0, 0], K1[1, 1]] * 2))
+        return float(np.mean([K0[0, 0], K0[1, 1], K1[0, 0], K1[1, 1]]))
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,11 @@ def _estimate_model(
     if len(points0) < (8 if opencv_fundamental else MINIMUM[kind]):
         return None
     fit = _model_poselib if estimator.name == "poselib" else _model_opencv
-    matrix, inliers = fit(kind, points0, points1, estimator)
-    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+    found = fit(kind, points0, points1, estimator)
+    if found is None or found[0].shape != (3, 3) or not np.isfinite(found[0]).all():
         return None
-    if not np.any(matrix) or not _supported(kind, points0, points1, inliers):
-        return None
-    return ModelEstimate(matrix, inliers)
+    healthy = np.any(found[0]) and _supported(kind, points0, points1, found[1])
+    return ModelEstimate(*found) if healthy else None
 
 
 def _supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.ndarray) -> bool:
@@ -216,7 +213,7 @@ def _pose_opencv(
 
 def _model_poselib(
     kind: str, points0: np.ndarray, points1: np.ndarray, estimator: Estimator
-) -> tuple[np.ndarray | None, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     fit = poselib.estimate_homography if kind == "homography" else poselib.estimate_fundamental
     matrix, info = fit(points0, points1, _poselib_options(estimator), {})
     return np.asarray(matrix), np.asarray(info["inliers"], dtype=bool)
@@ -224,24 +221,17 @@ def _model_poselib(
 
 def _model_opencv(
     kind: str, points0: np.ndarray, points1: np.ndarray, estimator: Estimator
-) -> tuple[np.ndarray | None, np.ndarray]:
-    nothing = None, np.zeros(len(points0), dtype=bool)
-    limit = estimator.threshold, estimator.confidence, estimator.iterations
+) -> tuple[np.ndarray, np.ndarray] | None:
+    find = cv2.findHomography if kind == "homography" else cv2.findFundamentalMat
+    limits = {"confidence": estimator.confidence, "maxIters": estimator.iterations}
     try:
         if estimator.name == "magsac":
-            find = cv2.findHomography if kind == "homography" else cv2.findFundamentalMat
             matrix, mask = find(points0, points1, _usac(estimator, estimator.threshold))
-        elif kind == "homography":
-            matrix, mask = cv2.findHomography(
-                points0, points1, cv2.RANSAC, limit[0], maxIters=limit[2], confidence=limit[1]
-            )
         else:
-            matrix, mask = cv2.findFundamentalMat(points0, points1, cv2.FM_RANSAC, *limit)
+            matrix, mask = find(points0, points1, cv2.RANSAC, estimator.threshold, **limits)
     except cv2.error:
-        return nothing
-    if matrix is None or mask is None:
-        return nothing
-    return matrix, mask.ravel().astype(bool)
+        return None
+    return None if matrix is None or mask is None else (matrix, mask.ravel().astype(bool))
 
 
 def _usac(estimator: Estimator, threshold: float) -> cv2.UsacParams:

@@ -73,10 +73,8 @@ def load_image(
             (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
             before. `matcher.images.pixels` lists types and ranges.
         name: of what is no path, for messages.
-        apply_exif: for paths, as in `read_image`; so is `allow_truncated`.
 
-    Raises:
-        UsageError, ImageError: as `read_image`.
+    The other options are for paths; they and the errors are those of `read_image`.
     """
     if isinstance(source, LoadedImage):
         return source
@@ -142,8 +140,7 @@ class Decoded(NamedTuple):
 def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) -> Decoded:
     """Pixels as stored, or upright with `apply_exif`; arguments and errors as of `read_image`.
 
-    Args:
-        gray: color is not needed; a JPEG is then decoded to gray, which is faster.
+    Where `gray` is enough, a JPEG is decoded to it, which is faster.
     """
     data = read_bytes(path)
     with _damage(path):
@@ -178,11 +175,7 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
-    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.images.pixels` takes.
-
-    Raises:
-        ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
-    """
+    """Pixels of a picture of Pillow as it stands, for `matcher.images.pixels`, or E102 or E105."""
     _require_mode(name, picture)
     with _damage(name):
         picture.load()
@@ -271,17 +264,15 @@ def _unidentified(path: str, data: bytes) -> ImageError:
     if data.startswith(SIGNATURES):
         return _damaged(path, "damaged or cut off in its header")
     start = data[:512].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        what = "a git-lfs pointer, not an image"
-        return ImageError(Code.UNREADABLE_IMAGE, path, what, "run git lfs pull")
-    what = "not an image of a known format"
+    what, remedy = "not an image of a known format", "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM"
     if not data:
         what = "an empty file"
+    elif start.startswith(b"version https://git-lfs"):
+        what, remedy = "a git-lfs pointer, not an image", "run git lfs pull"
     elif start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         what = "an HTML page, not an image"
     elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
         what = "text, not an image"
-    remedy = "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM"
     return ImageError(Code.UNREADABLE_IMAGE, path, what, remedy)
 
 

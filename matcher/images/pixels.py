@@ -26,8 +26,7 @@ _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 def to_gray(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     """(H, W) float32 in [0, 1], by OpenCV's weights of red, green and blue, and warnings.
 
-    Raises:
-        ImageError: NaN or infinity (E104), or another shape or type (E105).
+    NaN or infinity is E104, another shape or type E105.
     """
     opaque, warnings = _opaque(pixels, name)
     gray = cv2.cvtColor(opaque, cv2.COLOR_RGB2GRAY) if opaque.ndim == 3 else opaque

@@ -102,17 +102,15 @@ class PairReader:
             UsageError: a missing file (E111), or a mask that is not of the size of its image.
             ImageError: an image that cannot be used.
         """
-        return PreparedPair(
-            self.read_one(image0, mask0, number="0"), self.read_one(image1, mask1, number="1")
-        )
+        first = self.read_one(image0, mask0, number="0")
+        return PreparedPair(first, self.read_one(image1, mask1, number="1"))
 
     def read_one(
         self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
     ) -> PreparedImage:
         """Read one image and its region mask; errors as `read`, each warning is logged once.
 
-        Args:
-            number: of the image in its pair, for messages about what is no file.
+        Messages about what is no file name it by its `number` in the pair.
         """
         exif, truncated = self.apply_exif, self.allow_truncated
         name = f"image{number}"
@@ -145,17 +143,14 @@ def prepare(
 ) -> PreparedImage:
     """Resize an image, put it on its canvas and find its valid cells.
 
-    Args:
-        allowed: (H, W) bool in pixels of the image as stored, or None for everywhere.
-        max_side: see `PairReader`.
+    Matches are `allowed` by (H, W) bool in pixels of the image as stored; None means everywhere.
     """
     height, width = image.gray.shape
     ratio = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
     gray = resize(image.gray, size)
     scale = resize_scale((width, height), size)
-    canvas = config.canvas
-    rows, columns = (-(-side // canvas) * canvas for side in size[::-1])
+    rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
     network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
     padded = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
     stride = config.backbone.resolution[0]
@@ -172,11 +167,9 @@ def prepare(
 def resize(
     image: np.ndarray, size: tuple[int, int], *, enlarging: int = cv2.INTER_LINEAR
 ) -> np.ndarray:
-    """An image at `size` (width, height): averaged to fewer pixels, interpolated to more.
+    """A (H, W) or (H, W, C) image at `size` (width, height); itself where it has that size.
 
-    Args:
-        image: (H, W) or (H, W, C); returned itself where it has the size.
-        enlarging: OpenCV's interpolation for more pixels.
+    It is averaged to fewer pixels, and interpolated by `enlarging` to more.
     """
     height, width = image.shape[:2]
     if (width, height) == size:

@@ -13,11 +13,7 @@ from matcher.validation.checked import invalid
 
 
 class KorniaMatcher(nn.Module):
-    """Takes and returns what ``kornia.feature.LoFTR`` does, so that it drops in there.
-
-    Args:
-        model: any matcher, such as ``load_matcher("outdoor").model``.
-    """
+    """Any matcher, such as ``load_matcher("outdoor").model``, in the place of kornia's LoFTR."""
 
     def __init__(self, model: FeatureMatcher) -> None:
         super().__init__()

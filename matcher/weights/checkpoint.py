@@ -133,12 +133,9 @@ def save_safetensors(
     tensors = {name: _stored(t, half) for name, t in state if not name.endswith(COUNTER)}
     require_finite(path, tensors)
     stored = assemble(path, model.config, tensors, "")
-    metadata = {
-        "config": json.dumps(config_to_dict(model.config), sort_keys=True),
-        "canary": json.dumps(activation_statistics(stored)),
-        **(extra or {}),
-    }
-    write_weights(path, Weights(tensors, metadata))
+    config = json.dumps(config_to_dict(model.config), sort_keys=True)
+    canary = json.dumps(activation_statistics(stored))
+    write_weights(path, Weights(tensors, {"config": config, "canary": canary, **(extra or {})}))
 
 
 def selftest(path: Path | str) -> float:
@@ -159,10 +156,8 @@ def selftest(path: Path | str) -> float:
         raise CheckpointError(Code.FAILED_SELFTEST, path, what, "save it anew") from error
     difference = largest_difference(activation_statistics(load_safetensors(path)), expected)
     if not difference <= TOLERANCE:
-        what, remedy = (
-            f"its results differ by {difference:.2g}",
-            "the file or the installation is damaged",
-        )
+        what = f"its results differ by {difference:.2g}"
+        remedy = "the file or the installation is damaged"
         raise CheckpointError(Code.FAILED_SELFTEST, path, what, remedy)
     return difference
 
@@ -194,8 +189,7 @@ def largest_difference(statistics: list[float], expected: list[float]) -> float:
     """Between two lists of statistics; infinite where their lengths differ."""
     if len(statistics) != len(expected):
         return float("inf")
-    pairs = zip(statistics, expected, strict=True)
-    return max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
+    return max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(statistics, expected, strict=True))
 
 
 def load_safetensors(
@@ -203,8 +197,7 @@ def load_safetensors(
 ) -> FeatureMatcher:
     """A matcher in evaluation mode, on the CPU and in fp32, from what `save_safetensors` wrote.
 
-    Args:
-        overrides: options to change, such as ``{"coarse.threshold": 0.1}``.
+    Options can be overridden, such as ``{"coarse.threshold": 0.1}``.
 
     Raises:
         UsageError: there is no such file (E111), or an override is wrong.
@@ -255,12 +248,9 @@ def assemble(
 ) -> FeatureMatcher:
     """A matcher in evaluation mode that holds exactly `tensors`; its own are never allocated.
 
-    Args:
-        path: of the file they come from, for the message of an error, as is `remedy`.
-
     Raises:
-        CheckpointError: the tensors do not fit (E502), are not finite (E504), or no such model
-            can be built (E508).
+        CheckpointError: names `path` and `remedy`: the tensors do not fit (E502), are not finite
+            (E504), or no such model can be built (E508).
     """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
     layers = sum(config.backbone.depths) + len(config.transformer.layers)
@@ -275,10 +265,8 @@ def assemble(
         what = f"its configuration cannot be built: {error}"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
     expected = model.state_dict()
-    counters = {name: t for name, t in expected.items() if name.endswith(COUNTER)}
-    wanted = {name: tuple(t.shape) for name, t in expected.items() if name not in counters}
-    faults = _misfits(wanted, {name: tuple(t.shape) for name, t in tensors.items()})
-    if faults:
+    counters = {name: expected.pop(name) for name in list(expected) if name.endswith(COUNTER)}
+    if faults := _misfits(expected, tensors):
         raise CheckpointError(Code.WRONG_ARCHITECTURE, path, "tensors " + "; ".join(faults), remedy)
     require_finite(path, tensors)
     state = {name: tensor.float() for name, tensor in tensors.items()}
@@ -287,9 +275,8 @@ def assemble(
     return model.eval()
 
 
-def _misfits(
-    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
-) -> list[str]:
+def _misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    wanted, given = ({n: tuple(t.shape) for n, t in x.items()} for x in (expected, tensors))
     reshaped = [name for name in wanted if given.get(name, wanted[name]) != wanted[name]]
     faults = {
         "missing": sorted(set(wanted) - set(given)),

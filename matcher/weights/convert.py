@@ -26,10 +26,7 @@ RENAMED_TENSORS = (
     (r"^matcher\.", ""),
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.bn1\.", "backbone.stem_norm."),
-    (r"^backbone\.layer1\.", "backbone.stages.0."),
-    (r"^backbone\.layer2\.", "backbone.stages.1."),
-    (r"^backbone\.layer3\.", "backbone.stages.2."),
-    (r"^backbone\.layer4\.", "backbone.stages.3."),
+    *((rf"^backbone\.layer{stage + 1}\.", f"backbone.stages.{stage}.") for stage in range(4)),
     (r"\.bn([12])\.", r".norm\1."),
     (r"\.downsample\.", ".shortcut."),
     (r"^loftr_coarse\.layers\.", "transformer.blocks."),
@@ -37,9 +34,7 @@ RENAMED_TENSORS = (
     (r"^fine_preprocess\.down_proj\.", "fine.reduce_coarse."),
     (r"^fine_preprocess\.merge_feat\.", "fine.merge."),
     (r"^coarse_matching\.bin_score$", "coarse.bin_score"),
-    (r"\.(attn\.)?q_proj\.", ".query."),
-    (r"\.(attn\.)?k_proj\.", ".key."),
-    (r"\.(attn\.)?v_proj\.", ".value."),
+    *((rf"\.(attn\.)?{name[0]}_proj\.", f".{name}.") for name in ("query", "key", "value")),
     (r"\.attn\.py_att\.weight$", ".attention.level_weights"),
     (r"\.attn\.proj\.", ".project."),
     (r"\.mlp\.fc1\.", ".mlp.expand."),
@@ -76,18 +71,13 @@ REQUIRED_OPTIONS = {
     "fine.block_type": "loftr",
 }
 """Where the official code has a choice and this project does not."""
-IGNORED_OPTIONS = frozenset(
-    {
-        "coarse.temp_bug_fix",
-        "coarse.d_model",
-        "coarse.d_ffn",
-        "fine.d_model",
-        "fine.d_ffn",
-        "match_coarse.skh_init_bin_score",
-        "match_coarse.train_coarse_percent",
-        "match_coarse.train_pad_num_gt_min",
-        "match_coarse.sparse_spvs",
-    }
+IGNORED_OPTIONS = (
+    "coarse.temp_bug_fix",
+    *(f"{part}.{size}" for part in ("coarse", "fine") for size in ("d_model", "d_ffn")),
+    "match_coarse.skh_init_bin_score",
+    "match_coarse.train_coarse_percent",
+    "match_coarse.train_pad_num_gt_min",
+    "match_coarse.sparse_spvs",
 )
 """Said by other options or by the tensors, or for training only."""
 
@@ -180,12 +170,10 @@ def infer_config(official: Iterable[str]) -> MatcherConfig:
 def config_from_official(values: Mapping[str, Any]) -> MatcherConfig:
     """The configuration that an official one (names as in LoFTR's, any case) describes.
 
-    Raises:
-        UsageError: an unknown option, or one that this project cannot follow.
+    An unknown option is E202, one that this project cannot follow E201.
     """
-    options = _flatten(values)
-    inside = {n[6:]: value for n, value in options.items() if n.startswith("loftr.")}
-    options = inside or options
+    given = _flatten(values)
+    options = {n[6:]: value for n, value in given.items() if n.startswith("loftr.")} or given
     tree: dict[str, dict[str, Any]] = {}
     for name, value in options.items():
         if name in REQUIRED_OPTIONS and value != REQUIRED_OPTIONS[name]:

@@ -37,10 +37,6 @@ def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) ->
     Bytes go to a ``.part`` file, which is renamed once its size and hash are right. A try
     continues where the one before broke off if the server vouches that the file is the same.
 
-    Args:
-        urls: https addresses, tried in turn.
-        sha256: the expected hash, None accepts any.
-
     Raises:
         CheckpointError: no address served it (E506), or with another hash (E503; the file is
             kept with the suffix ``.bad``).
@@ -55,8 +51,7 @@ def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) ->
             break
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
-                remedy = "set MATCHER_CACHE to a folder with space"
-                raise unwritable(part, error, remedy) from error
+                raise unwritable(part, error, "set MATCHER_CACHE to a folder with space") from error
             failures.append(f"{urllib.parse.urlsplit(url).netloc}: {error or type(error).__name__}")
             part.unlink(missing_ok=True)
     else:
@@ -68,11 +63,8 @@ def download(urls: Sequence[str], target: Path, *, sha256: str | None = None) ->
 
 
 def require_sha256(path: Path, expected: str | None, target: Path | None = None) -> None:
-    """Refuse `path` (E503) and set it aside as ``.bad`` unless it has the `expected` hash.
-
-    Args:
-        target: the name to set it aside by, if it is not that of `path`.
-    """
+    """Refuse `path` (E503) and set it aside as ``.bad``, by the name of `target` if given, unless
+    it has the `expected` hash."""
     if expected is None or (actual := sha256_of(path)) == expected:
         return
     named = target or path
@@ -110,17 +102,16 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 def _fetch_patiently(url: str, part: Path) -> None:
     part.unlink(missing_ok=True)
     etag: str | None = None
-    for try_number in range(ATTEMPTS):
-        if try_number:
-            time.sleep(PAUSE * 2 ** (try_number - 1))
+    for attempt in range(ATTEMPTS):
         try:
             with _open(url, part, etag) as response:
                 etag = response.headers.get("ETag")
                 _receive(response, part)
             return
         except (OSError, http.client.HTTPException) as error:
-            if try_number == ATTEMPTS - 1 or not _passing(error):
+            if attempt == ATTEMPTS - 1 or not _passing(error):
                 raise
+        time.sleep(PAUSE * 2**attempt)
 
 
 def _passing(error: Exception) -> bool:

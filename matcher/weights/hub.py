@@ -24,10 +24,8 @@ CONVERSION = 1
 """Raised when the names or the meaning of converted tensors change, which renews the cache."""
 LOCK_SECONDS = 600
 
-_QUADTREE = (
-    "https://github.com/Tangshitao/QuadTreeAttention/releases/download/"
-    "QuadTreeAttention_feature_match/"
-)
+_RELEASES = "https://github.com/Tangshitao/QuadTreeAttention/releases/download/"
+_QUADTREE = f"{_RELEASES}QuadTreeAttention_feature_match/"
 _KORNIA = "https://huggingface.co/kornia/loftr/resolve/main/"
 _CMP = "https://cmp.felk.cvut.cz/~mishkdmy/models/"
 
@@ -100,12 +98,10 @@ def _existing(path: Path) -> Path:
 def _published(name: str, offline: bool) -> Path:
     source = cache_folder() / f"{name}.ckpt"
     ready = _ready(source, name)
-    if ready is not None:
-        return ready
-    if offline and not source.exists():
+    if ready is None and offline and not source.exists():
         remedy = "run once without offline, or give the path of a file"
         raise CheckpointError(Code.NOT_CACHED, name, f"not in {cache_folder()} and offline", remedy)
-    return _locked(source, lambda: _ready(source, name) or _prepare(source, name))
+    return ready or _locked(source, lambda: _ready(source, name) or _prepare(source, name))
 
 
 def _ready(source: Path, name: str) -> Path | None:

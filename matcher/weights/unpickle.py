@@ -127,10 +127,6 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: objec
     return TensorView(storage, offset, size, stride)
 
 
-def _rebuild_parameter(data: object, *_: object) -> object:
-    return data
-
-
 class CheckpointUnpickler(pickle.Unpickler):
     """Unpickle descriptions of tensors; everything unknown becomes a `Placeholder`."""
 
@@ -138,7 +134,7 @@ class CheckpointUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return Items
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return Name(_rebuild_parameter)
+            return Name(lambda data, *_: data)
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return Name(_rebuild_tensor)
         if module in ("torch", "torch.cuda") and name in STORAGES:

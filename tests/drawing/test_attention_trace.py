@@ -205,11 +205,12 @@ def test_a_row_of_confidence_equals_that_of_the_matrix(
     coarse0, coarse1 = 3 * torch.randn(1, 16, 3, 5), 3 * torch.randn(1, 16, 4, 6)
     mask0 = torch.ones(1, 3, 5, dtype=torch.bool)
     mask1 = torch.ones(1, 4, 6, dtype=torch.bool)
-    mask0[:, 2], mask1[:, :, 5] = False, False
+    if masked:
+        mask0[:, 2], mask1[:, :, 5] = False, False
     masks = (mask0, mask1) if masked else (None, None)
     matrix = head.log_confidence(coarse0, coarse1, *masks).exp()[0]
     for cell in (0, 7, 14):
-        row = confidence_row(head, coarse0, coarse1, cell, *masks)
+        row = confidence_row(head, coarse0, coarse1, cell, mask0, mask1)
         torch.testing.assert_close(row.flatten(), matrix[cell])
 
 
