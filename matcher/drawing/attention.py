@@ -27,6 +27,7 @@ from matcher.files import write_atomically
 from matcher.validation.checked import invalid
 
 GAP = 8
+FRAME_MS = 1200
 POINT = np.array([(255, 255, 255)])
 KEY = ("weight", "none", "most")
 
@@ -164,7 +165,7 @@ def animate_descent(
     return [_padded(frame, height, width) for frame in frames]
 
 
-def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: float = 1.2) -> None:
+def write_animation(path: Path | str, frames: Sequence[np.ndarray]) -> None:
     """Write (H, W, 3) uint8 frames of one size as a GIF that repeats, or E201 or E401."""
     path = Path(path)
     if path.suffix.lower() != ".gif":
@@ -173,8 +174,7 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray], seconds: flo
     few = Image.Quantize.FASTOCTREE
     images = [Image.fromarray(frame).quantize(128, method=few) for frame in frames]
     out = BytesIO()
-    duration = round(1000 * seconds)
-    images[0].save(out, "GIF", append_images=images[1:], duration=duration, loop=0, save_all=True)
+    images[0].save(out, "GIF", append_images=images[1:], duration=FRAME_MS, loop=0, save_all=True)
     write_atomically(path, out.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Pictures of matches: RGB images in, an RGB array out.
+"""Pictures of matches: RGB images in, a (H, W, 3) uint8 RGB array out.
 
 `draw_matches` puts the images side by side, `draw_overlay` on top of each other, `draw_coverage`
 shows where matches lie, `draw_warp` how well a homography aligns the images.
@@ -49,16 +49,12 @@ def draw_matches(
     """The images side by side with a line for each match, colored by its confidence.
 
     Args:
-        image0: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB.
-        image1: likewise, of any size.
+        image0, image1: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB, each of any size.
         matches: in pixels of the two images.
         inliers: (N,) bool; the other matches become dashed vermilion lines.
         errors: (N,) such as epipolar errors in pixels, to color by instead of the confidence.
         error_limit: errors from here on share the last color.
         max_lines: at most this many are drawn, the best of every region.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
     """
     canvas, panel0, panel1 = arrange(image0, image1)
     keypoints0, keypoints1, scores = matches.numpy()

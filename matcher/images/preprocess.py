@@ -200,12 +200,8 @@ def pad_feature_maps(
 
     Batches pad feature maps and never images: an image must not feel its batch mates.
 
-    Args:
-        maps: of one image each, (1, C, h, w) and (1, D, H, W).
-        cells: (h, w) bool of the valid cells of each.
-
-    Returns:
-        (B, C, h, w) and (B, D, H, W) maps; the (B, h, w) mask of valid cells, None if all are.
+    Of (1, C, h, w) and (1, D, H, W) maps and the (h, w) bool of valid cells of each, they are
+    (B, C, h, w) and (B, D, H, W) maps and the (B, h, w) mask of valid cells, None if all are.
     """
     mask = stack_padded([each[None] for each in cells])
     features = FeatureMaps(*(stack_padded(each) for each in zip(*maps, strict=True)))
