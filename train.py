@@ -20,7 +20,6 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pytorch_lightning import Callback
 from conf import compose
 from data.datamodule import PairData, build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
-from matcher.errors import Code, MatcherError
+from matcher.errors import Code, MatcherError, program
 from matcher.files import make_folder, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.training import checkpointing
@@ -110,7 +109,7 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
     module = MatcherModule(run, pairs_a_step, steps_an_epoch)
     if run.init_weights and resume is None:
         module.pairs_seen = load_weights(module.model, Path(run.init_weights))
-        module.restart_average()
+        module.average.load_state_dict(module.model.state_dict())
     keeper = CheckpointAndExport(run)
     max_steps = steps_of_run(run.trainer, steps_an_epoch)
     trainer = build_trainer(run, max_steps, [keeper, *validators(run)])
@@ -137,10 +136,9 @@ def validators(run: RunConfig) -> list[Callback]:
     return [PoseAUC(run.trainer.pose_pairs or None), figures]
 
 
-def main(words: Sequence[str]) -> int:
+@program
+def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
@@ -151,15 +149,10 @@ def main(words: Sequence[str]) -> int:
     except InterruptedError as error:
         print(f"{error.strerror}; resume=auto goes on", file=sys.stderr)
         return 128 + (error.errno or 0)
-    except MatcherError as error:
-        if debug:
-            raise
-        print(error, file=sys.stderr)
-        return error.exit_code
     for name, value in sorted(metrics.items()):
         print(f"{name} {value:.6g}" if math.isfinite(value) else f"{name} -")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

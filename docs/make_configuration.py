@@ -19,7 +19,7 @@ from conf import compose
 from data.config import DataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
-from matcher.config import COMPACT, MatcherConfig
+from matcher.config import MatcherConfig
 from matcher.options import MatchOptions
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
@@ -44,6 +44,7 @@ def document() -> str:
     values = compose("train")
     loaded = config_from_dict(DataConfig, values.pop("data"))
     run = config_from_dict(RunConfig, values)
+    compact = config_from_dict(MatcherConfig, compose("train", ["model=compact"])["model"])
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
@@ -62,7 +63,7 @@ def document() -> str:
         groups("train.yaml"),
         "## The model: `model.`\n",
         "The published model, and the bundled one where it differs.\n",
-        table(MatcherConfig, prefix="model.", other=COMPACT, column="`compact`"),
+        table(MatcherConfig, prefix="model.", other=compact, column="`compact`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
         table(EvalOptions, skip=("benchmark",)),
         groups("eval.yaml"),

@@ -1,6 +1,6 @@
 """What a matcher is made of: frozen dataclasses, checked on construction.
 
-The defaults are the published QuadTree ``outdoor`` model; `COMPACT` is the bundled one.
+The defaults are the published QuadTree ``outdoor`` model.
 """
 
 from __future__ import annotations
@@ -166,16 +166,3 @@ class MatcherConfig:
     def canvas(self) -> int:
         """Images are padded to a multiple of this many pixels."""
         return self.backbone.resolution[0] * 2 ** (self.transformer.levels - 1)
-
-
-COMPACT = MatcherConfig(
-    backbone=BackboneConfig(
-        initial_dim=32, block_dims=(32, 64, 128), depths=(1, 2, 3), pyramid="lean"
-    ),
-    position=PositionConfig(shift=64),
-    transformer=TransformerConfig(
-        layers=("self", "cross") * 2, heads=4, topks=(20, 28, 8), mlp_ratio=2
-    ),
-    fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=1),
-)
-"""The bundled model, small enough for a laptop CPU."""

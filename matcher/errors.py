@@ -147,10 +147,9 @@ def missing(path: object, what: str = "no such file", remedy: str = "") -> Usage
     return UsageError(Code.MISSING_FILE, path, what, remedy)
 
 
-def unwritable(path: object, error: OSError, remedy: str) -> StorageError:
+def unwritable(path: object, error: OSError, remedy: str = "") -> StorageError:
     """The error for a file that cannot be written (E401)."""
-    what = f"cannot write: {error.strerror or error}"
-    return StorageError(Code.UNWRITABLE, path, what, remedy)
+    return StorageError(Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy)
 
 
 def program(run: Callable[[list[str]], int]) -> Callable[..., int]:

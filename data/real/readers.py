@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from data.config import Framing
 from data.order import Key
-from matcher.errors import Code, ImageError, UsageError
+from matcher.errors import Code, ImageError, missing
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.images.load import read_image
 from matcher.images.preprocess import pad_bottom_right, resize
@@ -66,7 +66,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def require_file(path: Path, what: str = "file") -> None:
     if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, f"no such {what}")
+        raise missing(path, f"no such {what}")
 
 
 class View(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.real.index import read_arrays
 from data.real.readers import MILLIMETERS, fitted_intrinsics, numbered_lines, read_pose
-from matcher.errors import Code, MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError, missing
 from matcher.images.load import stored_size
 from matcher.validation.checked import invalid
 
@@ -73,8 +73,7 @@ def list_frames(folder: Path) -> list[RgbdFrame]:
                 count = f"{lost} of {len(frames)}"
                 logger.warning("%s: %s frames left out, no usable pose", folder, count)
             return kept
-    expected = f"expected {', '.join(layouts)}"
-    raise UsageError(Code.MISSING_FILE, folder, "is no RGB-D sequence", expected)
+    raise missing(folder, "is no RGB-D sequence", f"expected {', '.join(layouts)}")
 
 
 def _is_pose(pose: np.ndarray) -> bool:

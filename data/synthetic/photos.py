@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from matcher.errors import Code, UsageError
+from matcher.errors import missing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 REMEDY = "set data.synthetic.photos"
@@ -17,11 +17,10 @@ def list_photos(folder: str | Path) -> list[Path]:
     """Image files below `folder`, sorted; a `UsageError` where there is no folder or no image."""
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(Code.MISSING_FILE, root, "no such folder", REMEDY)
+        raise missing(root, "no such folder", REMEDY)
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        expected = f"expected {', '.join(SUFFIXES)}"
-        raise UsageError(Code.MISSING_FILE, root, "holds no photograph", expected)
+        raise missing(root, "holds no photograph", f"expected {', '.join(SUFFIXES)}")
     return files
 
 
@@ -31,7 +30,7 @@ def load_photos(folder: str | Path, side: int, limit: int | None = None) -> np.n
     decoded = (read_texture(path, side) for path in list_photos(folder)[:limit])
     textures = [texture for texture in decoded if texture is not None]
     if not textures:
-        raise UsageError(Code.MISSING_FILE, folder, "no photograph decodes", REMEDY)
+        raise missing(folder, "no photograph decodes", REMEDY)
     return np.stack(textures)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.benchmarks.sizing import Sizing
-from matcher.errors import Code, UsageError
+from matcher.errors import Code, UsageError, missing
 from matcher.geometry.pixels import from_colmap
 
 
@@ -126,7 +126,7 @@ def lines_of(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(Code.MISSING_FILE, path, "no such file", "check root=") from None
+        raise missing(path, remedy="check root=") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(Code.UNREADABLE_LIST, path, f"cannot be read as text: {error}") from error
     return [line for line in text.splitlines() if line.strip()]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data.config import Layout
 from eval.benchmarks.sizing import EXACT, Convention, Sizing
-from matcher.errors import Code, UsageError
+from matcher.errors import Code, UsageError, missing
 from matcher.validation.checked import NotNegative, Positive, Share, checked
 
 Kind = Literal["pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps"]
@@ -59,5 +59,5 @@ class BenchmarkOptions:
             what = f"benchmark {self.name} needs one"
             raise UsageError(Code.INVALID_VALUE, "root", what, "write root=DIR")
         if not Path(self.root).is_dir():
-            raise UsageError(Code.MISSING_FILE, self.root, "no such folder", "check root=")
+            raise missing(self.root, "no such folder", "check root=")
         return Path(self.root)

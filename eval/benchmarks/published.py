@@ -19,7 +19,7 @@ from eval.benchmarks.folder import (
     posed_pairs,
 )
 from eval.benchmarks.options import BenchmarkOptions
-from matcher.errors import Code, UsageError
+from matcher.errors import Code, UsageError, missing
 
 SCANNET_K_SIZE = (640, 480)
 """The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""
@@ -35,7 +35,7 @@ def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...
     folders = ("", "index/", "assets/scannet_test_1500/", "scannet_test_1500/")
     table = find(root, [f"{folder}test.npz" for folder in folders])
     if table is None:
-        raise UsageError(Code.MISSING_FILE, root / "test.npz", "no such file", LAYOUTS)
+        raise missing(root / "test.npz", remedy=LAYOUTS)
     rows, _ = read_scannet_index(table)
     poses = read_arrays(table).get("rel_pose")
     if poses is None or len(poses) != len(rows):
@@ -106,7 +106,7 @@ def _scene_indices(root: Path) -> list[Path]:
         indices = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
         if names.is_file() or indices:
             return listed_indices(folder, names) if names.is_file() else indices
-    raise UsageError(Code.MISSING_FILE, root, "no scene index", LAYOUTS)
+    raise missing(root, "no scene index", LAYOUTS)
 
 
 def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:

@@ -27,7 +27,7 @@ from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import EXACT
 from matcher.drawing.matches import write_picture
-from matcher.errors import Code, StorageError, UsageError
+from matcher.errors import Code, UsageError, unwritable
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import resize
 from matcher.validation.checked import invalid
@@ -197,7 +197,7 @@ def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Pa
             if not folder.is_dir():  # Otherwise another process was first.
                 raise
     except OSError as error:
-        raise StorageError(Code.UNWRITABLE, folder, f"cannot write: {error}") from error
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -17,7 +17,7 @@ from matcher.batch.progress import Progress, warnings_noted
 from matcher.batch.run import Run, locked, open_run, start_run
 from matcher.batch.shards import DUPLICATE, Shard, status_text
 from matcher.batch.worker import build_shard_matcher, run_local
-from matcher.errors import Code, UsageError
+from matcher.errors import missing
 from matcher.files import sha256_of, write_atomically
 from matcher.weights.hub import resolve
 
@@ -59,13 +59,13 @@ def require_images(
     alone = int((pairs.index[:, 0] == pairs.index[:, 1]).sum())
     if alone:
         warn(f"warning   {alone} pairs of an image with itself")
-    missing = [pairs.names[i] for i in np.flatnonzero(images.missing)]
-    for name in missing:
+    absent = [pairs.names[i] for i in np.flatnonzero(images.missing)]
+    for name in absent:
         warn(f"missing   {encode_name(name)}")
-    if missing and not options.skip_missing:
-        what = f"{len(missing)} of {len(pairs.names)} images are missing: {shortened(missing)}"
+    if absent and not options.skip_missing:
+        what = f"{len(absent)} of {len(pairs.names)} images are missing: {shortened(absent)}"
         remedy = "skip_missing=true goes on without them"
-        raise UsageError(Code.MISSING_FILE, options.pairs, what, remedy)
+        raise missing(options.pairs, what, remedy)
 
 
 def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, warn: Tell) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from matcher.batch.image_names import encode_name
 from matcher.batch.options import CollectionOptions
-from matcher.errors import Code, UsageError
+from matcher.errors import Code, UsageError, missing
 
 COLUMNS = ("name0", "name1")
 
@@ -77,8 +77,7 @@ def read_pairs(path: str) -> Iterator[tuple[str, str]]:
                 if names:
                     yield _checked(names, line)
     except OSError as error:
-        what = f"cannot read the list: {error.strerror}"
-        raise UsageError(Code.MISSING_FILE, path, what) from error
+        raise missing(path, f"cannot read the list: {error.strerror}") from error
 
 
 class Line(NamedTuple):
@@ -173,7 +172,7 @@ def find_pairs(options: CollectionOptions) -> tuple[PairList, str]:
 def image_names(folder: str) -> list[str]:
     """Images in `folder` and below, relative to it with ``/``, in order of their bytes."""
     if not os.path.isdir(folder):
-        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
+        raise missing(folder, "no such folder")
     names = [
         os.path.relpath(os.path.join(place, file), folder).replace(os.sep, "/")
         for place, _, files in os.walk(folder)

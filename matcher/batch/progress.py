@@ -15,7 +15,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from matcher.errors import Code, StorageError
+from matcher.errors import unwritable
 
 LINE_SECONDS = 10.0
 
@@ -65,8 +65,7 @@ class Progress:
                 date = datetime.now().astimezone().isoformat(timespec="seconds")
                 file.write(f"{date} {os.getpid()} {text}\n")
         except OSError as error:
-            what = f"cannot write: {error.strerror}"
-            raise StorageError(Code.UNWRITABLE, self._log, what) from error
+            raise unwritable(self._log, error) from error
 
     def close(self) -> None:
         if self._bar is not None:

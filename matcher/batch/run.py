@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from matcher.batch.manifest import ImageFiles, Manifest, encode_list, read_list
 from matcher.batch.pairs import PairList
 from matcher.batch.shards import Shard, encode_shard, find_shards, read_shard, shard_name
-from matcher.errors import Code, StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, write_atomically
 
 MANIFEST, LIST, SHARDS, LOCK, HOLDER = "manifest.json", "pairs.npz", "shards", "lock", "lock.pid"
@@ -109,7 +109,7 @@ def open_run(folder: Path) -> Run:
     """The run in a folder, to read; `UsageError` (E111) if there is none, `StorageError` (E402) if
     it is damaged."""
     if not (folder / MANIFEST).is_file():
-        raise UsageError(Code.MISSING_FILE, folder, "holds no run", "give the output folder of one")
+        raise missing(folder, "holds no run", "give the output folder of one")
     manifest = Manifest.read(folder / MANIFEST)
     pairs, images = read_list(folder / LIST)
     if (pairs.sha256, images.sha256) != (manifest.pairs_sha256, manifest.images_sha256):
@@ -130,11 +130,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        what, remedy = (
-            f"another process writes to it{_holder(folder)}",
-            "wait or use another output",
-        )
-        raise UsageError(Code.FOLDER_IN_USE, folder, what, remedy) from None
+        what = f"another process writes to it{_holder(folder)}"
+        raise UsageError(Code.FOLDER_IN_USE, folder, what, "wait or use another output") from None
     except OSError as error:
         what = f"cannot be locked: {error.strerror}"
         raise StorageError(Code.UNWRITABLE, folder, what) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from matcher.errors import Code, StorageError, UsageError
+from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, write_atomically
 
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
@@ -54,12 +54,8 @@ def start_from(folder: Path, resume: str) -> Path | None:
         load_checkpoint(start)
     existing = checkpoints(folder)
     if existing and (start is None or start.resolve() != existing[0].resolve()):
-        raise UsageError(
-            Code.UNUSABLE_WORD,
-            folder,
-            f"holds {existing[0].name}",
-            "resume=auto goes on from it, name= starts anew",
-        )
+        what, remedy = f"holds {existing[0].name}", "resume=auto goes on from it, name= starts anew"
+        raise UsageError(Code.UNUSABLE_WORD, folder, what, remedy)
     return start
 
 
@@ -92,12 +88,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         StorageError: the content does not match the name, or cannot be read.
     """
     if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such checkpoint")
+        raise missing(path, "no such checkpoint")
     data = path.read_bytes()
     match = NAME.fullmatch(path.name)
-    damaged = StorageError(
-        Code.DAMAGED_RESULT, path, "is damaged", "resume=auto takes the newest intact one"
-    )
+    remedy = "resume=auto takes the newest intact one"
+    damaged = StorageError(Code.DAMAGED_RESULT, path, "is damaged", remedy)
     if match and _digest(data) != match[2]:
         raise damaged
     try:

@@ -26,9 +26,8 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
     source = load_safetensors(path)
     ours = model.config.backbone, model.config.transformer, model.config.fine
     if ours != (source.config.backbone, source.config.transformer, source.config.fine):
-        raise CheckpointError(
-            Code.WRONG_ARCHITECTURE, path, "holds another architecture", "set model= to match"
-        )
+        what = "holds another architecture"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "set model= to match")
     model.load_state_dict(source.state_dict())
     seen = read_weights(path).metadata.get(PAIRS, "0")
     return int(seen) if seen.isdecimal() else 0

@@ -22,6 +22,8 @@ from matcher.training.optim import averaged_copy, lr_factor, scaled, update_aver
 from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import without_retired
 
+COUNTS = ("batches_seen", "pairs_seen", "unmatched")
+
 
 class MatcherModule(pl.LightningModule):
     """Trains a `FeatureMatcher` on batches of `ImagePair` with geometry.
@@ -59,10 +61,6 @@ class MatcherModule(pl.LightningModule):
         self._finite = True
         self._snapshot = StepSnapshot()
         self._last_end = time.monotonic()
-
-    def restart_average(self) -> None:
-        """Forget the average: after weights were loaded from elsewhere."""
-        self.average.load_state_dict(self.model.state_dict())
 
     def step_seed(self) -> int:
         """Seed of the draws of the present batch."""
@@ -142,9 +140,7 @@ class MatcherModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["matcher"] = {
             "config": config_to_dict(self.config),
-            "batches_seen": self.batches_seen,
-            "pairs_seen": self.pairs_seen,
-            "unmatched": self.unmatched,
+            **{name: getattr(self, name) for name in COUNTS},
             "guard": self.skipped.state(),
         }
 
@@ -160,9 +156,8 @@ class MatcherModule(pl.LightningModule):
         if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
             what = "the checkpoint holds another model"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
-        self.batches_seen = int(state["batches_seen"])
-        self.pairs_seen = int(state["pairs_seen"])
-        self.unmatched = int(state["unmatched"])
+        for name in COUNTS:
+            setattr(self, name, int(state[name]))
         self.skipped.restore(state["guard"])
 
     def on_train_start(self) -> None:

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from matcher.config import COMPACT
 from matcher.errors import MemoryLimitError
 from matcher.network.model import build_matcher
 from matcher.predictor import Predictor
+from tests.helpers.models import COMPACT
 
 ROOT = Path(__file__).resolve().parents[2]
 MATCH = """
 import resource, sys
 import numpy as np
-from matcher.config import COMPACT, MatcherConfig
+from matcher.config import MatcherConfig
+from tests.helpers.models import COMPACT
 from matcher.network.fuse import fuse
 from matcher.network.model import build_matcher
 from matcher.predictor import Predictor

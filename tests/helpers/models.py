@@ -11,9 +11,21 @@ from matcher.config import (
     CoarseConfig,
     FineConfig,
     MatcherConfig,
+    PositionConfig,
     TransformerConfig,
 )
 
+COMPACT = MatcherConfig(
+    backbone=BackboneConfig(
+        initial_dim=32, block_dims=(32, 64, 128), depths=(1, 2, 3), pyramid="lean"
+    ),
+    position=PositionConfig(shift=64),
+    transformer=TransformerConfig(
+        layers=("self", "cross") * 2, heads=4, topks=(20, 28, 8), mlp_ratio=2
+    ),
+    fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=1),
+)
+"""The bundled model, small enough for a laptop CPU."""
 PUBLISHED_TINY = MatcherConfig(
     backbone=BackboneConfig(initial_dim=8, block_dims=(8, 12, 16), depths=(1, 1, 1)),
     transformer=TransformerConfig(layers=("self", "cross"), heads=2, topks=(4, 4, 4)),

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matcher.config import COMPACT, BackboneConfig
+from matcher.config import BackboneConfig
 from matcher.network.backbone import Backbone
 from matcher.network.fuse import fuse, fuse_norms
 from matcher.network.model import build_matcher
+from tests.helpers.models import COMPACT
 
 
 def image(h: int, w: int, seed: int) -> torch.Tensor:

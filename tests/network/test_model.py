@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from matcher.config import COMPACT, FineConfig, MatcherConfig, PositionConfig, TransformerConfig
+from matcher.config import FineConfig, MatcherConfig, PositionConfig, TransformerConfig
 from matcher.errors import UsageError
 from matcher.network import transformer as transformer_module
 from matcher.network.backbone import Backbone
@@ -15,7 +15,7 @@ from matcher.network.model import build_matcher
 from matcher.network.position import PositionEncoding, sine_encoding
 from matcher.network.transformer import build_transformer
 from matcher.validation.checked import config_from_dict, config_to_dict
-from tests.helpers.models import PUBLISHED_TINY
+from tests.helpers.models import COMPACT, PUBLISHED_TINY
 
 
 def image(h: int, w: int, seed: int = 0) -> torch.Tensor:

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 import match
-from matcher.config import COMPACT
 from matcher.files import sha256_of
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.results.record import read_matches
 from matcher.weights.checkpoint import save_safetensors
+from tests.helpers.models import COMPACT
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [str(ROOT / "assets" / f"demo{i}.jpg") for i in (0, 1)]

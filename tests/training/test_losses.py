@@ -32,7 +32,7 @@ def cells(*matches: tuple[int, int, int], size: tuple[int, int] = (2, 2)) -> Coa
 def test_positives_loss_is_the_mean_negative_log_confidence():
     confidence = torch.full((1, 4, 4), 0.1)
     confidence[0, 0, 1], confidence[0, 2, 3] = 0.5, 0.25
-    loss = positives_loss(confidence.log(), cells((0, 0, 1), (0, 2, 3)))
+    loss = positives_loss(confidence.log()[0, [0, 2], [1, 3]])
     assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2)
 
 
@@ -54,7 +54,7 @@ def test_masked_cells_are_no_negatives():
     assert torch.isfinite(confidence.grad).all()
 
 
-@pytest.mark.parametrize("loss", [positives_loss, focal_loss])
+@pytest.mark.parametrize("loss", [lambda x, _: positives_loss(x[:0, 0, 0]), focal_loss])
 def test_without_true_matches_the_coarse_loss_is_finite(loss):
     confidence = torch.full((1, 4, 4), 0.1).log().requires_grad_()
     value = loss(confidence, cells())

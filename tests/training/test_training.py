@@ -19,7 +19,7 @@ import train as program
 from conf import compose
 from data.config import DataConfig
 from data.order import PairStream
-from matcher.config import COMPACT, MatcherConfig
+from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
 from matcher.training import checkpointing
@@ -33,6 +33,7 @@ from matcher.training.optim import averaged_copy, lr_factor, scaled, update_aver
 from matcher.training.supervision import supervise
 from matcher.training.trainer import accelerator, build_trainer
 from matcher.validation.checked import config_from_dict
+from tests.helpers.models import COMPACT
 from tests.helpers.planes import PlaneData, plane_pair, shuffled
 
 

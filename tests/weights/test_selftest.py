@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from matcher.config import COMPACT
 from matcher.errors import CheckpointError
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.__main__ import main
@@ -23,6 +22,7 @@ from matcher.weights.checkpoint import (
     write_weights,
 )
 from matcher.weights.hub import resolve
+from tests.helpers.models import COMPACT
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import tests.helpers.hostile as hostile
-from matcher.config import COMPACT
 from matcher.errors import CheckpointError, UsageError
 from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import override
 from matcher.weights.torch_archive import read_tensors
+from tests.helpers.models import COMPACT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
-from matcher.errors import Code, StorageError
+from matcher.errors import unwritable
 
 POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
 KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
@@ -134,8 +134,7 @@ def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
                 for file in _spread(run, scratch):
                     _merge_file(file, merged)
         except OSError as error:
-            what = f"cannot write: {error.strerror or error}"
-            raise StorageError(Code.UNWRITABLE, run.folder, what, "free some space") from error
+            raise unwritable(run.folder, error, "free some space") from error
         yield merged
 
 

@@ -71,11 +71,13 @@ def coarse_loss(
     matching = model.config.coarse
     if config.coarse == "positives" and matching.match_type == "dual_softmax":
         true, partner = true_log_confidence(*maps, matching.temperature, targets)
-        return -true.sum() / max(true.numel(), 1), partner == targets.index1
+        return positives_loss(true), partner == targets.index1
     log_confidence = model.coarse.log_confidence(*maps)
     correct = found(log_confidence.detach(), targets)
     if config.coarse == "positives":
-        return positives_loss(log_confidence, targets), correct
+        return positives_loss(
+            log_confidence[targets.batch, targets.index0, targets.index1]
+        ), correct
     focal = focal_loss(log_confidence, targets, alpha=config.focal_alpha, gamma=config.focal_gamma)
     return focal, correct
 
@@ -91,14 +93,8 @@ def refinable(coarse: CoarseTargets, fine: FineTargets) -> tuple[CoarseMatches, 
     return CoarseMatches(zero, zero, zero, torch.zeros(1, device=device)), nothing
 
 
-def positives_loss(log_confidence: Tensor, targets: CoarseTargets) -> Tensor:
-    """Mean negative log-confidence of the true matches; 0 where there is none.
-
-    Args:
-        log_confidence: (B, L, S).
-        targets: M true matches.
-    """
-    true = log_confidence[targets.batch, targets.index0, targets.index1]
+def positives_loss(true: Tensor) -> Tensor:
+    """Mean negative log-confidence of (M,) true matches; 0 where there is none."""
     return -true.sum() / max(true.numel(), 1)
 
 
