@@ -135,9 +135,8 @@ def save_safetensors(
     stored = assemble(path, model.config, tensors, "")
     options = json.dumps(config_to_dict(model.config), sort_keys=True)
     statistics = json.dumps(activation_statistics(stored))
-    write_weights(
-        path, Weights(tensors, {"config": options, "canary": statistics, **(extra or {})})
-    )
+    metadata = {"config": options, "canary": statistics, **(extra or {})}
+    write_weights(path, Weights(tensors, metadata))
 
 
 def selftest(path: Path | str) -> float:
