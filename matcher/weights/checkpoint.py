@@ -133,9 +133,10 @@ def save_safetensors(
     tensors = {name: _stored(t, half) for name, t in state if not name.endswith(COUNTER)}
     require_finite(path, tensors)
     stored = assemble(path, model.config, tensors, "")
-    config = json.dumps(config_to_dict(model.config), sort_keys=True)
-    canary = json.dumps(activation_statistics(stored))
-    write_weights(path, Weights(tensors, {"config": config, "canary": canary, **(extra or {})}))
+    options = json.dumps(config_to_dict(model.config), sort_keys=True)
+    statistics = json.dumps(activation_statistics(stored))
+    metadata = {"config": options, "canary": statistics, **(extra or {})}
+    write_weights(path, Weights(tensors, metadata))
 
 
 def selftest(path: Path | str) -> float:

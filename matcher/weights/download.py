@@ -102,16 +102,16 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 def _fetch_patiently(url: str, part: Path) -> None:
     part.unlink(missing_ok=True)
     etag: str | None = None
-    for attempt in range(ATTEMPTS):
+    for number in range(ATTEMPTS):
         try:
             with _open(url, part, etag) as response:
                 etag = response.headers.get("ETag")
                 _receive(response, part)
             return
         except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS - 1 or not _passing(error):
+            if number == ATTEMPTS - 1 or not _passing(error):
                 raise
-        time.sleep(PAUSE * 2**attempt)
+        time.sleep(PAUSE * 2**number)
 
 
 def _passing(error: Exception) -> bool:
