@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import random
 import resource
@@ -25,6 +26,7 @@ from matcher.batch.run import locked, open_run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, OK, Shard
 from matcher.batch.worker import run_local
 from matcher.errors import MatcherError, UsageError
+from matcher.files import FaultTolerantFile
 from tests.helpers.collections_of_pairs import Stub, stub_result, stub_run
 
 KILLED = 128 + signal.SIGKILL
@@ -124,7 +126,12 @@ def intercept_writes(
             return opened(path, mode, *words, **more)
         return Intercepted(opened(path, mode, buffering=0))
 
+    class InterceptedFile(io.FileIO):
+        def write(self, data: Any) -> int:
+            return instead(super().write, data)
+
     patch("open", open_)
+    FaultTolerantFile.__bases__ = (InterceptedFile,)
 
 
 def check_complete(folder: Path) -> None:
