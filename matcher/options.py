@@ -36,8 +36,7 @@ large image, 4 results cannot be written, 5 weights refused, 130 or 143 interrup
 """
 
 Device = Annotated[
-    str,
-    Field(pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:<number>, mps"),
+    str, Field(pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:<number>, mps")
 ]
 Intrinsics = Annotated[tuple[float, ...], Field(description=INTRINSICS)]
 

@@ -98,12 +98,7 @@ class CoarseMatcher(nn.Module):
             return stream_dual_softmax(x0, x1, m0, m1, threshold)
 
     def _best_by_sinkhorn(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        mask0: Tensor | None,
-        mask1: Tensor | None,
-        bin_score: Tensor,
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, bin_score: Tensor
     ) -> Best:
         need = 3 * 4 * (x0.shape[0] + 1) * (x1.shape[0] + 1) / 2**30
         if need > 1:
