@@ -1,7 +1,9 @@
 """Image files to pixels; whatever cannot be trusted is refused with a typed error.
 
-Files are recognised by their content. The header is read first, and a size above `MAX_PIXELS` is
-refused before anything is decoded. Damaged and cut files are refused, never half used.
+Files are recognized by their content. The header is read first, and a size above a limit
+(`MAX_PIXELS` unless another is given) is refused before anything is decoded. Damaged and cut files
+are refused, never half used. Whatever is not an ordinary file, such as a named pipe, is refused
+before it is read.
 """
 
 from __future__ import annotations
@@ -10,19 +12,42 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+
+# Imported for what they register with Pillow.
+from PIL import (  # noqa: F401
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from PIL.ExifTags import Base
 
-from matcher.errors import ImageError, UsageError
+from matcher.errors import ImageError, MatcherError, MemoryLimitError, UsageError, out_of_memory
 from matcher.geometry.pixels import EXIF_STEPS, turn_upright
+from matcher.images.bands import (
+    Bands,
+    chosen_bands,
+    count_bands,
+    deep_color,
+    nodata_of,
+    read_directory,
+    select_bands,
+)
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 2**30
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -39,13 +64,30 @@ CONVERTED_MODES = {
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
     ".bmp": "BMP",
     ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+    ".pbm": "PPM",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
 }
+"""Suffix in lower case to format: what a folder of images lists."""
+DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes."""
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 PNG_END = b"IEND\xaeB`\x82"
 UNDONE_BY = {6: 8, 8: 6}
@@ -56,54 +98,79 @@ class Decoded(NamedTuple):
     """The pixels of a file."""
 
     pixels: np.ndarray
-    """(H, W), (H, W, 3) or (H, W, 4): uint8, uint16 or float32"""
+    """(H, W), (H, W, 3) or (H, W, 4): uint8, uint16, int16 or float32"""
     size: tuple[int, int]
     """(width, height) as stored"""
     orientation: int
     """The EXIF orientation that was applied, 1 for none."""
     warnings: list[str]
+    nodata: float | None = None
+    """Value of pixels that hold nothing, as the file says."""
 
 
-def decode(path: str, *, gray: bool, apply_exif: bool, allow_truncated: bool) -> Decoded:
+def decode(
+    path: str,
+    *,
+    gray: bool,
+    apply_exif: bool,
+    allow_truncated: bool,
+    bands: Bands | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
     """Pixels as stored, or upright with `apply_exif`.
 
     Args:
         path: an image.
-        gray: colour is not needed; a JPEG is then decoded to gray, which is faster.
+        gray: color is not needed; a JPEG is then decoded to gray, which is faster.
         apply_exif: turn the image as its EXIF orientation says.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        bands: one band or three, counted from 1; None: gray or red, green and blue as the file
+            says.
+        max_pixels: larger images are refused.
 
     Raises:
-        UsageError, ImageError: see `matcher.images.load.read_image`.
+        UsageError, ImageError, MemoryLimitError: see `matcher.images.load.read_image`.
     """
+    chosen = chosen_bands(bands)
     data = read_bytes(path)
     with _damage(path):
-        image = _open(path, data)
+        directory = read_directory(data) if data[:4] in TIFF_STARTS else None
+        if directory is not None:
+            nodata, chosen_or_deep = nodata_of(directory), chosen or deep_color(directory)
+            if chosen_or_deep is not None:
+                tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
+                pixels = select_bands(path, data, chosen_or_deep, max_pixels)
+                notes = [] if chosen else _unused_bands(directory, len(chosen_or_deep))
+                return _turned(pixels, tag, notes, nodata)
+        image = _open(path, data, max_pixels)
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
-        turns_itself = image.format == "TIFF"
+        turns_itself = directory is not None
         tag = _orientation(image) if apply_exif or turns_itself else 1
-        image, warnings = _load(path, data, image, gray=gray, allow_truncated=allow_truncated)
+        wants_gray = gray and chosen is None
+        image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
         pixels = _array(image)
-    if turns_itself and not apply_exif:
+        if image.format == "PNG":
+            pixels = _with_low_bytes(data, pixels)
+    if directory is not None:
         pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
-    elif apply_exif and not turns_itself:
-        pixels = turn_upright(pixels, tag)
-    applied = tag if apply_exif else 1
-    height, width = pixels.shape[:2]
-    size = (height, width) if EXIF_STEPS[applied][0] else (width, height)
-    return Decoded(pixels, size, applied, notes + warnings)
+        notes += [] if chosen else _unused_bands(directory, len(image.getbands()))
+    if chosen is not None:
+        pixels = _pick(path, pixels, chosen)
+    nodata = None if directory is None else nodata_of(directory)
+    return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """(width, height) of an image file as stored, from its header; None where it has none."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file:
+            image = _identify(file)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 # Pillow tells the size that a TIFF has after it is turned.
                 return image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None if image is None else image.size
+    except (MatcherError, OSError, ValueError, Image.DecompressionBombError):
         return None
 
 
@@ -112,6 +179,7 @@ def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
 
     Raises:
         ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
+        MemoryLimitError: memory ends while it is decoded (E131).
     """
     _require_mode(name, picture)
     with _damage(name):
@@ -119,47 +187,103 @@ def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
         return _array(picture)
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole file, of at most `MAX_BYTES`."""
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file opened to be read, if it is an ordinary one; never waits for the other end of a pipe.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        ImageError: a folder, a named pipe, a socket or a device, or not to be opened (E101).
+    """
+    path = os.fspath(path)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
-            raise ImageError(101, path, what, "give an image")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(103, path, f"{status.st_size:,} bytes", f"limit {MAX_BYTES:,}")
-        return Path(path).read_bytes()
+        # Opening can wait, or move a tape, so look first; and look again at what was opened.
+        _require_regular(path, os.stat(path))
+        file = open(path, "rb", opener=_open_at_once)
+        _require_regular(path, os.fstat(file.fileno()))
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(111, path, "no such file") from None
     except (OSError, ValueError) as error:
         raise ImageError(101, path, f"cannot read: {error}") from error
+    return file
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, of at most `MAX_BYTES`.
+
+    Raises:
+        UsageError, ImageError: as `open_regular`; larger files (E103).
+        MemoryLimitError: memory ends (E131).
+    """
+    with open_regular(path) as file, _damage(os.fspath(path), 101, "cannot read"):
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ImageError(103, path, f"{size:,} bytes", f"limit {MAX_BYTES:,}")
+        return file.read(MAX_BYTES)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
+        raise ImageError(101, path, what, "give an image")
 
 
 @contextmanager
-def _damage(path: str) -> Iterator[None]:
-    """Whatever a decoder stumbles over is damage of the file."""
+def _damage(
+    path: str, code: int = 102, what: str = "damaged or cut off", remedy: str = "fetch it anew"
+) -> Iterator[None]:
+    """Whatever a decoder stumbles over is damage of the file, but for memory that ends."""
     try:
         yield
-    except ImageError:
+    except MatcherError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(103, path, "too many pixels", f"limit {MAX_PIXELS:,}") from error
     except Exception as error:
+        if out_of_memory(error):
+            raise MemoryLimitError(
+                131, path, "out of memory while it is read", "give a smaller image"
+            ) from error
         detail = str(error) or type(error).__name__
-        raise ImageError(102, path, f"damaged or cut off ({detail})", "fetch it anew") from error
+        raise ImageError(code, path, f"{what} ({detail})", remedy) from error
 
 
-def _open(path: str, data: bytes) -> Image.Image:
+def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
     """The header, checked; nothing is decoded."""
-    try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise _unidentified(path, data) from None
+    image = _identify(BytesIO(data))
+    if image is None:
+        raise _unidentified(path, data)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(103, path, f"{width} x {height} pixels", f"limit {MAX_PIXELS:,}")
+    if width * height > max_pixels:
+        remedy = f"limit {max_pixels:,}; raise max_pixels"
+        raise ImageError(103, path, f"{width} x {height} pixels", remedy)
     _require_mode(path, image)
     return image
+
+
+def _identify(file: BinaryIO) -> Image.Image | None:
+    """The header as Pillow reads it, without its own limit of pixels; None for no image."""
+    start = file.read(16)
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+        _register_heif()
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or (accept is not None and accept(start) is not True):
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    return None
+
+
+def _register_heif() -> None:
+    """Teach Pillow HEIC where the package for it is installed."""
+    if "HEIF" not in Image.OPEN:
+        with suppress(ImportError):
+            import_module("pillow_heif").register_heif_opener()
 
 
 def _require_mode(name: str, image: Image.Image) -> None:
@@ -173,7 +297,7 @@ def _load(
     """`image` decoded, all of it, and warnings."""
     if image.format == "PNG":
         # Loading checks neither the sums nor the end of a PNG.
-        Image.open(BytesIO(data), formats=("PNG",)).verify()
+        PngImagePlugin.PngImageFile(BytesIO(data)).verify()
     cut_png = image.format == "PNG" and PNG_END not in data
     cut_webp = image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
     if cut_png or cut_webp:
@@ -184,7 +308,10 @@ def _load(
         if not allow_truncated or image.format not in ("JPEG", "MPO"):
             raise
     # With an end marker the decoder fills what is missing.
-    image = _load_pixels(_open(path, data + b"\xff\xd9"), gray)
+    whole = _identify(BytesIO(data + b"\xff\xd9"))
+    if whole is None:
+        raise _unidentified(path, data)
+    image = _load_pixels(whole, gray)
     return image, ["cut off; the missing part is gray"]
 
 
@@ -196,8 +323,15 @@ def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
 
 
 def _unidentified(path: str, data: bytes) -> ImageError:
-    if data.startswith((b"II*\0", b"MM\0*")) and _lacks_only_its_mode(data):
+    if data.startswith(TIFF_STARTS) and _lacks_only_its_mode(data):
+        count = count_bands(read_directory(data))
+        if count > 1:
+            remedy = f"choose one or three of them, such as bands={min(count, 3)},2,1"
+            return ImageError(105, path, f"a TIFF of {count} bands", remedy)
         return _unsupported(path, "this kind of TIFF")
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in Image.OPEN:
+        remedy = "pip install pillow-heif, or convert it to JPEG"
+        return ImageError(105, path, "a HEIC image, which Pillow does not read alone", remedy)
     if data.startswith(SIGNATURES):
         return ImageError(102, path, "damaged or cut off in its header", "fetch it anew")
     start = data[:512].lstrip().lower()
@@ -210,7 +344,7 @@ def _unidentified(path: str, data: bytes) -> ImageError:
         what = "an HTML page, not an image"
     elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
         what = "text, not an image"
-    return ImageError(101, path, what, "known: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM")
+    return ImageError(101, path, what, f"known: {KNOWN}")
 
 
 def _lacks_only_its_mode(data: bytes) -> bool:
@@ -242,9 +376,53 @@ def _notes(path: str, image: Image.Image) -> list[str]:
     return notes
 
 
+def _unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
+    """A warning where a TIFF has more bands than were read."""
+    count = count_bands(directory)
+    return [f"has {count} bands; the first {used} are used"] if count > used else []
+
+
+def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
+    """The chosen bands of decoded pixels."""
+    count = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if max(bands) > count:
+        raise ImageError(105, path, f"has {count} bands, not {max(bands)}", "choose others")
+    index = [band - 1 for band in bands]
+    return np.atleast_3d(pixels)[..., index[0] if len(index) == 1 else index]
+
+
+def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
+    """Colors of 16 bits of a PNG, of which Pillow keeps the high bytes; others as they are.
+
+    Unpacked in the other order of bytes, the low ones stand where the high ones did.
+    """
+    image = PngImagePlugin.PngImageFile(BytesIO(data))
+    other = DEEP_COLOR.get(str(image.tile[0].args)) if image.tile else None
+    if other is None:
+        return high
+    image.tile = [image.tile[0]._replace(args=other)]
+    image.load()
+    low = np.asarray(image)
+    return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
+
+
+def _turned(
+    pixels: np.ndarray, orientation: int, warnings: list[str], nodata: float | None
+) -> Decoded:
+    """Stored pixels as their orientation wants them seen."""
+    height, width = pixels.shape[:2]
+    upright = turn_upright(pixels, orientation)
+    return Decoded(upright, (width, height), orientation, warnings, nodata)
+
+
 def _orientation(image: Image.Image) -> int:
-    tag = image.getexif().get(Base.Orientation, 1)
-    return tag if tag in EXIF_STEPS else 1
+    return _tag(image.getexif().get(Base.Orientation, 1))
+
+
+def _tag(orientation: object) -> int:
+    """An EXIF orientation; 1 for what is none."""
+    valid = isinstance(orientation, int) and orientation in EXIF_STEPS
+    return int(orientation) if valid else 1  # pyright: ignore[reportArgumentType]
 
 
 def _array(image: Image.Image) -> np.ndarray:

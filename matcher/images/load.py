@@ -9,9 +9,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from matcher.config import invalid
 from matcher.errors import ImageError
-from matcher.geometry.pixels import upright_to_stored
-from matcher.images.decode import array_of_picture, decode
+from matcher.geometry.pixels import turn_upright, upright_to_stored
+from matcher.images.bands import Bands
+from matcher.images.decode import MAX_PIXELS, array_of_picture, decode
+from matcher.images.normalize import PLAIN, Normalization
 from matcher.images.pixels import array_of_tensor, to_gray, to_rgb
 
 
@@ -27,6 +30,10 @@ class LoadedImage:
     """The EXIF orientation that was applied, 1 for none."""
     warnings: tuple[str, ...] = ()
     """What a user may want to know about it, such as ``values ... stretched to 0 to 1``."""
+    valid: np.ndarray | None = None
+    """(H, W) bool beside `gray`, False where the file holds nothing; None: all hold something."""
+    normalization: Normalization = PLAIN
+    """How values became `gray`."""
 
     def to_stored(self, points: Tensor) -> Tensor:
         """(N, 2) pixels of `gray` to pixels of the image as it is stored."""
@@ -42,6 +49,11 @@ def load_image(
     name: str = "image",
     apply_exif: bool = False,
     allow_truncated: bool = False,
+    allowed: np.ndarray | None = None,
+    bands: Bands | None = None,
+    nodata: float | None = None,
+    stretch: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> LoadedImage:
     """An image from wherever it is.
 
@@ -50,15 +62,26 @@ def load_image(
             (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
             before. `matcher.images.pixels` lists types and ranges.
         name: of what is no path, for messages.
-        apply_exif: for paths, as in `read_image`; so is `allow_truncated`.
+        apply_exif: for paths, as in `read_image`; so are `allow_truncated`, `bands` and
+            `max_pixels`.
+        allowed: as in `read_image`; so are `nodata` and `stretch`.
 
     Raises:
-        UsageError, ImageError: as `read_image`.
+        UsageError, ImageError, MemoryLimitError: as `read_image`.
     """
     if isinstance(source, LoadedImage):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return read_image(source, apply_exif=apply_exif, allow_truncated=allow_truncated)
+        return read_image(
+            source,
+            apply_exif=apply_exif,
+            allow_truncated=allow_truncated,
+            allowed=allowed,
+            bands=bands,
+            nodata=nodata,
+            stretch=stretch,
+            max_pixels=max_pixels,
+        )
     if isinstance(source, Tensor):
         source = array_of_tensor(source, name)
     if isinstance(source, Image.Image):
@@ -66,40 +89,98 @@ def load_image(
     if not isinstance(source, np.ndarray):
         what = f"cannot use a value of type {type(source).__name__}"
         raise ImageError(105, name, what, "give a path, an array, a tensor or a PIL image")
-    gray, warnings = to_gray(source, name)
-    return LoadedImage(gray, (gray.shape[1], gray.shape[0]), 1, tuple(warnings))
+    size = (source.shape[1], source.shape[0]) if source.ndim >= 2 else (0, 0)
+    _require_shape(allowed, size)
+    image, warnings = to_gray(source, name, allowed=allowed, nodata=nodata, stretch=stretch)
+    return LoadedImage(image.gray, size, 1, tuple(warnings), image.valid, image.normalization)
 
 
 def read_image(
-    path: str | os.PathLike[str], *, apply_exif: bool = False, allow_truncated: bool = False
+    path: str | os.PathLike[str],
+    *,
+    apply_exif: bool = False,
+    allow_truncated: bool = False,
+    allowed: np.ndarray | None = None,
+    bands: Bands | None = None,
+    nodata: float | None = None,
+    stretch: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> LoadedImage:
     """Read the gray image in a file.
 
     Args:
-        path: JPEG, PNG, TIFF, WebP, BMP, GIF or PNM, whatever its suffix; of several frames or
-            pages the first.
+        path: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000 or AVIF, and HEIC where pillow-heif
+            is installed, whatever its suffix; of several frames or pages the first.
         apply_exif: turn the image as its EXIF orientation says; `LoadedImage.to_stored` leads
             back. By default the pixels are used as they are stored, as COLMAP and hloc do.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        allowed: (H, W) bool in pixels as stored: the region that decides the range of values.
+        bands: one band or three (red, green, blue) of a file, counted from 1.
+        nodata: value of pixels that hold nothing; None: as the file says (GDAL_NODATA of TIFF).
+        stretch: widen pictures of low contrast.
+        max_pixels: larger images are refused.
 
     Raises:
-        UsageError: there is no such file (E111).
-        ImageError: not an image (E101), damaged or cut off (E102), more than 100 million pixels
-            (E103), NaN or infinite pixels (E104) or of a kind that is not supported (E105).
+        UsageError: there is no such file (E111), or bands or a region that cannot be (E201).
+        ImageError: not an image (E101), damaged or cut off (E102), more than `max_pixels` (E103),
+            no valid pixel (E104) or of a kind that is not supported (E105).
+        MemoryLimitError: memory ends while it is read (E131).
     """
     path = os.fspath(path)
-    file = decode(path, gray=True, apply_exif=apply_exif, allow_truncated=allow_truncated)
-    gray, warnings = to_gray(file.pixels, path)
-    return LoadedImage(gray, file.size, file.orientation, (*file.warnings, *warnings))
+    file = decode(
+        path,
+        gray=True,
+        apply_exif=apply_exif,
+        allow_truncated=allow_truncated,
+        bands=bands,
+        max_pixels=max_pixels,
+    )
+    _require_shape(allowed, file.size)
+    image, warnings = to_gray(
+        file.pixels,
+        path,
+        allowed=None if allowed is None else turn_upright(allowed, file.orientation),
+        nodata=file.nodata if nodata is None else nodata,
+        stretch=stretch,
+    )
+    said = (*file.warnings, *warnings)
+    return LoadedImage(
+        image.gray, file.size, file.orientation, said, image.valid, image.normalization
+    )
 
 
-def read_rgb(path: str | os.PathLike[str], *, allow_truncated: bool = False) -> np.ndarray:
+def read_rgb(
+    path: str | os.PathLike[str],
+    *,
+    allow_truncated: bool = False,
+    bands: Bands | None = None,
+    nodata: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """(H, W, 3) uint8 of a file in the pixels as stored, to draw on; errors as `read_image`."""
     path = os.fspath(path)
-    file = decode(path, gray=False, apply_exif=False, allow_truncated=allow_truncated)
-    return to_rgb(file.pixels, path)
+    file = decode(
+        path,
+        gray=False,
+        apply_exif=False,
+        allow_truncated=allow_truncated,
+        bands=bands,
+        max_pixels=max_pixels,
+    )
+    return to_rgb(file.pixels, path, nodata=file.nodata if nodata is None else nodata)
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(H, W) bool of a mask image in the pixels as stored: black is False, all else True."""
-    return read_rgb(path).max(axis=2) > 0
+    path = os.fspath(path)
+    file = decode(path, gray=False, apply_exif=False, allow_truncated=False, max_pixels=max_pixels)
+    if file.pixels.dtype == np.uint8:
+        return to_rgb(file.pixels, path).max(axis=2) > 0
+    nonzero = np.nan_to_num(file.pixels) != 0
+    return nonzero if nonzero.ndim == 2 else nonzero[..., :3].any(axis=2)
+
+
+def _require_shape(allowed: np.ndarray | None, size: tuple[int, int]) -> None:
+    if allowed is not None and allowed.shape != (size[1], size[0]):
+        expected = f"(H, W) = ({size[1]}, {size[0]}), that of the image"
+        raise invalid("mask", allowed.shape, expected)

@@ -22,12 +22,10 @@ from torch import Tensor
 from matcher.config import MatcherConfig, invalid, require_positive
 from matcher.geometry.pixels import network_to_original, resize_scale, turn_upright
 from matcher.images.load import ImageSource, LoadedImage, load_image, read_mask
+from matcher.images.sizes import MIN_SIDE, network_size
 from matcher.structures import FeatureMaps, Matches
 
 logger = logging.getLogger(__name__)
-
-MIN_SIDE = 32
-"""Images with a shorter side give no match."""
 
 MaskSource = str | os.PathLike[str] | np.ndarray | Tensor
 
@@ -43,6 +41,12 @@ class NetworkInput(NamedTuple):
     scale: Tensor
     """(2,) original size / network size as (x, y)"""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) that the network sees, without what the canvas adds."""
+        height, width = self.image.gray.shape
+        return round(width / float(self.scale[0])), round(height / float(self.scale[1]))
+
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
         return self.image.to_stored(network_to_original(points, self.scale))
@@ -57,7 +61,7 @@ class PreparedPair(NamedTuple):
     @property
     def reason(self) -> str:
         """Why there can be no match; empty where there can."""
-        if any(min(each.image.size) < MIN_SIDE for each in self):
+        if any(min(each.size) < MIN_SIDE for each in self):
             return "too_small"
         return "" if all(each.cells.any() for each in self) else "masked"
 
@@ -118,9 +122,12 @@ class PairReader:
         Raises:
             UsageError, ImageError: as `read`.
         """
+        if isinstance(mask, (str, os.PathLike)):
+            mask = read_mask(mask)
         image = load_image(
             source,
             name=f"image{number}",
+            allowed=mask.astype(bool) if isinstance(mask, np.ndarray) else None,
             apply_exif=self.apply_exif,
             allow_truncated=self.allow_truncated,
         )
@@ -169,10 +176,9 @@ def prepare(
         max_side: see `PairReader`.
     """
     height, width = image.gray.shape
-    ratio = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    size = network_size(width, height, max_side)
     gray = image.gray
-    if ratio < 1:
+    if size != (width, height):
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
     scale = resize_scale((width, height), size)
     rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
@@ -183,8 +189,10 @@ def prepare(
     cells = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)
     inside = np.ones((len(y), len(x)), dtype=bool)
-    if allowed is not None:
-        upright = turn_upright(allowed, image.orientation)
+    upright = None if allowed is None else turn_upright(allowed, image.orientation)
+    if image.valid is not None:
+        upright = image.valid if upright is None else image.valid & upright
+    if upright is not None:
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     cells[: len(y), : len(x)] = torch.from_numpy(inside)
     return NetworkInput(image, canvas, cells, torch.tensor(scale))
