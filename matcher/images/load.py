@@ -50,6 +50,7 @@ def load_image(
     apply_exif: bool = False,
     allow_truncated: bool = False,
     allowed: np.ndarray | None = None,
+    allowed_name: str = "mask",
     bands: Bands | None = None,
     nodata: float | None = None,
     stretch: bool = False,
@@ -64,7 +65,7 @@ def load_image(
         name: of what is no path, for messages.
         apply_exif: for paths, as in `read_image`; so are `allow_truncated`, `bands` and
             `max_pixels`.
-        allowed: as in `read_image`; so are `nodata` and `stretch`.
+        allowed: as in `read_image`; so are `allowed_name`, `nodata` and `stretch`.
 
     Raises:
         UsageError, ImageError, MemoryLimitError: as `read_image`.
@@ -77,6 +78,7 @@ def load_image(
             apply_exif=apply_exif,
             allow_truncated=allow_truncated,
             allowed=allowed,
+            allowed_name=allowed_name,
             bands=bands,
             nodata=nodata,
             stretch=stretch,
@@ -90,7 +92,7 @@ def load_image(
         what = f"cannot use a value of type {type(source).__name__}"
         raise ImageError(105, name, what, "give a path, an array, a tensor or a PIL image")
     size = (source.shape[1], source.shape[0]) if source.ndim >= 2 else (0, 0)
-    _require_shape(allowed, size)
+    _require_shape(allowed, size, allowed_name)
     image, warnings = to_gray(source, name, allowed=allowed, nodata=nodata, stretch=stretch)
     return LoadedImage(image.gray, size, 1, tuple(warnings), image.valid, image.normalization)
 
@@ -101,6 +103,7 @@ def read_image(
     apply_exif: bool = False,
     allow_truncated: bool = False,
     allowed: np.ndarray | None = None,
+    allowed_name: str = "mask",
     bands: Bands | None = None,
     nodata: float | None = None,
     stretch: bool = False,
@@ -115,6 +118,7 @@ def read_image(
             back. By default the pixels are used as they are stored, as COLMAP and hloc do.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
         allowed: (H, W) bool in pixels as stored: the region that decides the range of values.
+        allowed_name: of that region, for messages.
         bands: one band or three (red, green, blue) of a file, counted from 1.
         nodata: value of pixels that hold nothing; None: as the file says (GDAL_NODATA of TIFF).
         stretch: widen pictures of low contrast.
@@ -135,7 +139,7 @@ def read_image(
         bands=bands,
         max_pixels=max_pixels,
     )
-    _require_shape(allowed, file.size)
+    _require_shape(allowed, file.size, allowed_name)
     image, warnings = to_gray(
         file.pixels,
         path,
@@ -180,7 +184,7 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     return nonzero if nonzero.ndim == 2 else nonzero[..., :3].any(axis=2)
 
 
-def _require_shape(allowed: np.ndarray | None, size: tuple[int, int]) -> None:
+def _require_shape(allowed: np.ndarray | None, size: tuple[int, int], name: str) -> None:
     if allowed is not None and allowed.shape != (size[1], size[0]):
         expected = f"(H, W) = ({size[1]}, {size[0]}), that of the image"
-        raise invalid("mask", allowed.shape, expected)
+        raise invalid(name, allowed.shape, expected)

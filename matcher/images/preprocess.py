@@ -128,6 +128,7 @@ class PairReader:
             source,
             name=f"image{number}",
             allowed=mask.astype(bool) if isinstance(mask, np.ndarray) else None,
+            allowed_name=f"mask{number}",
             apply_exif=self.apply_exif,
             allow_truncated=self.allow_truncated,
         )

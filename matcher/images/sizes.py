@@ -15,7 +15,7 @@ def network_size(width: int, height: int, max_side: int | None) -> tuple[int, in
 
     The longer side is shrunk to `max_side`. A strip keeps more, or nothing of it would be left:
     its shorter side is shrunk no further than to a quarter of `max_side` while its area is at
-    most that of a square of `max_side`, and never below `MIN_SIDE`.
+    most that of a square of `max_side`. No shorter side is shrunk below `MIN_SIDE`.
 
     Args:
         width, height: of the image, in pixels.
@@ -27,6 +27,6 @@ def network_size(width: int, height: int, max_side: int | None) -> tuple[int, in
     ratio = max_side / long
     if long > STRIP * short:
         by_area = max_side / math.sqrt(long * short)
-        ratio = max(ratio, min(by_area, max_side / STRIP / short), MIN_SIDE / short)
-    ratio = min(1.0, ratio)
+        ratio = max(ratio, min(by_area, max_side / STRIP / short))
+    ratio = min(1.0, max(ratio, MIN_SIDE / short))
     return max(1, round(width * ratio)), max(1, round(height * ratio))

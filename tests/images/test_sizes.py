@@ -23,6 +23,7 @@ from matcher.images.sizes import MIN_SIDE, network_size
         ((1242, 375), (1024, 309)),
         ((4096, 1024), (1024, 256)),
         ((7, 3), (7, 3)),
+        ((400, 100), (400, 100)),
     ],
 )
 def test_ordinary_shapes_are_shrunk_by_their_longer_side(
@@ -38,8 +39,13 @@ def test_strips_keep_their_short_side_within_the_area() -> None:
     for ratio in range(1, 400, 7):
         for max_side in (64, 512, 1024):
             width, height = network_size(ratio * 500, 500, max_side)
-            assert height >= MIN_SIDE or ratio <= 4
+            assert height >= MIN_SIDE
             assert width * height <= max(max_side**2 * 1.02, width * MIN_SIDE)
+
+
+def test_a_small_limit_never_takes_what_the_network_needs() -> None:
+    assert network_size(640, 480, 16) == (43, 32)
+    assert network_size(640, 20, 16) == (640, 20)
 
 
 def test_without_a_limit_nothing_changes_and_nothing_is_ever_enlarged() -> None:
