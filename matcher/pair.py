@@ -21,7 +21,7 @@ from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, sha256_of
 from matcher.geometry import robust
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
-from matcher.images.load import read_image, read_mask, read_rgb
+from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
@@ -38,13 +38,11 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     check_files((path0, path1), options)
     warm_allocator()
     started = time.perf_counter()
-    exif, truncated = options.apply_exif, options.allow_truncated
-    image0 = read_image(path0, apply_exif=exif, allow_truncated=truncated)
-    image1 = read_image(path1, apply_exif=exif, allow_truncated=truncated)
-    masks = [mask and read_mask(mask) for mask in (options.mask0, options.mask1)]
+    image0, mask0 = _read(path0, options.mask0, "mask0", options)
+    image1, mask1 = _read(path1, options.mask1, "mask1", options)
     matcher = load_matcher(options.weights, options)
     loaded = time.perf_counter()
-    matches = matcher.match(image0, image1, mask0=masks[0], mask1=masks[1])
+    matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
     matched = time.perf_counter()
     named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
     how = provenance(options, matcher, version)
@@ -64,6 +62,21 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     if options.picture_path:
         drawing.write_picture(options.picture_path, draw_pair(record, options))
         tell(f"picture   {options.picture_path}")
+
+
+def _read(
+    path: str, mask: str | None, mask_name: str, options: MatchOptions
+) -> tuple[LoadedImage, np.ndarray | None]:
+    """An image and the mask that limits it."""
+    allowed = None if mask is None else read_mask(mask)
+    image = read_image(
+        path,
+        apply_exif=options.apply_exif,
+        allow_truncated=options.allow_truncated,
+        allowed=allowed,
+        allowed_name=mask_name,
+    )
+    return image, allowed
 
 
 def tell(line: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from data.real.index import read_arrays
 from data.real.readers import MILLIMETERS, fitted_intrinsics, numbered_lines, read_pose
 from matcher.errors import Code, MatcherError, UsageError, missing
-from matcher.images.load import stored_size
+from matcher.images.decode import stored_size
 from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from matcher.batch.export.keypoints import BYTES_A_MATCH
 from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
-from matcher.images.load import stored_size
+from matcher.images.decode import stored_size
 
 MATCHES_A_CELL = 0.4
 """Of pairs that overlap well, as measured on fountain-P11."""

@@ -102,4 +102,5 @@ class ImageFeatures:
     def _read(self, image: int) -> PreparedImage:
         read = self.predictor.reader.read_one(self.path_of(image))
         # The original in full size is not needed any more.
-        return read._replace(image=replace(read.image, gray=np.empty((0, 0), np.float32)))
+        bare = replace(read.image, gray=np.empty((0, 0), np.float32), valid=None)
+        return read._replace(image=bare)

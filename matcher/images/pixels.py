@@ -1,12 +1,7 @@
 """Pixels of any kind to gray in [0, 1] or to 8-bit RGB.
 
-| type | range |
-|---|---|
-| bool | False is black, True is white |
-| uint8, uint16 | 0 to 255, 0 to 65535 |
-| float16, float32, float64 | 0 to 1; others are stretched from their minimum to their maximum |
-
-Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; transparency shows mid-gray.
+Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of bool, uint8, uint16, int16 or
+float, in any order of bytes; `matcher.images.normalize` lists ranges. Transparency shows mid-gray.
 """
 
 from __future__ import annotations
@@ -17,30 +12,55 @@ import torch
 from torch import Tensor
 
 from matcher.errors import Code, ImageError
+from matcher.images.normalize import NormalizedImage, normalize, scale
 
 MID_GRAY = 128
-EXPECTED = "expected uint8, uint16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
-_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+EXPECTED = "expected uint8, uint16, int16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
+INTEGERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 
 
-def to_gray(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
-    """(H, W) float32 in [0, 1], by OpenCV's weights of red, green and blue, and warnings.
+def to_gray(
+    pixels: np.ndarray,
+    name: str,
+    *,
+    allowed: np.ndarray | None = None,
+    nodata: float | None = None,
+    stretch: bool = False,
+) -> tuple[NormalizedImage, list[str]]:
+    """A gray picture in [0, 1], by OpenCV's weights of red, green and blue, and warnings.
 
-    NaN or infinity is E104, another shape or type E105.
+    Args:
+        pixels: of any kind.
+        name: for errors.
+        allowed, nodata, stretch: see `matcher.images.normalize.normalize`; a pixel of several
+            bands holds nothing if all of them are nodata.
+
+    Raises:
+        ImageError: no valid pixel (E104), or another shape or type (E105).
     """
-    opaque, warnings = _opaque(pixels, name)
-    gray = cv2.cvtColor(opaque, cv2.COLOR_RGB2GRAY) if opaque.ndim == 3 else opaque
-    white = _WHITE.get(gray.dtype, 1)
-    return gray.astype(np.float32) / np.float32(white), warnings
+    color, alpha, warnings = _opaque(pixels, name)
+    gray, valid = color, None
+    if color.ndim == 3:
+        gray = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+        if nodata is not None:
+            valid = ~(color == np.float64(nodata).astype(color.dtype)).all(axis=2)
+    if alpha is not None:
+        allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
+    image = normalize(gray, name, allowed=allowed, valid=valid, nodata=nodata, stretch=stretch)
+    if alpha is not None:
+        image = image._replace(gray=_over_mid_gray(image.gray, alpha))
+    return image, image.normalization.warnings + warnings
 
 
-def to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:
-    """(H, W, 3) uint8, with the errors of `to_gray`."""
-    opaque, _ = _opaque(pixels, name)
-    if opaque.dtype != np.uint8:
-        white = _WHITE.get(opaque.dtype, 1)
-        opaque = (opaque * np.float32(255 / white)).round().astype(np.uint8)
-    return cv2.cvtColor(opaque, cv2.COLOR_GRAY2RGB) if opaque.ndim == 2 else opaque
+def to_rgb(pixels: np.ndarray, name: str, *, nodata: float | None = None) -> np.ndarray:
+    """(H, W, 3) uint8, scaled as `to_gray` does, with its errors."""
+    color, alpha, _ = _opaque(pixels, name)
+    if color.dtype != np.uint8:
+        unit = scale(color, to_gray(pixels, name, nodata=nodata)[0].normalization)
+        if alpha is not None:
+            unit = _over_mid_gray(unit, alpha[..., None])
+        color = (unit * np.float32(255)).round().astype(np.uint8)
+    return cv2.cvtColor(color, cv2.COLOR_GRAY2RGB) if color.ndim == 2 else color
 
 
 def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
@@ -58,49 +78,51 @@ def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
     return tensor.movedim(0, -1).numpy() if tensor.ndim == 3 else tensor.numpy()
 
 
-def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
-    """(H, W) or (H, W, 3) contiguous: uint8, uint16, or float32 in [0, 1]."""
+def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """(H, W) or (H, W, 3) contiguous, (H, W) opacity in [0, 1] if it is yet to be applied."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     kind = pixels.dtype.kind
-    known = kind in "fb" or pixels.dtype in _WHITE
+    known = kind in "fb" or pixels.dtype in INTEGERS
     color = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
     if not known or not (pixels.ndim == 2 or color) or pixels.size == 0:
         what = f"cannot use {pixels.dtype} of shape {pixels.shape}"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, EXPECTED)
-    pixels, warnings = np.ascontiguousarray(pixels), []
+    pixels = np.ascontiguousarray(pixels)
     if kind == "b":
         pixels = pixels.astype(np.uint8) * 255
-    elif kind == "f":
-        pixels, warnings = _unit_range(pixels, name)
-    opaque, more = _composite(pixels)
-    return opaque, warnings + more
+    elif pixels.dtype == np.float16 or (color and pixels.dtype not in INTEGERS[:2]):
+        with np.errstate(over="ignore"):
+            pixels = pixels.astype(np.float32)
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels, None, []
+    return _split_alpha(pixels, name)
 
 
-def _unit_range(pixels: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
-    low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite((low, high)).all():
-        raise ImageError(Code.INVALID_PIXELS, name, "NaN or infinite pixels", "replace them")
-    if low >= 0 and high <= 1:
-        return pixels.astype(np.float32), []
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        what = f"RGBA values from {low:g} to {high:g}"
+def _split_alpha(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Transparent pixels over mid-gray where the type says the range; else their opacity."""
+    if pixels.dtype == np.uint16:
+        alpha = pixels[..., 3].astype(np.float32) / 65535
+        color = np.ascontiguousarray(pixels[..., :3])
+        return color, alpha, _all_clear(alpha)
+    white = 255 if pixels.dtype == np.uint8 else 1
+    if not (pixels.min() >= 0 and pixels.max() <= white):
+        what = f"RGBA values from {pixels.min():g} to {pixels.max():g}"
         remedy = "floats with transparency must lie from 0 to 1"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
-    warning = f"values from {low:g} to {high:g} stretched to 0 to 1"
-    width = high - low
-    if not 0 < width < np.inf:
-        return np.zeros(pixels.shape, np.float32), [warning]
-    return ((pixels.astype(np.float64) - low) / width).astype(np.float32), [warning]
-
-
-def _composite(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Transparent pixels over mid-gray, at the same range."""
-    if pixels.ndim == 2 or pixels.shape[2] == 3:
-        return pixels, []
-    white = _WHITE.get(pixels.dtype, 1)
     alpha = pixels[..., 3:].astype(np.float32) / white
-    gray = MID_GRAY / 255 * white
-    mixed = gray + (pixels[..., :3].astype(np.float32) - gray) * alpha
-    warnings = [] if alpha.any() else ["fully transparent"]
-    return (mixed if white == 1 else mixed.round()).astype(pixels.dtype), warnings
+    mixed = MID_GRAY / 255 * white
+    mixed = mixed + (pixels[..., :3].astype(np.float32) - mixed) * alpha
+    opaque = (mixed if white == 1 else mixed.round()).astype(pixels.dtype)
+    return opaque, None, _all_clear(alpha)
+
+
+def _all_clear(alpha: np.ndarray) -> list[str]:
+    return [] if alpha.any() else ["fully transparent"]
+
+
+def _over_mid_gray(unit: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Values in [0, 1], of opacity `alpha`, over mid-gray."""
+    gray = np.float32(MID_GRAY / 255)
+    return gray + (unit - gray) * alpha

@@ -21,19 +21,18 @@ from torch import Tensor
 
 from matcher.config import MatcherConfig
 from matcher.geometry.pixels import (
+    EXIF_STEPS,
     network_to_original,
     resize_scale,
     turn_upright,
     upright_to_stored,
 )
 from matcher.images.load import ImageSource, LoadedImage, load_image, read_mask
+from matcher.images.sizes import MIN_SIDE, network_size
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
-
-MIN_SIDE = 32
-"""Images with a shorter side give no match."""
 
 MaskSource = str | os.PathLike[str] | np.ndarray | Tensor
 
@@ -48,6 +47,13 @@ class PreparedImage(NamedTuple):
     """(H/8, W/8) bool of valid cells"""
     scale: Tensor
     """(2,) original size / network size as (x, y)"""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) that the network sees, without what the canvas adds."""
+        swapped = EXIF_STEPS[self.image.orientation][0]
+        width, height = self.image.size[::-1] if swapped else self.image.size
+        return round(width / float(self.scale[0])), round(height / float(self.scale[1]))
 
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
@@ -64,7 +70,7 @@ class PreparedPair(NamedTuple):
     @property
     def reason(self) -> str:
         """Why there can be no match; empty where there can."""
-        if any(min(each.image.size) < MIN_SIDE for each in self):
+        if any(min(each.size) < MIN_SIDE for each in self):
             return "too_small"
         return "" if all(each.valid.any() for each in self) else "masked"
 
@@ -112,29 +118,33 @@ class PairReader:
 
         Messages about what is no file name it by its `number` in the pair.
         """
-        exif, truncated = self.apply_exif, self.allow_truncated
-        name = f"image{number}"
-        image = load_image(source, name=name, apply_exif=exif, allow_truncated=truncated)
+        name, mask_name = f"image{number}", f"mask{number}"
+        allowed = None if mask is None else load_mask(mask, mask_name)
+        image = load_image(
+            source,
+            name=name,
+            apply_exif=self.apply_exif,
+            allow_truncated=self.allow_truncated,
+            allowed=allowed,
+            allowed_name=mask_name,
+        )
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
         for warning in () if isinstance(source, LoadedImage) else image.warnings:
             text = f"{subject}: {warning}"
             if text not in self._warned:
                 self._warned.add(text)
                 logger.warning(text)
-        allowed = None if mask is None else load_mask(mask, image.size, f"mask{number}")
         return prepare(image, allowed, self.config, self.max_side)
 
 
-def load_mask(mask: MaskSource, size: tuple[int, int], name: str) -> np.ndarray:
-    """(H, W) bool of a region mask for an image of `size` (width, height), or E111 or E201."""
+def load_mask(mask: MaskSource, name: str) -> np.ndarray:
+    """(H, W) bool of a region mask, or E111 or E201."""
     if isinstance(mask, (str, os.PathLike)):
         mask = read_mask(mask)
     elif isinstance(mask, Tensor):
         mask = mask.detach().cpu().numpy()
     if not isinstance(mask, np.ndarray):
         raise invalid(name, type(mask).__name__, "a path, an array or a tensor")
-    if mask.shape != (size[1], size[0]):
-        raise invalid(name, mask.shape, f"(H, W) = ({size[1]}, {size[0]}), that of the image")
     return mask.astype(bool)
 
 
@@ -146,8 +156,7 @@ def prepare(
     Matches are `allowed` by (H, W) bool in pixels of the image as stored; None means everywhere.
     """
     height, width = image.gray.shape
-    ratio = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    size = network_size(width, height, max_side)
     gray = resize(image.gray, size)
     scale = resize_scale((width, height), size)
     rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
@@ -157,8 +166,10 @@ def prepare(
     valid = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
     x, y = (np.arange(0, side, stride) for side in size)
     inside = np.ones((len(y), len(x)), dtype=bool)
-    if allowed is not None:
-        upright = turn_upright(allowed, image.orientation)
+    upright = None if allowed is None else turn_upright(allowed, image.orientation)
+    if image.valid is not None:
+        upright = image.valid if upright is None else image.valid & upright
+    if upright is not None:
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
     return PreparedImage(image, padded, valid, torch.tensor(scale))

@@ -17,13 +17,13 @@ from PIL import Image
 
 from matcher.errors import ImageError, UsageError
 from matcher.geometry.pixels import upright_to_stored
+from matcher.images.decode import stored_size
 from matcher.images.load import (
     LoadedImage,
     load_image,
     read_image,
     read_mask,
     read_rgb,
-    stored_size,
 )
 from tests.helpers.image_files import (
     FILES,

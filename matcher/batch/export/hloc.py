@@ -23,7 +23,7 @@ from matcher.batch.run import Run
 from matcher.batch.shards import NO_MATCH
 from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
-from matcher.images.load import stored_size
+from matcher.images.decode import stored_size
 
 FEATURES, MATCHES = "features.h5", "matches.h5"
 

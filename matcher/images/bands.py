@@ -1,0 +1,207 @@
+"""Bands of TIFF files that Pillow does not read, or reads in eight bits only.
+
+A file with many samples a pixel is one of a single sample with rows as many times as long, and a
+file with a plane for each band holds one gray image a plane. So the directory of the file is
+written anew, as that of gray images, and Pillow decodes these.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from matcher.errors import Code, ImageError
+from matcher.validation.checked import invalid
+
+Bands = int | Sequence[int]
+
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIPS, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
+PREDICTOR, TILE_WIDTH, TILE_LENGTH, TILES, TILE_BYTES = 317, 322, 323, 324, 325
+EXTRA, FORMAT, NODATA = 338, 339, 42113
+COPIED = (COMPRESSION, ROWS, STRIPS, STRIP_BYTES, TILE_LENGTH, TILES, TILE_BYTES)
+SHORT = (BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, PREDICTOR, FORMAT)
+LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
+"""Compressions that do not care how samples are grouped."""
+MAX_BANDS = 1000
+
+Tags = Mapping[int, tuple[int, ...]]
+
+
+def chosen_bands(bands: Bands | None) -> tuple[int, ...] | None:
+    """One band or three, counted from 1.
+
+    Raises:
+        UsageError: other numbers of bands, or no numbers (E201).
+    """
+    if bands is None:
+        return None
+    numbers = (bands,) if isinstance(bands, int) else tuple(bands)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
+    if len(numbers) not in (1, 3) or not whole:
+        raise invalid("bands", bands, "one band or three (red, green, blue), counted from 1")
+    return numbers
+
+
+def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The first directory of a TIFF; whatever errors Pillow has for one that is damaged."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] in b"+\0" else 8])
+    file = BytesIO(data)
+    file.seek(directory.next)
+    directory.load(file)
+    return directory
+
+
+def count_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    return _first(directory, SAMPLES, 1)
+
+
+def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
+    """The value of pixels that hold nothing, as GDAL writes it."""
+    text = directory.get(NODATA)
+    try:
+        return None if text is None else float(str(text).strip(" \0"))
+    except ValueError:
+        return None
+
+
+def deep_color(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
+    """Bands of red, green and blue, and of transparency, of more than 8 bits; None for others."""
+    deep = _first(directory, BITS, 1) in (16, 32)
+    if not deep or _first(directory, PHOTOMETRIC, 0) != 2:
+        return None
+    alpha = count_bands(directory) == 4 and _first(directory, EXTRA, 2) in (1, 2)
+    return (1, 2, 3, 4) if alpha else (1, 2, 3)
+
+
+def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) -> np.ndarray:
+    """(H, W) or (H, W, N) of the chosen bands of a TIFF as stored, not turned.
+
+    Raises:
+        ImageError: no such band, or a kind of TIFF that is not supported (E105); too many pixels
+            (E103).
+    """
+    directory = read_directory(data)
+    count = count_bands(directory)
+    if max(bands) > count:
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
+        )
+    tags = {tag: _numbers(directory, tag) for tag in (*COPIED, WIDTH, LENGTH) if tag in directory}
+    width, height = tags[WIDTH][0], tags[LENGTH][0]
+    planes = _first(directory, PLANAR, 1) == 2
+    if width * height * (1 if planes else count) > 8 * max_pixels or width * height > max_pixels:
+        what = f"{width} x {height} pixels of {count} bands"
+        raise ImageError(Code.LARGE_IMAGE, path, what, f"limit {max_pixels:,}; raise max_pixels")
+    _require_supported(path, directory)
+    tags |= {
+        BITS: (_first(directory, BITS, 1),),
+        FORMAT: (_first(directory, FORMAT, 1),),
+        PHOTOMETRIC: (1,),
+        SAMPLES: (1,),
+        PLANAR: (1,),
+    }
+    big = data[:2] == b"MM"
+    if planes:
+        if TILES in directory:
+            tags[TILE_WIDTH] = _numbers(directory, TILE_WIDTH)
+        tags[PREDICTOR] = (_first(directory, PREDICTOR, 1),)
+        chosen = [_decoded(data, _plane(tags, band, count), big) for band in bands]
+    else:
+        chosen = _interleaved(data, directory, tags, bands, big)
+    return chosen[0] if len(chosen) == 1 else np.stack(chosen, axis=-1)
+
+
+def _interleaved(
+    data: bytes,
+    directory: TiffImagePlugin.ImageFileDirectory_v2,
+    tags: dict[int, tuple[int, ...]],
+    bands: Sequence[int],
+    big: bool,
+) -> list[np.ndarray]:
+    width, height, count = tags[WIDTH][0], tags[LENGTH][0], count_bands(directory)
+    step = width
+    if TILES in directory:
+        step = _first(directory, TILE_WIDTH, width)
+        tags[TILE_WIDTH] = (step * count,)
+    long_rows = _decoded(data, {**tags, WIDTH: (width * count,)}, big)
+    pixels = long_rows.reshape(height, width, count)
+    chosen = [np.ascontiguousarray(pixels[..., band - 1]) for band in bands]
+    if _first(directory, PREDICTOR, 1) == 2:
+        # Each row of a strip or a tile holds differences.
+        for band in chosen:
+            whole = band.view(f"u{band.itemsize}")
+            for start in range(0, width, step):
+                part = whole[:, start : start + step]
+                np.cumsum(part, axis=1, dtype=whole.dtype, out=part)
+    return chosen
+
+
+def _require_supported(path: str, directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    compression = _first(directory, COMPRESSION, 1)
+    kinds = {
+        (bits, kind)
+        for bits in _numbers(directory, BITS)
+        for kind in (_numbers(directory, FORMAT) if FORMAT in directory else (1,))
+    }
+    known = kinds <= {(8, 1)} or kinds <= {(16, 1)} or kinds <= {(16, 2)} or kinds <= {(32, 3)}
+    grouped = _first(directory, PLANAR, 1) == 1
+    if known and compression in LOSSLESS and not (grouped and _first(directory, PREDICTOR, 1) == 3):
+        return
+    what = f"bands of kind {sorted(kinds)} (bits, format) with compression {compression}"
+    remedy = "supported: 8 and 16 bits and float32, without loss; convert it, as by gdal_translate"
+    raise ImageError(Code.UNSUPPORTED_IMAGE, path, f"{what} are not supported", remedy)
+
+
+def _plane(tags: Tags, band: int, count: int) -> Tags:
+    """Tags of one of `count` planes."""
+    out = dict(tags)
+    for tag in (STRIPS, STRIP_BYTES, TILES, TILE_BYTES):
+        if tag in tags:
+            each = len(tags[tag]) // count
+            out[tag] = tags[tag][(band - 1) * each : band * each]
+    return out
+
+
+def _decoded(data: bytes, tags: Tags, big: bool) -> np.ndarray:
+    """(H, W) uint8, uint16, int16 or float32 of a gray TIFF with these tags."""
+    with Image.open(BytesIO(_with_directory(data, tags, big)), formats=("TIFF",)) as image:
+        image.load()
+        pixels = np.asarray(image)
+    if tags[BITS][0] == 16:
+        return pixels.astype(np.int16 if tags[FORMAT][0] == 2 else np.uint16)
+    return pixels.astype(pixels.dtype.newbyteorder("="))
+
+
+def _with_directory(data: bytes, tags: Tags, big: bool) -> bytes:
+    """The file with another directory, at its end."""
+    order = ">" if big else "<"
+    start = len(data) + len(data) % 2
+    entries, extra = b"", b""
+    extra_start = start + 2 + 12 * len(tags) + 4
+    for tag in sorted(tags):
+        kind, letter = (3, "H") if tag in SHORT else (4, "I")
+        values = tags[tag]
+        packed = struct.pack(f"{order}{len(values)}{letter}", *values)
+        if len(packed) > 4:
+            position = struct.pack(f"{order}I", extra_start + len(extra))
+            extra, packed = extra + packed + bytes(len(packed) % 4), position
+        entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    head = (b"MM\0*" if big else b"II*\0") + struct.pack(f"{order}I", start)
+    counted = struct.pack(f"{order}H", len(tags)) + entries + b"\0\0\0\0"
+    return head + data[8:].ljust(start - 8, b"\0") + counted + extra
+
+
+def _numbers(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> tuple[int, ...]:
+    value = directory[tag]
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(int(v) for v in values)
+
+
+def _first(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> int:
+    values = _numbers(directory, tag) if tag in directory else ()
+    return values[0] if values else default

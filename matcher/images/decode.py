@@ -1,0 +1,444 @@
+"""Image files to pixels; whatever cannot be trusted is refused with a typed error.
+
+Files are recognized by their content. The header is read first, and a size above a limit
+(`MAX_PIXELS` unless another is given) is refused before anything is decoded. Damaged and cut files
+are refused, never half used. Whatever is not an ordinary file, such as a named pipe, is refused
+before it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+# Imported for what they register with Pillow.
+from PIL import (  # noqa: F401
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from PIL.ExifTags import Base
+
+from matcher.errors import (
+    Code,
+    ImageError,
+    MatcherError,
+    MemoryLimitError,
+    missing,
+    out_of_memory,
+)
+from matcher.geometry.pixels import EXIF_STEPS, turn_upright
+from matcher.images.bands import (
+    Bands,
+    chosen_bands,
+    count_bands,
+    deep_color,
+    nodata_of,
+    read_directory,
+    select_bands,
+)
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30
+DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Pillow's modes whose pixels are used as they are."""
+CONVERTED_MODES = {
+    **dict.fromkeys(("LA", "P", "PA"), "RGBA"),
+    **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
+    "1": "L",
+}
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+    ".pbm": "PPM",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+}
+"""Suffix in lower case to format: what a folder of images lists."""
+DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes."""
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+PNG_END = b"IEND\xaeB`\x82"
+UNDONE_BY = {6: 8, 8: 6}
+"""EXIF orientations that are not their own inverse."""
+
+
+class Decoded(NamedTuple):
+    """The pixels of a file; the rest as of a `LoadedImage`."""
+
+    pixels: np.ndarray
+    """(H, W), (H, W, 3) or (H, W, 4): uint8, uint16, int16 or float32"""
+    size: tuple[int, int]
+    orientation: int
+    warnings: list[str]
+    nodata: float | None = None
+    """Value of pixels that hold nothing, as the file says."""
+
+
+def decode(
+    path: str,
+    *,
+    gray: bool,
+    apply_exif: bool,
+    allow_truncated: bool,
+    bands: Bands | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Pixels as stored, or upright with `apply_exif`.
+
+    Arguments and errors are those of `matcher.images.load.read_image`.
+
+    Args:
+        gray: color is not needed; a JPEG is then decoded to gray, which is faster.
+    """
+    chosen = chosen_bands(bands)
+    data = read_bytes(path)
+    with _damage(path):
+        directory = read_directory(data) if data[:4] in TIFF_STARTS else None
+        if directory is not None:
+            nodata, chosen_or_deep = nodata_of(directory), chosen or deep_color(directory)
+            if chosen_or_deep is not None:
+                tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
+                pixels = select_bands(path, data, chosen_or_deep, max_pixels)
+                notes = [] if chosen else _unused_bands(directory, len(chosen_or_deep))
+                return _turned(pixels, tag, notes, nodata)
+        image = _open(path, data, max_pixels)
+        notes = _notes(path, image)
+        # Pillow turns TIFF, and nothing else, by itself while it loads.
+        turns_itself = directory is not None
+        tag = _orientation(image) if apply_exif or turns_itself else 1
+        wants_gray = gray and chosen is None
+        image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
+        pixels = _array(image)
+        if image.format == "PNG":
+            pixels = _with_low_bytes(data, pixels)
+    if directory is not None:
+        pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
+        notes += [] if chosen else _unused_bands(directory, len(image.getbands()))
+    if chosen is not None:
+        pixels = _pick(path, pixels, chosen)
+    nodata = None if directory is None else nodata_of(directory)
+    return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
+
+
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(width, height) of an image file as stored, from its header; None where it has none."""
+    try:
+        with open_regular(path) as file:
+            image = _identify(file)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                # Pillow tells the size that a TIFF has after it is turned.
+                return image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
+            return None if image is None else image.size
+    except (MatcherError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
+    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.images.pixels` takes.
+
+    Raises:
+        ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
+        MemoryLimitError: memory ends while it is decoded (E131).
+    """
+    _require_mode(name, picture)
+    with _damage(name):
+        picture.load()
+        return _array(picture)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file opened to be read, if it is an ordinary one; never waits for the other end of a pipe.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        ImageError: a folder, a named pipe, a socket or a device, or not to be opened (E101).
+    """
+    path = os.fspath(path)
+    try:
+        # Opening can wait, or move a tape, so look first; and look again at what was opened.
+        _require_regular(path, os.stat(path))
+        file = open(path, "rb", opener=_open_at_once)
+        _require_regular(path, os.fstat(file.fileno()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing(path) from None
+    except (OSError, ValueError) as error:
+        raise ImageError(Code.UNREADABLE_IMAGE, path, f"cannot read: {error}") from error
+    return file
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, of at most `MAX_BYTES`.
+
+    Raises:
+        UsageError, ImageError: as `open_regular`; larger files (E103).
+        MemoryLimitError: memory ends (E131).
+    """
+    with open_regular(path) as file, _damage(os.fspath(path), Code.UNREADABLE_IMAGE, "cannot read"):
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ImageError(Code.LARGE_IMAGE, path, f"{size:,} bytes", f"limit {MAX_BYTES:,}")
+        return file.read(MAX_BYTES)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
+        raise ImageError(Code.UNREADABLE_IMAGE, path, what, "give an image")
+
+
+@contextmanager
+def _damage(
+    path: str,
+    code: Code = Code.DAMAGED_IMAGE,
+    what: str = "damaged or cut off",
+    remedy: str = "fetch it anew",
+) -> Iterator[None]:
+    """Whatever a decoder stumbles over is damage of the file, but for memory that ends."""
+    try:
+        yield
+    except MatcherError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise MemoryLimitError(
+                Code.OUT_OF_MEMORY, path, "out of memory while it is read", "give a smaller image"
+            ) from error
+        detail = str(error) or type(error).__name__
+        raise ImageError(code, path, f"{what} ({detail})", remedy) from error
+
+
+def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
+    """The header, checked; nothing is decoded."""
+    image = _identify(BytesIO(data))
+    if image is None:
+        raise _unidentified(path, data)
+    width, height = image.size
+    if width * height > max_pixels:
+        remedy = f"limit {max_pixels:,}; raise max_pixels"
+        raise ImageError(Code.LARGE_IMAGE, path, f"{width} x {height} pixels", remedy)
+    _require_mode(path, image)
+    return image
+
+
+def _identify(file: BinaryIO) -> Image.Image | None:
+    """The header as Pillow reads it, without its own limit of pixels; None for no image."""
+    start = file.read(16)
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+        _register_heif()
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or (accept is not None and accept(start) is not True):
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    return None
+
+
+def _register_heif() -> None:
+    """Teach Pillow HEIC where the package for it is installed."""
+    if "HEIF" not in Image.OPEN:
+        with suppress(ImportError):
+            import_module("pillow_heif").register_heif_opener()
+
+
+def _require_mode(name: str, image: Image.Image) -> None:
+    if image.mode not in {*DIRECT_MODES, *CONVERTED_MODES}:
+        raise _unsupported(name, f"mode {image.mode}")
+
+
+def _load(
+    path: str, data: bytes, image: Image.Image, *, gray: bool, allow_truncated: bool
+) -> tuple[Image.Image, list[str]]:
+    """`image` decoded, all of it, and warnings."""
+    if image.format == "PNG":
+        # Loading checks neither the sums nor the end of a PNG.
+        PngImagePlugin.PngImageFile(BytesIO(data)).verify()
+    cut_png = image.format == "PNG" and PNG_END not in data
+    cut_webp = image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if cut_png or cut_webp:
+        raise _damaged(path, "cut off")
+    try:
+        return _load_pixels(image, gray), []
+    except OSError:
+        if not allow_truncated or image.format not in ("JPEG", "MPO"):
+            raise
+    # With an end marker the decoder fills what is missing.
+    whole = _identify(BytesIO(data + b"\xff\xd9"))
+    if whole is None:
+        raise _unidentified(path, data)
+    image = _load_pixels(whole, gray)
+    return image, ["cut off; the missing part is gray"]
+
+
+def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
+    if gray:
+        image.draft("L", image.size)
+    image.load()
+    return image
+
+
+def _unidentified(path: str, data: bytes) -> ImageError:
+    if data.startswith(TIFF_STARTS) and _lacks_only_its_mode(data):
+        count = count_bands(read_directory(data))
+        if count > 1:
+            remedy = f"choose one or three of them, such as bands={min(count, 3)},2,1"
+            return ImageError(Code.UNSUPPORTED_IMAGE, path, f"a TIFF of {count} bands", remedy)
+        return _unsupported(path, "this kind of TIFF")
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in Image.OPEN:
+        remedy = "pip install pillow-heif, or convert it to JPEG"
+        return ImageError(
+            Code.UNSUPPORTED_IMAGE, path, "a HEIC image, which Pillow does not read alone", remedy
+        )
+    if data.startswith(SIGNATURES):
+        return _damaged(path, "damaged or cut off in its header")
+    start = data[:512].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return ImageError(
+            Code.UNREADABLE_IMAGE, path, "a git-lfs pointer, not an image", "run git lfs pull"
+        )
+    what = "not an image of a known format"
+    if not data:
+        what = "an empty file"
+    elif start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        what = "an HTML page, not an image"
+    elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
+        what = "text, not an image"
+    return ImageError(Code.UNREADABLE_IMAGE, path, what, f"known: {KNOWN}")
+
+
+def _lacks_only_its_mode(data: bytes) -> bool:
+    """Whether Pillow understands a TIFF it cannot identify, all but the kind of its pixels."""
+    try:
+        TiffImagePlugin.TiffImageFile(BytesIO(data))
+    except SyntaxError as error:
+        return any(part in str(error) for part in ("pixel mode", "samples per pixel"))
+    except (IndexError, TypeError, struct.error):
+        return False
+    return False
+
+
+def _unsupported(path: str, what: str) -> ImageError:
+    known = "supported: gray, RGB, CMYK, palette, with transparency, of 1, 8 or 16 bits, or float32"
+    return ImageError(Code.UNSUPPORTED_IMAGE, path, f"{what} is not supported", known)
+
+
+def _damaged(path: str, what: str) -> ImageError:
+    return ImageError(Code.DAMAGED_IMAGE, path, what, "fetch it anew")
+
+
+def _notes(path: str, image: Image.Image) -> list[str]:
+    """What a user may want to know about a file that is accepted."""
+    notes = []
+    expected = SUFFIXES.get(Path(path).suffix.lower())
+    found = "JPEG" if image.format == "MPO" else image.format
+    if expected and expected != found:
+        notes.append(f"is {found}, not {expected}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        notes.append(f"has {frames} frames; the first is used")
+    return notes
+
+
+def _unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
+    """A warning where a TIFF has more bands than were read."""
+    count = count_bands(directory)
+    return [f"has {count} bands; the first {used} are used"] if count > used else []
+
+
+def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
+    """The chosen bands of decoded pixels."""
+    count = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if max(bands) > count:
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
+        )
+    index = [band - 1 for band in bands]
+    return np.atleast_3d(pixels)[..., index[0] if len(index) == 1 else index]
+
+
+def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
+    """Colors of 16 bits of a PNG, of which Pillow keeps the high bytes; others as they are.
+
+    Unpacked in the other order of bytes, the low ones stand where the high ones did.
+    """
+    image = PngImagePlugin.PngImageFile(BytesIO(data))
+    other = DEEP_COLOR.get(str(image.tile[0].args)) if image.tile else None
+    if other is None:
+        return high
+    image.tile = [image.tile[0]._replace(args=other)]
+    image.load()
+    low = np.asarray(image)
+    return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
+
+
+def _turned(
+    pixels: np.ndarray, orientation: int, warnings: list[str], nodata: float | None
+) -> Decoded:
+    """Stored pixels as their orientation wants them seen."""
+    height, width = pixels.shape[:2]
+    upright = turn_upright(pixels, orientation)
+    return Decoded(upright, (width, height), orientation, warnings, nodata)
+
+
+def _orientation(image: Image.Image) -> int:
+    return _tag(image.getexif().get(Base.Orientation, 1))
+
+
+def _tag(orientation: object) -> int:
+    """An EXIF orientation; 1 for what is none."""
+    valid = isinstance(orientation, int) and orientation in EXIF_STEPS
+    return int(orientation) if valid else 1  # pyright: ignore[reportArgumentType]
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """Pixels of a decoded image, of a kind that `matcher.images.pixels` takes."""
+    mode = CONVERTED_MODES.get(image.mode, image.mode)
+    if "transparency" in image.info and mode in ("L", "RGB"):
+        mode = "RGBA"
+    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
+    if image.mode != "I":
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    fits = pixels.min() >= 0 and pixels.max() <= 65535
+    return pixels.astype(np.uint16 if fits else np.float32)

@@ -1,0 +1,214 @@
+"""Gray values of any range to [0, 1], by what the picture holds.
+
+| type | plain scaling | otherwise |
+|---|---|---|
+| bool, uint8 | 0 to 255, always | with `stretch`: percentiles where contrast is low |
+| uint16 | 0 to 65535 where the picture uses half of it | percentiles |
+| int16 | never | percentiles |
+| float | 0 to 1 where the picture stays in it | percentiles |
+
+Percentiles are those of pixels that are valid and not masked, so that neither a hot pixel nor a
+border decides the contrast. NaN, infinite and nodata pixels are not valid. A single value that
+many pixels hold far away from all others is nodata too: rasters mark what was not seen so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from matcher.errors import Code, ImageError
+
+Scaling = Literal["plain", "percentiles", "constant"]
+
+TAIL = 0.1
+"""Percent of the pixels that may lie beyond either end of the range."""
+DEEP_USE = 0.5
+"""Share of its range that a uint16 picture uses at least if it is scaled plainly."""
+LOW_CONTRAST = 0.35
+"""Share of its range below which `stretch` widens a picture of 8 bits or of floats."""
+FAR = 4.0
+"""Distance of an unnamed nodata value from all others, in ranges of these."""
+SAMPLES = 1_000_000
+"""Pixels, evenly spread, from which percentiles are taken."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What was done to the values of a picture."""
+
+    how: Scaling = "plain"
+    low: float = 0.0
+    """The value that became 0."""
+    high: float = 1.0
+    """The value that became 1."""
+    invalid: float = 0.0
+    """Share of pixels that are NaN, infinite or nodata."""
+    nodata: float | None = None
+    """The value that was taken as nodata."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user may want to know."""
+        out = []
+        if self.how != "plain":
+            out.append(f"values from {self.low:g} to {self.high:g} stretched to 0 to 1")
+        if self.invalid:
+            what = "NaN or infinite"
+            if self.nodata is not None:
+                what = f"NaN, infinite or nodata ({self.nodata:g})"
+            out.append(f"{self.invalid:.2%} of the pixels are {what} and are masked")
+        return out
+
+
+PLAIN = Normalization()
+
+
+class NormalizedImage(NamedTuple):
+    """A picture in [0, 1]."""
+
+    gray: np.ndarray
+    """(H, W) float32; what is not valid has the value of the nearest valid pixel"""
+    valid: np.ndarray | None
+    """(H, W) bool, None where all are"""
+    normalization: Normalization
+
+
+def normalize(
+    values: np.ndarray,
+    name: str,
+    *,
+    allowed: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    nodata: float | None = None,
+    stretch: bool = False,
+) -> NormalizedImage:
+    """A gray picture in [0, 1].
+
+    Args:
+        values: (H, W) uint8, uint16, int16 or float.
+        name: of the picture, for errors.
+        allowed: (H, W) bool, the region whose values count; None for all.
+        valid: (H, W) bool of the pixels that are not nodata; None: found by `nodata`.
+        nodata: value of pixels that hold nothing. Without it, such a value is looked for in all
+            but 8-bit pictures and floats in [0, 1].
+        stretch: widen pictures of low contrast, whatever their type.
+
+    Raises:
+        ImageError: there is no valid pixel (E104).
+    """
+    valid = _valid(values, valid, nodata if valid is None else None)
+    sample = _sample(values, valid, allowed)
+    if nodata is None and not _is_plain_type(sample):
+        nodata = _unnamed_nodata(sample)
+        if nodata is not None:
+            valid = _valid(values, valid, nodata)
+            sample = sample[sample != nodata]
+    if not sample.size or (valid is not None and not valid.any()):
+        what = "NaN, infinite or nodata everywhere"
+        raise ImageError(Code.INVALID_PIXELS, name, what, "give an image with valid pixels")
+    invalid = 0.0 if valid is None else 1.0 - float(valid.mean())
+    done = Normalization(*_range(sample, stretch), invalid, nodata)
+    gray = scale(values, done)
+    return NormalizedImage(gray if valid is None else _filled(gray, valid), valid, done)
+
+
+def scale(values: np.ndarray, done: Normalization) -> np.ndarray:
+    """Values of the same shape as float32 in [0, 1], as `done` says."""
+    low, high = done.low, done.high
+    if done.how == "constant":
+        return np.zeros(values.shape, np.float32)
+    if done.how == "plain" and values.dtype.kind != "f":
+        return values.astype(np.float32) / np.float32(high)
+    if done.how == "plain":
+        # Only a few pixels can lie beyond.
+        return np.nan_to_num(values, nan=0.0).clip(0, 1).astype(np.float32)
+    # Clipped first, or the lowest float32 as nodata overflows.
+    inside = np.nan_to_num(values, nan=low).clip(low, high)
+    return ((inside.astype(np.float64) - low) / (high - low)).astype(np.float32)
+
+
+def _valid(values: np.ndarray, valid: np.ndarray | None, nodata: float | None) -> np.ndarray | None:
+    """(H, W) bool of pixels that hold something, None where all do."""
+    checks = [] if valid is None else [valid]
+    if values.dtype.kind == "f":
+        checks.append(np.isfinite(values))
+    if nodata is not None and not np.isnan(nodata):
+        # GDAL writes the nodata of float32 rasters with more digits than they hold.
+        checks.append(values != _as_type(nodata, values.dtype))
+    both = np.logical_and.reduce(checks) if checks else None
+    return None if both is None or both.all() else both
+
+
+def _as_type(nodata: float, dtype: np.dtype) -> float:
+    if dtype.kind != "f":
+        return nodata
+    with np.errstate(over="ignore"):
+        return float(np.asarray(nodata, np.float64).astype(dtype))
+
+
+def _sample(values: np.ndarray, valid: np.ndarray | None, allowed: np.ndarray | None) -> np.ndarray:
+    """(N,) valid values, of the allowed region if it has any."""
+    inside = valid
+    if allowed is not None:
+        inside = allowed if valid is None else allowed & valid
+        inside = inside if inside.any() else valid
+    chosen = values.ravel() if inside is None else values[inside]
+    return chosen[:: max(1, chosen.size // SAMPLES)]
+
+
+def _is_plain_type(sample: np.ndarray) -> bool:
+    """Whether the type says the range: 8 bits, or floats in [0, 1]."""
+    if sample.dtype == np.uint8 or not sample.size:
+        return True
+    return sample.dtype.kind == "f" and sample.min() >= 0 and sample.max() <= 1
+
+
+def _unnamed_nodata(sample: np.ndarray) -> float | None:
+    """A value at either end that many pixels hold, far from all others."""
+    for end in (sample.min(), sample.max()):
+        held = sample == end
+        rest = sample[~held]
+        if held.mean() <= TAIL / 100 or not rest.size:
+            continue
+        low, high = _percentiles(rest)
+        distance = abs(float(end) - (low if end < low else high))
+        if high > low and distance > FAR * (high - low):
+            return float(end)
+    return None
+
+
+def _percentiles(sample: np.ndarray) -> tuple[float, float]:
+    """The range without its tails; the whole range where the tails hold all there is."""
+    rank = int(sample.size * TAIL / 100)
+    ordered = np.partition(sample, (rank, sample.size - 1 - rank))
+    low, high = float(ordered[rank]), float(ordered[-1 - rank])
+    return (low, high) if high > low else (float(sample.min()), float(sample.max()))
+
+
+def _range(sample: np.ndarray, stretch: bool) -> tuple[Scaling, float, float]:
+    """How to scale, and the values that become 0 and 1."""
+    low, high = _percentiles(sample)
+    kind = sample.dtype
+    white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(kind, 1.0)
+    used = (high - low) / white
+    in_range = kind == np.uint8 or (kind.kind == "f" and low >= 0 and high <= 1)
+    if in_range and not (stretch and 0 < used < LOW_CONTRAST):
+        return "plain", 0.0, white
+    if kind == np.uint16 and used >= DEEP_USE:
+        return "plain", 0.0, white
+    return ("percentiles" if 0 < high - low < np.inf else "constant"), low, high
+
+
+def _filled(gray: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`gray` with what is not valid as its nearest valid pixel, so that filters see no edge."""
+    _, found = cv2.distanceTransformWithLabels(
+        (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    labels = np.asarray(found, np.int64)
+    nearest = np.zeros(int(labels.max()) + 1, np.float32)
+    nearest[labels[valid]] = gray[valid]
+    return nearest[labels]
