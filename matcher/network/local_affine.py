@@ -114,7 +114,7 @@ def common_similarity(points0: Tensor, points1: Tensor) -> Tensor:
     a, b = real.median(), imaginary.median()
     zoom = torch.hypot(a, b)
     spread = torch.hypot(real - a, imaginary - b).median()
-    if not (0.1 < float(zoom) < 10 and float(spread) < 0.5 * float(zoom)):
+    if not bool((zoom > 0.1) & (zoom < 10) & (spread < 0.5 * zoom)):
         return identity
     return torch.stack([a, -b, b, a]).view(2, 2)
 
