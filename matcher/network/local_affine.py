@@ -22,8 +22,8 @@ PRIOR = 60.0
 of it is as good, three times as much costs 3% within 0.25 px."""
 ROUNDS = 4
 """Of reweighting; one more changes the maps by less than a thousandth."""
-CHUNK = 512
-"""Matches whose distances are held at a time."""
+CHUNK = 128
+"""Matches whose distances are held at a time: a strip of the image, as narrow as pays."""
 
 
 def local_affines(
@@ -39,7 +39,7 @@ def local_affines(
     Args:
         points0, points1: (M, 2) pixels of the images as the network sees them.
         weights: (M,) trust in each match as a neighbor; None: all alike.
-        chunk: matches at a time; it bounds the memory and does not change the result.
+        chunk: matches whose distances are held at a time; it does not change the result.
 
     Returns:
         (M, 2, 2), all finite and of positive determinant.
@@ -58,15 +58,17 @@ def local_affines(
     rest = points1[index] - points1[:, None] - x @ base.T
     # A match that would double or fold what lies between is wrong, whatever the others say.
     weight = trust * (rest.square().sum(2) < (0.6 * x.norm(dim=2) + 2 * NOISE).square())
-    prior = PRIOR * torch.eye(2, dtype=x.dtype, device=x.device)
-    change = torch.zeros_like(prior).expand(count, 2, 2)
+    (x, y), (dx, dy) = x.unbind(2), rest.unbind(2)
+    products = torch.stack([x * x, x * y, y * y, dx * x, dx * y, dy * x, dy * y], dim=1)
+    prior = points0.new_tensor([PRIOR, 0, PRIOR, 0, 0, 0, 0])
+    change = base.new_zeros(count, 2, 2)
     for _ in range(ROUNDS):
-        weighted = weight[..., None] * x
-        left = (weighted[..., :, None] * x[..., None, :]).sum(1) + prior
-        right = (rest[..., :, None] * weighted[..., None, :]).sum(1)
-        change = right @ inverse(left)
-        residual = rest - (change[:, None] * x[:, :, None]).sum(-1)
-        weight = trust / (1 + residual.square().sum(2) / NOISE**2)
+        moments = (weight[:, None] * products).sum(2) + prior
+        left, right = moments[:, [0, 1, 1, 2]].view(-1, 2, 2), moments[:, 3:].view(-1, 2, 2)
+        change = (right[:, :, :, None] * inverse(left)[:, None]).sum(2)
+        (a, b), (c, d) = (row.unbind(1) for row in change[..., None].unbind(1))
+        residual = (dx - a * x - b * y).square() + (dy - c * x - d * y).square()
+        weight = trust / (1 + residual / NOISE**2)
     affine = base + change
     ratio = determinant(affine) / determinant(base)
     return torch.where(((ratio > 0.2) & (ratio < 5))[:, None, None], affine, base)
@@ -80,22 +82,40 @@ def nearest(points: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     is settled by a sequence without direction, the same for any `chunk`.
     """
     count = len(points)
-    size = min(NEIGHBORS + 1, count)
     order = points[:, 1].argsort(stable=True)
-    x, y = (column.contiguous() for column in points[order].unbind(1))
-    step = torch.arange(count, device=points.device).to(points.dtype) * 0.6180339887
-    untie = 1 + 0.01 * step.frac()
-    first = torch.searchsorted(y, y[::chunk] - FAR).tolist()
-    stop = [*torch.searchsorted(y, y[chunk - 1 :: chunk] + FAR, right=True).tolist(), count]
+    size = min(NEIGHBORS + 1, count)
     index, squared = order.new_zeros(count, size), points.new_zeros(count, size)
-    for number, start in enumerate(range(0, count, chunk)):
-        rows, near = slice(start, start + chunk), slice(first[number], stop[number])
-        apart = (x[rows, None] - x[near]).square() + (y[rows, None] - y[near]).square()
+    rows = torch.arange(count, device=points.device)
+    # Most have all of theirs within `REACH`, which a narrow strip of the image shows.
+    for reach in (REACH, FAR):
+        if len(rows):
+            at, squared[rows] = _nearest_in_strips(points[order], rows, reach, size, chunk)
+            index[rows] = order[at]
+            rows = rows[squared[rows].amax(dim=1) > REACH**2]
+    back = order.argsort()
+    return index[back], squared[back]
+
+
+def _nearest_in_strips(
+    points: Tensor, rows: Tensor, reach: float, size: int, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`nearest` of the `rows` of points that are sorted along y, within `reach` along it."""
+    x, y = (column.contiguous() for column in points.unbind(1))
+    step = torch.arange(len(points), device=points.device).to(points.dtype) * 0.6180339887
+    untie = 1 + 0.01 * step.frac()
+    parts = rows.split(chunk)
+    ends = torch.stack([y[part[[0, -1]]] for part in parts])
+    first = torch.searchsorted(y, ends[:, 0].contiguous() - reach).tolist()
+    stop = torch.searchsorted(y, ends[:, 1].contiguous() + reach, right=True).tolist()
+    found = []
+    for part, low, high in zip(parts, first, stop, strict=True):
+        near = slice(low, high)
+        apart = (x[part, None] - x[near]).square() + (y[part, None] - y[near]).square()
         apart, at = (apart * untie[near]).topk(min(size, apart.shape[1]), largest=False)
         missing = (0, size - apart.shape[1])
-        squared[order[rows]] = F.pad(apart, missing, value=float("inf"))
-        index[order[rows]] = F.pad(order[near][at], missing)
-    return index, squared
+        found.append((F.pad(at + low, missing), F.pad(apart, missing, value=float("inf"))))
+    index, squared = zip(*found, strict=True)
+    return torch.cat(index), torch.cat(squared)
 
 
 def common_similarity(points0: Tensor, points1: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def refine(
             blurred(source0, fit.blur * unit0, fit.exact),
             blurred(source1, fit.blur * unit0 * zoom, fit.exact),
         )
-        warp = local_affines(points0 / scale0, points1 / scale1, weights=trust, chunk=chunk)
+        warp = local_affines(points0 / scale0, points1 / scale1, weights=trust)
         warp = warp * (scale1 / scale0)
         if snap and number == 0:
             sharp = blurred(source0, FINE.blur * unit0)
