@@ -123,6 +123,9 @@ class Misalignment(NamedTuple):
     angle: float
 
 
+ALIGNED = Misalignment(0.0, 0.0)
+
+
 def draw_stereo(
     rng: np.random.Generator,
     config: StereoSceneConfig,
@@ -240,7 +243,7 @@ def alike(rng: np.random.Generator, scene: SceneBatch) -> SceneBatch:
 
 
 def render_stereo(
-    scene: SceneBatch, misalignment: Misalignment = Misalignment(0.0, 0.0), *, augment: bool = True
+    scene: SceneBatch, misalignment: Misalignment = ALIGNED, *, augment: bool = True
 ) -> StereoPair:
     """Both views with exact disparity and occlusion.
 
@@ -302,7 +305,7 @@ def slope(disparity: Tensor) -> Tensor:
 
 def misaligned(image: Tensor, error: Misalignment) -> Tensor:
     """(B, 1, H, W) moved up by `error.shift` pixels and turned by `error.angle` radians."""
-    if error == Misalignment(0.0, 0.0):
+    if error == ALIGNED:
         return image
     height, width = image.shape[-2:]
     c, s = np.cos(error.angle), np.sin(error.angle)
