@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -214,12 +215,11 @@ def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
     """Every pair of a folder by its name."""
     found = []
     for find in (find_middlebury, find_kitti):
-        try:
+        with suppress(UsageError):
             found += find(folder)
-        except UsageError as error:
-            missing = error
     if not found:
-        raise missing  # pyright: ignore[reportPossiblyUnboundVariable]
+        what = "no folder with a stereo pair"
+        raise UsageError(111, folder, what, "expected Middlebury's or KITTI's form")
     for files in found:
         yield files.name, read_stereo(files)
 

@@ -288,9 +288,9 @@ def occluded_in(left: Tensor, right: Tensor) -> Tensor:
     column = torch.arange(width, device=left.device) - left
     before = column.floor().long()
     part = column - before
-    sides = [right.gather(-1, (before + i).clamp(0, width - 1)) for i in (0, 1)]
-    between = torch.lerp(*sides, part)
-    closer = torch.where(part < 0.5, *sides)
+    first, second = (right.gather(-1, (before + i).clamp(0, width - 1)) for i in (0, 1))
+    between = torch.lerp(first, second, part)
+    closer = torch.where(part < 0.5, first, second)
     reach = torch.minimum(part, 1 - part)
     hidden = between - left > TOLERANCE
     hidden &= closer - left > TOLERANCE + slope(left) * reach

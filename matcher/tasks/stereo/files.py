@@ -119,7 +119,8 @@ def write_disparity(path: PathLike, disparity: np.ndarray, **others: np.ndarray)
         write_kitti(path, disparity)
     else:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, disparity=disparity, **others)
+        arrays = {"disparity": disparity, **others}
+        np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         write_atomically(os.fspath(path), buffer.getvalue())
 
 

@@ -113,5 +113,5 @@ def expected_log_probability(probability: Tensor, disparity: Tensor) -> Tensor:
     before = column.floor().long()
     part = column - before
     after = (before + 1).clamp(max=width - 1)
-    p = [probability.gather(3, i[..., None])[..., 0] for i in (before, after)]
-    return torch.lerp(*p, part).clamp(min=LEAST).log()
+    first, second = (probability.gather(3, i[..., None])[..., 0] for i in (before, after))
+    return torch.lerp(first, second, part).clamp(min=LEAST).log()
