@@ -300,3 +300,25 @@ def test_twenty_steps_lower_the_loss_and_are_the_same_again() -> None:
 def test_impossible_options_are_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         replace(TINY, **change)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_four_pairs_are_learned_by_heart_in_300_steps() -> None:
+    torch.manual_seed(0)
+    scenes = StereoScenes(
+        StereoSceneConfig(sizes=((128, 256),), shares=(1.0,), texture_side=256, procedural=90)
+    )
+    batch = StereoPair.collate([scenes[i] for i in range(4)])
+    optim = StereoOptimConfig(rate=2e-3, warmup_pairs=40, total_pairs=1200)
+    module = StereoModule(StereoConfig(), optim)
+    optimizer = module.configure_optimizers()
+    for step in range(300):
+        module.step(batch, optimizer, 4 * step)
+    with torch.no_grad():
+        output = module.eval().model(batch.left, batch.right)
+    seen = batch.valid & ~batch.occluded
+    error = (output.disparity[:, 0] - batch.disparity).abs()[seen]
+    assert (error > 3).float().mean() < 0.02
+    hidden = output.occlusion[:, 0] > 0
+    assert (hidden & batch.occluded).sum() / (hidden | batch.occluded).sum() > 0.9
