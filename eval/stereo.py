@@ -1,10 +1,8 @@
 """Stereo measured: this project's network beside OpenCV's StereoSGBM on the same pairs.
 
-    python -m eval.stereo [rendered=24] [height=128] [width=256] [real=FOLDER] [weights=FILE]
-        [photos=FOLDER] [seed=9001] [output=stereo.json]
-
+`python -m eval.stereo [key=value ...]`; a program of its own: `python -m eval` measures matching.
 Rendered pairs are drawn from a fixed seed with textures that training has not seen, and pooled.
-Real pairs are reported one by one. A program of its own: `python -m eval` measures matching.
+Real pairs are reported one by one.
 """
 
 from __future__ import annotations
@@ -14,20 +12,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from data.config import Eighths
 from data.real.stereo import find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, UsageError, program
 from matcher.files import write_atomically
 from matcher.tasks.stereo.predictor import StereoPredictor
 from matcher.tasks.stereo.structures import StereoPair
+from matcher.validation.checked import NotNegative, checked
+from matcher.validation.words import describe, options_from_words
 
+USAGE = """\
+usage: python -m eval.stereo [key=value ...] [--debug]
+
+options and their defaults:
+{options}
+"""
 BLOCK = 5
 SGBM = {
     "blockSize": BLOCK,
@@ -181,21 +188,24 @@ def network(weights: str | None) -> Method:
     return match
 
 
-@dataclass(frozen=True)
+@checked()
 class StereoEvalOptions:
     """What one call measures."""
 
-    rendered: int = 24
+    rendered: NotNegative = 24
     """Rendered pairs; 0: none."""
-    height: int = 128
-    width: int = 256
+    height: Eighths = 128
+    """Of the rendered pairs in pixels."""
+    width: Eighths = 256
+    """Of the rendered pairs in pixels."""
     real: str = ""
     """Folder of real pairs in Middlebury's or KITTI's form; empty: none."""
     weights: str = ""
-    """Weights file; empty: the bundled one; ``none``: StereoSGBM alone."""
+    """Weights file; empty: the bundled one; none: StereoSGBM alone."""
     photos: str = ""
     """Folder of photographs that paint rendered pairs; empty: procedural textures alone."""
-    seed: int = 9001
+    seed: NotNegative = 9001
+    """Seed of the rendered pairs."""
     output: str = ""
     """JSON file of all figures; empty: none."""
 
@@ -219,7 +229,7 @@ def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
             found += find(folder)
     if not found:
         what = "no folder with a stereo pair"
-        raise UsageError(111, folder, what, "expected Middlebury's or KITTI's form")
+        raise UsageError(Code.MISSING_FILE, folder, what, "expected Middlebury's or KITTI's form")
     for files in found:
         yield files.name, read_stereo(files)
 
@@ -262,37 +272,19 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def read_options(words: list[str]) -> StereoEvalOptions:
-    """Options of ``name=value`` words.
-
-    Raises:
-        UsageError: another word, or no integer where one is due (E201).
-    """
-    kinds = {f.name: str(f.type) for f in fields(StereoEvalOptions)}
-    values: dict[str, object] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or name not in kinds:
-            raise UsageError(201, name, "no such option", f"known: {', '.join(kinds)}")
-        if kinds[name] == "int" and not text.isdigit():
-            raise UsageError(201, name, f"got {text!r}", "expected an integer of at least 0")
-        values[name] = int(text) if kinds[name] == "int" else text
-    return StereoEvalOptions(**values)  # pyright: ignore[reportArgumentType]
-
-
-def main(words: list[str] | None = None) -> int:
-    """The exit status."""
-    try:
-        options = read_options(sys.argv[1:] if words is None else words)
-        scores = evaluate(options)
-        sys.stdout.write(table(scores))
-        if options.output:
-            plain = {n: {m: asdict(s) for m, s in row.items()} for n, row in scores.items()}
-            report = {"options": asdict(options), "sgbm": SGBM, "scores": plain}
-            write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(StereoEvalOptions)))
+        return 0
+    options = options_from_words(StereoEvalOptions, words)
+    scores = evaluate(options)
+    sys.stdout.write(table(scores))
+    if options.output:
+        plain = {n: {m: asdict(s) for m, s in row.items()} for n, row in scores.items()}
+        report = {"options": asdict(options), "sgbm": SGBM, "scores": plain}
+        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
     return 0
 
 

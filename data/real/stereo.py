@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from data.synthetic.stereo import occluded_in
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.images.load import load_image, read_rgb
 from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.structures import StereoPair
@@ -117,13 +117,15 @@ def read_stereo(files: StereoFiles) -> StereoPair:
     """The pair with its truth, a batch of 1; without any word on occlusion nothing is occluded.
 
     Raises:
-        ImageError, UsageError: a file is missing or damaged, or sizes differ (E106).
+        ImageError, UsageError: a file is missing or damaged, or sizes differ (E105).
     """
     left, right = (torch.from_numpy(load_image(p).gray)[None, None] for p in files[1:3])
     truth = read_disparity(files.disparity)
     if not left.shape[-2:] == right.shape[-2:] == truth.shape:
         sizes = f"{tuple(left.shape[-2:])}, {tuple(right.shape[-2:])} and {truth.shape}"
-        raise ImageError(106, files.disparity, f"views and disparity of sizes {sizes}")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, files.disparity, f"views and disparity of sizes {sizes}"
+        )
     disparity = torch.from_numpy(truth)[None]
     valid = disparity > 0
     return StereoPair(left, right, disparity, _occluded(files, disparity) & valid, valid)
@@ -138,13 +140,13 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(111, path, "no such file")
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
     text = path.read_text(encoding="utf-8", errors="replace")
     values = dict(re.findall(r"^\s*(\w+)\s*=\s*\[?\s*([-\d.eE+]+)", text, re.MULTILINE))
     try:
         numbers = [float(values[name]) for name in ("cam0", "baseline", "doffs")]
     except (KeyError, ValueError) as error:
-        raise ImageError(102, path, f"no usable value of {error}") from error
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"no usable value of {error}") from error
     return Calibration(*numbers)
 
 
@@ -162,13 +164,13 @@ def _occluded(files: StereoFiles, disparity: torch.Tensor) -> torch.Tensor:
 
 def _sorted(folder: str | Path, pattern: str) -> Iterator[Path]:
     if not Path(folder).is_dir():
-        raise UsageError(111, folder, "no such folder")
+        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
     yield from sorted(Path(folder).rglob(pattern))
 
 
 def _some(found: list[StereoFiles], folder: str | Path, expected: str) -> list[StereoFiles]:
     if not found:
-        raise UsageError(111, folder, "holds no stereo pair", f"expected {expected}")
+        raise UsageError(Code.MISSING_FILE, folder, "holds no stereo pair", f"expected {expected}")
     return found
 
 

@@ -8,76 +8,75 @@ boards without texture or with one that repeats), and the errors a calibration l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.config import Eighths, Strength, SyntheticConfig
 from data.synthetic.cameras import Cameras, look_at, probe
-from data.synthetic.dataset import SyntheticConfig, TextureBank, assemble, texture_bank
+from data.synthetic.dataset import TextureBank, assemble, texture_bank
 from data.synthetic.layouts import LAYOUTS, Draft, tiled, whole
+from data.synthetic.photometry import Photometry, Response
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.config import invalid, require_positive, require_range
 from matcher.tasks.stereo.structures import StereoPair
+from matcher.validation.checked import NotNegative, Positive, Share, checked, invalid
 
 MIX = {"plane": 0.1, "room": 0.35, "street": 0.25, "clutter": 0.3}
-NOISE_START, JPEG_STEP = 5, 6
-"""Columns of the tone that say where noise begins and how coarse compression is."""
 TOLERANCE = 0.5
 """Pixels by which two disparities of one surface may differ, beside its own slope."""
 ATTEMPTS = 20
 
 
-@dataclass(frozen=True)
+@checked("data.stereo.")
 class StereoSceneConfig:
     """What is drawn."""
 
-    sizes: tuple[tuple[int, int], ...] = ((128, 256), (192, 384), (256, 512))
-    """(H, W) of the pairs, multiples of 8."""
-    shares: tuple[float, ...] = (0.75, 0.15, 0.1)
+    sizes: Annotated[
+        tuple[tuple[Eighths, Eighths], ...],
+        Field(min_length=1, description="a list of (height, width), multiples of 8"),
+    ] = ((128, 256), (192, 384), (256, 512))
+    """(H, W) of the pairs."""
+    shares: tuple[Annotated[float, Field(ge=0)], ...] = (0.75, 0.15, 0.1)
     """Relative frequency of each size."""
-    group: int = 4
+    group: Positive = 4
     """Consecutive pairs of the same size: a batch of that many can be stacked."""
-    pairs: int = 10_000
+    pairs: Positive = 10_000
     """Pairs an epoch, a multiple of `group`."""
-    disparity: tuple[float, float] = (0.04, 0.33)
+    disparity: Annotated[tuple[Share, Share], Field(description="(low, high) in 0..1")] = (
+        0.04,
+        0.33,
+    )
     """Range, as a part of the width, from which the disparity of the near scene is drawn."""
     photos: str | None = None
-    """Folder of photographs for texture; None paints with procedural textures alone."""
-    texture_side: int = 384
+    """Folder of photographs for texture; null paints with procedural textures alone."""
+    texture_side: Annotated[int, Field(ge=32, multiple_of=32)] = 384
     """Shorter side of the textures in pixels."""
-    procedural: int = 270
+    procedural: Positive = 270
     """Number of procedural textures."""
-    texture_seed: int = 0
+    texture_seed: NotNegative = 0
     """Seed of the procedural textures; another one shows none that training has seen."""
-    strength: float = 0.7
+    strength: Strength = 0.7
     """Strength of the photometric changes; 0 turns them off."""
-    misalignment: float = 0.5
+    misalignment: Annotated[float, Field(ge=0, le=5)] = 0.5
     """Largest vertical error of a pair in pixels at a width of 256; 0: perfectly rectified."""
-    seed: int = 0
+    seed: NotNegative = 0
+    """Seed of the scenes."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(tuple(size) for size in self.sizes))
-        for size in self.sizes:
-            require_positive("data.stereo.sizes", *size)
-            if any(n % 8 for n in size):
-                raise invalid("data.stereo.sizes", size, "multiples of 8")
-        if len(self.shares) != len(self.sizes) or not min(self.shares) >= 0 < sum(self.shares):
+        if len(self.shares) != len(self.sizes) or not sum(self.shares) > 0:
             raise invalid("data.stereo.shares", self.shares, "a weight for each size")
-        require_positive("data.stereo.group", self.group)
-        require_positive("data.stereo.pairs", self.pairs)
         if self.pairs % self.group:
             raise invalid("data.stereo.pairs", self.pairs, f"a multiple of {self.group}")
         low, high = self.disparity
         if not 0 < low < high < 1:
             raise invalid("data.stereo.disparity", self.disparity, "(low, high) in 0..1")
-        require_range("data.stereo.strength", self.strength, 0, 2)
-        require_range("data.stereo.misalignment", self.misalignment, 0, 5)
 
 
 class StereoScenes(Dataset[StereoPair]):
@@ -196,7 +195,7 @@ def obstruct(rng: np.random.Generator, draft: Draft, pose: np.ndarray, opening: 
         return draft.eye + depth * np.array([x, y, 1]) @ axes, depth * opening
 
     for _ in range(int(rng.integers(0, 5))):
-        centre, width = place()
+        center, width = place()
         angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
         along = np.cos(angle) * axes[0] + np.sin(angle) * axes[1]
         across = np.cos(angle) * axes[1] - np.sin(angle) * axes[0]
@@ -204,41 +203,45 @@ def obstruct(rng: np.random.Generator, draft: Draft, pose: np.ndarray, opening: 
         tilt = axes[2] * rng.normal() * 0.3
         slot = first + int(rng.choice([0, 0, 2, 3]))
         paint = tiled(rng, slot, length, thick, 0.3 * width, rng.uniform(0.3, 1), rng.uniform(0, 2))
-        draft.rect(centre, (along + tilt) * length, across * thick, paint)
+        draft.rect(center, (along + tilt) * length, across * thick, paint)
     for _ in range(int(rng.integers(0, 4))):
-        centre, width = place()
+        center, width = place()
         u, v = (axes[i] + axes[2] * rng.normal() * 0.4 for i in (0, 1))
         half = rng.uniform(0.04, 0.25, 2) * width
         slot = first + int(rng.choice([0, 1, 1, 2, 3]))
         pitch = rng.uniform(0.1, 0.6) * width
-        paint = (
-            whole(rng, slot, rng.uniform(0.3, 1))
-            if rng.random() < 0.4
-            else tiled(rng, slot, 2 * half[0], 2 * half[1], pitch, rng.uniform(0.3, 1))
-        )
-        draft.rect(centre, u * half[0], v * half[1], paint)
+        once, contrast = rng.random() < 0.4, rng.uniform(0.3, 1)
+        if once:
+            paint = whole(rng, slot)._replace(contrast=contrast)
+        else:
+            paint = tiled(rng, slot, 2 * half[0], 2 * half[1], pitch, contrast)
+        draft.rect(center, u * half[0], v * half[1], paint)
 
 
 def alike(rng: np.random.Generator, scene: SceneBatch) -> SceneBatch:
     """The same scene with a right view that was taken at the same moment as the left: one lamp,
-    and most of the light, the tone and the blur of the left."""
+    and most of the light, the response and the blur of the left."""
     nearness = float(rng.uniform(0.6, 1.0)) if rng.random() < 0.8 else 1.0
 
     def towards(views: Tensor) -> Tensor:
         left, right = views.unbind(1)
         return torch.stack([left, torch.lerp(right, left, nearness)], dim=1)
 
-    tone = towards(scene.tone)
-    tone[..., NOISE_START] = scene.tone[..., NOISE_START]
-    tone[:, 1, JPEG_STEP] = scene.tone[:, 0, JPEG_STEP]
+    photometry = scene.photometry
+    drawn, near = (
+        Response(*values.unbind(-1))
+        for values in (photometry.response, towards(photometry.response))
+    )
+    response = near._replace(
+        noise_start=drawn.noise_start, jpeg_step=drawn.jpeg_step[:, :1].expand(-1, 2)
+    )
     own_blur = rng.random() < 0.1
+    blur = photometry.blur if own_blur else photometry.blur[:, :1].expand(-1, 2, -1)
     return replace(
         scene,
-        rect_look=scene.rect_look[:, :1].expand(-1, 2, -1, -1),
-        sheet_look=scene.sheet_look[:, :1].expand(-1, 2, -1, -1),
-        light=towards(scene.light),
-        tone=tone,
-        blur=scene.blur if own_blur else scene.blur[:, :1].expand(-1, 2, -1),
+        rect_material=scene.rect_material[:, :1].expand(-1, 2, -1, -1),
+        cylinder_material=scene.cylinder_material[:, :1].expand(-1, 2, -1, -1),
+        photometry=Photometry(towards(photometry.light), torch.stack(response, dim=-1), blur),
     )
 
 
@@ -250,7 +253,7 @@ def render_stereo(
     Args:
         scene: one scene before two cameras that differ by a shift along x alone.
         misalignment: applied to the right picture, not to the truth.
-        augment: False leaves out lighting, tone, blur, noise and compression.
+        augment: False leaves out lighting, response, blur, noise and compression.
     """
     pair = render(scene, augment=augment)
     geometry = pair.geometry

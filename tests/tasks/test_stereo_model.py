@@ -52,9 +52,9 @@ def test_a_row_tree_that_keeps_all_keys_is_the_sum_of_full_attention_of_its_leve
     q, k, v = row_maps(2, 8, 3, 64)
     tree = RowTreeAttention(2, (64, 64, 64), coarsest_keys=128)
     message = tree(q, k, v)
-    levels = zip(*(token_pyramid(to_rows(x, 2), None, 3) for x in (q, k, v)), strict=True)
+    levels = zip(*(token_pyramid(to_rows(x, 2), [None] * 3) for x in (q, k, v)), strict=True)
     expected = sum(
-        full_attention(a, b, c, None).repeat_interleave(4 ** (2 - i), dim=2) / 3
+        full_attention(a, b, c, None, None).repeat_interleave(4 ** (2 - i), dim=2) / 3
         for i, (a, b, c) in enumerate(levels)
     )
     assert isinstance(expected, Tensor)

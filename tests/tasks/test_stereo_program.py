@@ -138,7 +138,7 @@ def test_views_that_are_all_occluded_have_nothing_in_common(folder: Path, tmp_pa
     ("words", "told"),
     [
         (["a.png"], "got 1 images"),
-        (["a.png", "b.png", "outptu=x.pfm"], "did you mean output"),
+        (["a.png", "b.png", "outptu=x.pfm"], "did you mean 'output'"),
         (["a.png", "b.png", "output=x.jpg"], ".jpg"),
         (["a.png", "b.png", "focal=long"], "expected a number"),
         (["a.png", "b.png", "focal=100"], "give both"),
@@ -200,7 +200,7 @@ def result(disparity: np.ndarray, occluded: np.ndarray) -> Disparity:
 
 def test_points_lie_on_their_rays_at_their_depth() -> None:
     found = result(np.full((5, 7), 2.0), np.eye(5, 7))
-    options = replace(StereoOptions("", ""), focal=10.0, baseline=0.4)
+    options = replace(StereoOptions("left.png", "right.png"), focal=10.0, baseline=0.4)
     points, colors = to_points(found, np.zeros((5, 7, 3), np.uint8), options)
     assert len(points) == len(colors) == 5 * 7 - 5
     np.testing.assert_allclose(points[:, 2], 2.0)

@@ -1,65 +1,79 @@
-"""Disparity of a rectified pair from the command line.
-
-    python -m matcher.tasks.stereo LEFT RIGHT [output=disparity.pfm] [picture=picture.png]
-        [focal=PIXELS baseline=LENGTH] [offset=PIXELS] [cloud=points.ply]
-        [weights=FILE] [device=cpu] [check=true]
-
-`output` is a .pfm, a .png in KITTI's form or an .npz with occlusion (and depth, where `focal` and
-`baseline` are given). `cloud` needs both; its unit is that of `baseline`.
-"""
+"""Disparity of a rectified pair: `python -m matcher.tasks.stereo LEFT RIGHT [key=value ...]`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from io import BytesIO
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from matcher.errors import MatcherError, UsageError
+from matcher.errors import Code, UsageError, program
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
+from matcher.options import Device
 from matcher.tasks.stereo.files import require_suffix, write_disparity, write_ply
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
+from matcher.validation.checked import Name, annotations_of, checked, unknown_option
+from matcher.validation.words import describe, options_from_words
+
+USAGE = """\
+usage: python -m matcher.tasks.stereo LEFT RIGHT [key=value ...] [--debug]
+
+Finds disparity and occlusion of the left image of a rectified pair.
+
+examples:
+  python -m matcher.tasks.stereo left.png right.png output=disparity.pfm picture=picture.png
+  python -m matcher.tasks.stereo left.png right.png focal=1000 baseline=0.1 cloud=points.ply
+
+options and their defaults:
+{options}
+"""
+Length = Annotated[float, Field(ge=0, description="a number of at least 0")]
 
 
-@dataclass(frozen=True)
+@checked()
 class StereoOptions:
     """What one call asks for."""
 
-    left: str
-    right: str
-    output: str = "disparity.pfm"
+    left: Name
+    """Left image of a rectified pair."""
+    right: Name
+    """Right image of it."""
+    output: Name = "disparity.pfm"
+    """A .pfm, a .png in KITTI's form, or an .npz with occlusion, and with depth where `focal` and
+    `baseline` are given."""
     picture: str = ""
     """Where a picture is written; empty: none."""
-    focal: float = 0.0
+    focal: Length = 0.0
     """Focal length in pixels; 0: unknown."""
-    baseline: float = 0.0
+    baseline: Length = 0.0
     """Distance of the cameras, in the unit of depth; 0: unknown."""
     offset: float = 0.0
     """Right minus left principal column in pixels (Middlebury's doffs)."""
     cloud: str = ""
-    """Where points are written; empty: nowhere."""
+    """Where points are written, in the unit of `baseline`; empty: nowhere."""
     weights: str = ""
     """Weights file; empty: the bundled one."""
-    device: str = ""
-    """Empty: a CUDA device where there is one."""
+    device: Device | None = None
+    """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
     check: bool = True
     """Refuse what cannot be a rectified pair."""
 
     def __post_init__(self) -> None:
         require_suffix(self.output)
-        for name in ("focal", "baseline"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise UsageError(201, name, f"got {getattr(self, name)!r}", "give a length above 0")
         if self.cloud and not self.metric:
-            raise UsageError(201, "cloud", "depth is unknown", "give focal= and baseline= too")
+            raise UsageError(
+                Code.INVALID_VALUE, "cloud", "depth is unknown", "give focal= and baseline= too"
+            )
         if bool(self.focal) != bool(self.baseline):
-            raise UsageError(201, "focal", "only one of focal and baseline", "give both")
+            raise UsageError(
+                Code.INVALID_VALUE, "focal", "only one of focal and baseline", "give both"
+            )
 
     @property
     def metric(self) -> bool:
@@ -71,30 +85,25 @@ def read_options(words: list[str]) -> StereoOptions:
     """The options that the words of a command line give.
 
     Raises:
-        UsageError: not two images, an unknown option or a value of another type (E201).
+        UsageError: not two images (E200), an unknown option (E202) or a value that cannot work
+            (E201).
     """
-    kinds = {f.name: f.type for f in fields(StereoOptions)}
-    images = [word for word in words if word.split("=")[0] not in kinds]
-    unknown = next((w for w in images if "=" in w), None)
+    known = list(annotations_of(StereoOptions))
+    images = [word for word in words if word.partition("=")[0] not in known]
+    unknown = next((word for word in images if "=" in word), None)
     if unknown is not None and len(images) > 2:
-        name = unknown.split("=")[0]
-        near = get_close_matches(name, kinds, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(kinds)}"
-        raise UsageError(201, name, "no such option", hint)
+        raise unknown_option(unknown.partition("=")[0], known)
     if len(images) != 2:
-        usage = "python -m matcher.tasks.stereo LEFT RIGHT [output=disparity.pfm] [picture=FILE]"
-        raise UsageError(201, "images", f"got {len(images)} images, not 2", usage)
-    values: dict[str, object] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if equals and name in kinds:
-            values[name] = _value(name, text, str(kinds[name]))
-    return StereoOptions(images[0], images[1], **values)  # pyright: ignore[reportArgumentType]
+        usage = "python -m matcher.tasks.stereo LEFT RIGHT [key=value ...]"
+        raise UsageError(Code.MISSING_IMAGE, "images", f"got {len(images)} images, not 2", usage)
+    options = [word for word in words if word not in images]
+    views = (f"left={images[0]}", f"right={images[1]}")
+    return options_from_words(StereoOptions, [*views, *options])
 
 
 def run(options: StereoOptions) -> str:
     """Match the pair, write what is asked for and tell it in a line."""
-    predictor = StereoPredictor(options.weights or None, options.device or None)
+    predictor = StereoPredictor(options.weights or None, options.device)
     start = time.perf_counter()
     found = predictor.match(options.left, options.right, check=options.check)
     seconds = time.perf_counter() - start
@@ -131,31 +140,14 @@ def to_points(
     return ray / options.focal * z[:, None], left[y, x]
 
 
-def main(words: list[str] | None = None) -> int:
-    """The exit status."""
-    words = sys.argv[1:] if words is None else words
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
     if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(f"{__doc__}\n")
+        sys.stdout.write(USAGE.format(options=describe(StereoOptions)))
         return 0
-    try:
-        sys.stdout.write(f"{run(read_options(words))}\n")
-    except MatcherError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+    sys.stdout.write(f"{run(read_options(words))}\n")
     return 0
-
-
-def _value(name: str, text: str, kind: str) -> object:
-    if kind == "bool":
-        if text not in ("true", "false"):
-            raise UsageError(201, name, f"got {text!r}", "expected true or false")
-        return text == "true"
-    if kind == "float":
-        try:
-            return float(text)
-        except ValueError:
-            raise UsageError(201, name, f"got {text!r}", "expected a number") from None
-    return text
 
 
 def _write_picture(path: str, picture: np.ndarray) -> None:

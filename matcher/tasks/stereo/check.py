@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from matcher.errors import UsageError
+from matcher.errors import Code, UsageError
 
 ENOUGH = 25
 """Matches below which nothing is said: scenes without texture are no error."""
@@ -19,7 +19,6 @@ LONG_SIDE = 1000
 """Images are shrunk to this for the check."""
 RATIO = 0.75
 """Largest ratio of the nearest to the second nearest descriptor (Lowe, IJCV 2004)."""
-BAD_CODE = 222
 
 
 class SureMatches(NamedTuple):
@@ -47,18 +46,20 @@ def require_rectified(left: np.ndarray, right: np.ndarray, names: tuple[str, str
     subject = " and ".join(names)
     if left.shape != right.shape:
         sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (left, right))
-        raise UsageError(BAD_CODE, subject, f"sizes {sizes}", "views of a pair have one size")
+        raise UsageError(
+            Code.NOT_RECTIFIED, subject, f"sizes {sizes}", "views of a pair have one size"
+        )
     if min(left.shape) < 16:
         size = f"{left.shape[1]} x {left.shape[0]} pixels"
-        raise UsageError(BAD_CODE, subject, size, "give at least 16 x 16")
+        raise UsageError(Code.NOT_RECTIFIED, subject, size, "give at least 16 x 16")
     if np.array_equal(left, right):
         raise UsageError(
-            BAD_CODE, subject, "the same picture twice", "give a left and a right view"
+            Code.NOT_RECTIFIED, subject, "the same picture twice", "give a left and a right view"
         )
     matches = find_matches(left, right)
     verdict = judge(matches, max(left.shape)) if matches else None
     if verdict:
-        raise UsageError(BAD_CODE, subject, *verdict)
+        raise UsageError(Code.NOT_RECTIFIED, subject, *verdict)
 
 
 def judge(matches: SureMatches, side: int) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from matcher.attention.quadtree import QuadTreeAttention
 from matcher.network.backbone import LeanMerge, ResidualBlock, conv1x1
-from matcher.network.transformer import QuadTreeBlock
+from matcher.network.block import QuadTreeBlock
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.rows import build_row_attention
 
@@ -19,9 +19,9 @@ class ViewFeatures(NamedTuple):
     """Maps of one view, or of both stacked along the batch, left first."""
 
     coarse: Tensor
-    """(B, C, H/4, W/4); cell i is centred on pixel 4i"""
+    """(B, C, H/4, W/4); cell i is centered on pixel 4i"""
     fine: Tensor
-    """(B, F, H/2, W/2); cell i is centred on pixel 2i"""
+    """(B, F, H/2, W/2); cell i is centered on pixel 2i"""
 
 
 class StereoBackbone(nn.Module):

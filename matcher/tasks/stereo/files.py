@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from matcher.errors import ImageError, UsageError
+from matcher.errors import Code, ImageError, UsageError
 from matcher.files import write_atomically
 from matcher.images.decode import MAX_PIXELS, decode, read_bytes
 
@@ -35,14 +35,18 @@ def read_pfm(path: PathLike) -> np.ndarray:
     data = read_bytes(path)
     header = _PFM_HEADER.match(data)
     if header is None:
-        raise ImageError(101, path, "not a PFM file", "expected Pf or PF, width height, scale")
+        raise ImageError(
+            Code.UNREADABLE_IMAGE, path, "not a PFM file", "expected Pf or PF, width height, scale"
+        )
     kind, width, height, scale = header.groups()
     channels = 3 if kind == b"F" else 1
     count = int(width) * int(height) * channels
     if count == 0 or int(width) * int(height) > MAX_PIXELS:
-        raise ImageError(103, path, f"{int(width)} x {int(height)} pixels", f"limit {MAX_PIXELS:,}")
+        raise ImageError(
+            Code.LARGE_IMAGE, path, f"{int(width)} x {int(height)} pixels", f"limit {MAX_PIXELS:,}"
+        )
     if len(data) - header.end() < 4 * count:
-        raise ImageError(102, path, "cut off", "fetch it anew")
+        raise ImageError(Code.DAMAGED_IMAGE, path, "cut off", "fetch it anew")
     order = "<f4" if float(scale) < 0 else ">f4"
     values = np.frombuffer(data, order, count, header.end()).astype(np.float32)
     shape = (int(height), int(width), 3) if channels == 3 else (int(height), int(width))
@@ -72,7 +76,12 @@ def read_kitti(path: PathLike) -> np.ndarray:
     pixels = decode(path, gray=False, apply_exif=False, allow_truncated=False).pixels
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
         what = f"{pixels.dtype} of shape {pixels.shape}"
-        raise ImageError(105, path, what, "a disparity in KITTI's form is a gray PNG of 16 bits")
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE,
+            path,
+            what,
+            "a disparity in KITTI's form is a gray PNG of 16 bits",
+        )
     return pixels.astype(np.float32) / np.float32(KITTI_SCALE)
 
 
@@ -86,7 +95,7 @@ def write_kitti(path: PathLike, disparity: np.ndarray) -> None:
     largest = float(disparity.max(initial=0))
     if largest * KITTI_SCALE >= 65535.5:
         what = f"a disparity of {largest:.1f} pixels does not fit into 16 bits"
-        raise UsageError(201, path, what, "write .pfm or .npz")
+        raise UsageError(Code.INVALID_VALUE, path, what, "write .pfm or .npz")
     steps = np.where(disparity > 0, np.maximum(np.round(disparity * KITTI_SCALE), 1), 0)
     encoded = cv2.imencode(".png", steps.astype(np.uint16))[1]
     write_atomically(os.fspath(path), encoded.tobytes())
@@ -128,7 +137,9 @@ def require_suffix(path: PathLike) -> str:
     """The suffix of a file of disparity."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(201, path, f"suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
+        raise UsageError(
+            Code.INVALID_VALUE, path, f"suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}"
+        )
     return suffix
 
 
@@ -152,4 +163,4 @@ def _read_archive(path: str) -> np.ndarray:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             return archive["disparity"].astype(np.float32)
     except (ValueError, KeyError, OSError) as error:
-        raise ImageError(102, path, f"no disparity in it ({error})") from error
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"no disparity in it ({error})") from error

@@ -44,7 +44,7 @@ def stereo_loss(output: StereoOutput, pair: StereoPair) -> dict[str, Tensor]:
 
 
 def _at_cells(x: Tensor, output: StereoOutput) -> Tensor:
-    """(B, h, w) of (B, H, W) at the pixels on which the cells of 1/4 are centred, 0 beyond."""
+    """(B, h, w) of (B, H, W) at the pixels on which the cells of 1/4 are centered, 0 beyond."""
     h, w = output.coarse.shape[-2:]
     x = x[:, ::4, ::4]
     return F.pad(x, (0, w - x.shape[-1], 0, h - x.shape[-2]))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from matcher.errors import MemoryLimitError, UsageError, out_of_memory
+from matcher.errors import Code, MemoryLimitError, UsageError, out_of_memory
 from matcher.images.load import ImageSource, load_image
 from matcher.runtime import find_device
-from matcher.tasks.stereo.check import BAD_CODE, require_rectified
+from matcher.tasks.stereo.check import require_rectified
 from matcher.tasks.stereo.weights import load_stereo
 
 NOTHING_SHARED = 0.97
@@ -80,11 +80,11 @@ class StereoPredictor:
         if check:
             require_rectified(views[0], views[1], names)
         elif views[0].shape != views[1].shape:
-            raise UsageError(BAD_CODE, " and ".join(names), "views of different sizes")
+            raise UsageError(Code.NOT_RECTIFIED, " and ".join(names), "views of different sizes")
         found = self._run(views, names)
         if check and found.occluded.mean() > NOTHING_SHARED:
             what = "the views have nothing in common"
-            raise UsageError(BAD_CODE, " and ".join(names), what, "or pass check=false")
+            raise UsageError(Code.NOT_RECTIFIED, " and ".join(names), what, "or pass check=false")
         return found
 
     @torch.inference_mode()
@@ -96,7 +96,9 @@ class StereoPredictor:
             if not out_of_memory(error):
                 raise
             size = f"{views[0].shape[1]} x {views[0].shape[0]} pixels do not fit into memory"
-            raise MemoryLimitError(131, " and ".join(names), size, "give smaller images") from error
+            raise MemoryLimitError(
+                Code.OUT_OF_MEMORY, " and ".join(names), size, "give smaller images"
+            ) from error
         disparity = output.disparity[0, 0].float().cpu().numpy()
         return Disparity(disparity, output.occlusion[0, 0].float().sigmoid().cpu().numpy())
 

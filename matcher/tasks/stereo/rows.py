@@ -6,13 +6,16 @@ token i. So rows become the batch, and the descent of the 2-D QuadTree works on 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matcher.attention import Attention
 from matcher.attention.dense import full_attention
-from matcher.attention.pyramid import mask_pyramid, token_pyramid
-from matcher.attention.quadtree import Level, descend, merge_levels
+from matcher.attention.dispatch import descend
+from matcher.attention.pyramid import Pyramids, from_quad, merge_levels, to_quad, token_pyramid
 from matcher.tasks.stereo.config import StereoConfig
 
 BRANCH = 4
@@ -42,7 +45,6 @@ class RowTreeAttention(nn.Module):
         value: Tensor,
         query_mask: Tensor | None = None,
         key_mask: Tensor | None = None,
-        record: list[Level] | None = None,
     ) -> Tensor:
         """(B, C, h, w) message of (B, C, h, w) maps; masks (B, h, w) bool of valid cells."""
         width = query.shape[-1]
@@ -56,16 +58,13 @@ class RowTreeAttention(nn.Module):
             None if mask is None else F.pad(mask, (0, border)).flatten(0, 1)
             for mask in (query_mask, key_mask)
         )
-        messages = descend(
-            token_pyramid(q, q_valid, levels),
-            token_pyramid(k, k_valid, levels),
-            token_pyramid(v, k_valid, levels),
-            topks=(self.topks[0],) * extra + self.topks,
-            variant="B",
-            key_masks=mask_pyramid(k_valid, levels),
-            record=record,
+        q_masks, k_masks = (row_masks(mask, levels) for mask in (q_valid, k_valid))
+        pyramids = Pyramids(
+            token_pyramid(q, q_masks), token_pyramid(k, k_masks), token_pyramid(v, k_masks), k_masks
         )
-        merged = merge_levels(messages[extra:], self.level_weights.softmax(dim=0))
+        messages = descend(pyramids, (self.topks[0],) * extra + self.topks, "B")
+        weights = self.level_weights.softmax(dim=0)
+        merged = merge_levels(messages[extra:], weights, 1, (1, width + border))
         return from_rows(merged, query.shape[0])[..., :width]
 
     def extra_levels(self, width: int) -> int:
@@ -90,30 +89,40 @@ class RowAttention(nn.Module):
         value: Tensor,
         query_mask: Tensor | None = None,
         key_mask: Tensor | None = None,
-        record: list[Level] | None = None,
     ) -> Tensor:
-        """As `RowTreeAttention.forward`; `record` stays empty: there are no levels."""
+        """As `RowTreeAttention.forward`."""
         q, k, v = (to_rows(x, self.heads) for x in (query, key, value))
         valid = None if key_mask is None else key_mask.flatten(0, 1)
-        return from_rows(full_attention(q, k, v, valid), query.shape[0])
+        message = from_quad(full_attention(q, k, v, None, valid), 1, (1, query.shape[-1]))
+        return from_rows(message, query.shape[0])
 
 
-def build_row_attention(config: StereoConfig) -> nn.Module:
+def build_row_attention(config: StereoConfig) -> Attention:
     """The attention of one cross layer."""
     if config.cross == "full":
-        return RowAttention(config.heads)
-    return RowTreeAttention(config.heads, config.cross_topks, config.coarsest_keys)
+        attention = RowAttention(config.heads)
+    else:
+        attention = RowTreeAttention(config.heads, config.cross_topks, config.coarsest_keys)
+    # Blocks only call it; what else an `Attention` has serves to build one of the matcher's kinds.
+    return cast(Attention, attention)
+
+
+def row_masks(mask: Tensor | None, levels: int) -> list[Tensor | None]:
+    """Levels of a (B h, w) mask of rows, coarsest first: a block is valid if any child is."""
+    if mask is None:
+        return [None] * levels
+    pyramid = [mask]
+    for _ in range(levels - 1):
+        pyramid.append(pyramid[-1].unflatten(1, (-1, BRANCH)).any(dim=2))
+    return [*pyramid[::-1]]
 
 
 def to_rows(x: Tensor, heads: int) -> Tensor:
     """(B, C, h, w) map to (B h, H, w, D) tokens, a batch entry a row."""
-    b, c, h, w = x.shape
-    tokens = x.permute(0, 2, 3, 1).reshape(b * h, w, heads, c // heads)
-    return tokens.transpose(1, 2).contiguous()
+    # A map of one row is in quad order for one level.
+    return to_quad(x.transpose(1, 2).flatten(0, 1)[:, :, None], 1, heads)
 
 
-def from_rows(tokens: Tensor, batch: int) -> Tensor:
-    """(B h, H, w, D) tokens back to a (B, C, h, w) map."""
-    rows, heads, w, d = tokens.shape
-    x = tokens.view(batch, rows // batch, heads, w, d).permute(0, 2, 4, 1, 3)
-    return x.reshape(batch, heads * d, rows // batch, w)
+def from_rows(rows: Tensor, batch: int) -> Tensor:
+    """(B h, C, 1, w) maps of single rows back to a (B, C, h, w) map."""
+    return rows[:, :, 0].unflatten(0, (batch, -1)).transpose(1, 2)

@@ -6,38 +6,39 @@ Free of any framework: `StereoModule` serves a plain loop as well as a trainer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from matcher.config import require_positive, require_range
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.losses import stereo_loss
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.structures import StereoPair
+from matcher.validation.checked import Positive, Share, checked, invalid
 
 
-@dataclass(frozen=True)
+@checked("stereo.optim.")
 class StereoOptimConfig:
     """AdamW whose rate rises, then falls along a cosine."""
 
-    rate: float = 1e-3
+    rate: Share = 1e-3
     """Highest learning rate."""
-    last_rate: float = 2e-5
-    warmup_pairs: int = 400
-    total_pairs: int = 40_000
+    last_rate: Share = 2e-5
+    """Learning rate at the end, at most `rate`."""
+    warmup_pairs: Positive = 400
+    """Pairs over which the rate rises."""
+    total_pairs: Positive = 40_000
     """Pairs after which the rate has fallen to `last_rate`."""
-    weight_decay: float = 1e-2
-    clip: float = 1.0
+    weight_decay: Share = 1e-2
+    """Weight decay of AdamW."""
+    clip: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Largest norm of the gradient."""
 
     def __post_init__(self) -> None:
-        require_range("stereo.optim.rate", self.rate, 0, 1)
-        require_range("stereo.optim.last_rate", self.last_rate, 0, self.rate)
-        require_positive("stereo.optim.warmup_pairs", self.warmup_pairs)
-        require_positive("stereo.optim.total_pairs", self.total_pairs)
-        require_range("stereo.optim.weight_decay", self.weight_decay, 0, 1)
+        if self.last_rate > self.rate:
+            raise invalid("stereo.optim.last_rate", self.last_rate, f"at most rate={self.rate}")
 
     def rate_at(self, pairs: int) -> float:
         """The learning rate after that many pairs: a function of them alone."""
@@ -52,7 +53,8 @@ class StereoModule(nn.Module):
     def __init__(self, model: StereoConfig, optim: StereoOptimConfig) -> None:
         super().__init__()
         # Convolutions on the CPU are faster by a tenth in this order of memory.
-        self.model = Stereo(model).to(memory_format=torch.channels_last)
+        self.model = Stereo(model)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optim = optim
 
     def terms(self, pair: StereoPair) -> dict[str, Tensor]:
