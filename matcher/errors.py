@@ -66,6 +66,7 @@ class Code(IntEnum):
     NAME_NOT_EXPORTABLE = 209, "the name of an image that an export cannot hold"
     MISSING_EXTRA = 210, "an optional dependency that is not installed"
     UNUSABLE_METHOD = 211, "a method of the evaluation that cannot be imported or called"
+    NOT_RECTIFIED = 222, "two images that cannot be a rectified pair"
 
     DIVERGED = 301, "a training with too many steps that are not finite"
     DEAD_LOADER = 302, "a process that loads data and died or hangs"

@@ -74,7 +74,8 @@ FLOORS = (
     ("matcher.weights",),
     ("matcher.predictor",),
     ("matcher.drawing", "matcher.interop", "matcher.training", "matcher"),
-    ("matcher.batch", "matcher.pair", "matcher.web", "matcher.tasks", "data"),
+    ("matcher.batch", "matcher.pair", "matcher.web", "matcher.tasks"),
+    ("data",),
     ("eval",),
     PROGRAMS,
 )

@@ -1,0 +1,182 @@
+"""Real and rendered stereo sets on disk: Middlebury, KITTI and Scene Flow, as they are published.
+
+A set is a list of `StereoFiles`; `read_stereo` reads one of them as a `StereoPair`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from data.synthetic.stereo import occluded_in
+from matcher.errors import Code, ImageError, UsageError
+from matcher.images.load import load_image, read_rgb
+from matcher.tasks.stereo.files import read_disparity
+from matcher.tasks.stereo.structures import StereoPair
+
+BOTH_SEE, HIDDEN = 255, 128
+"""Values of Middlebury's masks."""
+
+
+class Calibration(NamedTuple):
+    """What turns disparity into depth: depth = focal * baseline / (disparity + offset)."""
+
+    focal: float
+    """Pixels."""
+    baseline: float
+    """In the unit that depth is wanted in; Middlebury: millimeters."""
+    offset: float
+    """Principal column of the right view minus that of the left one, pixels."""
+
+
+class StereoFiles(NamedTuple):
+    """The files of one pair; what tells occlusion is one of the last three, or unknown."""
+
+    name: str
+    left: Path
+    right: Path
+    disparity: Path
+    mask: Path | None = None
+    """Middlebury's mask of what both views see."""
+    visible: Path | None = None
+    """KITTI's disparity of what both views see."""
+    right_disparity: Path | None = None
+    calibration: Path | None = None
+
+
+def find_middlebury(folder: str | Path) -> list[StereoFiles]:
+    """Scenes of the 2014 form: im0.png, im1.png, disp0GT.pfm (or disp0.pfm) in a folder each."""
+    found = []
+    for left in _sorted(folder, "im0.png"):
+        scene = left.parent
+        truth = next((p for n in ("disp0GT.pfm", "disp0.pfm") if (p := scene / n).is_file()), None)
+        if truth and (scene / "im1.png").is_file():
+            other = scene / truth.name.replace("0", "1", 1)
+            found.append(
+                StereoFiles(
+                    scene.name,
+                    left,
+                    scene / "im1.png",
+                    truth,
+                    mask=_if_file(scene / "mask0nocc.png"),
+                    right_disparity=_if_file(other),
+                    calibration=_if_file(scene / "calib.txt"),
+                )
+            )
+    return _some(found, folder, "Middlebury's im0.png, im1.png and disp0GT.pfm")
+
+
+def find_kitti(folder: str | Path) -> list[StereoFiles]:
+    """KITTI 2012 and 2015 as unpacked, or folders of left.png, right.png and disparity.png."""
+    root = Path(folder)
+    found = [
+        StereoFiles(p.parent.name, p.parent / "left.png", p.parent / "right.png", p)
+        for p in _sorted(root, "disparity.png")
+        if (p.parent / "left.png").is_file() and (p.parent / "right.png").is_file()
+    ]
+    for left, right, every, seen in (
+        ("image_2", "image_3", "disp_occ_0", "disp_noc_0"),
+        ("colored_0", "colored_1", "disp_occ", "disp_noc"),
+        ("image_0", "image_1", "disp_occ", "disp_noc"),
+    ):
+        for truth in sorted((root / every).glob("*_10.png")):
+            views = root / left / truth.name, root / right / truth.name
+            if all(view.is_file() for view in views):
+                visible = _if_file(root / seen / truth.name)
+                found.append(StereoFiles(truth.stem, *views, truth, visible=visible))
+    return _some(found, folder, "KITTI's image_2, image_3 and disp_occ_0")
+
+
+def find_scene_flow(folder: str | Path) -> list[StereoFiles]:
+    """Scene Flow (frames_*pass with disparity beside it) and its subset (image_* and disparity)."""
+    found = []
+    for truth in _sorted(folder, "*.pfm"):
+        parts = truth.parts
+        if "disparity" not in parts or truth.parent.name != "left":
+            continue
+        at = len(parts) - 1 - parts[::-1].index("disparity")
+        root, inner = Path(*parts[:at]), Path(*parts[at + 1 :])
+        images = sorted(p for p in root.iterdir() if re.fullmatch(r"(frames|image)_\w+", p.name))
+        other = truth.parent.parent / "right" / truth.name
+        for image in images:
+            left = _picture(image / inner)
+            right = _picture(image / inner.parent.parent / "right" / inner.name)
+            if left and right:
+                name = f"{image.name}/{inner.with_suffix('')}"
+                found.append(StereoFiles(name, left, right, truth, right_disparity=_if_file(other)))
+                break
+    return _some(found, folder, "Scene Flow's frames_finalpass and disparity")
+
+
+def read_stereo(files: StereoFiles) -> StereoPair:
+    """The pair with its truth, a batch of 1; without any word on occlusion nothing is occluded.
+
+    Raises:
+        ImageError, UsageError: a file is missing or damaged, or sizes differ (E105).
+    """
+    left, right = (torch.from_numpy(load_image(p).gray)[None, None] for p in files[1:3])
+    truth = read_disparity(files.disparity)
+    if not left.shape[-2:] == right.shape[-2:] == truth.shape:
+        sizes = f"{tuple(left.shape[-2:])}, {tuple(right.shape[-2:])} and {truth.shape}"
+        raise ImageError(
+            Code.UNSUPPORTED_IMAGE, files.disparity, f"views and disparity of sizes {sizes}"
+        )
+    disparity = torch.from_numpy(truth)[None]
+    valid = disparity > 0
+    return StereoPair(left, right, disparity, _occluded(files, disparity) & valid, valid)
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Middlebury's calib.txt.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        ImageError: a value is missing (E102).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    values = dict(re.findall(r"^\s*(\w+)\s*=\s*\[?\s*([-\d.eE+]+)", text, re.MULTILINE))
+    try:
+        numbers = [float(values[name]) for name in ("cam0", "baseline", "doffs")]
+    except (KeyError, ValueError) as error:
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"no usable value of {error}") from error
+    return Calibration(*numbers)
+
+
+def _occluded(files: StereoFiles, disparity: torch.Tensor) -> torch.Tensor:
+    if files.mask is not None:
+        mask = read_rgb(files.mask)[..., 0]
+        return torch.from_numpy((mask >= HIDDEN) & (mask < BOTH_SEE))[None]
+    if files.visible is not None:
+        return torch.from_numpy(read_disparity(files.visible) == 0)[None]
+    if files.right_disparity is not None:
+        right = read_disparity(files.right_disparity)
+        return occluded_in(disparity, torch.from_numpy(np.ascontiguousarray(right))[None])
+    return torch.zeros_like(disparity, dtype=torch.bool)
+
+
+def _sorted(folder: str | Path, pattern: str) -> Iterator[Path]:
+    if not Path(folder).is_dir():
+        raise UsageError(Code.MISSING_FILE, folder, "no such folder")
+    yield from sorted(Path(folder).rglob(pattern))
+
+
+def _some(found: list[StereoFiles], folder: str | Path, expected: str) -> list[StereoFiles]:
+    if not found:
+        raise UsageError(Code.MISSING_FILE, folder, "holds no stereo pair", f"expected {expected}")
+    return found
+
+
+def _if_file(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _picture(path: Path) -> Path | None:
+    return next((p for s in (".png", ".webp") if (p := path.with_suffix(s)).is_file()), None)

@@ -1,0 +1,292 @@
+"""Stereo measured: this project's network beside OpenCV's StereoSGBM on the same pairs.
+
+`python -m eval.stereo [key=value ...]`; a program of its own: `python -m eval` measures matching.
+Rendered pairs are drawn from a fixed seed with textures that training has not seen, and pooled.
+Real pairs are reported one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data.config import Eighths
+from data.real.stereo import find_kitti, find_middlebury, read_stereo
+from data.synthetic.stereo import StereoSceneConfig, StereoScenes
+from matcher.errors import Code, UsageError, program
+from matcher.files import write_atomically
+from matcher.tasks.stereo.predictor import StereoPredictor
+from matcher.tasks.stereo.structures import StereoPair
+from matcher.validation.checked import NotNegative, checked
+from matcher.validation.words import describe, options_from_words
+
+USAGE = """\
+usage: python -m eval.stereo [key=value ...] [--debug]
+
+options and their defaults:
+{options}
+"""
+BLOCK = 5
+SGBM = {
+    "blockSize": BLOCK,
+    "P1": 8 * BLOCK**2,
+    "P2": 32 * BLOCK**2,
+    "disp12MaxDiff": 1,
+    "uniquenessRatio": 10,
+    "speckleWindowSize": 100,
+    "speckleRange": 2,
+}
+"""Settings of OpenCV's semi-global block matching, in its 3-way mode; the range is a third of the
+width, in steps of 16."""
+
+
+class Estimate(NamedTuple):
+    """What a method says of a pair."""
+
+    disparity: np.ndarray
+    """(H, W) pixels, everywhere"""
+    occluded: np.ndarray
+    """(H, W) bool"""
+    found: np.ndarray
+    """(H, W) bool: measured, not filled in from beside"""
+
+
+Method = Callable[[np.ndarray, np.ndarray], Estimate]
+
+
+@dataclass(frozen=True)
+class StereoScore:
+    """Figures of one pair, or of several pooled.
+
+    Of pixels that both views see, as in STTR (Li et al., ICCV 2021); percentages are 0 to 100.
+    """
+
+    end_point: float
+    """Mean error in pixels."""
+    bad3: float
+    """Percentage with an error above 3 pixels."""
+    d1: float
+    """KITTI's percentage: above 3 pixels and above 5% of the truth, occluded pixels included."""
+    occlusion_iou: float
+    """Mean over both classes, seen and occluded; NaN where the truth does not tell them apart."""
+    density: float
+    """Percentage of pixels that the method measured itself."""
+    seconds: float
+    """Wall time of all pairs together."""
+
+
+class Errors(NamedTuple):
+    """Per-pixel figures of one pair, to be pooled."""
+
+    seen: np.ndarray
+    """errors of pixels that both views see"""
+    outliers: np.ndarray
+    """bool of all pixels with truth: outlier by D1"""
+    confusion: np.ndarray
+    """(2, 2) counts: truth by estimate, seen then occluded"""
+    found: np.ndarray
+    seconds: float
+
+
+def errors_of(estimate: Estimate, pair: StereoPair, seconds: float = 0.0) -> Errors:
+    """Compare an estimate with the truth of a batch of 1."""
+    truth, occluded, valid = (
+        x[0].cpu().numpy() for x in (pair.disparity, pair.occluded, pair.valid)
+    )
+    error = np.abs(estimate.disparity - truth)
+    outlier = (error > 3) & (error > 0.05 * truth)
+    confusion = np.array(
+        [
+            [np.sum(valid & (occluded == a) & (estimate.occluded == b)) for b in (False, True)]
+            for a in (False, True)
+        ]
+    )
+    return Errors(
+        error[valid & ~occluded], outlier[valid], confusion, estimate.found.ravel(), seconds
+    )
+
+
+def score(errors: Sequence[Errors]) -> StereoScore:
+    """The figures of all pixels of the pairs together."""
+    seen = np.concatenate([e.seen for e in errors])
+    return StereoScore(
+        end_point=float(seen.mean()),
+        bad3=100 * float((seen > 3).mean()),
+        d1=100 * float(np.concatenate([e.outliers for e in errors]).mean()),
+        occlusion_iou=mean_iou(np.sum([e.confusion for e in errors], axis=0)),
+        density=100 * float(np.concatenate([e.found for e in errors]).mean()),
+        seconds=sum(e.seconds for e in errors),
+    )
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean intersection over union of both classes of (2, 2) counts; NaN without occluded ones."""
+    if confusion[1].sum() == 0:
+        return float("nan")
+    hits = np.diag(confusion)
+    return float((hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean())
+
+
+def sgbm(left: np.ndarray, right: np.ndarray) -> Estimate:
+    """OpenCV's StereoSGBM (Hirschmueller, PAMI 2008) on (H, W) float32 gray in [0, 1].
+
+    Both images are padded on the left by the range, without which that many columns would have no
+    disparity. Pixels without one count as occluded and are filled from their neighbor to the left
+    or right with the lower disparity, that is the one behind.
+    """
+    reach = -(-left.shape[1] // 3 // 16) * 16
+    matcher = cv2.StereoSGBM.create(
+        minDisparity=0, numDisparities=reach, mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY, **SGBM
+    )
+    views = [
+        cv2.copyMakeBorder(
+            (image * 255).round().astype(np.uint8), 0, 0, reach, 0, cv2.BORDER_REPLICATE
+        )
+        for image in (left, right)
+    ]
+    disparity = matcher.compute(*views)[:, reach:].astype(np.float32) / 16
+    found = disparity >= 0
+    return Estimate(filled(disparity, found), ~found, found)
+
+
+def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(H, W) disparity whose holes take the lower of the next known values left and right; a row
+    without any is 0."""
+    width = disparity.shape[1]
+    column = np.arange(width)
+    before = np.maximum.accumulate(np.where(found, column, -1), axis=1)
+    after = np.minimum.accumulate(np.where(found, column, width)[:, ::-1], axis=1)[:, ::-1]
+    sides = [
+        np.where(
+            (index >= 0) & (index < width),
+            np.take_along_axis(disparity, index.clip(0, width - 1), axis=1),
+            np.inf,
+        )
+        for index in (before, after)
+    ]
+    lower = np.minimum(*sides)
+    return np.where(np.isfinite(lower), lower, 0).astype(np.float32)
+
+
+def network(weights: str | None) -> Method:
+    """This project's network."""
+    predictor = StereoPredictor(weights)
+
+    def match(left: np.ndarray, right: np.ndarray) -> Estimate:
+        found = predictor.match(left, right, check=False)
+        return Estimate(found.disparity, found.occluded, np.ones(left.shape, bool))
+
+    return match
+
+
+@checked()
+class StereoEvalOptions:
+    """What one call measures."""
+
+    rendered: NotNegative = 24
+    """Rendered pairs; 0: none."""
+    height: Eighths = 128
+    """Of the rendered pairs in pixels."""
+    width: Eighths = 256
+    """Of the rendered pairs in pixels."""
+    real: str = ""
+    """Folder of real pairs in Middlebury's or KITTI's form; empty: none."""
+    weights: str = ""
+    """Weights file; empty: the bundled one; none: StereoSGBM alone."""
+    photos: str = ""
+    """Folder of photographs that paint rendered pairs; empty: procedural textures alone."""
+    seed: NotNegative = 9001
+    """Seed of the rendered pairs."""
+    output: str = ""
+    """JSON file of all figures; empty: none."""
+
+
+def rendered_pairs(options: StereoEvalOptions) -> Iterator[StereoPair]:
+    """The rendered pairs: the same for the same options."""
+    size = (options.height, options.width)
+    config = StereoSceneConfig(
+        sizes=(size,), shares=(1.0,), group=1, pairs=max(options.rendered, 1),
+        photos=options.photos or None, texture_seed=1, seed=options.seed,
+    )  # fmt: skip
+    scenes = StereoScenes(config)
+    yield from (scenes[i] for i in range(options.rendered))
+
+
+def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
+    """Every pair of a folder by its name."""
+    found = []
+    for find in (find_middlebury, find_kitti):
+        with suppress(UsageError):
+            found += find(folder)
+    if not found:
+        what = "no folder with a stereo pair"
+        raise UsageError(Code.MISSING_FILE, folder, what, "expected Middlebury's or KITTI's form")
+    for files in found:
+        yield files.name, read_stereo(files)
+
+
+def measure(method: Method, pair: StereoPair) -> Errors:
+    """Run a method on a batch of 1."""
+    left, right = (x[0, 0].cpu().numpy() for x in (pair.left, pair.right))
+    start = time.perf_counter()
+    estimate = method(left, right)
+    return errors_of(estimate, pair, time.perf_counter() - start)
+
+
+def evaluate(options: StereoEvalOptions) -> dict[str, dict[str, StereoScore]]:
+    """Scores by pair (``rendered`` pools all rendered ones) and method."""
+    methods: dict[str, Method] = {"StereoSGBM": sgbm}
+    if options.weights != "none":
+        methods["quadtree"] = network(options.weights or None)
+    scores: dict[str, dict[str, StereoScore]] = {}
+    if options.rendered:
+        pairs = list(rendered_pairs(options))
+        name = f"{len(pairs)} rendered {options.height} x {options.width}"
+        scores[name] = {
+            method: score([measure(run, pair) for pair in pairs]) for method, run in methods.items()
+        }
+    if options.real:
+        for name, pair in real_pairs(options.real):
+            scores[name] = {method: score([measure(run, pair)]) for method, run in methods.items()}
+    return scores
+
+
+def table(scores: dict[str, dict[str, StereoScore]]) -> str:
+    """The scores as a Markdown table."""
+    head = ("pairs", "method", "EPE px", "3 px %", "D1 %", "occlusion IoU", "density %", "s")
+    rows = [head, ("---",) * len(head)]
+    for name, by_method in scores.items():
+        for method, s in by_method.items():
+            iou = "no truth" if np.isnan(s.occlusion_iou) else f"{s.occlusion_iou:.2f}"
+            figures = (f"{s.end_point:.2f}", f"{s.bad3:.1f}", f"{s.d1:.1f}", iou)
+            rows.append((name, method, *figures, f"{s.density:.0f}", f"{s.seconds:.1f}"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(StereoEvalOptions)))
+        return 0
+    options = options_from_words(StereoEvalOptions, words)
+    scores = evaluate(options)
+    sys.stdout.write(table(scores))
+    if options.output:
+        plain = {n: {m: asdict(s) for m, s in row.items()} for n, row in scores.items()}
+        report = {"options": asdict(options), "sgbm": SGBM, "scores": plain}
+        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

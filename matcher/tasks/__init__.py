@@ -1,0 +1,1 @@
+"""Systems built on the matcher's attention besides matching, one folder each."""

@@ -1,0 +1,1 @@
+"""Stereo matching: two rectified images in, dense disparity and occlusion out."""
