@@ -10,17 +10,17 @@
 # - A step that the run does not reach leaves the average at the first, untrained weights. When
 #   training ends, the callback puts the average into the model: what was trained is overwritten.
 #
-# Output seen (5 steps an epoch, 4 epochs; updates of the average by the end of each epoch, the weight
-# as trained and as left in the model by fit; the loss is least at 3):
+# Output seen (5 steps an epoch, 4 epochs; updates of the average by the end of each epoch, the
+# weight as trained and as left in the model by fit; the loss is least at 3):
 #   no start       updates 5 10 15 20  trained 2.9654  left 2.9539
 #   from epoch 2   updates 5 10 16 22  trained 2.9654  left 2.9599
 #   from step 10   updates 0 0 5 10    trained 2.9654  left 2.9541
 #   from step 100  updates 0 0 0 0     trained 2.9654  left 0.0000
 #
 # For a user: a warm-up excluded by epoch is in the average all the same, so comparisons of "average
-# from epoch N" with "average always" compare almost nothing. And a short trial run of a long schedule
-# ends, without a warning, with the weights it began with; only current_model_state in a checkpoint
-# still holds the trained ones. Give the start as a step, and one that the run reaches.
+# from epoch N" with "average always" compare almost nothing. And a short trial run of a long
+# schedule ends, without a warning, with the weights it began with; only current_model_state in a
+# checkpoint still holds the trained ones. Give the start as a step, and one that the run reaches.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -96,7 +96,8 @@ runs = {
     "from step 100": train(update_starting_at_step=100),
 }
 for name, (updates, trained, left) in runs.items():
-    print(f"{name:14s} updates {' '.join(map(str, updates)):10s}  trained {trained:.4f}  left {left:.4f}")
+    counts = " ".join(map(str, updates))
+    print(f"{name:14s} updates {counts:10s}  trained {trained:.4f}  left {left:.4f}")
 
 assert [updates for updates, _, _ in runs.values()] == [
     [5, 10, 15, 20],

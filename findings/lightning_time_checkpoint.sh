@@ -11,15 +11,20 @@
 # loader here keeps its place and is restored to it, so that no batch is repeated or left out. Saved
 # after a whole group, the same run resumes exactly.
 #
+# Saving by steps is right at first, but after a resume it saves again within the first group: the
+# same step number, one batch more, over the good file that it was resumed from.
+#
 # Output seen (batches 1 to 8, groups of two, one weight):
 #   undisturbed             batches 1 2 3 4 5 6 7 8  weight 2.9816
 #   saved after batch 3     steps 1, then batches 4 5 6 7 8  weight 2.8088
 #   saved after batch 4     steps 2, then batches 5 6 7 8  weight 2.9816
+#   every two steps         step 2 after batch 4, overwritten after batch 5 by the resumed run
 #
 # For a user: on a machine that may be taken away, saving by time is the natural choice, and large
-# groups the natural companion of large images. An interruption can then cost up to all but one batch of
-# a group and makes one step too small, at random and without a word; runs that were interrupted cannot be repeated bit
-# for bit. Save by steps (every_n_train_steps), or make a callback of your own wait for the step.
+# groups the natural companion of large images. An interruption can then cost up to all but one
+# batch of a group and makes one step too small, at random and without a word; interrupted runs
+# cannot be repeated bit for bit. Let a callback of your own save, and only where the number of
+# batches done is a multiple of accumulate_grad_batches.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -81,11 +86,10 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def train(folder, slow=None, resume=None):
+def train(folder, slow=None, resume=None, **when):
     model = Model(slow)
-    save = ModelCheckpoint(
-        dirpath=folder, train_time_interval=timedelta(seconds=INTERVAL), save_top_k=-1
-    )
+    when = when or {"train_time_interval": timedelta(seconds=INTERVAL)}
+    save = ModelCheckpoint(dirpath=folder, save_top_k=-1, filename="{step}", **when)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -115,6 +119,17 @@ for slow in (3, 4):
     assert steps == slow // 2 and model.seen == list(range(slow + 1, 9))
     ends[slow] = model.weight.item()
 
+batches = []
+for resume in (None, "steps/step=2.ckpt"):
+    train("steps", resume=resume, every_n_train_steps=2)
+    loops = torch.load("steps/step=2.ckpt", weights_only=False)["loops"]["fit_loop"]
+    batches.append(loops["epoch_loop.batch_progress"]["total"]["ready"])
+print(
+    "every two steps         step 2 after batch {}, overwritten after batch {} "
+    "by the resumed run".format(*batches)
+)
+
+assert batches == [4, 5]
 assert ends[4] == whole.weight.item()
 assert abs(whole.weight.item() - 2.9816) < 1e-4 and abs(ends[3] - 2.8088) < 1e-4
 print("as described")

@@ -7,9 +7,8 @@
 # Behavior: scaled_dot_product_attention with a Boolean mask gives a zero row to a query whose keys
 # are all masked. Exported by torch.onnx.export as it comes, the same module run in ONNX Runtime
 # gives that query the average of ALL values, padded ones among them. All other rows agree. Whether
-# this happens hangs on the way of exporting: opset 23 has an attention operator and keeps the zeros,
-# and so does the older exporter (dynamo=False). Nothing warns, and the check of the exported model
-# on an unpadded example passes.
+# this happens hangs on the way of exporting: at opset 23 the zeros stay, and with the older
+# exporter (dynamo=False) too. No warning speaks of it, and a comparison on unpadded images finds nothing.
 #
 # Output seen (first three values of a padded query, and how far all other rows are off):
 #   torch      [0.0, 0.0, 0.0]
@@ -19,8 +18,8 @@
 #   no dynamo  [0.0, 0.0, 0.0]  other rows off by less than 1e-5
 #
 # For a user: matchers pad images of unlike sizes and mask tokens by "both are inside", so each
-# padded query is such a row. After export the padding carries finite values of the right size, which
-# the next convolution or pooling lets into the image. Export at opset 23, or zero those rows.
+# padded query is such a row. After export the padding carries finite values of a usual size, which
+# a later convolution or pooling lets into the image. Export at opset 23, or zero those rows.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
