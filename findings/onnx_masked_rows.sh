@@ -8,7 +8,8 @@
 # are all masked. Exported by torch.onnx.export as it comes, the same module run in ONNX Runtime
 # gives that query the average of ALL values, padded ones among them. All other rows agree. Whether
 # this happens hangs on the way of exporting: at opset 23 the zeros stay, and with the older
-# exporter (dynamo=False) too. No warning speaks of it, and a comparison on unpadded images finds nothing.
+# exporter (dynamo=False) too. No warning speaks of it, and a comparison on unpadded images finds
+# nothing.
 #
 # Output seen (first three values of a padded query, and how far all other rows are off):
 #   torch      [0.0, 0.0, 0.0]
