@@ -202,7 +202,9 @@ def obstruct(rng: np.random.Generator, draft: Draft, pose: np.ndarray, opening: 
         length, thick = rng.uniform(0.1, 0.6) * width, rng.uniform(0.004, 0.02) * width
         tilt = axes[2] * rng.normal() * 0.3
         slot = first + int(rng.choice([0, 0, 2, 3]))
-        paint = tiled(rng, slot, length, thick, 0.3 * width, rng.uniform(0.3, 1), rng.uniform(0, 2))
+        paint = tiled(
+            rng, slot, (length / 2, thick / 2), 0.3 * width, rng.uniform(0.3, 1), rng.uniform(0, 2)
+        )
         draft.rect(center, (along + tilt) * length, across * thick, paint)
     for _ in range(int(rng.integers(0, 4))):
         center, width = place()
@@ -214,7 +216,7 @@ def obstruct(rng: np.random.Generator, draft: Draft, pose: np.ndarray, opening: 
         if once:
             paint = whole(rng, slot)._replace(contrast=contrast)
         else:
-            paint = tiled(rng, slot, 2 * half[0], 2 * half[1], pitch, contrast)
+            paint = tiled(rng, slot, (half[0], half[1]), pitch, contrast)
         draft.rect(center, u * half[0], v * half[1], paint)
 
 

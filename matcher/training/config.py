@@ -90,7 +90,7 @@ class TrainerConfig:
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
-    """Layout of the model in memory."""
+    """Layout of the model in memory: channels last where its maps have 16 channels or more."""
     threads: NotNegative = 0
     """CPU threads; 0 leaves the default."""
     accumulate: Positive = 1

@@ -24,6 +24,10 @@ from matcher.weights.checkpoint import without_retired
 
 COUNTS = ("batches_seen", "pairs_seen", "unmatched")
 
+LEAST_CHANNELS_LAST = 16
+"""Narrowest maps that train in channels-last: strided 1x1 convolutions of 8 channels corrupted the
+memory of PyTorch 2.13's process on CPUs with AVX-512."""
+
 
 class MatcherModule(pl.LightningModule):
     """Trains a `FeatureMatcher` on batches of `ImagePair` with geometry.
@@ -47,7 +51,8 @@ class MatcherModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_matcher(config.model)
-        if config.trainer.channels_last:
+        narrow = min(config.model.backbone.initial_dim, *config.model.backbone.block_dims)
+        if config.trainer.channels_last and narrow >= LEAST_CHANNELS_LAST:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore
         self.model.train()
         self.average = averaged_copy(self.model)

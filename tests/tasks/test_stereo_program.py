@@ -20,7 +20,7 @@ from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
 from matcher.tasks.stereo.weights import BUNDLED, load_stereo, save_stereo
-from matcher.weights.safetensors_file import Weights, read_weights, write_weights
+from matcher.weights.checkpoint import Weights, read_weights, write_weights
 
 TINY = StereoConfig(channels=16, fine_channels=8, deep_channels=16, layers=1, heads=2,
                     refine_channels=8)  # fmt: skip

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matcher.attention import Attention
-from matcher.attention.dense import full_attention
-from matcher.attention.dispatch import descend
-from matcher.attention.pyramid import Pyramids, from_quad, merge_levels, to_quad, token_pyramid
+from matcher.attention.dense import FullAttention
+from matcher.attention.quadtree import descend, from_quad, merge_levels, to_quad, token_pyramid
+from matcher.attention.reference import Pyramids
 from matcher.tasks.stereo.config import StereoConfig
 
 BRANCH = 4
@@ -93,7 +93,7 @@ class RowAttention(nn.Module):
         """As `RowTreeAttention.forward`."""
         q, k, v = (to_rows(x, self.heads) for x in (query, key, value))
         valid = None if key_mask is None else key_mask.flatten(0, 1)
-        message = from_quad(full_attention(q, k, v, None, valid), 1, (1, query.shape[-1]))
+        message = from_quad(FullAttention.attend(q, k, v, None, valid), 1, (1, query.shape[-1]))
         return from_rows(message, query.shape[0])
 
 

@@ -9,7 +9,7 @@ from matcher.errors import CheckpointError, Code, UsageError
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.model import Stereo
 from matcher.validation.checked import config_from_dict, config_to_dict
-from matcher.weights.safetensors_file import Weights, read_weights, require_finite, write_weights
+from matcher.weights.checkpoint import Weights, read_weights, require_finite, write_weights
 
 BUNDLED = Path(__file__).resolve().parents[2] / "weights" / "stereo-compact.safetensors"
 MODEL = "stereo"
