@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
-from matcher.attention.dense import full_attention
+from matcher.attention.dense import FullAttention
 from matcher.attention.quadtree import token_pyramid
 from matcher.errors import UsageError
 from matcher.tasks.stereo.config import StereoConfig
@@ -54,7 +54,7 @@ def test_a_row_tree_that_keeps_all_keys_is_the_sum_of_full_attention_of_its_leve
     message = tree(q, k, v)
     levels = zip(*(token_pyramid(to_rows(x, 2), [None] * 3) for x in (q, k, v)), strict=True)
     expected = sum(
-        full_attention(a, b, c, None, None).repeat_interleave(4 ** (2 - i), dim=2) / 3
+        FullAttention.attend(a, b, c, None, None).repeat_interleave(4 ** (2 - i), dim=2) / 3
         for i, (a, b, c) in enumerate(levels)
     )
     assert isinstance(expected, Tensor)
