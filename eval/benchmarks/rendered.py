@@ -157,7 +157,7 @@ def _render_warps(photos: list[Path], count: int, folder: Path) -> None:
 
 
 def _portrait(photo: np.ndarray) -> np.ndarray:
-    """The largest centerd part with the shape of image 0, at most three times as large."""
+    """The largest centered part with the shape of image 0, at most three times as large."""
     height, width = photo.shape[:2]
     part = min(width / SIZE0[0], height / SIZE0[1])
     w, h = round(SIZE0[0] * part), round(SIZE0[1] * part)

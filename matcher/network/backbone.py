@@ -74,7 +74,7 @@ class LeanMerge(nn.Module):
 class Backbone(nn.Module):
     """Image to feature maps at 1/8 + 1/2 or 1/16 + 1/4.
 
-    With symmetric odd kernels, cell i of the coarse map is centerd on pixel 8i (16i).
+    With symmetric odd kernels, cell i of the coarse map is centered on pixel 8i (16i).
     """
 
     def __init__(self, config: BackboneConfig) -> None:

@@ -1,6 +1,6 @@
 """What the network should find: depth and pose to true matches of cells and their offsets.
 
-One path serves every source of pairs. Cell (r, c) of a map with stride s is centerd on network
+One path serves every source of pairs. Cell (r, c) of a map with stride s is centered on network
 pixel (x, y) = (s c, s r). The method is LoFTR's (Sun et al., CVPR 2021): warp every cell to the
 other image, take the nearest cell there, keep the pairs that agree both ways; here a warped cell
 must also agree with the depth that the other image sees.

@@ -1,6 +1,6 @@
 """Matches of many pairs to keypoints of each image that pairs share.
 
-Points of an image that fall into the same cell of a grid become one keypoint. Cells are centerd
+Points of an image that fall into the same cell of a grid become one keypoint. Cells are centered
 on multiples of their side, as the points that the network starts from are at full size.
 
 Memory holds the points of few images at a time: the points of all pairs go through scratch files,
