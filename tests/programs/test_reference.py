@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -107,8 +108,9 @@ def test_eval_refuses_another_type(name: str) -> None:
 
 def test_train_refuses_another_type() -> None:
     """Composed once; the values are those that the word ``name=[[x]]`` leaves there."""
+    composed = compose("train")
     for name in TRAINING:
-        tree = compose("train")
+        tree = deepcopy(composed)
         *groups, last = name.split(".")
         group = tree
         for key in groups:
