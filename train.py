@@ -7,7 +7,7 @@ Examples:
   python train.py experiment=smoke                    a minute, to see that it works
   python train.py debug=overfit                       one batch by heart
 
-The options are in conf/train.yaml and the groups beside it. A run keeps its checkpoints, logs and
+docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its checkpoints, logs and
 exported weights in its folder, runs/NAME.
 """
 

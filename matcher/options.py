@@ -52,7 +52,8 @@ class PredictorOptions:
     threshold: Share | None = None
     """Confidence from 0 to 1 that a match must exceed; null: the weights' own."""
     max_side: Positive | None = 1024
-    """Longer sides are shrunk to this many pixels, never enlarged; null: no limit."""
+    """Longer sides are shrunk to this many pixels, never enlarged; strips longer than 4 to 1 are
+    limited by their area instead; null: no limit."""
     top_k: Positive | None = None
     """Keep only the best this many matches of a pair."""
     apply_exif: bool = False
