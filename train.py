@@ -7,8 +7,8 @@ Examples:
   python train.py experiment=smoke                    a minute, to see that it works
   python train.py debug=overfit                       one batch by heart
 
-docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its checkpoints, logs and
-exported weights in its folder, runs/NAME.
+docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its
+checkpoints, logs and exported weights in its folder, runs/NAME.
 """
 
 from __future__ import annotations
