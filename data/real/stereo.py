@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data.synthetic.stereo import occluded_in
+from data.synthetic.stereo_truth import occluded_in
 from matcher.errors import Code, ImageError, UsageError
 from matcher.images.load import load_image, read_rgb
 from matcher.tasks.stereo.files import read_disparity

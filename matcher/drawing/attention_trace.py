@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.attention.quadtree import Level, MapSize, QuadTreeAttention, to_quad
+from matcher.attention.pyramid import MapSize, to_quad
+from matcher.attention.quadtree import Level, QuadTreeAttention
 from matcher.attention.record import AttentionCall, AttentionRecorder
 from matcher.images.load import ImageSource
 from matcher.images.preprocess import PreparedImage, PreparedPair

@@ -9,10 +9,8 @@ before it is read.
 from __future__ import annotations
 
 import os
-import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -39,9 +37,6 @@ from matcher.errors import (
     Code,
     ImageError,
     MatcherError,
-    MemoryLimitError,
-    missing,
-    out_of_memory,
 )
 from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 from matcher.images.bands import (
@@ -53,10 +48,10 @@ from matcher.images.bands import (
     read_directory,
     select_bands,
 )
+from matcher.images.opening import open_regular, read_bytes, reading
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 2**30
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow's modes whose pixels are used as they are."""
 CONVERTED_MODES = {
@@ -127,7 +122,7 @@ def decode(
     """
     chosen = chosen_bands(bands)
     data = read_bytes(path)
-    with _damage(path):
+    with reading(path):
         directory = read_directory(data) if data[:4] in TIFF_STARTS else None
         if directory is not None:
             nodata, chosen_or_deep = nodata_of(directory), chosen or deep_color(directory)
@@ -176,74 +171,9 @@ def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
         MemoryLimitError: memory ends while it is decoded (E131).
     """
     _require_mode(name, picture)
-    with _damage(name):
+    with reading(name):
         picture.load()
         return _array(picture)
-
-
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file opened to be read, if it is an ordinary one; never waits for the other end of a pipe.
-
-    Raises:
-        UsageError: there is no such file (E111).
-        ImageError: a folder, a named pipe, a socket or a device, or not to be opened (E101).
-    """
-    path = os.fspath(path)
-    try:
-        # Opening can wait, or move a tape, so look first; and look again at what was opened.
-        _require_regular(path, os.stat(path))
-        file = open(path, "rb", opener=_open_at_once)
-        _require_regular(path, os.fstat(file.fileno()))
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(path) from None
-    except (OSError, ValueError) as error:
-        raise ImageError(Code.UNREADABLE_IMAGE, path, f"cannot read: {error}") from error
-    return file
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole file, of at most `MAX_BYTES`.
-
-    Raises:
-        UsageError, ImageError: as `open_regular`; larger files (E103).
-        MemoryLimitError: memory ends (E131).
-    """
-    with open_regular(path) as file, _damage(os.fspath(path), Code.UNREADABLE_IMAGE, "cannot read"):
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_BYTES:
-            raise ImageError(Code.LARGE_IMAGE, path, f"{size:,} bytes", f"limit {MAX_BYTES:,}")
-        return file.read(MAX_BYTES)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _require_regular(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
-        raise ImageError(Code.UNREADABLE_IMAGE, path, what, "give an image")
-
-
-@contextmanager
-def _damage(
-    path: str,
-    code: Code = Code.DAMAGED_IMAGE,
-    what: str = "damaged or cut off",
-    remedy: str = "fetch it anew",
-) -> Iterator[None]:
-    """Whatever a decoder stumbles over is damage of the file, but for memory that ends."""
-    try:
-        yield
-    except MatcherError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise MemoryLimitError(
-                Code.OUT_OF_MEMORY, path, "out of memory while it is read", "give a smaller image"
-            ) from error
-        detail = str(error) or type(error).__name__
-        raise ImageError(code, path, f"{what} ({detail})", remedy) from error
 
 
 def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:

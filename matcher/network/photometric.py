@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.network.alignment import Aligned, Fit, align
 from matcher.network.local_affine import common_similarity, determinant, local_affines
-from matcher.network.patches import Aligned, Fit, Level, align, blurred, usable
+from matcher.network.patches import Level, blurred, usable
 
 __all__ = ["PhotometricMatches", "local_affines", "refine"]
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from matcher.attention.quadtree import Level, QuadTreeAttention, quad_index
+from matcher.attention.pyramid import quad_index
+from matcher.attention.quadtree import Level, QuadTreeAttention
 from matcher.attention.record import AttentionRecorder
 from matcher.network.model import FeatureMatcher
 from matcher.structures import ImagePair

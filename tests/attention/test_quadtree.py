@@ -5,15 +5,8 @@ import torch
 from torch import Tensor
 
 from matcher.attention.dense import DenseAttention, FullAttention, LinearAttention
-from matcher.attention.quadtree import (
-    QuadTreeAttention,
-    build_pyramids,
-    extra_levels,
-    from_quad,
-    merge_levels,
-    pool_tokens,
-    to_quad,
-)
+from matcher.attention.pyramid import build_pyramids, from_quad, merge_levels, pool_tokens, to_quad
+from matcher.attention.quadtree import QuadTreeAttention, extra_levels
 from matcher.attention.reference import Variant
 
 

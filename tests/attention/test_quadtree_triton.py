@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from matcher.attention import quadtree, triton_check
-from matcher.attention.quadtree import QuadTreeAttention, token_pyramid
+from matcher.attention.pyramid import token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention
 from matcher.attention.record import AttentionRecorder, Place
 from matcher.attention.reference import Pyramids, Step, Variant, attend
 from matcher.network.block import LoFTRBlock

@@ -11,15 +11,8 @@ import torch
 from data.synthetic.cameras import Cameras
 from data.synthetic.dataset import SyntheticConfig, TextureBank, assemble, texture_bank
 from data.synthetic.layouts import Draft, Z, rotation_y, whole
-from data.synthetic.stereo import (
-    Misalignment,
-    StereoSceneConfig,
-    StereoScenes,
-    draw_stereo,
-    misaligned,
-    occluded_in,
-    render_stereo,
-)
+from data.synthetic.stereo import StereoSceneConfig, StereoScenes, draw_stereo
+from data.synthetic.stereo_truth import Misalignment, misaligned, occluded_in, render_stereo
 from matcher.errors import UsageError
 from matcher.tasks.stereo.structures import StereoPair
 

@@ -9,7 +9,8 @@ import torch
 
 from conf import compose
 from eval.topk_recall import main
-from matcher.attention.quadtree import Level, quad_index, to_quad
+from matcher.attention.pyramid import quad_index, to_quad
+from matcher.attention.quadtree import Level
 from matcher.config import MatcherConfig
 from matcher.network.model import build_matcher
 from matcher.training.export import export_weights

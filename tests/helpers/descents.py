@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matcher.attention.quadtree import build_pyramids
+from matcher.attention.pyramid import build_pyramids
 from matcher.attention.reference import Pyramids, Variant
 
 

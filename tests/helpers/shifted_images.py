@@ -33,7 +33,7 @@ def quantized(image: np.ndarray, bits: int) -> Tensor:
 
 
 def grid_points(size: tuple[int, int], margin: int = 16, step: int = 8) -> Tensor:
-    """(M, 2) centres of cells, at least `margin` from the border."""
+    """(M, 2) centers of cells, at least `margin` from the border."""
     height, width = size
     x, y = np.meshgrid(
         np.arange(margin, width - margin, step), np.arange(margin, height - margin, step)

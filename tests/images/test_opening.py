@@ -12,8 +12,9 @@ from PIL import Image
 
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.images import decode
-from matcher.images.decode import SUFFIXES, open_regular, stored_size
+from matcher.images.decode import SUFFIXES, stored_size
 from matcher.images.load import read_image, read_mask, read_rgb
+from matcher.images.opening import open_regular
 from tests.helpers.image_files import HEIGHT, WIDTH, picture, rgb
 
 READERS: list[Callable[[Path], object]] = [read_image, read_rgb, read_mask, open_regular]

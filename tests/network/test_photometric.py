@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from matcher.network.alignment import align
 from matcher.network.local_affine import FAR, common_similarity, inverse, nearest
-from matcher.network.patches import align, blurred, usable
+from matcher.network.patches import blurred, usable
 from matcher.network.photometric import FINE, PhotometricMatches, local_affines, refine, schedule
 from tests.helpers.shifted_images import (
     distance,
@@ -66,20 +67,20 @@ def test_the_parts_of_pixels_are_spread_evenly() -> None:
 
 
 def warped_pair(matrix: Tensor, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """An image, the image under the affine `matrix` about its centre, and where `POINTS` go."""
+    """An image, the image under the affine `matrix` about its center, and where `POINTS` go."""
     fine = torch.from_numpy(texture(seed, (192, 256), cutoff=0.12)).float()
-    centre = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
+    center = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
 
     def view(linear: Tensor) -> Tensor:
         y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
-        places = (torch.stack([x, y], -1).float() - centre) @ linear.T
+        places = (torch.stack([x, y], -1).float() - center) @ linear.T
         grid = places / torch.tensor([64.0, 48.0])
         return torch.nn.functional.grid_sample(
             fine[None, None], grid[None], mode="bicubic", align_corners=False
         )[0, 0]
 
     image1 = view(torch.linalg.inv(matrix))
-    return view(torch.eye(2)), image1, (POINTS - centre) @ matrix.T + centre
+    return view(torch.eye(2)), image1, (POINTS - center) @ matrix.T + center
 
 
 @pytest.mark.parametrize(

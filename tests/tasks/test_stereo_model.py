@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.attention.dense import FullAttention
-from matcher.attention.quadtree import token_pyramid
+from matcher.attention.pyramid import token_pyramid
 from matcher.errors import UsageError
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.losses import stereo_loss

@@ -15,7 +15,8 @@ import numpy as np
 
 from matcher.errors import Code, ImageError, UsageError
 from matcher.files import write_atomically
-from matcher.images.decode import MAX_PIXELS, decode, read_bytes
+from matcher.images.decode import MAX_PIXELS, decode
+from matcher.images.opening import read_bytes
 
 KITTI_SCALE = 256.0
 SUFFIXES = (".pfm", ".png", ".npz")

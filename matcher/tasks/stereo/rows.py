@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from matcher.attention import Attention
 from matcher.attention.dense import FullAttention
-from matcher.attention.quadtree import descend, from_quad, merge_levels, to_quad, token_pyramid
+from matcher.attention.pyramid import from_quad, merge_levels, to_quad, token_pyramid
+from matcher.attention.quadtree import descend
 from matcher.attention.reference import Pyramids
 from matcher.tasks.stereo.config import StereoConfig
 

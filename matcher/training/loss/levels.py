@@ -14,13 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matcher.attention.quadtree import (
-    QuadTreeAttention,
-    mask_pyramid,
-    quad_index,
-    to_quad,
-    token_pyramid,
-)
+from matcher.attention.pyramid import mask_pyramid, quad_index, to_quad, token_pyramid
+from matcher.attention.quadtree import QuadTreeAttention
 from matcher.attention.record import AttentionCall
 from matcher.network.model import FeatureMatcher
 from matcher.training.supervision import CoarseTargets
