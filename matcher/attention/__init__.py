@@ -13,12 +13,7 @@ from matcher.config import TransformerConfig
 
 
 class Attention(Protocol):
-    """What every kind offers: a message to one map from another, projections excluded."""
-
-    @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
-        """The module for a layer on maps of `channels`."""
-        ...
+    """What a block calls: a message to one map from another, projections excluded."""
 
     def __call__(
         self,
@@ -38,7 +33,16 @@ class Attention(Protocol):
         ...
 
 
-KINDS: MappingProxyType[str, type[Attention]] = MappingProxyType(
+class AttentionKind(Attention, Protocol):
+    """A kind of the matcher, which its configuration builds."""
+
+    @classmethod
+    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+        """The module for a layer on maps of `channels`."""
+        ...
+
+
+KINDS: MappingProxyType[str, type[AttentionKind]] = MappingProxyType(
     {"quadtree": QuadTreeAttention, "linear": LinearAttention, "full": FullAttention}
 )
 """All kinds of attention, by the name in `TransformerConfig.attention`."""

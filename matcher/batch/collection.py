@@ -32,7 +32,13 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     `tell` takes lines about what was done, `warn` those about what is odd. Returns the exit code:
     3 if pairs failed, else 0.
     """
-    pairs, folder = find_pairs(options)
+    pairs, folder = find_pairs(
+        options.pairs,
+        against=options.against,
+        select=options.select,
+        window=options.window,
+        root=options.root,
+    )
     root = Root(folder, allow_outside=options.allow_outside_root)
     images = ImageFiles.of(pairs.names, root)
     require_images(pairs, images, options, warn)

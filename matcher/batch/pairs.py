@@ -13,12 +13,11 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from matcher.batch.image_names import encode_name
-from matcher.batch.options import CollectionOptions
 from matcher.errors import Code, UsageError, missing
 
 COLUMNS = ("name0", "name1")
@@ -148,22 +147,31 @@ SUFFIXES = (
 )
 
 
-def find_pairs(options: CollectionOptions) -> tuple[PairList, str]:
+def find_pairs(
+    pairs: str,
+    *,
+    against: str | None = None,
+    select: Literal["exhaustive", "sequential"] = "exhaustive",
+    window: int = 5,
+    root: str | None = None,
+) -> tuple[PairList, str]:
     """The pairs that a user names, and the folder that their names are relative to.
+
+    Args:
+        pairs: a list or a folder of images; the other options as of `CollectionOptions`.
 
     Raises:
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
-    pairs, against = options.pairs, options.against
     if against is not None:
         listed, folder = folder_by_folder(pairs, against)
     elif os.path.isdir(pairs):
         names = image_names(pairs)
-        reach = len(names) if options.select == "exhaustive" else options.window
+        reach = len(names) if select == "exhaustive" else window
         listed, folder = PairList(names, neighbors(len(names), reach)), pairs
     else:
         listed = PairList.of(read_pairs(pairs))
-        folder = options.root or os.path.dirname(pairs) or "."
+        folder = root or os.path.dirname(pairs) or "."
     if not len(listed):
         raise UsageError(Code.NO_PAIR, pairs, "holds no pair", "give a list or a folder of images")
     return listed, folder

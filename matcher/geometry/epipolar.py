@@ -52,6 +52,16 @@ def epipolar_error(points0: Array, points1: Array, F: Array) -> Array:
         return library.where(slope > 0, abs(residual) / slope**0.5, library.inf)
 
 
+def sampson_error(points0: Array, points1: Array, F: Array) -> Array:
+    """(..., N) pixels: the first-order distance from the epipolar constraint (Sampson).
+
+    Of (..., N, 2) pixels of each image and (..., 3, 3) F; one of zeros gives NaN.
+    """
+    residual, slope0, slope1 = _residual(points0, points1, F)
+    library = _library(F)
+    return library.abs(residual) / library.sqrt(slope0 + slope1)
+
+
 def normalized_epipolar_error(
     points0: Array, points1: Array, *, K0: Array, K1: Array, T_0to1: Array
 ) -> Array:

@@ -22,6 +22,7 @@ from typing import Literal
 
 import numpy as np
 
+from matcher.geometry.epipolar import sampson_error
 from matcher.geometry.robust import Estimator, estimate_fundamental, estimate_homography
 
 Kind = Literal["fundamental", "essential", "homography"]
@@ -129,14 +130,11 @@ def judge_model(
 
 def _errors(matrix: np.ndarray, points0: np.ndarray, points1: np.ndarray, kind: Kind) -> np.ndarray:
     """(N,) pixels: Sampson distance, or transfer error of a homography."""
-    x0, x1 = (np.column_stack([p, np.ones(len(p))]) for p in (points0, points1))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if kind == "homography":
-            moved = x0 @ matrix.T
-            return np.linalg.norm(moved[:, :2] / moved[:, 2:] - points1, axis=1)
-        line1, line0 = x0 @ matrix.T, x1 @ matrix
-        slope = np.hypot(*line1[:, :2].T) ** 2 + np.hypot(*line0[:, :2].T) ** 2
-        return np.abs((x1 * line1).sum(axis=1)) / np.sqrt(slope)
+        if kind != "homography":
+            return sampson_error(points0, points1, matrix)
+        moved = np.column_stack([points0, np.ones(len(points0))]) @ matrix.T
+        return np.linalg.norm(moved[:, :2] / moved[:, 2:] - points1, axis=1)
 
 
 def _apart(points0: np.ndarray, points1: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import match
 from matcher.batch.image_names import Root, decode_name, encode_name
 from matcher.batch.manifest import ImageFiles, encode_list, read_list
-from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList, find_pairs, image_names, neighbors, read_pairs
 from matcher.errors import UsageError
 
@@ -86,9 +85,9 @@ def test_a_faulty_line_is_named(
 
 def test_a_missing_or_empty_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="E111"):
-        find_pairs(CollectionOptions(pairs=str(tmp_path / "gone.txt")))
+        find_pairs(str(tmp_path / "gone.txt"))
     with pytest.raises(UsageError, match="E115"):
-        find_pairs(CollectionOptions(pairs=write(tmp_path / "l.txt", "# nothing\n")))
+        find_pairs(write(tmp_path / "l.txt", "# nothing\n"))
 
 
 def test_duplicates_point_at_the_first_pair_of_the_same_images() -> None:
@@ -134,14 +133,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_matched_exhaustively(folder: Path) -> None:
-    pairs, root = find_pairs(CollectionOptions(pairs=str(folder / "a")))
+    pairs, root = find_pairs(str(folder / "a"))
     assert root == str(folder / "a")
     assert pairs.names == ["10.PNG", "2.jpg", "sub/ä b.tif"] == image_names(root)
     assert pairs.index.tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_a_folder_is_matched_in_sequence(folder: Path) -> None:
-    pairs, _ = find_pairs(CollectionOptions(pairs=str(folder / "a"), select="sequential", window=1))
+    pairs, _ = find_pairs(str(folder / "a"), select="sequential", window=1)
     assert pairs.index.tolist() == [[0, 1], [1, 2]]
     for count, reach in ((7, 3), (7, 99), (1, 2), (2, 1)):
         expected = [[i, j] for i in range(count) for j in range(i + 1, count) if j - i <= reach]
@@ -149,7 +148,7 @@ def test_a_folder_is_matched_in_sequence(folder: Path) -> None:
 
 
 def test_two_folders_are_matched_with_each_other(folder: Path) -> None:
-    pairs, root = find_pairs(CollectionOptions(pairs=str(folder / "a"), against=str(folder / "b")))
+    pairs, root = find_pairs(str(folder / "a"), against=str(folder / "b"))
     assert root == str(folder)
     found = [(pairs.names[i], pairs.names[j]) for i, j in pairs.index]
     assert found == [("a/10.PNG", "b/1.jpg"), ("a/2.jpg", "b/1.jpg"), ("a/sub/ä b.tif", "b/1.jpg")]

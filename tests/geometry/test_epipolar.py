@@ -1,6 +1,9 @@
 """Epipolar geometry, with tensors and with arrays."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from matcher.geometry.cameras import warp_points
@@ -9,6 +12,7 @@ from matcher.geometry.epipolar import (
     epipolar_error,
     fundamental_from_pose,
     normalized_epipolar_error,
+    sampson_error,
 )
 from tests.helpers.cameras import a_pose, an_intrinsics
 
@@ -64,3 +68,11 @@ def test_batches_of_tensors_have_the_errors_of_arrays() -> None:
         np.testing.assert_allclose(epipolar_error(*pair, F[i].numpy()), errors[i], rtol=1e-9)
         single = normalized_epipolar_error(*pair, K0=K.numpy(), K1=K.numpy(), T_0to1=T.numpy())
         np.testing.assert_allclose(single, normalized[i], rtol=1e-9)
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_sampson_error_of_a_point_off_its_row_is_shared_by_both_images(library: Any) -> None:
+    sideways = library([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    points0, points1 = library([[3.0, 5.0], [7.0, 2.0]]), library([[9.0, 5.0], [1.0, 6.0]])
+    errors = sampson_error(points0, points1, sideways)
+    assert errors.tolist() == pytest.approx([0.0, 4 / 2**0.5])

@@ -6,8 +6,6 @@ token i. So rows become the batch, and the descent of the 2-D QuadTree works on 
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,11 +99,8 @@ class RowAttention(nn.Module):
 def build_row_attention(config: StereoConfig) -> Attention:
     """The attention of one cross layer."""
     if config.cross == "full":
-        attention = RowAttention(config.heads)
-    else:
-        attention = RowTreeAttention(config.heads, config.cross_topks, config.coarsest_keys)
-    # Blocks only call it; what else an `Attention` has serves to build one of the matcher's kinds.
-    return cast(Attention, attention)
+        return RowAttention(config.heads)
+    return RowTreeAttention(config.heads, config.cross_topks, config.coarsest_keys)
 
 
 def row_masks(mask: Tensor | None, levels: int) -> list[Tensor | None]:
