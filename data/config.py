@@ -134,6 +134,8 @@ class FilesConfig:
     framing: Framing = field(default_factory=Framing)
     augment: Strength = 0.0
     """Strength of other light, blur, noise and compression of training pictures; 0: as published"""
+    coarse_only: bool = False
+    """Teach cells alone: for depth that is spread around points, as that of COLMAP models."""
 
     @property
     def validation_named(self) -> list[str]:
@@ -148,6 +150,10 @@ class DataConfig:
 
     source: Source = "synthetic"
     """``synthetic`` (rendered), ``megadepth``, ``scannet``, ``rgbd`` or ``colmap``."""
+    real: FileSource | None = None
+    """With ``synthetic``: the source of real pairs, `files`, that some batches hold; null: none."""
+    real_share: Share = 0.25
+    """Share of the batches that hold real pairs."""
     batch_size: Positive = 8
     """Pairs of one process in a batch."""
     workers: NotNegative = 0
@@ -170,6 +176,8 @@ class DataConfig:
             raise invalid("data.ramp", self.ramp, "stages in the order of pairs seen")
         if self.source == "synthetic":
             return
+        if self.real:
+            raise invalid("data.real", self.real, f"null beside data.source={self.source}")
         for name in self.files.validation_named:
             allowed = VALIDATED_BY[self.source]
             if name not in allowed:

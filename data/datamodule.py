@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from data.config import DataConfig
 from data.corrupt import CorruptSample, Replacing, Reporting
+from data.mixed import CoarseOnly, Mixed, MixedStream
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
 from data.real.readers import FilePairs
@@ -50,7 +51,7 @@ class PairData(LightningDataModule):
 
     @cached_property
     def _files(self) -> FilePairs:
-        return training_pairs(self.config.source, self.config.files)
+        return training_pairs(self.config.real or self.config.source, self.config.files)
 
     @property
     def _order(self) -> SceneBalanced:
@@ -59,16 +60,23 @@ class PairData(LightningDataModule):
     def files_in_order(self, notes: Path) -> tuple[Replacing, SceneBalanced]:
         """The pairs of files as a run sees them, and their order; those that cannot be read are
         replaced and listed in `notes`. Errors are those of `training_pairs`."""
-        pairs, strength = self._files, self.config.files.augment
-        seen = Augmented(pairs, strength, self.seed) if strength else pairs
+        files, seen = self.config.files, self._files
+        if files.augment:
+            seen = Augmented(seen, files.augment, self.seed)
+        if files.coarse_only:
+            seen = CoarseOnly(seen)
         return Replacing(seen, notes), self._order
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
         trainer, start = self.trainer, self._pairs_seen()
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        stream = PairStream(order, self.batch_size, start=start, rank=rank, world=world)
-        return self._loader(dataset, batch_sampler=stream)
+        clock = PairStream(order, self.batch_size, start=start, rank=rank, world=world)
+        if not self.config.real:
+            return self._loader(dataset, batch_sampler=clock)
+        real, real_order = self._real()
+        mixed = MixedStream(clock, real_order, self.config.real_share)
+        return self._loader(Mixed(dataset, real), batch_sampler=mixed)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._validation(), batch_size=self.batch_size)
@@ -96,9 +104,12 @@ class PairData(LightningDataModule):
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
         if self.config.source != "synthetic":
-            return self.files_in_order(self._folder / "corrupt_training.txt")
+            return self._real()
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
+
+    def _real(self) -> tuple[Replacing, SceneBalanced]:
+        return self.files_in_order(self._folder / "corrupt_training.txt")
 
     def _validation(self) -> Dataset[Any]:
         count = max(1, self.config.val_pairs)
@@ -142,10 +153,12 @@ def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> P
         UsageError: an unknown option or a value that cannot work.
     """
     config = config_from_dict(DataConfig, values)
-    sizes = [("data.files.framing.size", config.files.framing.size)]
+    sizes = []
+    if config.source != "synthetic" or config.real:
+        sizes += [("data.files.framing.size", config.files.framing.size)]
     if config.source == "synthetic":
-        ramp = (("data.ramp", stage[1:]) for stage in config.ramp)
-        sizes = [("data.synthetic.size", config.synthetic.size), *ramp]
+        sizes += [("data.synthetic.size", config.synthetic.size)]
+        sizes += [("data.ramp", stage[1:]) for stage in config.ramp]
     for option, size in sizes:
         if any(side % canvas for side in size):
             raise invalid(option, size, f"(height, width), multiples of {canvas} for this model")

@@ -69,6 +69,8 @@ class PairGeometry(TensorFields):
     K1: Tensor
     T_0to1: Tensor
     """(B, 4, 4) takes camera-0 coordinates to camera-1 coordinates."""
+    fine: Tensor | None = None
+    """(B,) bool, True where depth is exact enough to teach the refinement; None means everywhere"""
 
 
 @dataclass(frozen=True)

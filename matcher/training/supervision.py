@@ -73,7 +73,10 @@ def supervise(
     size0, size1 = _cells(pair.image0, stride), _cells(pair.image1, stride)
     offset = (point[batch, index0] - _centers(index1, size1[1], stride)) / reach
     coarse = CoarseTargets(batch, index0, index1, size0, size1)
-    return coarse, FineTargets(offset, (offset.abs() <= 1).all(dim=1))
+    inside = (offset.abs() <= 1).all(dim=1)
+    return coarse, FineTargets(
+        offset, inside if geometry.fine is None else inside & geometry.fine[batch]
+    )
 
 
 def warp_cells(
