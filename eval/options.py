@@ -30,7 +30,7 @@ class EvalOptions:
     benchmark: BenchmarkOptions = field(kw_only=True)
     method: Names = ("compact",)
     """Weights by name or path, rootsift, orb, kornia_loftr_outdoor, kornia_loftr_indoor,
-    kornia_disk, module:function, or all; several are separated by commas."""
+    kornia_disk, xfeat, aliked, module:function, or all; several are separated by commas."""
     protocol: tuple[Literal["poselib", "magsac", "loftr"], ...] = ("poselib",)
     """poselib, magsac or loftr; several are separated by commas."""
     output: Name = "outputs/eval"
@@ -51,6 +51,10 @@ class EvalOptions:
     """Most keypoints an image of methods with detectors."""
     ratio: Annotated[float, Field(ge=1e-6, le=1)] = 0.85
     """Ratio of the ratio test, at most."""
+    xfeat: Name | None = None
+    """File of XFeat's weights (.npz, batch norms folded into convolutions), for method=xfeat."""
+    aliked: Name | None = None
+    """File of ALIKED-n16's weights (.npz of its state dict), for method=aliked."""
     threshold: Share | None = None
     """Confidence of this project's matcher; null: the weights' own."""
     device: Device | None = None

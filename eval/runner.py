@@ -76,7 +76,7 @@ def evaluate(options: EvalOptions) -> list[Evaluation]:
 def _evaluate_method(
     options: EvalOptions, name: str, benchmark: Benchmark, protocols: Sequence[Protocol]
 ) -> list[Evaluation]:
-    given = ("keypoints", "ratio", "threshold", "device", "offline")
+    given = ("keypoints", "ratio", "xfeat", "aliked", "threshold", "device", "offline")
     values = {name: getattr(options, name) for name in given}
     settings = MethodOptions(**values, padded=benchmark.sizing.pads)
     try:

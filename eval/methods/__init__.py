@@ -9,12 +9,14 @@ from eval.methods.base import Method, MethodOptions, MethodUnavailableError
 from eval.methods.classical import Orb, RootSift
 from eval.methods.function import ImportedFunction
 from eval.methods.kornia import Disk, LoftrIndoor, LoftrOutdoor
+from eval.methods.peers import Aliked, XFeat
 from eval.methods.quadmatch import QuadMatch
 
 __all__ = ["ALL", "METHODS", "Method", "MethodOptions", "MethodUnavailableError", "build_method"]
 
 METHODS: Mapping[str, Callable[[MethodOptions], Method]] = {
-    method.name: method for method in (RootSift, Orb, LoftrOutdoor, LoftrIndoor, Disk)
+    method.name: method
+    for method in (RootSift, Orb, LoftrOutdoor, LoftrIndoor, Disk, XFeat, Aliked)
 }
 """Methods that are no weights of this project's matcher, by name."""
 ALL = ("compact", *METHODS)

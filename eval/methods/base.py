@@ -9,7 +9,7 @@ import numpy as np
 from matcher.errors import Code, UsageError
 from matcher.options import PredictorOptions
 from matcher.structures import Matches
-from matcher.validation.checked import Positive, checked
+from matcher.validation.checked import Name, Positive, checked
 
 Settings = dict[str, str | int | float | bool | None]
 
@@ -24,6 +24,10 @@ class MethodOptions(PredictorOptions):
     """Most keypoints an image of the methods with detectors."""
     ratio: float = 0.85
     """Largest ratio of the distances to the nearest and the second nearest descriptor."""
+    xfeat: Name | None = None
+    """File of XFeat's weights, an .npz with its batch norms folded into the convolutions."""
+    aliked: Name | None = None
+    """File of ALIKED-n16's weights, an .npz of its state dict."""
     padded: bool = False
     """Pad images to squares, as the published evaluation of MegaDepth does."""
 
