@@ -29,12 +29,15 @@ from pytorch_lightning import Callback
 from conf import compose
 from data.datamodule import PairData, build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
+from eval.methods.peers import load_peer
+from eval.methods.xfeat import XFeatNet
 from matcher.errors import Code, MatcherError, program
 from matcher.files import make_folder, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.training import checkpointing
 from matcher.training.callbacks import CheckpointAndExport
 from matcher.training.config import RunConfig
+from matcher.training.distillation import Teacher
 from matcher.training.export import load_weights
 from matcher.training.module import MatcherModule
 from matcher.training.trainer import build_trainer, steps_of_run
@@ -106,7 +109,7 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
     processes = run.trainer.devices * run.trainer.nodes
     pairs_a_step = datamodule.batch_size * processes * run.trainer.accumulate
     steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
-    module = MatcherModule(run, pairs_a_step, steps_an_epoch)
+    module = MatcherModule(run, pairs_a_step, steps_an_epoch, teacher_of(run))
     if run.init_weights and resume is None:
         module.pairs_seen = load_weights(module.model, Path(run.init_weights))
         module.average.load_state_dict(module.model.state_dict())
@@ -126,6 +129,15 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return metrics | {"pairs_seen": float(module.pairs_seen), "steps": float(trainer.global_step)}
+
+
+def teacher_of(run: RunConfig) -> Teacher | None:
+    """The network whose features a run learns."""
+    if not run.teacher:
+        return None
+    network = XFeatNet()
+    load_peer(network, Path(run.teacher))
+    return network.eval().requires_grad_(False)
 
 
 def validators(run: RunConfig) -> list[Callback]:

@@ -36,6 +36,8 @@ class Conv(nn.Conv2d):
 class XFeatNet(nn.Module):
     """Features and keypoints of gray images; state as in the published network, folded."""
 
+    channels = 64
+
     def __init__(self) -> None:
         super().__init__()
         self.block1 = nn.Sequential(Conv(1, 4), Conv(4, 8, 3, 2), Conv(8, 8), Conv(8, 24, 3, 2))

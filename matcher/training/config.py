@@ -34,6 +34,8 @@ class LossConfig:
     level_weight: Weight = 0.0
     """Weight of the supervision of the coarser QuadTree levels of the cross layers; 0 turns it
     off."""
+    teacher_weight: Weight = 0.2
+    """Weight of the distance from the features of `teacher`, where a run has one."""
     tolerance: Annotated[float, Field(ge=1e-4, le=1)] = 0.2
     """Relative disagreement of depths above which a cell is hidden."""
     fine_samples: Positive = 2048
@@ -139,6 +141,9 @@ class RunConfig:
     """A checkpoint, or ``auto`` for the newest one that is intact in `folder`."""
     init_weights: str = ""
     """Weights (safetensors) to start from, with a fresh optimizer."""
+    teacher: str = ""
+    """XFeat's weights (.npz, batch norms folded into convolutions), whose features the backbone
+    learns beside the matches; empty: none."""
     model: MatcherConfig = field(default_factory=MatcherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -16,6 +16,7 @@ from matcher.errors import CheckpointError, Code
 from matcher.network.model import build_matcher
 from matcher.structures import ImagePair
 from matcher.training.config import RunConfig
+from matcher.training.distillation import Distillation, Teacher
 from matcher.training.loss.total import TrainingLoss, training_loss
 from matcher.training.nonfinite import DivergedError, SkippedSteps, StepSnapshot
 from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
@@ -39,10 +40,15 @@ class MatcherModule(pl.LightningModule):
         config: the run.
         pairs_a_step: pairs of all devices in one optimizer step, for the learning rate.
         steps_an_epoch: for the milestones of the published schedule.
+        teacher: whose features the backbone learns beside the matches.
     """
 
     def __init__(
-        self, config: RunConfig, pairs_a_step: int, steps_an_epoch: float = math.inf
+        self,
+        config: RunConfig,
+        pairs_a_step: int,
+        steps_an_epoch: float = math.inf,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -51,6 +57,8 @@ class MatcherModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_matcher(config.model)
+            channels = config.model.backbone.block_dims[-1]
+            self.distillation = Distillation(teacher, channels) if teacher else None
         narrow = min(config.model.backbone.initial_dim, *config.model.backbone.block_dims)
         if config.trainer.channels_last and narrow >= LEAST_CHANNELS_LAST:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore
@@ -76,7 +84,7 @@ class MatcherModule(pl.LightningModule):
         seed, pairs = self.step_seed(), batch.image0.shape[0]
         torch.manual_seed(seed)
         self._snapshot.begin_batch(self.model, batch, seed)
-        result = training_loss(self.model, batch, self.config.loss)
+        result = training_loss(self.model, batch, self.config.loss, self.distillation)
         total = result.terms.total
         self._snapshot.end_batch(total)
         self.batches_seen += 1
@@ -91,7 +99,7 @@ class MatcherModule(pl.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         limit = self.optim.clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained(), limit)
         self._finite = bool(torch.isfinite(norm))
         if not self._finite:
             # AdamW leaves parameters without gradient alone, moments and step count included.
@@ -107,6 +115,10 @@ class MatcherModule(pl.LightningModule):
             self._skip()
         self._snapshot = StepSnapshot()
 
+    def _trained(self) -> list[torch.nn.Parameter]:
+        head = self.distillation.parameters() if self.distillation else ()
+        return [*self.model.parameters(), *head]
+
     def _skip(self) -> None:
         self._snapshot.undo(self.model)
         stop = self.skipped.add(self.batches_seen)
@@ -119,8 +131,7 @@ class MatcherModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         lr, decay = self.optim.lr, self.optim.weight_decay
-        parameters = self.model.parameters()
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+        optimizer = torch.optim.AdamW(self._trained(), lr=lr, weight_decay=decay, fused=True)
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else math.inf
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(self.optim, step, total, self.steps_an_epoch)
@@ -161,6 +172,9 @@ class MatcherModule(pl.LightningModule):
         if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
             what = "the checkpoint holds another model"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
+        if bool(state["config"].get("teacher")) != (self.distillation is not None):
+            what = "the checkpoint was trained with a teacher and this run is not, or the reverse"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set teacher= to match")
         for name in COUNTS:
             setattr(self, name, int(state[name]))
         self.skipped.restore(state["guard"])

@@ -11,6 +11,7 @@ from matcher.attention.record import AttentionRecorder
 from matcher.network.model import FeatureMatcher
 from matcher.structures import CoarseMatches, ImagePair, TrainingOutput
 from matcher.training.config import LossConfig
+from matcher.training.distillation import Distillation
 from matcher.training.loss.dual_softmax import true_log_confidence
 from matcher.training.loss.levels import cross_blocks, level_loss
 from matcher.training.supervision import CoarseTargets, FineTargets, supervise
@@ -24,6 +25,7 @@ class LossTerms(NamedTuple):
     fine: Tensor
     heatmap: Tensor
     levels: Tensor
+    teacher: Tensor
 
 
 class TrainingLoss(NamedTuple):
@@ -38,7 +40,12 @@ class TrainingLoss(NamedTuple):
     offset: Tensor
 
 
-def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) -> TrainingLoss:
+def training_loss(
+    model: FeatureMatcher,
+    pair: ImagePair,
+    config: LossConfig,
+    distillation: Distillation | None = None,
+) -> TrainingLoss:
     """Losses of `model` on a batch that carries its geometry."""
     coarse, fine = supervise(
         pair, stride=model.stride, reach=float(model.reach), tolerance=config.tolerance
@@ -53,13 +60,15 @@ def training_loss(model: FeatureMatcher, pair: ImagePair, config: LossConfig) ->
     fine_term = fine_loss(output.offset, output.deviation, chosen)
     heatmap_term = heatmap_loss(output.log_heatmap, chosen)
     level_term = level_loss(recorder.calls, coarse, coarse_term.device)
+    teacher_term = coarse_term.new_zeros(()) if distillation is None else distillation(output, pair)
     total = (
         config.coarse_weight * coarse_term
         + config.fine_weight * fine_term
         + config.heatmap_weight * heatmap_term
         + config.level_weight * level_term
+        + config.teacher_weight * teacher_term
     )
-    losses = LossTerms(total, coarse_term, fine_term, heatmap_term, level_term)
+    losses = LossTerms(total, coarse_term, fine_term, heatmap_term, level_term, teacher_term)
     return TrainingLoss(losses, correct, coarse, chosen, output.offset)
 
 
