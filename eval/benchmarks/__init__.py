@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from eval.benchmarks.colmap import colmap_pairs
 from eval.benchmarks.folder import Benchmark, EvalPair, digest_of, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.published import hpatches_pairs, megadepth_pairs, scannet_pairs
@@ -53,6 +54,7 @@ READERS: Mapping[Kind, Callable[[BenchmarkOptions, Path], tuple[EvalPair, ...]]]
     "scannet": scannet_pairs,
     "megadepth": megadepth_pairs,
     "hpatches": hpatches_pairs,
+    "colmap": colmap_pairs,
     "synthetic": synthetic_pairs,
     "warps": warp_pairs,
 }

@@ -13,7 +13,7 @@ from eval.benchmarks.sizing import EXACT, Convention, Sizing
 from matcher.errors import Code, UsageError, missing
 from matcher.validation.checked import NotNegative, Positive, Share, checked
 
-Kind = Literal["pairs", "scannet", "megadepth", "hpatches", "synthetic", "warps"]
+Kind = Literal["pairs", "scannet", "megadepth", "hpatches", "colmap", "synthetic", "warps"]
 Frequency = Annotated[float, Field(ge=0)]
 
 
@@ -36,9 +36,11 @@ class BenchmarkOptions:
     pose_source: Literal["auto", "files", "npz"] = "auto"
     """``scannet`` only: ``files``, ``npz``, or ``auto`` (files where they are)."""
     count: NotNegative = 0
-    """Pairs to render, of benchmarks that are rendered."""
+    """Pairs to render, of benchmarks that are rendered; ``colmap``: to draw; 0: all."""
     overlap: Annotated[tuple[Share, Share], Field(description="(low, high) in 0..1")] = (0.1, 0.9)
-    """``synthetic`` only: range of the shared part of the images."""
+    """``synthetic``, ``colmap``: range of the shared part of the images."""
+    pictures: tuple[str, ...] = ("*",)
+    """``colmap`` only: pictures to use, ``scene/name``; ``*`` and ``?`` as in a shell."""
     mix: dict[Layout, Frequency] = field(
         default_factory=lambda: {"room": 0.4, "street": 0.4, "clutter": 0.2}
     )
