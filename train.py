@@ -1,4 +1,4 @@
-"""Train a matcher: python train.py [experiment=NAME] [key=value ...]
+"""Train a network: python train.py [task=TASK] [experiment=NAME] [key=value ...]
 
 Examples:
   python train.py experiment=compact                  the bundled model, on synthetic scenes
@@ -6,6 +6,7 @@ Examples:
   python train.py experiment=compact init_weights=matcher/weights/compact.safetensors
   python train.py experiment=smoke                    a minute, to see that it works
   python train.py debug=overfit                       one batch by heart
+  python train.py task=stereo                         the bundled stereo network
 
 docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its
 checkpoints, logs and exported weights in its folder, runs/NAME.
@@ -20,25 +21,30 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning import Callback
 
-from conf import compose
-from data.datamodule import PairData, build_datamodule
+from conf import compose_run
+from data.datamodule import TrainingData, build_datamodule
+from data.stereo import build_stereo_data
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import XFeatNet
 from matcher.errors import Code, MatcherError, program
 from matcher.files import make_folder, write_atomically
 from matcher.runtime import keep_freed_memory
+from matcher.tasks.stereo.module import StereoModule
+from matcher.tasks.stereo.training import StereoRunConfig
 from matcher.training import checkpointing
+from matcher.training.base import TrainingModule
 from matcher.training.callbacks import CheckpointAndExport
-from matcher.training.config import RunConfig
+from matcher.training.config import BaseRunConfig, RunConfig
 from matcher.training.distillation import Teacher
-from matcher.training.export import load_weights
 from matcher.training.module import MatcherModule
 from matcher.training.trainer import build_trainer, steps_of_run
 from matcher.validation.checked import config_from_dict
@@ -52,14 +58,51 @@ class LoaderError(MatcherError):
     """A process that loads data died, killed or out of memory, or hangs."""
 
 
-def train(config: dict[str, Any], datamodule: PairData | None = None) -> dict[str, float]:
+class Job(NamedTuple):
+    """What is trained, on what, and who watches."""
+
+    run: BaseRunConfig
+    data: Callable[[], TrainingData]
+    module: Callable[[int, float], TrainingModule]
+    """Takes pairs a step and steps an epoch."""
+    watchers: Callable[[], list[Callback]]
+
+
+def matching(values: dict[str, Any], data: dict[str, Any]) -> Job:
+    """Training of a matcher."""
+    run = config_from_dict(RunConfig, values)
+    source = partial(build_datamodule, data, run.seed, run.model.canvas)
+    return Job(
+        run, source, partial(MatcherModule, run, teacher=teacher_of(run)), partial(validators, run)
+    )
+
+
+def teacher_of(run: RunConfig) -> Teacher | None:
+    """The network whose features a run learns."""
+    if not run.teacher:
+        return None
+    network = XFeatNet()
+    load_peer(network, Path(run.teacher))
+    return network.eval().requires_grad_(False)
+
+
+def stereo(values: dict[str, Any], data: dict[str, Any]) -> Job:
+    """Training of a stereo network."""
+    run = config_from_dict(StereoRunConfig, values)
+    return Job(run, partial(build_stereo_data, data, run.seed), partial(StereoModule, run), list)
+
+
+TASKS = {"matcher": matching, "stereo": stereo}
+
+
+def train(config: dict[str, Any], datamodule: TrainingData | None = None) -> dict[str, float]:
     """Run a training and return its last metrics.
 
     A loader process that dies or hangs is survived once, where one process trains: the run goes on
     from its newest checkpoint.
 
     Args:
-        config: as composed from ``conf/train.yaml``.
+        config: as `conf.compose_run` composes it.
         datamodule: instead of the one that `config` describes.
 
     Raises:
@@ -71,12 +114,12 @@ def train(config: dict[str, Any], datamodule: PairData | None = None) -> dict[st
     """
     values = dict(config)
     data = values.pop("data", {})
-    run = config_from_dict(RunConfig, values)
+    job = TASKS[values.get("task", "matcher")](values, data)
+    run = job.run
     resume = prepare(run, config)
 
     def start(checkpoint: Path | None) -> dict[str, float]:
-        source = datamodule or build_datamodule(data, run.seed, run.model.canvas)
-        return fit(run, source, checkpoint)
+        return fit(job, datamodule or job.data(), checkpoint)
 
     try:
         return start(resume)
@@ -88,7 +131,7 @@ def train(config: dict[str, Any], datamodule: PairData | None = None) -> dict[st
     return start(checkpointing.newest_intact(Path(run.folder)) or resume)
 
 
-def prepare(run: RunConfig, config: dict[str, Any]) -> Path | None:
+def prepare(run: BaseRunConfig, config: dict[str, Any]) -> Path | None:
     """Set up the process and the folder of a run; the checkpoint that it goes on from."""
     keep_freed_memory()
     if run.trainer.threads:
@@ -104,18 +147,19 @@ def prepare(run: RunConfig, config: dict[str, Any]) -> Path | None:
     return resume
 
 
-def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, float]:
+def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, float]:
     """Train until the end, or until a loader process dies; returns the last metrics."""
+    run = job.run
     processes = run.trainer.devices * run.trainer.nodes
     pairs_a_step = datamodule.batch_size * processes * run.trainer.accumulate
     steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
-    module = MatcherModule(run, pairs_a_step, steps_an_epoch, teacher_of(run))
+    module = job.module(pairs_a_step, steps_an_epoch)
     if run.init_weights and resume is None:
-        module.pairs_seen = load_weights(module.model, Path(run.init_weights))
+        module.pairs_seen = module.load(Path(run.init_weights))
         module.average.load_state_dict(module.model.state_dict())
     keeper = CheckpointAndExport(run)
     max_steps = steps_of_run(run.trainer, steps_an_epoch)
-    trainer = build_trainer(run, max_steps, [keeper, *validators(run)])
+    trainer = build_trainer(run, max_steps, [keeper, *job.watchers()])
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -129,15 +173,6 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return metrics | {"pairs_seen": float(module.pairs_seen), "steps": float(trainer.global_step)}
-
-
-def teacher_of(run: RunConfig) -> Teacher | None:
-    """The network whose features a run learns."""
-    if not run.teacher:
-        return None
-    network = XFeatNet()
-    load_peer(network, Path(run.teacher))
-    return network.eval().requires_grad_(False)
 
 
 def validators(run: RunConfig) -> list[Callback]:
@@ -157,7 +192,7 @@ def main(words: list[str]) -> int:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
-        metrics = train(compose("train", words))
+        metrics = train(compose_run(words))
     except InterruptedError as error:
         print(f"{error.strerror}; resume=auto goes on", file=sys.stderr)
         return 128 + (error.errno or 0)

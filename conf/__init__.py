@@ -28,10 +28,16 @@ from matcher.errors import Code, UsageError
 CONF = Path(__file__).resolve().parent
 DATACLASSES = {
     "train": {"": "matcher.training.config:RunConfig", "data": "data.config:DataConfig"},
+    "train_stereo": {
+        "": "matcher.tasks.stereo.training:StereoRunConfig",
+        "data": "data.stereo:StereoDataConfig",
+    },
     "eval": {"": "eval.options:EvalOptions"},
 }
 """What each file of options is composed over, as ``<name>_defaults``, and under which key. By name:
 these rooms compose too."""
+TASKS = {"matcher": "train", "stereo": "train_stereo"}
+"""The file of options of each task that train.py knows."""
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
@@ -64,6 +70,20 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
     for key, name in DATACLASSES.get(config_name, {}).items():
         _drop_unset(values[key] if key else values, resolve_name(name))
     return {str(key): value for key, value in values.items()}
+
+
+def compose_run(words: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a training: the words of train.py over the file of its task.
+
+    Raises:
+        UsageError: no such task (E201), or as `compose`.
+    """
+    others = [word for word in words if not word.startswith("task=")]
+    task = next((w.partition("=")[2] for w in reversed(words) if w.startswith("task=")), "matcher")
+    if task not in TASKS:
+        known = f"expected one of {', '.join(TASKS)}"
+        raise UsageError(Code.INVALID_VALUE, "task", f"got {task!r}", known)
+    return compose(TASKS[task], others)
 
 
 def _defaults_of(config_name: str) -> dict[str, Any]:

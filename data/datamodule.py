@@ -31,17 +31,73 @@ VALIDATION_SEED = 1_000_003
 """Added to the seed of validation scenes, so that they are never trained on."""
 
 
-class PairData(LightningDataModule):
-    """Endless batches of `ImagePair`, drawn as a function of (seed of the run, pairs seen)."""
+class TrainingData(LightningDataModule):
+    """Endless batches of pairs, drawn as a function of (seed of the run, pairs seen).
 
-    def __init__(self, config: DataConfig, seed: int) -> None:
+    Subclasses say of which data: `pairs_an_epoch`, `_training` and `_validation`.
+
+    Args:
+        batch_size: pairs of one process in a batch.
+        workers: loader processes; 0 loads in the training process.
+    """
+
+    def __init__(self, batch_size: int, workers: int) -> None:
         super().__init__()
-        self.config = config
-        self.seed = seed
+        self.batch_size = batch_size
+        self.workers = workers
 
     @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
+    def pairs_an_epoch(self) -> int:
+        raise NotImplementedError
+
+    def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
+        """The pairs, and the order of their indices in an epoch."""
+        raise NotImplementedError
+
+    def _validation(self) -> Dataset[Any]:
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        dataset, order = self._training()
+        return self._loader(dataset, batch_sampler=self._stream(order))
+
+    def _stream(self, order: Callable[[int], Sequence[int]]) -> PairStream:
+        trainer, start = self.trainer, self._pairs_seen()
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return PairStream(order, self.batch_size, start=start, rank=rank, world=world)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._validation(), batch_size=self.batch_size)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raise what a loader process met."""
+        if isinstance(batch, CorruptSample):
+            raise batch.error
+        return batch
+
+    def _pairs_seen(self) -> int:
+        module = self.trainer.lightning_module if self.trainer else None
+        return int(getattr(module, "pairs_seen", 0))
+
+    def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            Reporting(dataset),
+            num_workers=self.workers,
+            collate_fn=collate,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+            timeout=LOADER_TIMEOUT if self.workers else 0,
+            **options,
+        )
+
+
+class PairData(TrainingData):
+    """Endless batches of `ImagePair`."""
+
+    def __init__(self, config: DataConfig, seed: int) -> None:
+        super().__init__(config.batch_size, config.workers)
+        self.config = config
+        self.seed = seed
 
     @property
     def pairs_an_epoch(self) -> int:
@@ -67,24 +123,9 @@ class PairData(LightningDataModule):
             seen = CoarseOnly(seen)
         return Replacing(seen, notes), self._order
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        dataset, order = self._training()
-        trainer, start = self.trainer, self._pairs_seen()
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        clock = PairStream(order, self.batch_size, start=start, rank=rank, world=world)
-        if not self.config.real:
-            return self._loader(dataset, batch_sampler=clock)
-        real, real_order = self._real()
-        mixed = MixedStream(clock, real_order, self.config.real_share)
-        return self._loader(Mixed(dataset, real), batch_sampler=mixed)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._validation(), batch_size=self.batch_size)
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> ImagePair:
         """Render scenes where the training happens, and raise what a loader process met."""
-        if isinstance(batch, CorruptSample):
-            raise batch.error
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
         if not isinstance(batch, SceneBatch):
             return batch
         training = self.trainer is not None and self.trainer.training
@@ -98,15 +139,19 @@ class PairData(LightningDataModule):
                 size = (height, width)
         return size
 
-    def _pairs_seen(self) -> int:
-        module = self.trainer.lightning_module if self.trainer else None
-        return int(getattr(module, "pairs_seen", 0))
-
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
         if self.config.source != "synthetic":
             return self._real()
         scenes = SyntheticScenes(replace(self.config.synthetic, seed=self.seed))
         return scenes, lambda epoch: range(len(scenes))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        if not self.config.real:
+            return super().train_dataloader()
+        rendered, order = self._training()
+        real, real_order = self._real()
+        stream = MixedStream(self._stream(order), real_order, self.config.real_share)
+        return self._loader(Mixed(rendered, real), batch_sampler=stream)
 
     def _real(self) -> tuple[Replacing, SceneBalanced]:
         return self.files_in_order(self._folder / "corrupt_training.txt")
@@ -125,18 +170,6 @@ class PairData(LightningDataModule):
     @property
     def _folder(self) -> Path:
         return Path(self.trainer.default_root_dir if self.trainer else ".")
-
-    def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
-        workers = self.config.workers
-        return DataLoader(
-            Reporting(dataset),
-            num_workers=workers,
-            collate_fn=collate,
-            generator=torch.Generator(),
-            pin_memory=torch.cuda.is_available(),
-            timeout=LOADER_TIMEOUT if workers else 0,
-            **options,
-        )
 
 
 def collate(items: Sequence[Any]) -> Any:

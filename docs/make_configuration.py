@@ -15,12 +15,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from conf import compose
+from conf import compose, compose_run
 from data.config import DataConfig
+from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
 from matcher.options import MatchOptions
+from matcher.tasks.stereo.__main__ import StereoOptions
+from matcher.tasks.stereo.config import StereoConfig
+from matcher.tasks.stereo.training import StereoRunConfig
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
 from matcher.validation.words import default_of, meanings, shown
@@ -45,6 +49,9 @@ def document() -> str:
     loaded = config_from_dict(DataConfig, values.pop("data"))
     run = config_from_dict(RunConfig, values)
     compact = config_from_dict(MatcherConfig, compose("train", ["model=compact"])["model"])
+    values = compose_run(["task=stereo"])
+    scenes = config_from_dict(StereoDataConfig, values.pop("data"))
+    stereo = config_from_dict(StereoRunConfig, values)
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
@@ -64,6 +71,13 @@ def document() -> str:
         "## The model: `model.`\n",
         "The published model, and the bundled one where it differs.\n",
         table(MatcherConfig, prefix="model.", other=compact, column="`compact`"),
+        "## Stereo: `python -m matcher.tasks.stereo LEFT RIGHT key=value ...`\n",
+        table(StereoOptions, skip=("left", "right")),
+        "### Training it: `python train.py task=stereo key=value ...`\n",
+        "The other options of `trainer.` are those above.\n",
+        table(StereoRunConfig, skip=("model", "trainer"), other=stereo, column="`train.py`"),
+        table(StereoDataConfig, prefix="data.", other=scenes, column="`train.py`"),
+        table(StereoConfig, prefix="model."),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
         table(EvalOptions, skip=("benchmark",)),
         groups("eval.yaml"),

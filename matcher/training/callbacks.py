@@ -14,9 +14,8 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from matcher.training import checkpointing
-from matcher.training.config import RunConfig
-from matcher.training.export import export_weights
-from matcher.training.module import MatcherModule
+from matcher.training.base import TrainingModule
+from matcher.training.config import BaseRunConfig
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -55,7 +54,7 @@ class CheckpointAndExport(Callback):
     whose gradients a resumed run lacks, and its `Timer` counts the time of earlier processes too.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: BaseRunConfig) -> None:
         self.config = config.trainer
         self.folder = Path(config.folder)
         self.best = 0.0
@@ -127,10 +126,10 @@ class CheckpointAndExport(Callback):
         self._saved, self._saved_step = time.monotonic(), trainer.global_step
 
     def _export(
-        self, trainer: Trainer, module: MatcherModule, name: str = "weights.safetensors"
+        self, trainer: Trainer, module: TrainingModule, name: str = "weights.safetensors"
     ) -> None:
         if trainer.is_global_zero:
-            export_weights(module.average, self.folder / name, module.pairs_seen)
+            module.export(self.folder / name)
 
 
 def passed(minutes: float, since: float) -> bool:
@@ -167,7 +166,7 @@ class ProgressLines(Callback):
         values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
         known = " ".join(
             f"{name} {values[f'train/{name}']:.4g}"
-            for name in ("loss", "coarse", "fine", "blocks", "accuracy", "skipped")
+            for name in pl_module.shown
             if f"train/{name}" in values
         )
         if self.pairs:
@@ -175,3 +174,10 @@ class ProgressLines(Callback):
         sys.stdout.write(f"step {self.step} pairs {pl_module.pairs_seen} {known}\n")
         sys.stdout.flush()
         self.since, self.pairs = now, pl_module.pairs_seen
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if values and trainer.is_global_zero:
+            known = " ".join(f"{name[4:]} {value:.4g}" for name, value in values.items())
+            sys.stdout.write(f"step {trainer.global_step} validation {known}\n")
+            sys.stdout.flush()

@@ -128,8 +128,8 @@ class TrainerConfig:
 
 
 @checked()
-class RunConfig:
-    """One run of train.py, data excluded."""
+class BaseRunConfig:
+    """What runs of every task have in common."""
 
     name: str = "outdoor"
     """Name of the run."""
@@ -141,14 +141,22 @@ class RunConfig:
     """A checkpoint, or ``auto`` for the newest one that is intact in `folder`."""
     init_weights: str = ""
     """Weights (safetensors) to start from, with a fresh optimizer."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.resume and self.init_weights:
+            raise invalid("init_weights", self.init_weights, "empty when `resume` is given")
+
+
+@checked()
+class RunConfig(BaseRunConfig):
+    """One run of train.py that trains a matcher, data excluded."""
+
+    task: Literal["matcher"] = "matcher"
+    """What is trained: a ``matcher``; other tasks have options of their own."""
     teacher: str = ""
     """XFeat's weights (.npz, batch norms folded into convolutions), whose features the backbone
     learns beside the matches; empty: none."""
     model: MatcherConfig = field(default_factory=MatcherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-
-    def __post_init__(self) -> None:
-        if self.resume and self.init_weights:
-            raise invalid("init_weights", self.init_weights, "empty when `resume` is given")

@@ -1,40 +1,32 @@
-"""The LightningModule: one training step, the optimizer, and what must survive a restart."""
+"""Training of the matcher: the loss of a step, the optimizer, and what a validation says."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from matcher.errors import CheckpointError, Code
-from matcher.network.model import build_matcher
+from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.structures import ImagePair
+from matcher.training.base import TrainingModule
 from matcher.training.config import RunConfig
 from matcher.training.distillation import Distillation, Teacher
+from matcher.training.export import export_weights, load_weights
 from matcher.training.loss.total import TrainingLoss, training_loss
-from matcher.training.nonfinite import DivergedError, SkippedSteps, StepSnapshot
-from matcher.training.optim import averaged_copy, lr_factor, scaled, update_average
-from matcher.validation.checked import config_to_dict
-from matcher.weights.checkpoint import without_retired
-
-COUNTS = ("batches_seen", "pairs_seen", "unmatched")
+from matcher.training.optim import lr_factor, scaled
 
 LEAST_CHANNELS_LAST = 16
 """Narrowest maps that train in channels-last: strided 1x1 convolutions of 8 channels corrupted the
 memory of PyTorch 2.13's process on CPUs with AVX-512."""
 
 
-class MatcherModule(pl.LightningModule):
+class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
     """Trains a `FeatureMatcher` on batches of `ImagePair` with geometry.
-
-    Every random draw of a step comes from a seed made of (run seed, step, rank), so that a resumed
-    run draws what an uninterrupted one would have drawn.
 
     Args:
         config: the run.
@@ -43,6 +35,11 @@ class MatcherModule(pl.LightningModule):
         teacher: whose features the backbone learns beside the matches.
     """
 
+    task = "matcher"
+    counts = ("batches_seen", "pairs_seen", "unmatched")
+    shown = ("loss", "coarse", "fine", "blocks", "accuracy", "skipped")
+    config: RunConfig
+
     def __init__(
         self,
         config: RunConfig,
@@ -50,88 +47,40 @@ class MatcherModule(pl.LightningModule):
         steps_an_epoch: float = math.inf,
         teacher: Teacher | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.optim = scaled(config.optim, pairs_a_step)
-        self.steps_an_epoch = steps_an_epoch
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = build_matcher(config.model)
-            channels = config.model.backbone.block_dims[-1]
-            self.distillation = Distillation(teacher, channels) if teacher else None
+        optim = scaled(config.optim, pairs_a_step)
         narrow = min(config.model.backbone.initial_dim, *config.model.backbone.block_dims)
-        if config.trainer.channels_last and narrow >= LEAST_CHANNELS_LAST:
-            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore
-        self.model.train()
-        self.average = averaged_copy(self.model)
-        self.skipped = SkippedSteps()
-        self.batches_seen = 0
-        self.pairs_seen = 0
+        super().__init__(
+            config,
+            lambda: build_matcher(config.model),
+            clip=optim.clip,
+            ema=optim.ema,
+            channels_last=config.trainer.channels_last and narrow >= LEAST_CHANNELS_LAST,
+        )
+        channels = config.model.backbone.block_dims[-1]
+        self.distillation = Distillation(teacher, channels) if teacher else None
+        self.optim = optim
+        self.steps_an_epoch = steps_an_epoch
         self.unmatched = 0
         """Pairs without a true match so far."""
-        self.last_pair = "none"
-        """Name of the last pair of the last batch."""
-        self._finite = True
-        self._snapshot = StepSnapshot()
         self._last_end = time.monotonic()
 
-    def step_seed(self) -> int:
-        """Seed of the draws of the present batch."""
-        key = f"{self.config.seed} {self.batches_seen} {self.global_rank}".encode()
-        return int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
-
-    def training_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
-        seed, pairs = self.step_seed(), batch.image0.shape[0]
-        torch.manual_seed(seed)
-        self._snapshot.begin_batch(self.model, batch, seed)
+    def learn(self, batch: ImagePair) -> Tensor:
+        pairs = batch.image0.shape[0]
         result = training_loss(self.model, batch, self.config.loss, self.distillation)
-        total = result.terms.total
-        self._snapshot.end_batch(total)
-        self.batches_seen += 1
-        self.pairs_seen += pairs * self.trainer.world_size
         self.unmatched += pairs - result.coarse.batch.unique().numel()
         self.last_pair = " ".join(batch.names[-1]) if batch.names else "none"
         self._log_training(result, pairs)
-        # An infinite loss can have finite gradients: its square has not.
-        return total if torch.isfinite(total) else total * total.detach()
+        return result.terms.total
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
-        limit = self.optim.clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self._trained(), limit)
-        self._finite = bool(torch.isfinite(norm))
-        if not self._finite:
-            # AdamW leaves parameters without gradient alone, moments and step count included.
-            optimizer.zero_grad(set_to_none=True)
+    def load(self, path: Path) -> int:
+        return load_weights(self.model, path)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
-    ) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self._finite:
-            update_average(self.average, self.model, self.optim.ema, self.global_step)
-        else:
-            self._skip()
-        self._snapshot = StepSnapshot()
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        head = self.distillation.parameters() if self.distillation else ()
-        return [*self.model.parameters(), *head]
-
-    def _skip(self) -> None:
-        self._snapshot.undo(self.model)
-        stop = self.skipped.add(self.batches_seen)
-        path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
-        if self.skipped.total == 1 or stop:
-            self._snapshot.save(path, self.model, config_to_dict(self.config))
-        if stop:
-            what = f"{self.skipped.total} steps were not finite"
-            raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
+    def export(self, path: Path) -> None:
+        export_weights(self.average, path, self.pairs_seen)
 
     def configure_optimizers(self) -> Any:
         lr, decay = self.optim.lr, self.optim.weight_decay
-        optimizer = torch.optim.AdamW(self._trained(), lr=lr, weight_decay=decay, fused=True)
+        optimizer = torch.optim.AdamW(self.trained(), lr=lr, weight_decay=decay, fused=True)
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else math.inf
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(self.optim, step, total, self.steps_an_epoch)
@@ -153,31 +102,11 @@ class MatcherModule(pl.LightningModule):
         finite = {k: v for k, v in values.items() if torch.isfinite(torch.as_tensor(v))}
         self.log_dict(finite, batch_size=batch.image0.shape[0], sync_dist=True)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["matcher"] = {
-            "config": config_to_dict(self.config),
-            **{name: getattr(self, name) for name in COUNTS},
-            "guard": self.skipped.state(),
-        }
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was saved.
-
-        Raises:
-            CheckpointError: it is none of train.py, or of another architecture (E502).
-        """
-        state = checkpoint.get("matcher")
-        if state is None:
-            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", "is no checkpoint of train.py")
-        if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
-            what = "the checkpoint holds another model"
-            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
-        if bool(state["config"].get("teacher")) != (self.distillation is not None):
+        super().on_load_checkpoint(checkpoint)
+        if bool(checkpoint[self.task]["config"].get("teacher")) != (self.distillation is not None):
             what = "the checkpoint was trained with a teacher and this run is not, or the reverse"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set teacher= to match")
-        for name in COUNTS:
-            setattr(self, name, int(state[name]))
-        self.skipped.restore(state["guard"])
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""

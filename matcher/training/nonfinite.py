@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from matcher.errors import MatcherError
-from matcher.structures import ImagePair, PairGeometry
+from matcher.structures import ImagePair, PairGeometry, TensorFields
 
 WINDOW = 1000
 ALLOWED = 10
@@ -65,14 +65,14 @@ class StepSnapshot:
 
     buffers: list[Tensor] = field(default_factory=list)
     """Of the model before the step; empty until it has begun."""
-    pair: ImagePair | None = None
+    pair: TensorFields | None = None
     """The first batch whose loss is not finite, otherwise the latest."""
     seed: int = 0
     """Of the random draws of that batch."""
     faulty: bool = False
     """A loss of the step is not finite."""
 
-    def begin_batch(self, model: nn.Module, pair: ImagePair, seed: int) -> None:
+    def begin_batch(self, model: nn.Module, pair: TensorFields, seed: int) -> None:
         """Note the batch, and the buffers if it is the first one."""
         if not self.buffers:
             self.buffers = [b.clone() for b in model.buffers()]
@@ -93,11 +93,12 @@ class StepSnapshot:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-        torch.save(SavedStep(weights, _plain(self.pair), self.seed, config)._asdict(), path)
+        pair: Any = _plain(self.pair)
+        torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), path)
 
 
 def load_step(path: Path) -> SavedStep:
-    """What `StepSnapshot.save` wrote."""
+    """What `StepSnapshot.save` wrote of a batch of `ImagePair`."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     values = dict(saved["pair"])
     if values["geometry"] is not None:

@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from matcher.errors import Code, UsageError
 from matcher.training.callbacks import AtomicCheckpointIO, ProgressLines
-from matcher.training.config import RunConfig, TrainerConfig
+from matcher.training.config import BaseRunConfig, TrainerConfig
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """For one process of several to answer the others."""
@@ -35,7 +35,9 @@ def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
     return min(limits, default=-1)
 
 
-def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] = ()) -> Trainer:
+def build_trainer(
+    run: BaseRunConfig, max_steps: int, callbacks: Sequence[Callback] = ()
+) -> Trainer:
     """A trainer that shows its progress and writes checkpoints atomically.
 
     Args:

@@ -25,10 +25,8 @@ from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.refine import choose_cells, correlations, moved, upsample
 from matcher.tasks.stereo.rows import RowTreeAttention, to_rows
 from matcher.tasks.stereo.structures import StereoOutput, StereoPair
-from matcher.tasks.stereo.training import StereoModule, StereoOptimConfig
-
-TINY = StereoConfig(channels=16, fine_channels=8, deep_channels=16, layers=1, heads=2,
-                    refine_channels=8)  # fmt: skip
+from matcher.tasks.stereo.training import StereoOptimConfig
+from tests.helpers.stereo import TINY, plain_training
 
 
 @pytest.fixture(scope="module")
@@ -264,26 +262,13 @@ def test_pixels_without_truth_take_no_part_in_the_loss() -> None:
     assert all(value == 0 for value in stereo_loss(output, unknown).values())
 
 
-def test_the_rate_rises_then_falls_to_its_last_value() -> None:
-    optim = StereoOptimConfig(rate=1e-3, last_rate=1e-5, warmup_pairs=100, total_pairs=1000)
-    rates = [optim.rate_at(n) for n in (0, 99, 500, 1000, 5000)]
-    assert rates[0] == pytest.approx(1e-5, rel=0.01)
-    assert rates[1] == pytest.approx(1e-3, rel=0.05)
-    assert rates[2] == pytest.approx(5.05e-4, rel=0.01)
-    assert rates[3] == rates[4] == pytest.approx(1e-5)
-
-
 def test_twenty_steps_lower_the_loss_and_are_the_same_again() -> None:
     scenes = StereoScenes(
         StereoSceneConfig(sizes=((32, 64),), shares=(1.0,), texture_side=64, procedural=9)
     )
     batch = StereoPair.collate([scenes[i] for i in range(4)])
-    losses = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        module = StereoModule(TINY, StereoOptimConfig(rate=5e-3, warmup_pairs=8))
-        optimizer = module.configure_optimizers()
-        losses.append([module.step(batch, optimizer, 4 * i)["loss"] for i in range(20)])
+    optim = StereoOptimConfig(rate=5e-3, warmup_pairs=8)
+    losses = [plain_training(TINY, optim, [batch] * 20)[1] for _ in range(2)]
     assert losses[0] == losses[1]
     assert losses[0][-1] < 0.8 * losses[0][0]
 
@@ -305,16 +290,12 @@ def test_impossible_options_are_named(change: dict[str, object], named: str) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_four_pairs_are_learned_by_heart_in_300_steps() -> None:
-    torch.manual_seed(0)
     scenes = StereoScenes(
         StereoSceneConfig(sizes=((128, 256),), shares=(1.0,), texture_side=256, procedural=90)
     )
     batch = StereoPair.collate([scenes[i] for i in range(4)])
     optim = StereoOptimConfig(rate=2e-3, warmup_pairs=40, total_pairs=1200)
-    module = StereoModule(StereoConfig(), optim)
-    optimizer = module.configure_optimizers()
-    for step in range(300):
-        module.step(batch, optimizer, 4 * step)
+    module, _ = plain_training(StereoConfig(), optim, [batch] * 300)
     with torch.no_grad():
         output = module.eval().model(batch.left, batch.right)
     seen = batch.valid & ~batch.occluded

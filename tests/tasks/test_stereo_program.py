@@ -14,16 +14,13 @@ from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError
 from matcher.tasks.stereo.__main__ import StereoOptions, main, to_points
 from matcher.tasks.stereo.check import SureMatches, judge
-from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
 from matcher.tasks.stereo.weights import BUNDLED, load_stereo, save_stereo
 from matcher.weights.checkpoint import Weights, read_weights, write_weights
-
-TINY = StereoConfig(channels=16, fine_channels=8, deep_channels=16, layers=1, heads=2,
-                    refine_channels=8)  # fmt: skip
+from tests.helpers.stereo import TINY
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,183 @@
+"""`python train.py task=stereo`: as a plain loop trains, resumable, and in one line where not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+import train as program
+from conf import compose_run
+from data.order import PairStream
+from data.stereo import StereoData, StereoDataConfig
+from data.synthetic.stereo import StereoSceneConfig, StereoScenes
+from matcher.errors import CheckpointError, UsageError
+from matcher.tasks.stereo.structures import StereoPair
+from matcher.tasks.stereo.training import StereoOptimConfig
+from matcher.tasks.stereo.weights import load_stereo
+from matcher.training import checkpointing
+from matcher.weights.checkpoint import read_weights
+from tests.helpers.stereo import TINY, plain_training
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENES = StereoSceneConfig(
+    sizes=((32, 64), (48, 64)), shares=(0.5, 0.5), texture_side=64, procedural=9, pairs=8
+)
+WORDS = (
+    "task=stereo", "model.channels=16", "model.fine_channels=8", "model.deep_channels=16",
+    "model.layers=1", "model.heads=2", "model.refine_channels=8", "optim.warmup_pairs=8",
+    "data.stereo.sizes=[[32,64],[48,64]]", "data.stereo.shares=[0.5,0.5]",
+    "data.stereo.texture_side=64", "data.stereo.procedural=9", "data.stereo.pairs=8",
+    "data.val_pairs=2", "trainer.accelerator=cpu", "trainer.progress=false", "trainer.threads=1",
+    "trainer.log_every=1", "trainer.validate_steps=0",
+)  # fmt: skip
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [*WORDS, f"folder={folder}", *more]
+
+
+def run(folder: Path, *more: str) -> dict[str, float]:
+    return program.train(compose_run(words(folder, *more)))
+
+
+def newest(folder: Path) -> dict[str, torch.Tensor]:
+    path = checkpointing.newest_intact(folder)
+    assert path is not None
+    return checkpointing.load_checkpoint(path)["state_dict"]
+
+
+def test_a_run_learns_what_a_plain_loop_learns(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=3", "optim.cooldown_pairs=0")
+    scenes = StereoScenes(SCENES)
+    stream = PairStream(lambda _: range(SCENES.pairs), 4)
+    batches = [StereoPair.collate([scenes[key] for key in keys]) for keys in islice(stream, 3)]
+    module, _ = plain_training(TINY, StereoOptimConfig(warmup_pairs=8), batches)
+    trained = load_stereo(tmp_path / "weights.safetensors").state_dict()
+    for name, value in module.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(trained[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_an_interrupted_run_ends_as_one_in_a_piece(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, "trainer.max_steps=4", "optim.cooldown_pairs=0")
+    run(parts, "trainer.max_steps=2", "optim.cooldown_pairs=0")
+    metrics = run(parts, "trainer.max_steps=4", "optim.cooldown_pairs=0", "resume=auto")
+    assert (metrics["steps"], metrics["pairs_seen"]) == (4, 16)
+    first, second = newest(whole), newest(parts)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_say_what_trained_them_and_start_another_run(tmp_path: Path) -> None:
+    run(tmp_path / "a", "trainer.max_steps=2")
+    weights = tmp_path / "a" / "weights.safetensors"
+    assert read_weights(weights).metadata["training_pairs"] == "8"
+    assert load_stereo(weights).config == TINY
+    metrics = run(tmp_path / "b", "trainer.max_steps=1", f"init_weights={weights}")
+    assert metrics["pairs_seen"] == 12
+
+
+def test_a_validation_logs_and_shows_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("trainer.max_steps=1", "trainer.validate_steps=1", "trainer.progress=true")
+    metrics = run(tmp_path, *more)
+    assert "step 1 validation loss" in capsys.readouterr().out
+    assert 0 <= metrics["val/bad3"] <= 1
+    assert metrics["val/end_point"] > 0
+    assert metrics["train/rate"] == pytest.approx(1e-3 / 8)
+
+
+def test_the_rate_rises_then_falls_to_its_last_value() -> None:
+    optim = StereoOptimConfig(rate=1e-3, last_rate=1e-5, warmup_pairs=100, total_pairs=1000)
+    rates = [optim.rate_at(n) for n in (0, 99, 500, 1000, 5000)]
+    assert rates[0] == pytest.approx(1e-5, rel=0.01)
+    assert rates[1] == pytest.approx(1e-3, rel=0.05)
+    assert rates[2] == pytest.approx(5.05e-4, rel=0.01)
+    assert rates[3] == rates[4] == pytest.approx(1e-5)
+
+
+def test_an_early_end_takes_the_rate_down_from_where_it_is() -> None:
+    optim = StereoOptimConfig(
+        rate=1e-3, last_rate=1e-5, warmup_pairs=10, total_pairs=1000, cooldown_pairs=200
+    )
+    full = [optim.rate_at(n) for n in range(1001)]
+    early = [optim.rate_at(n, end=600) for n in range(601)]
+    assert early[:401] == full[:401]
+    assert early[500] == pytest.approx((full[500] + 1e-5) / 2)
+    assert early[600] == pytest.approx(1e-5)
+    assert [optim.rate_at(n, end=1000) for n in (500, 900)] == [full[500], full[900]]
+    assert max(optim.rate_at(n, end=60) for n in range(60)) > 0.8e-3
+    none = StereoOptimConfig(total_pairs=1000, cooldown_pairs=0)
+    assert none.rate_at(599, end=600) == none.rate_at(599)
+
+
+def test_the_end_of_a_run_is_what_the_rate_falls_to(tmp_path: Path) -> None:
+    """Resumed with fewer steps than planned, a run cools down at once."""
+    options = ("optim.warmup_pairs=1", "optim.total_pairs=40", "optim.cooldown_pairs=8")
+    run(tmp_path, "trainer.max_steps=10", "trainer.max_minutes=0.0001", *options)
+    metrics = run(tmp_path, "trainer.max_steps=4", "resume=auto", *options)
+    optim = StereoOptimConfig(warmup_pairs=1, total_pairs=40, cooldown_pairs=8)
+    assert metrics["steps"] == 4
+    assert metrics["train/rate"] == pytest.approx(optim.rate_at(12, end=16))
+    assert optim.rate_at(12, end=16) < 0.6 * optim.rate_at(12)
+
+
+def test_a_batch_that_would_mix_sizes_is_refused() -> None:
+    data = StereoData(StereoDataConfig(batch_size=3, stereo=SCENES), 0)
+    with pytest.raises(UsageError, match=r"data\.stereo\.group.*multiple of the 3 pairs"):
+        data.train_dataloader()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=1")
+    with pytest.raises(CheckpointError, match="another model"):
+        run(tmp_path, "trainer.max_steps=2", "resume=auto", "model.cross=full")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["task=flow"], "expected one of matcher, stereo"),
+        (["task=stereo", "optim.rate=2.0"], "optim.rate"),
+        (["task=stereo", "optim.lr=1e-3"], "optim.lr"),
+        (["task=stereo", "data.stereo.pears=8"], "data.stereo.pears"),
+        (["task=stereo", "model.cross=half"], "cross"),
+        (["task=stereo", "experiment=compact"], "experiment"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+) -> None:
+    assert program.main([*given, f"folder={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    more = words(tmp_path, "trainer.max_steps=100000", "trainer.progress=true")
+    with subprocess.Popen(
+        [sys.executable, "train.py", *more],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=100)
+    assert line.startswith("step 1 pairs 4 loss ")
+    assert process.returncode == 143
+    assert "resume=auto goes on" in errors
+    assert checkpointing.newest_intact(tmp_path) is not None
+    assert load_stereo(tmp_path / "weights.safetensors").config == TINY
