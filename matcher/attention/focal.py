@@ -73,14 +73,14 @@ class FocalAttention(nn.Module):
             ValueError: maps of different sizes.
         """
         h, w = require_one_grid(query, key)
-        mask = key.new_ones(key.shape[0], h, w, dtype=torch.bool) if key_mask is None else key_mask
-        # What is masked must not enter a summary.
-        key, value = (x.masked_fill(~mask[:, None], 0.0) for x in (key, value))
-        query, _ = pad_to(query, None, self.window)
-        value, _ = pad_to(value, None, self.window)
-        key, mask = pad_to(key, mask, self.window)
+        valid = key.new_ones(key.shape[0], 1, h, w)
+        if key_mask is not None:
+            # What is masked must not enter a summary.
+            key, value, valid = (x.masked_fill(~key_mask[:, None], 0) for x in (key, value, valid))
+        query, key, value, valid = (
+            pad_to(x, None, self.window)[0] for x in (query, key, value, valid)
+        )
         size = (key.shape[-2], key.shape[-1])
-        valid = mask[:, None].to(key.dtype)
         q = to_windows(query, self.window, self.heads)
         k, v = (torch.cat([self._near(x), self._far(x)], dim=3) for x in (key, value))
         seen = torch.cat([self._near(valid, 1), self._far_valid(valid)], dim=3)

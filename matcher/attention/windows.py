@@ -137,13 +137,13 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, valid: Tensor 
         bias: (H, L, S), added to the scores.
         valid: (B or 1, windows, L or 1, S) bool of keys; None means all.
     """
-    if valid is None:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias.expand(*q.shape[:2], -1, -1, -1)
-        )
-    valid = valid[:, :, None]
-    scores = bias.masked_fill(~valid, torch.finfo(bias.dtype).min)
+    scores = bias.expand(*q.shape[:2], -1, -1, -1)
+    if valid is not None:
+        valid = valid[:, :, None].expand(q.shape[0], -1, -1, -1, -1)
+        scores = scores.masked_fill(~valid, torch.finfo(bias.dtype).min)
     message = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=scores.expand(*q.shape[:2], -1, -1, -1)
-    )
+        *(x.flatten(0, 1) for x in (q, k, v)), attn_mask=scores.flatten(0, 1)
+    ).unflatten(0, q.shape[:2])
+    if valid is None:
+        return message
     return message.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
