@@ -95,3 +95,17 @@ def bootstrap_auc(
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0).tolist()
     return list(zip(low, high, strict=True))
+
+
+def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a share of `hits` among `count` (Wilson, 1927); 95% by default.
+
+    Returns:
+        Both ends as shares from 0 to 1; (0, 1) where nothing was counted.
+    """
+    if count == 0:
+        return 0.0, 1.0
+    share, z2 = hits / count, z * z
+    center = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = z * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return float(max(0.0, center - half)), float(min(1.0, center + half))

@@ -6,7 +6,7 @@ The defaults are the published QuadTree ``outdoor`` model.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -14,6 +14,10 @@ from matcher.validation.checked import NotNegative, Positive, Share, checked, in
 
 Layer = Literal["self", "cross"]
 """Which map a layer looks at, its own or the other image's."""
+AttentionName = Literal["quadtree", "linear", "full", "pvt", "swin", "focal"]
+"""All kinds of attention (`matcher.attention.KINDS`)."""
+CrossAttentionName = Literal["quadtree", "linear", "full", "pvt"]
+"""Those that can look from one map at another."""
 Resolution = Annotated[
     tuple[Literal[8], Literal[2]] | tuple[Literal[16], Literal[4]],
     Field(description="(8, 2) or (16, 4)"),
@@ -76,8 +80,12 @@ class TransformerConfig:
     """Attention heads, which share the channels evenly."""
     block: Literal["quadtree", "loftr"] = "quadtree"
     """``quadtree``: pre-norm with a convolutional MLP; ``loftr``: LoFTR's post-norm layer."""
-    attention: Literal["quadtree", "linear", "full"] = "quadtree"
-    """``quadtree``, ``linear`` (LoFTR) or ``full``."""
+    attention: AttentionName = "quadtree"
+    """``quadtree``, ``linear`` (LoFTR), ``full``, ``pvt``, ``swin`` or ``focal``; the last two in
+    self layers only."""
+    cross_attention: CrossAttentionName | None = None
+    """Kind of the cross layers: ``quadtree``, ``linear``, ``full`` or ``pvt``; null: as
+    `attention`."""
     variant: Literal["A", "B"] = "B"
     """QuadTree variant ``A`` or ``B``."""
     topks: TopKs = (16, 8, 8)
@@ -87,16 +95,30 @@ class TransformerConfig:
     trained ones look; 0 keeps the levels of `topks` at every size."""
     mlp_ratio: Positive = 4
     """Hidden channels of the MLP over those of the map (block=quadtree)."""
+    reduction: Positive = 2
+    """pvt: side in cells of what becomes one key; it costs reduction^2 C^2 parameters a layer."""
+    window: Positive = 8
+    """swin, focal: side of a window in cells."""
 
     def __post_init__(self) -> None:
-        if self.block == "loftr" and self.attention == "quadtree":
+        kinds = {self.attention_of(layer) for layer in self.layers}
+        if self.block == "loftr" and "quadtree" in {self.attention, *kinds}:
             expected = "linear or full with block=loftr"
             raise invalid("transformer.attention", self.attention, expected)
+        if "cross" in self.layers and self.attention_of("cross") in ("swin", "focal"):
+            kinds = ", ".join(get_args(CrossAttentionName))
+            expected = f"cross_attention={kinds} beside it: windows cannot look at the other image"
+            raise invalid("transformer.attention", self.attention, expected)
+
+    def attention_of(self, layer: Layer) -> AttentionName:
+        """The kind of attention of the self or of the cross layers."""
+        return self.cross_attention or self.attention if layer == "cross" else self.attention
 
     @property
     def levels(self) -> int:
-        """Pyramid levels of the attention; 1 where it has no pyramid."""
-        return len(self.topks) if self.attention == "quadtree" else 1
+        """Most pyramid levels of the attention of a layer; 1 where none has a pyramid."""
+        kinds = {self.attention_of(layer) for layer in self.layers}
+        return len(self.topks) if "quadtree" in kinds else 1
 
 
 @checked("coarse.")

@@ -8,7 +8,10 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from matcher.attention.dense import FullAttention, LinearAttention
+from matcher.attention.focal import FocalAttention
 from matcher.attention.quadtree import QuadTreeAttention
+from matcher.attention.spatial_reduction import SpatialReductionAttention
+from matcher.attention.windows import WindowAttention
 from matcher.config import TransformerConfig
 
 
@@ -37,12 +40,19 @@ class AttentionKind(Attention, Protocol):
     """A kind of the matcher, which its configuration builds."""
 
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
-        """The module for a layer on maps of `channels`."""
+    def from_config(cls, config: TransformerConfig, channels: int, layer: int) -> Self:
+        """The module for the layer of that number on maps of `channels`."""
         ...
 
 
 KINDS: MappingProxyType[str, type[AttentionKind]] = MappingProxyType(
-    {"quadtree": QuadTreeAttention, "linear": LinearAttention, "full": FullAttention}
+    {
+        "quadtree": QuadTreeAttention,
+        "linear": LinearAttention,
+        "full": FullAttention,
+        "pvt": SpatialReductionAttention,
+        "swin": WindowAttention,
+        "focal": FocalAttention,
+    }
 )
 """All kinds of attention, by the name in `TransformerConfig.attention`."""

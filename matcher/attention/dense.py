@@ -18,7 +18,7 @@ class DenseAttention(nn.Module):
         self.heads = heads
 
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+    def from_config(cls, config: TransformerConfig, channels: int, layer: int) -> Self:
         """The attention of a layer."""
         return cls(config.heads)
 

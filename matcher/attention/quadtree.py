@@ -83,7 +83,7 @@ class QuadTreeAttention(nn.Module):
         self.lepe = nn.ModuleList(convolutions) if lepe else None
 
     @classmethod
-    def from_config(cls, config: TransformerConfig, channels: int) -> Self:
+    def from_config(cls, config: TransformerConfig, channels: int, layer: int) -> Self:
         """The attention of a layer."""
         c = config
         return cls(channels, c.heads, c.topks, c.variant, coarsest_cells=c.coarsest_cells)

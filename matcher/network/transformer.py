@@ -79,8 +79,10 @@ class Transformer(nn.Module):
 
 def build_transformer(config: TransformerConfig, channels: int) -> Transformer:
     """The coarse transformer."""
-    kind = KINDS[config.attention]
-    attentions = [kind.from_config(config, channels) for _ in config.layers]
+    attentions = [
+        KINDS[config.attention_of(name)].from_config(config, channels, layer)
+        for layer, name in enumerate(config.layers)
+    ]
     if config.block == "loftr":
         blocks = [LoFTRBlock(channels, attention) for attention in attentions]
     else:

@@ -267,7 +267,7 @@ def assemble(
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
     expected = model.state_dict()
     counters = {name: expected.pop(name) for name in list(expected) if name.endswith(COUNTER)}
-    if faults := _misfits(expected, tensors):
+    if faults := misfits(expected, tensors):
         raise CheckpointError(Code.WRONG_ARCHITECTURE, path, "tensors " + "; ".join(faults), remedy)
     require_finite(path, tensors)
     state = {name: tensor.float() for name, tensor in tensors.items()}
@@ -276,7 +276,8 @@ def assemble(
     return model.eval()
 
 
-def _misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """What is missing, unexpected or of another shape, each in a few words."""
     wanted, given = ({n: tuple(t.shape) for n, t in x.items()} for x in (expected, tensors))
     reshaped = [name for name in wanted if given.get(name, wanted[name]) != wanted[name]]
     faults = {

@@ -32,8 +32,8 @@ FOREIGN = (
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """The state dict of a torch checkpoint, as contiguous tensors on the CPU.
 
-    The state dict is the entry ``state_dict`` of the saved dict (Lightning's layout), or else the
-    dict itself.
+    The state dict is the entry ``state_dict`` of the saved dict (Lightning's layout) or ``model``
+    (that of many classifiers), or else the dict itself.
 
     Raises:
         UsageError: there is no such file (E111).

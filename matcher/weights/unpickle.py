@@ -153,7 +153,7 @@ class CheckpointUnpickler(pickle.Unpickler):
 
 
 def unpickle_state_dict(data: bytes) -> dict[str, TensorView]:
-    """The state dict in a pickle: its entry ``state_dict`` or else the pickled dict itself.
+    """The state dict in a pickle: its entry ``state_dict`` or ``model``, else the dict itself.
 
     Raises:
         ValueError: no such dict, or an entry that is not a plain tensor.
@@ -164,7 +164,7 @@ def unpickle_state_dict(data: bytes) -> dict[str, TensorView]:
     root = CheckpointUnpickler(io.BytesIO(data)).load()
     if not isinstance(root, dict):
         raise ValueError("it holds no dict of tensors; save model.state_dict() instead")
-    state = root.get("state_dict", root)
+    state = root.get("state_dict", root.get("model", root))
     if not isinstance(state, dict) or not state:
         raise ValueError("its state dict is empty or not a dict")
     if len(state) > MAX_TENSORS:

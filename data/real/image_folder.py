@@ -1,0 +1,143 @@
+"""Photographs in one folder a class, as ImageNet and its subsets are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.order import Key, PairStream
+from matcher.errors import Code, UsageError, missing
+from matcher.images.load import read_rgb
+from matcher.tasks.classification.preprocess import center_square, to_input
+from matcher.tasks.classification.training import ImageBatch
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+MIN_AREA = 0.35
+"""Least share of an image that a training crop shows."""
+RATIO = 4 / 3
+"""Most that a training crop is stretched along one axis."""
+Sample = tuple[Tensor, int]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Files and their classes."""
+
+    labels: tuple[str, ...]
+    """Names of the folders, sorted"""
+    files: tuple[Path, ...]
+    """Sorted by class, then by name"""
+    classes: tuple[int, ...]
+    """Of the files"""
+
+
+def find_images(folder: Path | str) -> ImageFolder:
+    """All images in the folders of a folder.
+
+    Raises:
+        UsageError: there is no such folder (E111), or nothing in it (E111).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise missing(folder, "no such folder")
+    found = {
+        part.name: sorted(p for p in part.iterdir() if p.suffix.lower() in SUFFIXES)
+        for part in sorted(folder.iterdir())
+        if part.is_dir()
+    }
+    found = {name: files for name, files in found.items() if files}
+    if not found:
+        what = "no folders with images in it"
+        raise UsageError(Code.MISSING_FILE, folder, what, "expected FOLDER/CLASS/IMAGE")
+    classes = [i for i, files in enumerate(found.values()) for _ in files]
+    files = [path for part in found.values() for path in part]
+    return ImageFolder(tuple(found), tuple(files), tuple(classes))
+
+
+@dataclass(eq=False)
+class TrainingImages(Dataset[Sample]):
+    """Random crops, half of them mirrored: what is drawn depends on (seed, epoch, index) alone."""
+
+    folder: ImageFolder
+    side: int
+    """pixels of a crop"""
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.folder.files)
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        pixels = random_crop(read_rgb(self.folder.files[index]), self.side, rng)
+        return to_input(pixels[None])[0], self.folder.classes[index]
+
+
+@dataclass(eq=False)
+class CenterImages(Dataset[Sample]):
+    """The center of every image, as classifiers are measured."""
+
+    folder: ImageFolder
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.folder.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels = center_square(read_rgb(self.folder.files[index]), self.side)
+        return to_input(pixels[None])[0], self.folder.classes[index]
+
+
+def random_crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """(side, side, 3) uint8 of a random part of (H, W, 3) uint8 pixels, mirrored half of the time.
+
+    The part has a random area and shape (Szegedy et al., CVPR 2015), and lies within the image.
+    """
+    height, width = pixels.shape[:2]
+    area = rng.uniform(MIN_AREA, 1.0) * height * width
+    ratio = np.exp(rng.uniform(-np.log(RATIO), np.log(RATIO)))
+    w, h = min(width, np.sqrt(area * ratio)), min(height, np.sqrt(area / ratio))
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    image = Image.fromarray(pixels)
+    box = (left, top, left + w, top + h)
+    crop = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+    return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
+
+
+def training_batches(
+    images: TrainingImages, batch_size: int, start: int = 0, workers: int = 0
+) -> Iterator[ImageBatch]:
+    """Batches without end from image `start` on: a function of the seed and `start` alone."""
+
+    def order(epoch: int) -> list[int]:
+        return np.random.default_rng((images.seed, epoch)).permutation(len(images)).tolist()
+
+    stream = PairStream(order, batch_size, start=start)
+    # With a generator of its own, a loader leaves that of PyTorch as a resumed run needs it.
+    yield from DataLoader(
+        images,
+        batch_sampler=stream,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+    )
+
+
+def center_batches(
+    images: CenterImages, batch_size: int = 64, workers: int = 0
+) -> Iterator[ImageBatch]:
+    """All images once, in order."""
+    yield from DataLoader(images, batch_size, num_workers=workers, collate_fn=collate)
+
+
+def collate(samples: list[Sample]) -> ImageBatch:
+    """A batch of samples."""
+    images, classes = zip(*samples, strict=True)
+    return ImageBatch(torch.stack(images), torch.tensor(classes))

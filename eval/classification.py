@@ -1,0 +1,146 @@
+"""Classification measured: top-1 and top-5 of weights on a folder of images, one folder a class.
+
+`python -m eval.classification FOLDER weights=FILE [key=value ...]`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.real.image_folder import CenterImages, ImageFolder, center_batches, find_images
+from eval.metrics import wilson_interval
+from matcher.errors import Code, UsageError, program
+from matcher.files import write_atomically
+from matcher.network.pyramid import Pyramid
+from matcher.tasks.classification.predictor import Classifier
+from matcher.tasks.classification.preprocess import SIDE
+from matcher.tasks.classification.training import ImageBatch
+from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
+from matcher.validation.words import describe, options_from_words
+
+USAGE = """\
+usage: python -m eval.classification FOLDER weights=FILE [key=value ...] [--debug]
+
+Measures a classifier on FOLDER/CLASS/IMAGE. Folders are found among the labels of the weights;
+weights without labels take them in alphabetical order.
+
+options and their defaults:
+{options}
+"""
+
+
+@dataclass(frozen=True)
+class ClassificationScore:
+    """Shares of images, from 0 to 1, with intervals of 95%."""
+
+    images: int
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float
+    top5_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        parts = ((1, self.top1, self.top1_interval), (5, self.top5, self.top5_interval))
+        told = [f"top-{n} {s:.1%} ({low:.1%} to {high:.1%})" for n, s, (low, high) in parts]
+        return f"{self.images} images: {', '.join(told)}"
+
+
+@checked()
+class ClassificationEvalOptions:
+    """What one call measures."""
+
+    folder: Name
+    """Folder that has one folder a class."""
+    weights: Name
+    """Weights: a .safetensors of this project or a published .pth."""
+    model: str = ""
+    """Name of a published classifier, quadtree_b0 to quadtree_b4; empty: the file tells."""
+    side: Positive = SIDE
+    """Pixels of the square that the network sees."""
+    batch: Positive = 32
+    """Images at a time."""
+    workers: NotNegative = 0
+    """Processes that read images."""
+    output: str = ""
+    """JSON file of the figures; empty: none."""
+
+
+@torch.inference_mode()
+def ranks(model: Pyramid, batches: Iterable[ImageBatch], columns: Sequence[int]) -> np.ndarray:
+    """(N,) of how many classes are more probable than the right one, for each image.
+
+    Args:
+        model: in evaluation mode.
+        batches: images and their classes.
+        columns: the class of the model that each class of the batches is.
+    """
+    found = []
+    where = torch.tensor(columns)
+    for batch in batches:
+        logits = model(batch.images.to(next(model.parameters()).device)).cpu()
+        right = logits.gather(1, where[batch.classes][:, None])
+        found.append((logits > right).sum(dim=1))
+    return torch.cat(found).numpy()
+
+
+def score(ranked: np.ndarray) -> ClassificationScore:
+    """The figures of the ranks of all images."""
+    hits, count = (int((ranked < top).sum()) for top in (1, 5)), len(ranked)
+    top1, top5 = ((h / count, wilson_interval(h, count)) for h in hits)
+    return ClassificationScore(count, *top1, *top5)
+
+
+def columns_of(images: ImageFolder, labels: Sequence[str], classes: int) -> list[int]:
+    """The class of a model for each folder.
+
+    Raises:
+        UsageError: a folder that no label names, or another number of them (E201).
+    """
+    if not labels:
+        if len(images.labels) != classes:
+            raise invalid("folder", f"{len(images.labels)} folders", f"{classes}, one a class")
+        return list(range(classes))
+    numbers = {label: i for i, label in enumerate(labels)}
+    unknown = [label for label in images.labels if label not in numbers]
+    if unknown:
+        what, remedy = f"no class {unknown[0]!r} in the weights", f"known: {', '.join(labels[:10])}"
+        raise UsageError(Code.INVALID_VALUE, "folder", what, remedy)
+    return [numbers[label] for label in images.labels]
+
+
+def evaluate(options: ClassificationEvalOptions) -> ClassificationScore:
+    """Measure what the options name."""
+    images = find_images(options.folder)
+    classifier = Classifier(options.weights, options.model, side=options.side)
+    model = classifier.model
+    named = not classifier.labels[0].startswith("class ")
+    columns = columns_of(images, classifier.labels if named else (), model.config.classes)
+    batches = center_batches(CenterImages(images, options.side), options.batch, options.workers)
+    return score(ranks(model, batches, columns))
+
+
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if not words or {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(ClassificationEvalOptions)))
+        return 0
+    first = [] if "=" in words[0] else [f"folder={words[0]}"]
+    options = options_from_words(ClassificationEvalOptions, [*first, *words[len(first) :]])
+    found = evaluate(options)
+    sys.stdout.write(f"{found}\n")
+    if options.output:
+        report = {"options": asdict(options), "score": asdict(found)}
+        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Classification: one image in, the most probable of known classes out."""

@@ -1,0 +1,107 @@
+"""Classes of an image: `python -m matcher.tasks.classification IMAGE weights=FILE ...`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matcher.errors import Code, UsageError, missing, program
+from matcher.options import Device
+from matcher.tasks.classification.predictor import Classifier
+from matcher.tasks.classification.preprocess import SIDE
+from matcher.validation.checked import Name, Positive, annotations_of, checked, unknown_option
+from matcher.validation.words import describe, options_from_words
+
+USAGE = """\
+usage: python -m matcher.tasks.classification IMAGE weights=FILE [key=value ...] [--debug]
+
+Tells the most probable classes of an image. No weights are bundled: give a file that training has
+written, or one of the published classifiers, which do not tell their name.
+
+examples:
+  python -m matcher.tasks.classification dog.jpg weights=runs/imagenette/final.safetensors
+  python -m matcher.tasks.classification dog.jpg weights=b2.pth model=quadtree_b2 labels=names.txt
+
+options and their defaults:
+{options}
+"""
+
+
+@checked()
+class ClassificationOptions:
+    """What one call asks for."""
+
+    image: Name
+    """An image."""
+    weights: str = ""
+    """Weights: a .safetensors of this project or a published .pth."""
+    model: str = ""
+    """Name of a published classifier, quadtree_b0 to quadtree_b4; empty: the file tells."""
+    labels: str = ""
+    """Text file with the name of a class in each line; empty: those in the weights."""
+    top: Positive = 5
+    """How many classes are told."""
+    side: Positive = SIDE
+    """Pixels of the square that the network sees."""
+    device: Device | None = None
+    """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            remedy = "give weights=FILE (and model=quadtree_b0 for a published one)"
+            raise UsageError(Code.REFUSED_WORD, "weights", "no weights are bundled", remedy)
+
+
+def read_options(words: list[str]) -> ClassificationOptions:
+    """The options that the words of a command line give.
+
+    Raises:
+        UsageError: not one image (E200), an unknown option (E202) or a value that cannot work
+            (E201), or no weights (E203).
+    """
+    known = list(annotations_of(ClassificationOptions))
+    images = [word for word in words if word.partition("=")[0] not in known]
+    unknown = next((word for word in images if "=" in word), None)
+    if unknown is not None and len(images) > 1:
+        raise unknown_option(unknown.partition("=")[0], known)
+    if len(images) != 1:
+        usage = "python -m matcher.tasks.classification IMAGE weights=FILE"
+        raise UsageError(Code.MISSING_IMAGE, "images", f"got {len(images)} images, not 1", usage)
+    options = [word for word in words if word not in images]
+    return options_from_words(ClassificationOptions, [f"image={images[0]}", *options])
+
+
+def read_labels(path: str) -> tuple[str, ...]:
+    """The lines of a text file that hold something.
+
+    Raises:
+        UsageError: there is no such file (E111), or it is no text (E112).
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise missing(path) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read names ({error})") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if not words or {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(ClassificationOptions)))
+        return 0
+    options = read_options(words)
+    labels = read_labels(options.labels) if options.labels else ()
+    classifier = Classifier(
+        options.weights, options.model, labels=labels, side=options.side, device=options.device
+    )
+    found = classifier.classify(options.image, options.top)
+    for label, score in zip(found.labels, found.scores, strict=True):
+        sys.stdout.write(f"{score:7.2%}  {label}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

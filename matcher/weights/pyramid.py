@@ -1,0 +1,138 @@
+"""Weights of a pyramid: the published torch files by family, and safetensors of this project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from matcher.errors import CheckpointError, Code, UsageError
+from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig, build_pyramid
+from matcher.validation.checked import config_from_dict, config_to_dict, invalid
+from matcher.weights.checkpoint import Weights, misfits, read_weights, require_finite, write_weights
+from matcher.weights.torch_archive import read_tensors
+
+Family = Literal["classification", "detection", "segmentation"]
+BACKBONE = "backbone."
+BESIDE = ("bbox_head.", "decode_head.", "neck.", "auxiliary_head.", "rpn_head.", "roi_head.")
+"""Beginnings of the names of what stands beside a backbone."""
+MODEL = "pyramid"
+
+
+class PublishedPyramid(NamedTuple):
+    """What a published file holds of a pyramid."""
+
+    family: Family
+    tensors: dict[str, Tensor]
+    """of the pyramid alone, by their names in it"""
+
+
+class LabeledPyramid(NamedTuple):
+    """A pyramid and the names of its classes; none where the file does not tell."""
+
+    model: Pyramid
+    labels: tuple[str, ...]
+
+
+def read_published(path: Path | str) -> PublishedPyramid:
+    """The tensors of a published file of any family; errors as `torch_archive.read_tensors`."""
+    tensors = read_tensors(path)
+    if not any(name.startswith(BACKBONE) for name in tensors):
+        return PublishedPyramid("classification", tensors)
+    segments = any(name.startswith("decode_head.") for name in tensors)
+    family = "segmentation" if segments else "detection"
+    kept = {n.removeprefix(BACKBONE): t for n, t in tensors.items() if not n.startswith(BESIDE)}
+    return PublishedPyramid(family, kept)
+
+
+def load_published(path: Path | str, config: PyramidConfig | str) -> Pyramid:
+    """A pyramid in evaluation mode with the weights of a published torch file, strictly.
+
+    Args:
+        path: of a classifier (``{"model": ...}``), a detector or a segmenter (``{"state_dict":
+            ...}``, of which the backbone is taken).
+        config: which one it is: a name such as ``quadtree_b0``, or ``quadtree_b0_dense`` for
+            detection and segmentation. Activation and number of keys stand in no file.
+
+    Raises:
+        UsageError: no such file (E111) or name (E201), or a name of the other family (E201).
+        CheckpointError: unreadable (E501, E505), tensors that are missing, unexpected or of another
+            shape, which it lists (E502), or not finite (E504).
+    """
+    path = Path(path)
+    family, tensors = read_published(path)
+    if isinstance(config, str) and config in NAMES:
+        _require_family(config, family)
+    with torch.device("meta"):
+        model = build_pyramid(config)
+    return _filled(path, model, tensors)
+
+
+def save_pyramid(
+    path: Path | str, model: Pyramid, labels: Sequence[str] = (), **about: str
+) -> None:
+    """Write a pyramid, its configuration and the names of its classes; `about` is metadata too.
+
+    Raises:
+        CheckpointError: the weights are not finite (E504).
+        StorageError: it cannot be written (E401).
+    """
+    tensors = {n: t.detach().cpu().float().contiguous() for n, t in model.state_dict().items()}
+    require_finite(Path(path), tensors)
+    metadata = {
+        "model": MODEL,
+        "config": json.dumps(config_to_dict(model.config), sort_keys=True),
+        "labels": json.dumps(list(labels)),
+        **about,
+    }
+    write_weights(path, Weights(tensors, metadata))
+
+
+def load_pyramid(path: Path | str) -> LabeledPyramid:
+    """What `save_pyramid` wrote, in evaluation mode.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        CheckpointError: damaged (E501), of another model or not fitting its configuration (E502),
+            not finite (E504), or without a configuration that works (E508).
+    """
+    path = Path(path)
+    tensors, metadata = read_weights(path)
+    kind = metadata.get("model", "matcher")
+    if kind != MODEL:
+        what = f"weights of the model {kind!r}"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "give weights of a pyramid")
+    try:
+        config = config_from_dict(PyramidConfig, json.loads(metadata["config"]))
+        labels = tuple(str(label) for label in json.loads(metadata.get("labels", "[]")))
+        with torch.device("meta"):
+            model = build_pyramid(config)
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, UsageError) as error:
+        what = f"no usable configuration ({error})"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    if labels and len(labels) != config.classes:
+        what = f"{len(labels)} labels for {config.classes} classes"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what)
+    return LabeledPyramid(_filled(path, model, tensors), labels)
+
+
+def _filled(path: Path, model: Pyramid, tensors: Mapping[str, Tensor]) -> Pyramid:
+    """A model that was built without memory, with exactly `tensors`."""
+    if faults := misfits(model.state_dict(), tensors):
+        remedy = "give the name or the file of another pyramid"
+        what = "tensors " + "; ".join(faults)
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
+    require_finite(path, tensors)
+    model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    return model.eval()
+
+
+def _require_family(name: str, family: Family) -> None:
+    dense = name.endswith("_dense")
+    if dense == (family == "classification"):
+        other = name.removesuffix("_dense") if dense else f"{name}_dense"
+        raise invalid("model", name, f"{other} for weights of {family}")

@@ -1,0 +1,255 @@
+"""Classification: preprocessing, the program, training that resumes, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.real.image_folder import (
+    CenterImages,
+    TrainingImages,
+    center_batches,
+    find_images,
+    training_batches,
+)
+from eval.classification import ClassificationEvalOptions, columns_of, ranks, score
+from eval.classification import evaluate as evaluate_folder
+from eval.metrics import wilson_interval
+from matcher.errors import StorageError, UsageError
+from matcher.network.pyramid import Pyramid
+from matcher.tasks.classification.__main__ import main
+from matcher.tasks.classification.predictor import Classifier
+from matcher.tasks.classification.preprocess import center_square, to_input
+from matcher.tasks.classification.training import (
+    ClassificationOptimConfig,
+    ClassifierModule,
+    ImageBatch,
+    fit,
+)
+from matcher.weights.pyramid import save_pyramid
+from tests.helpers.image_classes import COLORS, write_classes
+from tests.helpers.pyramids import GOLDEN, SMALL
+
+CONFIG = replace(SMALL, classes=3)
+LABELS = tuple(COLORS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("classes"))
+
+
+@pytest.fixture(scope="module")
+def weights(folder: Path) -> Path:
+    """Of a network that has seen the folder for a minute of its time."""
+    module = trained(folder, folder / "state.pt", 240, rate=3e-3)
+    save_pyramid(folder / "colors.safetensors", module.model, LABELS)
+    return folder / "colors.safetensors"
+
+
+def trained(folder: Path, state: Path, total: int, stop: int = 0, **options: Any) -> Any:
+    optim = ClassificationOptimConfig(total_images=total, **options)
+    torch.manual_seed(0)
+    module = ClassifierModule(CONFIG, optim)
+    images = TrainingImages(find_images(folder), 32, seed=1)
+
+    def batches(start: int) -> Iterator[ImageBatch]:
+        for batch in training_batches(images, 6, start):
+            if stop and start >= stop:
+                raise KeyboardInterrupt
+            start += 6
+            yield batch
+
+    return fit(module, batches, state, save_every=12)
+
+
+def test_preprocessing_is_pillows_bicubic_of_the_shorter_side_and_the_center() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 517, 3), np.uint8)
+    shrunk = Image.fromarray(pixels).resize((256 * 517 // 301, 256), Image.Resampling.BICUBIC)
+    left, top = round((shrunk.width - 224) / 2), 16
+    expected = np.asarray(shrunk)[top : top + 224, left : left + 224]
+    assert np.array_equal(center_square(pixels), expected)
+    x = to_input(expected[None])
+    assert x.shape == (1, 3, 224, 224)
+    red = (expected[0, 0, 0] / 255 - 0.485) / 0.229
+    assert float(x[0, 0, 0, 0]) == pytest.approx(red, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (224, 224), (500, 40)])
+def test_images_of_any_shape_give_a_square(size: tuple[int, int]) -> None:
+    assert center_square(np.zeros((*size, 3), np.uint8), 64).shape == (64, 64, 3)
+
+
+def test_an_image_is_told_in_lines(
+    folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in COLORS:
+        words = [str(folder / name / "1.png"), f"weights={weights}", "side=32", "device=cpu"]
+        assert main([*words, "top=2"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 2
+        assert lines[0].endswith(f"  {name}")
+
+
+def test_the_result_is_frozen_and_its_scores_fall(folder: Path, weights: Path) -> None:
+    found = Classifier(weights, side=32, device="cpu").classify(folder / "red" / "gray.png")
+    assert sorted(found.labels) == sorted(LABELS)
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+    assert sum(found.scores) == pytest.approx(1.0, abs=1e-5)
+    assert [LABELS[i] for i in found.indices] == list(found.labels)
+    with pytest.raises(AttributeError):
+        found.scores = ()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ([], 2, "E203 weights: no weights are bundled; give weights=FILE"),
+        (["weights=none.safetensors"], 2, "E111 none.safetensors"),
+        (["weight=x", "weights=y"], 2, "E202 weight: unknown option; did you mean 'weights'?"),
+        (["b.png", "weights=x"], 2, "E200 images: got 2 images, not 1"),
+        (["weights=B"], 2, "does not tell its model; give model=quadtree_b0"),
+        (["weights=B", "model=quadtree_b7"], 2, "E201 model: got 'quadtree_b7'"),
+        (["weights=B", "model=quadtree_b0"], 5, "E502 "),
+        (["weights=W", "model=quadtree_b0"], 2, "E201 model: got 'quadtree_b0'; expected none"),
+        (["weights=W", "labels=none.txt"], 2, "E111 none.txt"),
+        (["weights=W", "labels=L"], 2, "E201 labels: got 1; expected 3 names"),
+        (["weights=W", "top=0"], 2, "E201 top: got 0"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    folder: Path,
+    weights: Path,
+    words: list[str],
+    code: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "names.txt").write_text("only one\n")
+    known = {"=B": f"={GOLDEN / 'cls_b_small.pth'}", "=W": f"={weights}",
+             "=L": f"={folder / 'names.txt'}"}  # fmt: skip
+    for short, path in known.items():
+        words = [w.replace(short, path) if w.endswith(short) else w for w in words]
+    assert main([str(folder / "red" / "0.png"), *words]) == code
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_missing_image_is_told(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.png", f"weights={weights}"]) == 2
+    assert "E111 nowhere.png" in capsys.readouterr().err
+
+
+def test_training_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    whole = trained(folder, tmp_path / "whole.pt", 60)
+    with pytest.raises(KeyboardInterrupt):
+        trained(folder, tmp_path / "parts.pt", 60, stop=24)
+    resumed = trained(folder, tmp_path / "parts.pt", 60)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_other_settings_or_a_damaged_one_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    trained(folder, tmp_path / "state.pt", 12)
+    with pytest.raises(UsageError, match=r"E206 .*other settings"):
+        trained(folder, tmp_path / "state.pt", 12, rate=1e-4)
+    (tmp_path / "state.pt").write_bytes(b"PK")
+    with pytest.raises(StorageError, match=r"E402 .*delete it to start anew"):
+        trained(folder, tmp_path / "state.pt", 12)
+
+
+def test_the_rate_rises_and_falls_with_the_images() -> None:
+    optim = ClassificationOptimConfig(total_images=1000, rate=1e-2, last_rate=1e-4)
+    assert optim.rate_at(0) < 1e-3
+    assert optim.rate_at(50) == pytest.approx(1e-2, rel=0.02)
+    assert optim.rate_at(1000) == pytest.approx(1e-4)
+    with pytest.raises(UsageError, match=r"E201 classification.optim.last_rate"):
+        ClassificationOptimConfig(rate=1e-3, last_rate=1e-2)
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    module = ClassifierModule(CONFIG, ClassificationOptimConfig())
+    before = [p.clone() for p in module.parameters()]
+    batch = ImageBatch(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))
+    module.step(batch, module.configure_optimizers(), 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_batches_are_the_same_from_wherever_one_starts(folder: Path) -> None:
+    images = TrainingImages(find_images(folder), 16, seed=3)
+    one = training_batches(images, 2)
+    for _ in range(5):
+        next(one)
+    later = training_batches(images, 2, start=10)
+    for _ in range(4):  # over the end of an epoch of 13
+        a, b = next(one), next(later)
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.classes, b.classes)
+
+
+def test_folders_are_classes_and_gray_images_count(folder: Path) -> None:
+    found = find_images(folder)
+    assert found.labels == LABELS
+    assert len(found.files) == 13
+    assert [p.parent.name for p in found.files] == [LABELS[i] for i in found.classes]
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"E111 .*no folders with images"):
+        find_images(tmp_path)
+    with pytest.raises(UsageError, match=r"E111 .*no such folder"):
+        find_images(tmp_path / "nowhere")
+
+
+def test_weights_are_measured_on_a_folder(folder: Path, weights: Path) -> None:
+    options = ClassificationEvalOptions(folder=str(folder), weights=str(weights), side=32, batch=5)
+    found = evaluate_folder(options)
+    assert found.images == 13
+    assert found.top1 >= 12 / 13
+    assert found.top5 == 1.0
+    assert found.top1_interval[0] < found.top1 <= found.top1_interval[1]
+
+
+def test_ranks_count_the_classes_before_the_right_one(folder: Path) -> None:
+    images = find_images(folder)
+
+    class Fixed(Pyramid):
+        def forward(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.tensor([[0.1, 0.5, 0.2, 0.3]]).expand(len(image), -1)
+
+    model = Fixed(SMALL)
+    found = ranks(model, center_batches(CenterImages(images, 16)), [0, 1, 3])
+    assert found.tolist() == [3] * 4 + [0] * 4 + [1] * 5
+    figures = score(found)
+    assert (figures.top1, figures.top5) == (4 / 13, 1.0)
+    assert str(figures).startswith("13 images: top-1 30.8% (12.7% to 57.6%), top-5 100.0%")
+
+
+def test_labels_and_folders_are_paired_by_name(folder: Path) -> None:
+    images = find_images(folder)
+    assert columns_of(images, ("red", "blue", "x", "green"), 4) == [1, 3, 0]
+    assert columns_of(images, (), 3) == [0, 1, 2]
+    with pytest.raises(UsageError, match="no class 'green' in the weights"):
+        columns_of(images, ("red", "blue"), 2)
+    with pytest.raises(UsageError, match="E201 folder: got '3 folders'; expected 4, one a class"):
+        columns_of(images, (), 4)
+
+
+def test_wilsons_interval_is_that_of_the_textbook() -> None:
+    """8 of 10: 0.490 to 0.943 (Newcombe, 1998, gives such tables)."""
+    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    low, high = wilson_interval(0, 20)
+    assert low == 0.0
+    assert high == pytest.approx(0.1611, abs=1e-4)
