@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from matcher.config import CoarseConfig
 from matcher.network.dual_softmax import Best, stream_dual_softmax
-from matcher.network.routing import CellTree, levels_for, route
+from matcher.network.routing import grow_trees, route
 from matcher.network.sinkhorn import sinkhorn
 from matcher.network.sparse_dual_softmax import sparse_dual_softmax
 from matcher.structures import CoarseMatches
@@ -136,9 +136,8 @@ def _routed_best(
     x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
 ) -> Best:
     """Best partners of one pair: (h, w, C) tokens, (h, w) masks."""
-    levels = levels_for(x0.shape[:2], x1.shape[:2])
     with torch.autocast(x0.device.type, enabled=False):
-        tree0, tree1 = CellTree.build(x0, mask0, levels), CellTree.build(x1, mask1, levels)
+        tree0, tree1 = grow_trees(x0, x1, mask0, mask1)
         return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
 
 

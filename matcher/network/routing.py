@@ -36,7 +36,7 @@ class CellTree(NamedTuple):
     valid: list[Tensor | None]
     """(N,) bool, None where all are"""
     raster: Tensor
-    """(N,) raster index of each cell in the map; of padding, which is not valid, any"""
+    """(N,) raster index of each cell in the map; -1 for padding, which is not valid"""
     count: int
     """Cells of the map"""
 
@@ -54,13 +54,28 @@ class CellTree(NamedTuple):
         padded, mask = pad_to(tokens.permute(2, 0, 1)[None], mask, cell)
         masks = mask_pyramid(mask, levels)
         pyramid = token_pyramid(to_quad(padded, levels, 1), masks)
-        raster, _ = pad_to(torch.arange(h * w, device=tokens.device).view(1, 1, h, w), None, cell)
+        cells = torch.arange(1, h * w + 1, device=tokens.device).view(1, 1, h, w)
         return cls(
             [level[0, 0] for level in pyramid],
             [None if mask is None else mask[0] for mask in masks],
-            to_quad(raster, levels, 1).flatten(),
+            to_quad(pad_to(cells, None, cell)[0], levels, 1).flatten() - 1,
             h * w,
         )
+
+    def block_of(self, index: Tensor) -> Tensor:
+        """Blocks that hold the cells with these raster indices."""
+        inside = (self.raster >= 0).nonzero()[:, 0]
+        place = torch.empty(self.count, dtype=torch.int64, device=index.device)
+        place[self.raster[inside]] = inside
+        return place[index] // 4
+
+
+def grow_trees(
+    tokens0: Tensor, tokens1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+) -> tuple[CellTree, CellTree]:
+    """Trees of equal depth of (h, w, C) maps of any sizes with (h, w) masks."""
+    levels = levels_for(tokens0.shape[:2], tokens1.shape[:2])
+    return CellTree.build(tokens0, mask0, levels), CellTree.build(tokens1, mask1, levels)
 
 
 def levels_for(*sizes: tuple[int, int] | torch.Size) -> int:
