@@ -2,8 +2,10 @@
 
 A block is four cells: 16 pixels a side where cells have 8. The descent is that of QuadTree
 attention with pooled features in place of queries and keys: at the top every block scores every
-block, and the children of a block score only the children of its best ones. Both images ask; a pair
-of blocks that either lists is compared. So the work grows with the number of cells.
+block, and the children of a block score only the children of its best ones. How alike two blocks
+are is what the best of the four children of the one that asks says: their mean would hide a cell
+that stands out. Both images ask; a pair of blocks that either lists is compared. So the work grows
+with the number of cells.
 
 Tokens are in quad order (`matcher.attention.pyramid`): the cells of block i are 4i to 4i + 3.
 """
@@ -22,7 +24,7 @@ BREADTH = 32
 """Blocks that a block of a coarser level hands down to its children."""
 BLOCKS = 12
 """Blocks that a block of four cells lists."""
-TOP_BLOCKS = 1600
+TOP_BLOCKS = 1100
 """Most blocks of the top level, where every one scores every other one."""
 CHUNK_ELEMENTS = 1 << 19
 """Numbers fetched, or scores held, at a time: 2 MB in fp32."""
@@ -114,56 +116,73 @@ def route(
 
 def _list_blocks(queries: CellTree, keys: CellTree, blocks: int, breadth: int) -> Tensor:
     """(N, K) blocks of `keys` that each block of `queries` lists; some may not be valid."""
-    listed = None
     above = len(queries.levels) - 1
-    for level, (x0, x1, valid) in enumerate(
-        zip(queries.levels[:above], keys.levels[:above], keys.valid[:above], strict=True)
-    ):
+    listed = None
+    for level in range(above):
+        children, asks = queries.levels[level + 1], queries.valid[level + 1]
+        asked, valid = keys.levels[level], keys.valid[level]
         count = blocks if level == above - 1 else breadth
         if listed is None:
-            listed = _best_of_all(x0, x1, valid, count)
+            listed = _best_of_all(children, asked, asks, valid, count)
         else:
-            listed = _best_children(x0, x1, valid, listed, count)
+            listed = _best_of_listed(children, asked, asks, valid, listed, count)
     if listed is None:
         raise ValueError("a tree of one level has no blocks")
     return listed
 
 
-def _best_of_all(x0: Tensor, x1: Tensor, valid: Tensor | None, count: int) -> Tensor:
-    """(N, k) best of the (S, C) keys for each of the (N, C) queries."""
-    count = min(count, len(x1))
-    best = torch.empty(len(x0), count, dtype=torch.int64, device=x0.device)
-    for part in _chunks(len(x0), len(x1)):
-        scores = x0[part] @ x1.T
+def _best_of_all(
+    children: Tensor, keys: Tensor, asks: Tensor | None, valid: Tensor | None, count: int
+) -> Tensor:
+    """(N, k) best of the (S, C) keys for N blocks with (4N, C) children."""
+    count, blocks = min(count, len(keys)), len(children) // 4
+    best = torch.empty(blocks, count, dtype=torch.int64, device=keys.device)
+    for part in _chunks(blocks, 4 * len(keys)):
+        rows = slice(4 * part.start, 4 * part.stop)
+        scores = _best_child(children[rows] @ keys.T, None if asks is None else asks[rows])
         if valid is not None:
             scores.masked_fill_(~valid, -math.inf)
         best[part] = scores.topk(count, sorted=False).indices
     return best
 
 
-def _best_children(
-    x0: Tensor, x1: Tensor, valid: Tensor | None, listed: Tensor, count: int
+def _best_of_listed(
+    children: Tensor,
+    keys: Tensor,
+    asks: Tensor | None,
+    valid: Tensor | None,
+    listed: Tensor,
+    count: int,
 ) -> Tensor:
-    """(4N, k) best keys of the next level: of the children of what their parent listed.
+    """(4N, k) best keys for the blocks below N others: of the children of what those listed.
 
     Args:
-        x0: (4N, C) queries; x1: (4S, C) keys, valid (4S,) or None.
-        listed: (N, K) rows of the level above.
+        children: (16N, C), of the blocks below; asks (16N,) which are valid, or None.
+        keys: (4S, C); valid (4S,) or None.
+        listed: (N, K) of the S.
     """
-    channels, keys = x0.shape[1], 4 * listed.shape[1]
-    count = min(count, keys)
-    groups, table = x0.view(-1, 4, channels), x1.view(-1, 4 * channels)
+    channels, keys_each = keys.shape[1], 4 * listed.shape[1]
+    count = min(count, keys_each)
+    groups, table = children.view(-1, 16, channels), keys.view(-1, 4 * channels)
     masks = None if valid is None else valid.view(-1, 4)
-    best = torch.empty(len(groups), 4, count, dtype=torch.int64, device=x0.device)
-    for part in _chunks(len(groups), keys * channels):
+    best = torch.empty(len(groups), 4, count, dtype=torch.int64, device=keys.device)
+    for part in _chunks(len(groups), keys_each * channels):
         rows = listed[part]
-        some = table.index_select(0, rows.flatten()).view(-1, keys, channels)
+        some = table.index_select(0, rows.flatten()).view(-1, keys_each, channels)
         scores = torch.bmm(groups[part], some.mT)
+        scores = _best_child(scores, None if asks is None else asks.view(-1, 16)[part])
         if masks is not None:
-            scores.masked_fill_(~masks[rows].view(-1, 1, keys), -math.inf)
+            scores.masked_fill_(~masks[rows].view(-1, 1, keys_each), -math.inf)
         place = scores.topk(count, sorted=False).indices
         best[part] = rows[:, None].expand(-1, 4, -1).gather(2, place >> 2) * 4 + (place & 3)
     return best.flatten(0, 1)
+
+
+def _best_child(scores: Tensor, asks: Tensor | None) -> Tensor:
+    """(..., N, K) best of the (..., 4N, K) scores of four children each, of the valid ones."""
+    if asks is not None:
+        scores = scores.masked_fill(~asks[..., None], -math.inf)
+    return scores.unflatten(-2, (-1, 4)).amax(dim=-2)
 
 
 def _chunks(rows: int, numbers: int) -> list[slice]:
