@@ -131,6 +131,10 @@ class CoarseConfig:
     """Confidence, from 0 to 1, above which a match is kept."""
     border: NotNegative = 2
     """Cells along the border that take no match."""
+    routing: Literal["exact", "routed", "auto"] = "exact"
+    """Which pairs of cells inference scores with the dual-softmax: all (``exact``), those of the
+    blocks that coarser levels find alike (``routed``: time in proportion to the cells), or
+    whichever is faster (``auto``)."""
     temperature: Annotated[float, Field(ge=1e-4, le=1e4)] = 0.1
     """Temperature of the dual-softmax."""
     sinkhorn_iterations: Positive = 3
@@ -138,6 +142,10 @@ class CoarseConfig:
     prefilter: bool = False
     """Sinkhorn only, and of older published files: drop rows and columns whose best partner is
     the dustbin."""
+
+    def __post_init__(self) -> None:
+        if self.routing == "routed" and self.match_type == "sinkhorn":
+            raise invalid("coarse.routing", self.routing, "exact or auto with sinkhorn")
 
 
 @checked("fine.")

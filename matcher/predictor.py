@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn, TypedDict, Unpack
+from typing import Literal, NoReturn, TypedDict, Unpack
 
 import torch
 
@@ -25,11 +25,11 @@ from matcher.images.preprocess import (
 from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.options import PredictorOptions
-from matcher.runtime import find_device, in_halves
+from matcher.runtime import find_device, find_dtype, in_halves
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
-from matcher.weights.hub import resolve
+from matcher.weights.hub import BUNDLED, LINEAR, resolve
 
 Pair = (
     tuple[ImageSource, ImageSource]
@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     """Single options of a predictor, as keywords; `PredictorOptions` holds their defaults."""
 
     device: str | torch.device | None
+    dtype: str | torch.dtype | None
     offline: bool
     threshold: float | None
     max_side: int | None
@@ -65,8 +66,8 @@ class Predictor:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
         device, threshold, max_side, top_k, apply_exif, allow_truncated: see `PredictorOptions`.
-        dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
-            GPU, PyTorch's own setting decides whether convolutions round to TF32).
+        dtype: likewise, or of torch; None: auto. With float32 on a GPU, PyTorch's own setting
+            decides whether convolutions round to TF32.
 
     Raises:
         UsageError: a value that cannot work, or a device that is not there.
@@ -76,15 +77,11 @@ class Predictor:
         self,
         model: FeatureMatcher,
         options: PredictorOptions | None = None,
-        *,
-        dtype: torch.dtype | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         self.options = options = _options(options, settings)
         self.weights: Path | None = None
         """The file that `load_matcher` read."""
-        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
         self.reader = PairReader(
             model.config, options.max_side, options.apply_exif, options.allow_truncated
         )
@@ -93,7 +90,7 @@ class Predictor:
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.dtype = dtype
+        self.dtype = find_dtype(options.dtype, self.device)
 
     def match(
         self,
@@ -237,7 +234,7 @@ class Predictor:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """Mixed precision where asked for, and the same result every time."""
-        mixed = self.dtype not in (None, torch.float32)
+        mixed = self.dtype != torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
             torch.backends.cudnn.flags(
@@ -251,8 +248,8 @@ def load_matcher(
     name_or_path: str | os.PathLike[str] = "compact",
     options: PredictorOptions | None = None,
     *,
-    dtype: torch.dtype | None = None,
     coarsest_cells: int | None = None,
+    routing: Literal["exact", "routed", "auto"] | None = None,
     **settings: Unpack[Settings],
 ) -> Predictor:
     """A predictor with weights by name or path.
@@ -261,9 +258,11 @@ def load_matcher(
         name_or_path: ``compact``, which is bundled; the name of published weights, which are
             fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
         coarsest_cells: most cells of the coarsest attention level; larger images get more levels
-            (1,200 keeps the time of the attention in proportion to the pixels). None: as the
-            weights were trained.
-        options, dtype, settings: see `Predictor`.
+            (1,200 keeps the time of the attention in proportion to the pixels). None: 1,200 for
+            bundled weights, for others as they were trained.
+        routing: which pairs of cells are scored, see `CoarseConfig.routing`. None: ``auto`` for
+            bundled weights, for others as they were trained, which is ``exact``.
+        options, settings: see `Predictor`.
 
     Raises:
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
@@ -271,11 +270,14 @@ def load_matcher(
     """
     options = _options(options, settings)
     find_device(options.device)
-    levels = {} if coarsest_cells is None else {"transformer.coarsest_cells": coarsest_cells}
-    path = resolve(os.fspath(name_or_path), offline=options.offline)
-    model = load_safetensors(path, overrides=levels)
+    name = os.fspath(name_or_path)
+    asked = {"transformer.coarsest_cells": coarsest_cells, "coarse.routing": routing}
+    overrides = {**LINEAR} if name in BUNDLED else {}
+    overrides |= {option: value for option, value in asked.items() if value is not None}
+    path = resolve(name, offline=options.offline)
+    model = load_safetensors(path, overrides=overrides)
     fuse(model)
-    predictor = Predictor(model, options, dtype=dtype)
+    predictor = Predictor(model, options)
     predictor.weights = path
     return predictor
 
@@ -285,4 +287,6 @@ def _options(options: PredictorOptions | None, settings: Settings) -> PredictorO
     changes = dict(settings)
     if "device" in changes and changes["device"] is not None:
         changes["device"] = str(changes["device"])
+    if "dtype" in changes:
+        changes["dtype"] = str(changes["dtype"] or "auto").removeprefix("torch.")
     return replace(options or PredictorOptions(), **changes)

@@ -31,6 +31,27 @@ def find_device(device: str | torch.device | None) -> torch.device:
         raise invalid("device", str(device), f"a device of this machine ({reason})") from error
 
 
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of that name (of `PredictorOptions.dtype`) on a device.
+
+    ``auto`` is bfloat16 where the device computes in it, and float32 elsewhere: emulated, it is
+    slower.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16, asked of the device itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
 def in_halves(
     run: Callable[[Sequence[Item]], Sequence[Result]],
     batch: Sequence[Item],

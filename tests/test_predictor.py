@@ -36,12 +36,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(tiny_model(), device="cpu")
+    return Predictor(tiny_model(), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def compact() -> Predictor:
-    return load_matcher("compact", device="cpu", offline=True)
+    return load_matcher("compact", device="cpu", offline=True, dtype="float32")
 
 
 def by_position(matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -418,12 +418,43 @@ def test_two_threads_give_what_one_gives(predictor: Predictor) -> None:
 
 def test_half_precision_finds_nearly_the_same(compact: Predictor) -> None:
     half = Predictor(compact.model, device="cpu", max_side=320, dtype=torch.bfloat16)
-    full = Predictor(compact.model, device="cpu", max_side=320)
+    full = Predictor(compact.model, device="cpu", max_side=320, dtype=torch.float32)
     found, expected = half.match(*DEMO), full.match(*DEMO)
     assert found.scores.dtype == torch.float32
     there = {tuple(point) for point in expected.keypoints0.tolist()}
     common = sum(tuple(point) in there for point in found.keypoints0.tolist())
     assert common >= 0.8 * len(expected) > 20
+
+
+def test_auto_computes_in_bfloat16_where_the_device_has_units_for_it(
+    compact: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    for answer, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(
+            torch.cpu, "_is_amx_tile_supported", lambda answer=answer: answer, raising=False
+        )
+        assert Predictor(compact.model, device="cpu").dtype == expected
+        assert Predictor(compact.model, device="cpu", dtype=None).dtype == expected
+        assert Predictor(compact.model, device="cpu", dtype="float16").dtype == torch.float16
+
+
+def test_bfloat16_gives_the_same_bits_every_time(compact: Predictor) -> None:
+    half = Predictor(compact.model, device="cpu", max_side=320, dtype="bfloat16")
+    first = half.match(*DEMO)
+    for _ in range(2):
+        again = half.match(*DEMO)
+        assert torch.equal(again.keypoints1, first.keypoints1)
+        assert torch.equal(again.scores, first.scores)
+
+
+def test_bundled_weights_grow_with_the_pixels_unless_told_otherwise(compact: Predictor) -> None:
+    config = compact.model.config
+    assert (config.coarse.routing, config.transformer.coarsest_cells) == ("auto", 1200)
+    exact = load_matcher("compact", device="cpu", routing="exact", coarsest_cells=0).model.config
+    assert (exact.coarse.routing, exact.transformer.coarsest_cells) == ("exact", 0)
+    with pytest.raises(UsageError, match=r"coarse\.routing: got 'fast'"):
+        load_matcher("compact", routing="fast")  # pyright: ignore[reportArgumentType]
 
 
 def test_constant_images_give_no_matches_worth_naming(compact: Predictor) -> None:

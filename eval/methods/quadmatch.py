@@ -47,6 +47,7 @@ class QuadMatch:
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold,
             "padded": self.padded,
+            "dtype": str(self.predictor.dtype).removeprefix("torch."),
             "source": source_digest(),
         }
 

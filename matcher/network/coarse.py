@@ -1,23 +1,29 @@
 """Matching of coarse cells: dual-softmax or Sinkhorn, then threshold, border and mutual best.
 
 Training asks for log-confidences of all (B, L, S) pairs of cells. Inference with the dual-softmax
-streams (`matcher.network.dual_softmax`) and never holds that matrix.
+never holds that matrix: it streams (`matcher.network.dual_softmax`) or scores only the blocks that
+coarser levels find alike (`matcher.network.routing`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from matcher.config import CoarseConfig
 from matcher.network.dual_softmax import Best, stream_dual_softmax
+from matcher.network.routing import grow_trees, route
 from matcher.network.sinkhorn import sinkhorn
+from matcher.network.sparse_dual_softmax import sparse_dual_softmax
 from matcher.structures import CoarseMatches
 
 logger = logging.getLogger(__name__)
+ROUTED_PAIRS = 1 << 24
+"""Pairs of cells from which scoring only the blocks of `route` is faster than scoring them all."""
 
 
 class CoarseMatcher(nn.Module):
@@ -71,7 +77,11 @@ class CoarseMatcher(nn.Module):
         x0, x1 = self.tokens(coarse0), self.tokens(coarse1)
         for b in range(coarse0.shape[0]):
             m0, m1 = (None if mask is None else mask[b] for mask in (mask0, mask1))
-            best = self._best(x0[b], x1[b], m0, m1, threshold)
+            if self._is_routed(size0, size1):
+                map0, map1 = x0[b].unflatten(0, size0), x1[b].unflatten(0, size1)
+                best = _routed_best(map0, map1, m0, m1, threshold)
+            else:
+                best = self._best(x0[b], x1[b], m0, m1, threshold)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
             parts.append(mutual_best(best, allowed0, allowed1, threshold))
@@ -85,6 +95,11 @@ class CoarseMatcher(nn.Module):
         if self.config.match_type == "dual_softmax":
             scale /= math.sqrt(self.config.temperature)
         return coarse.flatten(2).transpose(1, 2).float() * scale
+
+    def _is_routed(self, size0: Sequence[int], size1: Sequence[int]) -> bool:
+        routing = self.config.routing if self.bin_score is None else "exact"
+        many = math.prod(size0) * math.prod(size1) >= ROUTED_PAIRS
+        return routing == "routed" or (routing == "auto" and many)
 
     def _best(
         self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
@@ -115,6 +130,15 @@ class CoarseMatcher(nn.Module):
             binned1 = scores[:, :-1].argmax(dim=0) == x0.shape[0]
             confidence = confidence.masked_fill(binned0[:, None] | binned1[None], 0.0)
         return Best(*confidence.max(dim=1), *confidence.max(dim=0))
+
+
+def _routed_best(
+    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
+) -> Best:
+    """Best partners of one pair: (h, w, C) tokens, (h, w) masks."""
+    with torch.autocast(x0.device.type, enabled=False):
+        tree0, tree1 = grow_trees(x0, x1, mask0, mask1)
+        return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
 
 
 def mutual_best(

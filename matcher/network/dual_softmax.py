@@ -75,8 +75,8 @@ def stream_dual_softmax(
         some = _stream_best(x0, x1, *_stream_sums(x0, x1))
     else:
         some = Best(
-            *_best_candidate(candidates.index0, candidates.index1, candidates.score, len(x0)),
-            *_best_candidate(candidates.index1, candidates.index0, candidates.score, len(x1)),
+            *best_of_candidates(candidates.index0, candidates.index1, candidates.score, len(x0)),
+            *best_of_candidates(candidates.index1, candidates.index0, candidates.score, len(x1)),
         )
     best.score0[rows], best.index0[rows] = some.score0, columns[some.index0]
     best.score1[columns], best.index1[columns] = some.score1, rows[some.index1]
@@ -144,7 +144,7 @@ def _above(p: Tensor, threshold: float) -> _Candidates:
     return _Candidates(at // p.shape[1], at % p.shape[1], flat[at])
 
 
-def _best_candidate(
+def best_of_candidates(
     cells: Tensor, partners: Tensor, scores: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
     """(count,) best score of each cell, 0 without a candidate, and its lowest partner."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,6 +21,8 @@ from matcher.weights.convert import convert
 from matcher.weights.download import download, require_sha256, set_aside
 
 BUNDLED = {"compact": Path(__file__).parent / "compact.safetensors"}
+LINEAR = MappingProxyType({"coarse.routing": "auto", "transformer.coarsest_cells": 1200})
+"""How bundled weights are run, whatever they were saved with: in time in proportion to pixels."""
 CONVERSION = 1
 """Raised when the names or the meaning of converted tensors change, which renews the cache."""
 LOCK_SECONDS = 600

@@ -1,0 +1,96 @@
+"""Recall of routed matching on rendered scenes: python -m eval.routing_recall WEIGHTS [key=value]
+
+Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints how many of the true matches, and of
+those that the exact head finds, lie in the blocks that are compared, and how many blocks those are.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
+from data.synthetic.scene import SceneBatch
+from eval.topk_recall import Options
+from matcher.errors import program
+from matcher.network.model import FeatureMatcher
+from matcher.network.routing import grow_trees, route
+from matcher.structures import ImagePair
+from matcher.training.supervision import supervise
+from matcher.validation.words import options_from_words
+from matcher.weights.checkpoint import load_safetensors
+
+
+class RoutingRecall(NamedTuple):
+    """Counts, of one pair or of several."""
+
+    true_compared: int
+    """True matches whose blocks are compared"""
+    true: int
+    exact_compared: int
+    """Matches of the exact head whose blocks are compared"""
+    exact: int
+    compared: int
+    """Pairs of blocks that are compared"""
+    possible: int
+
+    def and_of(self, other: Self) -> Self:
+        """The counts of both."""
+        return type(self)(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@torch.inference_mode()
+def routing_recall(model: FeatureMatcher, pair: ImagePair) -> RoutingRecall:
+    """Counts of one pair with geometry: a batch of one, a `model` whose routing is exact."""
+    targets, _ = supervise(pair, stride=model.stride, reach=float(model.stride), tolerance=0.05)
+    found = model(pair.image0, pair.image1, pair.mask0, pair.mask1)
+    maps = found.coarse0, found.coarse1
+    tokens = [model.coarse.tokens(x)[0].unflatten(0, x.shape[-2:]) for x in maps]
+    masks = [model.cell_mask(mask) for mask in (pair.mask0, pair.mask1)]
+    mask0, mask1 = (None if mask is None else mask[0] for mask in masks)
+    tree0, tree1 = grow_trees(*tokens, mask0, mask1)
+    columns = len(tree1.levels[-2])
+    block0, block1 = route(tree0, tree1)
+    compared = block0 * columns + block1
+
+    def count(index0: Tensor, index1: Tensor) -> int:
+        block0, block1 = tree0.block_of(index0), tree1.block_of(index1)
+        return int(torch.isin(block0 * columns + block1, compared).sum())
+
+    return RoutingRecall(
+        count(targets.index0, targets.index1),
+        len(targets.index0),
+        count(found.coarse.index0, found.coarse.index1),
+        len(found.coarse.index0),
+        len(compared),
+        len(tree0.levels[-2]) * columns,
+    )
+
+
+@program
+def main(words: list[str]) -> int:
+    """The program; returns its exit code."""
+    if not words or words[0] in ("--help", "-h"):
+        sys.stdout.write(__doc__ or "")
+        return 0 if words else 2
+    options = options_from_words(Options, words[1:])
+    model = load_safetensors(words[0], overrides={"coarse.routing": "exact"})
+    scenes = SyntheticScenes(options.scenes(model.config.canvas))
+    total = RoutingRecall(0, 0, 0, 0, 0, 0)
+    for i in range(options.pairs):
+        total = total.and_of(routing_recall(model, render(SceneBatch.collate([scenes[i]]))))
+    t = total
+    sys.stdout.write(
+        f"true matches   {t.true_compared / max(t.true, 1):.4f} of {t.true}\n"
+        f"exact matches  {t.exact_compared / max(t.exact, 1):.4f} of {t.exact}\n"
+        f"blocks         {t.compared / max(t.possible, 1):.4f} of {t.possible}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
