@@ -19,54 +19,54 @@ FARTHEST_CENTER = 1e4
 
 
 def usable_rotation(R: np.ndarray) -> np.ndarray:
-    """(3, 3) of a rotation: neither zero, mirrored, scaled nor sheared."""
-    R = _matrix(R, 3, "rotation")
-    off = float(np.abs(R.T @ R - np.eye(3)).max())
-    determinant = float(np.linalg.det(R))
+    """(..., 3, 3) of rotations: neither zero, mirrored, scaled nor sheared."""
+    R = _matrices(R, 3, "rotation")
+    off = np.abs(R.mT @ R - np.eye(3)).max(initial=0)
+    determinant = np.linalg.det(R).min(initial=1)
     if off > ROTATION_TOLERANCE or determinant <= 0:
-        raise ValueError(
-            f"no rotation: R^T R is {off:.2g} from 1, its determinant is {determinant:.2g}"
-        )
+        what = f"R^T R is {off:.2g} from 1, its determinant is {determinant:.2g}"
+        raise ValueError(f"no rotation: {what}")
     return R
 
 
 def usable_pose(T: np.ndarray) -> np.ndarray:
-    """(4, 4) of a rigid transform."""
-    T = _matrix(T, 4, "pose")
-    usable_rotation(T[:3, :3])
-    if np.abs(T[3] - [0, 0, 0, 1]).max() > ROW_TOLERANCE:
-        raise ValueError(f"no pose: its last row is {T[3].tolist()}, expected 0 0 0 1")
+    """(..., 4, 4) of rigid transforms."""
+    T = _matrices(T, 4, "pose")
+    usable_rotation(T[..., :3, :3])
+    if np.abs(T[..., 3, :] - [0, 0, 0, 1]).max(initial=0) > ROW_TOLERANCE:
+        raise ValueError("no pose: its last row is not 0 0 0 1")
     return T
 
 
 def usable_intrinsics(K: np.ndarray) -> np.ndarray:
-    """(3, 3) of a pinhole, also with skew, scaled so that the last entry is 1."""
-    K = _matrix(K, 3, "intrinsics")
-    if abs(K[2, 2]) > ROW_TOLERANCE:
-        K = K / K[2, 2]
-    below = np.abs([K[1, 0], K[2, 0], K[2, 1], K[2, 2] - 1])
-    if min(K[0, 0], K[1, 1]) <= 0 or below.max() > ROW_TOLERANCE:
-        raise ValueError(
-            "no intrinsics: expected rows fx s cx, 0 fy cy, 0 0 1 with focal lengths above 0, "
-            f"got {K.tolist()}"
-        )
-    if np.abs(K[:2, 2]).max() > FARTHEST_CENTER * min(K[0, 0], K[1, 1]):
-        raise ValueError(f"no intrinsics: the center {K[:2, 2].tolist()} is too far away")
+    """(..., 3, 3) of pinholes, also with skew, scaled so that the last entry is 1."""
+    K = _matrices(K, 3, "intrinsics")
+    last = K[..., 2:, 2:]
+    K = K / np.where(np.abs(last) > ROW_TOLERANCE, last, 1)
+    focal = K[..., [0, 1], [0, 1]].min(axis=-1)
+    row = np.abs(K[..., 2, :] - [0, 0, 1]).max(initial=0)
+    if (focal <= 0).any() or max(row, np.abs(K[..., 1, 0]).max(initial=0)) > ROW_TOLERANCE:
+        rows = "fx s cx, 0 fy cy, 0 0 1 with fx and fy above 0"
+        raise ValueError(f"no intrinsics: expected rows {rows}, got {K.tolist()}")
+    center = np.abs(K[..., :2, 2]).max(axis=-1)
+    if (center > FARTHEST_CENTER * focal).any():
+        raise ValueError(f"no intrinsics: the center is {center.max():.3g} pixels away")
     return K
 
 
 def usable_homography(H: np.ndarray) -> np.ndarray:
     """(3, 3) of a homography: one that can be inverted."""
-    H = _matrix(H, 3, "homography")
+    H = _matrices(H, 3, "homography")
     if np.linalg.matrix_rank(H, tol=1e-12 * np.abs(H).max()) < 3:
         raise ValueError("no homography: it cannot be inverted")
     return H
 
 
-def _matrix(values: np.ndarray, side: int, what: str) -> np.ndarray:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.shape != (side, side):
-        raise ValueError(f"no {what}: its shape is {matrix.shape}, expected ({side}, {side})")
-    if not np.isfinite(matrix).all() or np.abs(matrix).max() > LARGEST:
-        raise ValueError(f"no {what}: it holds {matrix.flat[np.abs(matrix).argmax()]}")
-    return matrix
+def _matrices(values: np.ndarray, side: int, what: str) -> np.ndarray:
+    matrices = np.asarray(values, dtype=np.float64)
+    if matrices.shape[-2:] != (side, side):
+        raise ValueError(f"no {what}: its shape is {matrices.shape}, expected ({side}, {side})")
+    wrong = matrices[~(np.abs(matrices) <= LARGEST)]
+    if wrong.size:
+        raise ValueError(f"no {what}: it holds {wrong[0]:g}")
+    return matrices
