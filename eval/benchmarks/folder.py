@@ -12,6 +12,7 @@ import numpy as np
 
 from eval.benchmarks.sizing import Sizing
 from matcher.errors import Code, UsageError, missing
+from matcher.files import sha256_of
 from matcher.geometry.pixels import from_colmap
 from matcher.geometry.validity import usable_intrinsics, usable_pose
 
@@ -56,12 +57,16 @@ class Benchmark:
 
 
 def digest_of(pairs: Sequence[EvalPair]) -> str:
-    """Changes with the list of pairs and with the size in bytes of any image."""
-    lines = []
-    for pair in pairs:
-        sizes = [p.stat().st_size if p.is_file() else 0 for p in (pair.image0, pair.image1)]
-        lines.append(f"{pair.name} {sizes}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """Changes with the list of pairs, whatever their images hold."""
+    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+
+
+def content_of(path: Path) -> str:
+    """SHA-256 of what a file holds; empty where it cannot be read."""
+    try:
+        return sha256_of(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:
