@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from pytorch_lightning import Callback
 from conf import compose
 from data.datamodule import PairData, build_datamodule
 from eval.callbacks import MatchFigures, PoseAUC
-from matcher.errors import Code, MatcherError, program
-from matcher.files import make_folder, write_atomically
+from matcher.errors import Code, ProcessError, program
+from matcher.files import only_writer, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.training import checkpointing
 from matcher.training.callbacks import CheckpointAndExport
@@ -42,10 +43,13 @@ from matcher.validation.checked import config_from_dict
 
 logger = logging.getLogger("train")
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+"""Variables that number the processes that train together."""
+IN_USE = "wait for that training, or name= starts another beside it"
 DEAD_LOADER = re.compile(r"DataLoader (worker \(pid|timed out)")
 
 
-class LoaderError(MatcherError):
+class LoaderError(ProcessError):
     """A process that loads data died, killed or out of memory, or hangs."""
 
 
@@ -60,19 +64,32 @@ def train(config: dict[str, Any], datamodule: PairData | None = None) -> dict[st
         datamodule: instead of the one that `config` describes.
 
     Raises:
-        UsageError: a configuration that cannot work, or a file that is missing.
-        CheckpointError: weights that do not fit.
+        UsageError: a configuration that cannot work, a file that is missing, or another training
+            in the folder.
+        StorageError: checkpoints that are damaged, or a folder that cannot be written.
+        CheckpointError: weights that do not fit, or a checkpoint of another program.
         DivergedError: too many steps without a finite loss.
         LoaderError: a second loader process died, or one of several that train lost its own.
         InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
     """
-    values = dict(config)
-    data = values.pop("data", {})
-    run = config_from_dict(RunConfig, values)
+    run = config_from_dict(RunConfig, {name: v for name, v in config.items() if name != "data"})
+    with only_writer(Path(run.folder), IN_USE) if leads() else nullcontext():
+        return train_in_folder(run, config, datamodule)
+
+
+def leads() -> bool:
+    """Whether this process starts those that train together with it, or trains alone."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def train_in_folder(
+    run: RunConfig, config: dict[str, Any], datamodule: PairData | None
+) -> dict[str, float]:
+    """As `train`, in a folder that no other training writes to."""
     resume = prepare(run, config)
 
     def start(checkpoint: Path | None) -> dict[str, float]:
-        source = datamodule or build_datamodule(data, run.seed, run.model.canvas)
+        source = datamodule or build_datamodule(config.get("data", {}), run.seed, run.model.canvas)
         return fit(run, source, checkpoint)
 
     try:
@@ -94,10 +111,9 @@ def prepare(run: RunConfig, config: dict[str, Any]) -> Path | None:
     resume = checkpointing.start_from(folder, run.resume)
     if run.resume and resume is None:
         logger.warning("no intact checkpoint in %s: starting afresh", folder)
-    make_folder(folder)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if leads():
         checkpointing.remove_unfinished(folder)
-    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
+        write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
     return resume
 
 

@@ -155,15 +155,19 @@ class MatcherModule(pl.LightningModule):
         Raises:
             CheckpointError: it is none of train.py, or of another architecture (E502).
         """
-        state = checkpoint.get("matcher")
-        if state is None:
-            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", "is no checkpoint of train.py")
-        if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
+        try:
+            state = checkpoint["matcher"]
+            model, guard = without_retired(state["config"]["model"]), state["guard"]
+            counts = {name: int(state[name]) for name in COUNTS}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"is no checkpoint of train.py ({error!r})"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what) from error
+        if model != config_to_dict(self.config)["model"]:
             what = "the checkpoint holds another model"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
-        for name in COUNTS:
-            setattr(self, name, int(state[name]))
-        self.skipped.restore(state["guard"])
+        for name, count in counts.items():
+            setattr(self, name, count)
+        self.skipped.restore(guard)
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
