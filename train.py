@@ -22,6 +22,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +36,8 @@ from data.stereo import build_stereo_data
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import XFeatNet
-from matcher.errors import Code, MatcherError, program
-from matcher.files import make_folder, write_atomically
+from matcher.errors import Code, ProcessError, program
+from matcher.files import only_writer, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.tasks.stereo.module import StereoModule
 from matcher.tasks.stereo.training import StereoRunConfig
@@ -51,10 +52,13 @@ from matcher.validation.checked import config_from_dict
 
 logger = logging.getLogger("train")
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+"""Variables that number the processes that train together."""
+IN_USE = "wait for that training, or name= starts another beside it"
 DEAD_LOADER = re.compile(r"DataLoader (worker \(pid|timed out)")
 
 
-class LoaderError(MatcherError):
+class LoaderError(ProcessError):
     """A process that loads data died, killed or out of memory, or hangs."""
 
 
@@ -106,8 +110,10 @@ def train(config: dict[str, Any], datamodule: TrainingData | None = None) -> dic
         datamodule: instead of the one that `config` describes.
 
     Raises:
-        UsageError: a configuration that cannot work, or a file that is missing.
-        CheckpointError: weights that do not fit.
+        UsageError: a configuration that cannot work, a file that is missing, or another training
+            in the folder.
+        StorageError: checkpoints that are damaged, or a folder that cannot be written.
+        CheckpointError: weights that do not fit, or a checkpoint of another program.
         DivergedError: too many steps without a finite loss.
         LoaderError: a second loader process died, or one of several that train lost its own.
         InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
@@ -115,6 +121,19 @@ def train(config: dict[str, Any], datamodule: TrainingData | None = None) -> dic
     values = dict(config)
     data = values.pop("data", {})
     job = TASKS[values.get("task", "matcher")](values, data)
+    with only_writer(Path(job.run.folder), IN_USE) if leads() else nullcontext():
+        return train_in_folder(job, config, datamodule)
+
+
+def leads() -> bool:
+    """Whether this process starts those that train together with it, or trains alone."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def train_in_folder(
+    job: Job, config: dict[str, Any], datamodule: TrainingData | None
+) -> dict[str, float]:
+    """As `train`, in a folder that no other training writes to."""
     run = job.run
     resume = prepare(run, config)
 
@@ -140,10 +159,9 @@ def prepare(run: BaseRunConfig, config: dict[str, Any]) -> Path | None:
     resume = checkpointing.start_from(folder, run.resume)
     if run.resume and resume is None:
         logger.warning("no intact checkpoint in %s: starting afresh", folder)
-    make_folder(folder)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if leads():
         checkpointing.remove_unfinished(folder)
-    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
+        write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
     return resume
 
 

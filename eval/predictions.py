@@ -1,8 +1,9 @@
 """Loop one: predictions, computed once, kept as one file a pair, read by everything after.
 
 The folder is named by a hash of everything that decides the predictions and their timing, so that
-another configuration never mixes with it. A file is published whole as soon as its pair is done: a
-run that is killed goes on where it stopped.
+another configuration never mixes with it, but for what the images hold: that is noted with every
+pair. A file is published whole as soon as its pair is done: a run that is killed goes on where it
+stopped. A pair that failed is tried again by the next run.
 """
 
 from __future__ import annotations
@@ -10,26 +11,29 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import kornia
 import numpy as np
+import PIL
 import torch
 from tqdm import tqdm
 
-from eval.benchmarks.folder import Benchmark, EvalPair
+import eval.benchmarks.sizing
+import eval.methods
+import matcher.images
+from eval.benchmarks.folder import Benchmark, EvalPair, content_of
 from eval.benchmarks.sizing import Sizing
 from eval.methods import Method, MethodOptions, build_method
 from eval.peak_memory import PeakMemory
+from eval.processes import in_processes
+from eval.source import source_digest
 from matcher.errors import Code, MatcherError, MemoryLimitError, StorageError, out_of_memory
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
@@ -38,7 +42,15 @@ from matcher.results.record import ImageRecord, MatchRecord, read_matches, write
 from matcher.runtime import warm_allocator
 from matcher.structures import Matches
 
-FORMAT = 2
+READING = (
+    Path(matcher.images.__file__ or "").parent,
+    Path(eval.methods.__file__ or "").parent,
+    Path(eval.benchmarks.sizing.__file__ or ""),
+    Path(__file__),
+)
+"""Code between the files of images and what any method answers."""
+LIBRARIES = (cv2, kornia, np, PIL, torch)
+FORMAT = 3
 """Raised when the meaning of cached predictions changes."""
 Cost = Mapping[str, float]
 """``seconds``, ``cpu_seconds`` and ``peak_mb`` as in `Prediction`."""
@@ -70,21 +82,24 @@ class PairJob(NamedTuple):
     pair: EvalPair
     sizing: Sizing
     path: Path
+    content: str
+    """Hashes of its images when the run began."""
 
     def cached(self) -> Prediction | None:
-        """The finished prediction; None if there is none, or the file is of another pair."""
+        """The finished prediction; None if there is none, or it is of other images."""
         if not self.path.exists():
             return None
         try:
             record = read_matches(self.path)
-        except StorageError:
+            facts = record.provenance
+            cost = {name: float(facts[name]) for name in NO_COST}
+            failure = str(facts["failure"])
+        except (StorageError, KeyError, TypeError, ValueError):
             return None
-        facts = record.provenance
-        if facts.get("pair") != self.pair.name:
+        if (facts.get("pair"), facts.get("content")) != (self.pair.name, self.content):
             return None
         size0, size1 = ((image.width, image.height) for image in (record.image0, record.image1))
-        cost = {name: float(facts[name]) for name in NO_COST}
-        return Prediction(record.matches, size0, size1, **cost, failure=str(facts["failure"]))
+        return Prediction(record.matches, size0, size1, **cost, failure=failure)
 
 
 @dataclass(frozen=True)
@@ -93,16 +108,9 @@ class Job:
 
     benchmark: Benchmark
     method_options: MethodOptions
-    folder: Path
+    pairs: tuple[PairJob, ...]
     threads: int = 1
     overwrite: bool = False
-
-    def pairs(self) -> list[PairJob]:
-        benchmark = self.benchmark
-        return [
-            PairJob(pair, benchmark.sizing, self.folder / f"{i:06d}.h5")
-            for i, pair in enumerate(benchmark.pairs)
-        ]
 
 
 def prepare(
@@ -123,6 +131,8 @@ def prepare(
         "size": benchmark.sizing.describe(),
         "threads": threads,
         "device": method.device,
+        "reading": source_digest(READING),
+        "libraries": {package.__name__: package.__version__ for package in LIBRARIES},
         **method.settings,
     }
     text = json.dumps(decisive, indent=1, sort_keys=True)
@@ -131,32 +141,46 @@ def prepare(
     folder = root / f"{label}-{key}"
     make_folder(folder)
     write_atomically(folder / "config.json", text.encode())
-    return Job(benchmark, options, folder, threads, overwrite)
+    pairs = tuple(
+        PairJob(pair, benchmark.sizing, folder / f"{i:06d}.h5", content_of_pair(pair))
+        for i, pair in enumerate(benchmark.pairs)
+    )
+    return Job(benchmark, options, pairs, threads, overwrite)
+
+
+def content_of_pair(pair: EvalPair) -> str:
+    return f"{content_of(pair.image0)} {content_of(pair.image1)}"
 
 
 def predict(job: Job, method: Method, name: str, workers: int) -> None:
     """Compute what is missing; shows the pairs done and the time left."""
-    pairs = job.pairs()
-    missing = [pair for pair in pairs if job.overwrite or pair.cached() is None]
-    title, done = f"{method.name} on {job.benchmark.dataset}", len(pairs) - len(missing)
-    with tqdm(desc=title, total=len(pairs), initial=done, unit="pair", disable=None) as bar:
+    missing = [pair for pair in job.pairs if job.overwrite or not is_done(pair)]
+    title, count = f"{method.name} on {job.benchmark.dataset}", len(job.pairs)
+    done = count - len(missing)
+    with tqdm(desc=title, total=count, initial=done, unit="pair", disable=None) as bar:
         if workers == 1 or len(missing) < 2:
             _set_up_process(job.threads)
             for pair in missing:
                 predict_pair(pair, method)
                 bar.update()
         else:
-            for _ in _in_processes(job, name, missing, workers):
-                bar.update()
+            work = partial(_predict_in_worker, name=name, options=job.method_options)
+            in_processes(work, missing, workers, partial(_set_up_process, job.threads), bar.update)
+
+
+def is_done(pair: PairJob) -> bool:
+    """Whether a pair need not be matched; a failure may pass, such as one for want of memory."""
+    prediction = pair.cached()
+    return prediction is not None and not prediction.failure
 
 
 def read_predictions(job: Job) -> list[Prediction]:
     """All predictions of a job, in the order of the pairs."""
     out = []
-    for pair in job.pairs():
+    for pair in job.pairs:
         prediction = pair.cached()
         if prediction is None:
-            what = "the prediction is missing"
+            what = "the prediction is missing, or an image was changed meanwhile"
             raise StorageError(Code.DAMAGED_RESULT, pair.path, what, "run again")
         out.append(prediction)
     return out
@@ -167,6 +191,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
     pair, sizing = job.pair, job.sizing
     sizes = [(0, 0), (0, 0)]
     matches, cost, failure = Matches.empty(), NO_COST, ""
+    content = content_of_pair(pair)
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
         sizes = [_size(image) for image in images]
@@ -181,7 +206,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0 = ImageRecord(pair.image0.name, *sizes[0])
     image1 = ImageRecord(pair.image1.name, *sizes[1])
-    facts = {"pair": pair.name, **cost, "failure": failure}
+    facts = {"pair": pair.name, "content": content, **cost, "failure": failure}
     write_matches(job.path, MatchRecord(matches, image0, image1, provenance=facts))
 
 
@@ -207,39 +232,14 @@ def _size(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _in_processes(job: Job, name: str, missing: list[PairJob], workers: int) -> Iterator[None]:
-    """Predict in several processes; yields once for every pair that is done."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
-        try:
-            how = name, job.method_options, job.threads
-            for future in as_completed(
-                [pool.submit(_predict_in_worker, pair, *how) for pair in missing]
-            ):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _predict_in_worker(job: PairJob, name: str, options: MethodOptions, threads: int) -> None:
-    predict_pair(job, _method_of_worker(name, options, threads))
+def _predict_in_worker(job: PairJob, *, name: str, options: MethodOptions) -> None:
+    predict_pair(job, _method_of_worker(name, options))
 
 
 @functools.cache
-def _method_of_worker(name: str, options: MethodOptions, threads: int) -> Method:
+def _method_of_worker(name: str, options: MethodOptions) -> Method:
     """The method of this process, built for its first pair."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _set_up_process(threads)
     return build_method(name, options)
-
-
-def _leave_with_parent() -> None:
-    """A killed parent cannot end its workers: they notice and leave."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _set_up_process(threads: int) -> None:

@@ -8,7 +8,7 @@ without a traceback and leave with `exit_code`.
 | 0 | all done (no match is not a failure) |
 | 1 | a bug in this project |
 | 2 | wrong usage or configuration, missing file |
-| 3 | finished, but an input could not be read or did not fit into memory |
+| 3 | an input could not be read or did not fit into memory, or a process of ours was killed |
 | 4 | storage |
 | 5 | checkpoint refused |
 """
@@ -69,7 +69,7 @@ class Code(IntEnum):
     NOT_RECTIFIED = 222, "two images that cannot be a rectified pair"
 
     DIVERGED = 301, "a training with too many steps that are not finite"
-    DEAD_LOADER = 302, "a process that loads data and died or hangs"
+    DEAD_LOADER = 302, "a process that loads data or matches and died or hangs"
 
     UNWRITABLE = 401, "a file or folder that cannot be written"
     DAMAGED_RESULT = 402, "a file of results, indices or a run that cannot be read"
@@ -127,6 +127,12 @@ class ImageError(MatcherError):
 
 class MemoryLimitError(MatcherError):
     """A pair of images that does not fit into the memory of the device, not even alone (E131)."""
+
+    exit_code = 3
+
+
+class ProcessError(MatcherError):
+    """A process of the program that was killed, mostly for want of memory, or hangs (E302)."""
 
     exit_code = 3
 

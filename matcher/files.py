@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matcher.errors import Code, StorageError, unwritable
+from matcher.errors import Code, StorageError, UsageError, unwritable
 
 if TYPE_CHECKING:
     import h5py
@@ -71,6 +71,47 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         what = f"cannot make the folder: {error.strerror or error}"
         raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
+
+
+@contextmanager
+def only_writer(folder: Path, remedy: str, seconds: float = 0.5) -> Iterator[None]:
+    """Be the only process that writes to a folder, which is made where it is not there.
+
+    The lock goes with the process, however that ends; processes that it forks have none.
+
+    Args:
+        remedy: what whoever comes second should do.
+        seconds: to wait for another process that is about to end.
+
+    Raises:
+        UsageError: another process writes to it (E207).
+        StorageError: the folder cannot be written (E401).
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    lock, holder = FileLock(folder / "lock", timeout=seconds), folder / "lock.pid"
+    try:
+        lock.acquire()
+    except Timeout:
+        what = f"another process writes to it{_process_in(holder)}"
+        raise UsageError(Code.FOLDER_IN_USE, folder, what, remedy) from None
+    except OSError as error:
+        what = f"cannot be locked: {error.strerror}"
+        raise StorageError(Code.UNWRITABLE, folder, what) from error
+    try:
+        write_atomically(holder, str(os.getpid()).encode())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _process_in(holder: Path) -> str:
+    try:
+        return f" (process {int(holder.read_text())})"
+    except (OSError, ValueError):
+        return ""
 
 
 def sha256_of(path: Path | str) -> str:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.real.readers import numbered_lines, require_file
-from data.real.rgbd_layouts import rigid
+from data.real.readers import numbered_lines, read_text, require_file
+from data.real.rgbd_layouts import rigid, unit_quaternion
 from matcher.errors import Code, ImageError, UsageError, require_extra
 from matcher.geometry.pixels import from_colmap
+from matcher.geometry.validity import usable_intrinsics, usable_pose
 
 LEAST_BYTES = {"cameras": 48, "images": 73, "points3D": 51}
 """Of one entry in the files of a binary model, each of which begins with the number of entries."""
@@ -62,7 +63,9 @@ def read_model(folder: Path) -> ColmapModel:
     for file in files:
         require_file(file, "file of a COLMAP model")
     try:
-        model = read_binary(folder) if binary else read_text(*files)
+        model = read_binary(folder) if binary else read_text_model(*files)
+        for image in model.images:
+            _require_pose(image)
     except (struct.error, ValueError, LookupError, OverflowError, RuntimeError) as error:
         what = f"is not a COLMAP model ({error!r})"
         raise ImageError(Code.DAMAGED_IMAGE, folder, what) from error
@@ -92,7 +95,14 @@ def pinhole(model: str, size: tuple[int, int], values: tuple[float, ...], where:
         raise ValueError(f"a camera of {size[1]} x {size[0]} pixels")
     fx, fy, *center = values
     cx, cy = from_colmap(np.array(center))
-    return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), size)
+    return Camera(usable_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), size)
+
+
+def _require_pose(image: ColmapImage) -> None:
+    try:
+        usable_pose(image.pose)
+    except ValueError as error:
+        raise ValueError(f"{image.name}: {error}") from None
 
 
 def read_binary(folder: Path) -> ColmapModel:
@@ -128,23 +138,25 @@ def _stored_bytes(model: Any) -> dict[str, int]:
 
 def _image(image: Any, camera: Camera) -> ColmapImage:
     keypoints = image.get_observation_points2D()
+    unit_quaternion(image.cam_from_world().rotation.quat)  # Its matrix of zeros is the identity.
     pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
     points2d = np.array([point.xy for point in keypoints]).reshape(-1, 2)
     points3d = np.array([point.point3D_id for point in keypoints], np.int64)
     return ColmapImage(image.name, camera, pose, from_colmap(points2d), points3d)
 
 
-def read_text(cameras: Path, images: Path, points: Path) -> ColmapModel:
+def read_text_model(cameras: Path, images: Path, points: Path) -> ColmapModel:
     known = {}
     for _, line in numbered_lines(cameras):
         number, model, width, height, *values = line.split()
         size = int(height), int(width)
         known[int(number)] = pinhole(model, size, tuple(map(float, values)), cameras)
-    lines = [line for line in images.read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in read_text(images).splitlines() if not line.startswith("#")]
     pairs = zip(lines[::2], lines[1::2], strict=True)
     registered = tuple(_text_image(head, keypoints, known) for head, keypoints in pairs)
     table = (line.split() for _, line in numbered_lines(points))
-    return ColmapModel(registered, {int(row[0]): np.array(row[1:4], float) for row in table})
+    points3d = {int(row[0]): np.array(row[1:4], float).reshape(3) for row in table}
+    return ColmapModel(registered, points3d)
 
 
 def _text_image(head: str, keypoints: str, cameras: dict[int, Camera]) -> ColmapImage:

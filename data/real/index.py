@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -21,7 +21,10 @@ from numpy._core import multiarray
 
 from data.real.readers import require_file
 from matcher.errors import Code, StorageError
+from matcher.geometry.validity import usable_intrinsics, usable_pose
 from matcher.results.formats import BROKEN, require_npz
+
+T = TypeVar("T")
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK"
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -67,7 +70,7 @@ def read_scene_index(path: Path) -> SceneIndex:
         UsageError: no such file.
         StorageError: not such an index, or a pickle that names more than arrays.
     """
-    return _read(path, _scene_index)
+    return read_index(path, _scene_index)
 
 
 def read_scannet_index(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -79,12 +82,12 @@ def read_scannet_index(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         score = values.get("score")
         return rows, None if score is None else np.asarray(score, np.float32).reshape(len(rows))
 
-    return _read(path, parse)
+    return read_index(path, parse)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz or HDF5 file, such as ScanNet's ``intrinsics.npz``."""
-    return _read(path, lambda values: {k: np.asarray(v) for k, v in values.items()})
+    return read_index(path, lambda values: {k: np.asarray(v) for k, v in values.items()})
 
 
 def as_hdf5(columns: dict[str, Any]) -> bytes:
@@ -99,12 +102,19 @@ def as_hdf5(columns: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path, parse: Any) -> Any:
+def read_index(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+    """What `parse` makes of the entries of an index.
+
+    Raises:
+        UsageError: no such file.
+        StorageError: it cannot be read, or `parse` finds it broken (a `ValueError`, a `KeyError`
+            and the like).
+    """
     require_file(path, "index")
     try:
         return parse(_load(path))
     except (*BROKEN, pickle.UnpicklingError) as error:
-        what = f"is not an index of pairs ({error})"
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is no usable index ({error})"
         raise StorageError(Code.DAMAGED_RESULT, path, what) from error
 
 
@@ -152,8 +162,11 @@ def _scene_index(values: dict[str, Any]) -> SceneIndex:
         raise ValueError("its lists differ in length")
     if len(index.pairs) and not 0 <= index.pairs.min() <= index.pairs.max() < len(images):
         raise ValueError("a pair names an image beyond the list")
-    if any(not images[i] or not depths[i] for i in np.unique(index.pairs)):
+    used = np.unique(index.pairs)
+    if any(not images[i] or not depths[i] for i in used):
         raise ValueError("a pair names an image that is missing")
+    usable_intrinsics(index.intrinsics[used])
+    usable_pose(index.poses[used])
     return index
 
 

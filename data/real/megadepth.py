@@ -10,7 +10,7 @@ import numpy as np
 
 from data.config import Framing
 from data.real.index import SceneIndex, read_scene_index
-from data.real.readers import FilePairs, join, make_view, read_depth, read_gray, require_file
+from data.real.readers import FilePairs, join, make_view, read_depth, read_gray, read_text
 from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
 
@@ -92,8 +92,7 @@ def listed_names(path: Path) -> list[str]:
     Raises:
         UsageError: the list is missing or empty.
     """
-    require_file(path, "list of scenes")
-    names = path.read_text().split()
+    names = read_text(path, "list of scenes").split()
     if not names:
         raise UsageError(Code.UNREADABLE_LIST, path, "lists no scene")
     return names

@@ -20,8 +20,9 @@ from torch.utils.data import Dataset
 
 from data.config import Framing
 from data.order import Key
-from matcher.errors import Code, ImageError, missing
+from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.geometry.cameras import rescale_intrinsics
+from matcher.geometry.validity import usable_pose
 from matcher.images.load import read_image
 from matcher.images.preprocess import pad_bottom_right, resize
 from matcher.structures import ImagePair, PairGeometry
@@ -53,15 +54,24 @@ class FilePairs(Dataset[ImagePair], ABC):
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file, from 1, that are neither empty nor comments.
-
-    Raises:
-        UsageError: no such file (E111).
-    """
-    require_file(path)
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    """The lines of a file, from 1, that are neither empty nor comments; errors are those of
+    `read_text`."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line
+
+
+def read_text(path: Path, what: str = "file") -> str:
+    """The text of a list.
+
+    Raises:
+        UsageError: no such file (E111), or not readable as UTF-8 (E112).
+    """
+    require_file(path, what)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot be read as text: {error}") from error
 
 
 def require_file(path: Path, what: str = "file") -> None:
@@ -186,13 +196,16 @@ def read_pose(path: Path) -> np.ndarray:
     """(4, 4) float64 of a text file of 16 numbers.
 
     Raises:
-        UsageError, ImageError: no such file, or not a finite 4 x 4 matrix.
+        UsageError, ImageError: no such file, or not a finite 4 x 4 matrix that is rigid.
     """
-    require_file(path, "pose")
+    text = read_text(path, "pose")
     try:
-        pose = np.array(path.read_text().split(), float).reshape(4, 4)
+        pose = np.array(text.split(), float).reshape(4, 4)
     except ValueError as error:
         raise ImageError(Code.DAMAGED_IMAGE, path, f"is not a pose ({error})") from error
     if not np.isfinite(pose).all():
         raise ImageError(Code.INVALID_PIXELS, path, "is a lost pose (not finite)")
-    return pose
+    try:
+        return usable_pose(pose)
+    except ValueError as error:
+        raise ImageError(Code.INVALID_PIXELS, path, str(error)) from None

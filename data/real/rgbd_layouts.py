@@ -8,21 +8,24 @@ Three layouts are told apart by their files: ``cameras.npz`` (``frame``, ``K``, 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from data.real.index import read_arrays
+from data.real.index import read_index
 from data.real.readers import MILLIMETERS, fitted_intrinsics, numbered_lines, read_pose
 from matcher.errors import Code, MatcherError, UsageError, missing
+from matcher.geometry.validity import usable_intrinsics, usable_pose
 from matcher.images.decode import stored_size
 from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
+FRAME = re.compile(r"frame-(\d{1,9})\.pose\.txt")
 SIZE = (480, 640)
 """(H, W) of the pictures that these cameras belong to."""
 SEVEN_SCENES_K = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
@@ -77,13 +80,29 @@ def list_frames(folder: Path) -> list[RgbdFrame]:
 
 
 def _is_pose(pose: np.ndarray) -> bool:
-    return bool(np.isfinite(pose).all()) and abs(np.linalg.det(pose[:3, :3]) - 1) < 0.1
+    try:
+        usable_pose(pose)
+    except ValueError:
+        return False
+    return True
+
+
+def _cameras(values: dict[str, Any]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Numbers of N frames, their (3, 3) K and (N, 4, 4) poses."""
+    K, poses = usable_intrinsics(values["K"]), np.asarray(values["pose"], float)
+    numbers = np.asarray(values["frame"])
+    if numbers.ndim != 1 or poses.shape != (len(numbers), 4, 4) or K.ndim != 2:
+        shapes = f"frame {numbers.shape}, pose {poses.shape} and K {K.shape}"
+        raise ValueError(f"{shapes}; expected (N,), (N, 4, 4) and (3, 3)")
+    if numbers.dtype.kind not in "iu" or (numbers < 0).any():
+        raise ValueError(f"frame holds {numbers.dtype} {numbers[:3].tolist()}, expected numbers")
+    return numbers.tolist(), K, poses
 
 
 def _numbered(folder: Path) -> list[RgbdFrame]:
-    cameras, frames = read_arrays(folder / "cameras.npz"), []
-    K, poses = cameras["K"].astype(float), cameras["pose"].astype(float)
-    for number, pose in zip(cameras["frame"].tolist(), poses, strict=True):
+    numbers, K, poses = read_index(folder / "cameras.npz", _cameras)
+    frames = []
+    for number, pose in zip(numbers, poses, strict=True):
         image, depth = folder / f"{number:06d}.jpg", folder / f"{number:06d}.depth.png"
         size = picture_shape(image)
         frames.append(RgbdFrame(number, image, depth, MILLIMETERS, K, pose, size))
@@ -92,7 +111,7 @@ def _numbered(folder: Path) -> list[RgbdFrame]:
 
 def _seven_scenes(folder: Path) -> list[RgbdFrame]:
     frames = []
-    for path in sorted(folder.glob("frame-*.pose.txt")):
+    for path in sorted(p for p in folder.glob("frame-*.pose.txt") if FRAME.fullmatch(p.name)):
         stem = path.name.removesuffix(".pose.txt")
         image, depth = folder / f"{stem}.color.png", folder / f"{stem}.depth.png"
         number, size = int(stem.removeprefix("frame-")), picture_shape(image)
@@ -109,7 +128,7 @@ def _seven_scenes(folder: Path) -> list[RgbdFrame]:
 def _tum(folder: Path) -> list[RgbdFrame]:
     depth, truth = (_timed(folder / name) for name in ("depth.txt", "groundtruth.txt"))
     frames = []
-    for number, (time, (name,)) in enumerate(_timed(folder / "rgb.txt")):
+    for number, (time, (name, *_)) in enumerate(_timed(folder / "rgb.txt")):
         near_depth, near_pose = _words_at(time, depth), _words_at(time, truth)
         if not near_depth:
             continue
@@ -151,19 +170,27 @@ def pose_of(words: Sequence[str]) -> np.ndarray:
     """(4, 4) of TUM's ``tx ty tz qx qy qz qw``, `LOST` if they are no pose."""
     try:
         tx, ty, tz, qx, qy, qz, qw = map(float, words)
+        return rigid((qw, qx, qy, qz), (tx, ty, tz))
     except ValueError:
         return LOST
-    known = 0 < np.linalg.norm([qw, qx, qy, qz]) < np.inf
-    return rigid((qw, qx, qy, qz), (tx, ty, tz)) if known else LOST
 
 
 def rigid(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """(4, 4) of a quaternion (w, x, y, z) and a translation."""
+    """(4, 4) of a quaternion (w, x, y, z) of any length above 0 and a translation; `ValueError`
+    where the quaternion is no rotation."""
     pose = np.eye(4)
-    w, *vector = np.array(quaternion) / np.linalg.norm(quaternion)
+    w, *vector = unit_quaternion(quaternion)
     length = np.linalg.norm(vector)
     if length >= 1e-12:
         angle = 2 * np.arctan2(length, w)
         pose[:3, :3] = cv2.Rodrigues(np.array(vector) / length * angle)[0]
     pose[:3, 3] = translation
     return pose
+
+
+def unit_quaternion(quaternion: Sequence[float]) -> np.ndarray:
+    """(4,) of length 1; `ValueError` for one of no length or that is not finite."""
+    length = np.linalg.norm(quaternion)
+    if not 0 < length < np.inf:
+        raise ValueError(f"no rotation: a quaternion {[float(q) for q in quaternion]}")
+    return np.array(quaternion) / length

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.config import Framing
-from data.real.index import read_arrays, read_scannet_index
+from data.real.index import read_index, read_scannet_index
 from data.real.megadepth import PairFiles
 from data.real.readers import FilePairs, join, make_view, read_depth, read_gray, read_pose
 from matcher.errors import Code, UsageError
+from matcher.geometry.validity import usable_intrinsics
 from matcher.structures import ImagePair
 
 INTRINSICS_SIZE = (480, 640)
@@ -40,10 +42,7 @@ class ScanNetPairs(FilePairs):
     ) -> None:
         self.root = Path(root)
         self.framing = framing or Framing(INTRINSICS_SIZE, keep_aspect=False)
-        self.intrinsics = {
-            scene: K.astype(float).reshape(3, 3)
-            for scene, K in read_arrays(Path(intrinsics)).items()
-        }
+        self.intrinsics = read_intrinsics(Path(intrinsics))
         rows = np.concatenate([_kept(path, min_overlap) for path in indices]).astype(np.uint16)
         scene = rows[:, 0].astype(np.int64) * 100 + rows[:, 1]
         self.rows = rows[np.argsort(scene, kind="stable")]
@@ -74,6 +73,20 @@ class ScanNetPairs(FilePairs):
         images = self.root / name0, self.root / name1
         T_0to1 = np.linalg.inv(world1) @ world0
         return PairFiles(images, (depth0, depth1), (K, K), T_0to1, (name0, name1))
+
+
+def read_intrinsics(path: Path) -> dict[str, np.ndarray]:
+    """(3, 3) of every scene in an npz or HDF5 file of (3, 3) or (9,) matrices.
+
+    Raises:
+        UsageError: no such file.
+        StorageError: not such a file, or a matrix that is none of a camera.
+    """
+
+    def parse(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {s: usable_intrinsics(np.asarray(K).reshape(3, 3)) for s, K in arrays.items()}
+
+    return read_index(path, parse)
 
 
 def _kept(path: Path, min_overlap: float) -> np.ndarray:

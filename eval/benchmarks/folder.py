@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 
 from eval.benchmarks.sizing import Sizing
 from matcher.errors import Code, UsageError, missing
+from matcher.files import sha256_of
 from matcher.geometry.pixels import from_colmap
+from matcher.geometry.validity import usable_intrinsics, usable_pose
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,16 @@ class Benchmark:
 
 
 def digest_of(pairs: Sequence[EvalPair]) -> str:
-    """Changes with the list of pairs and with the size in bytes of any image."""
-    lines = []
-    for pair in pairs:
-        sizes = [p.stat().st_size if p.is_file() else 0 for p in (pair.image0, pair.image1)]
-        lines.append(f"{pair.name} {sizes}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """Changes with the list of pairs, whatever their images hold."""
+    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()
+
+
+def content_of(path: Path) -> str:
+    """SHA-256 of what a file holds; empty where it cannot be read."""
+    try:
+        return sha256_of(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:
@@ -91,14 +98,25 @@ def posed_pairs(
         words = line.split()
         count = 30 if first == 2 and len(words) != 36 else 34
         values = numbers(words[first:], count, table, number)
-        K0, K1 = values[:18].reshape(2, 3, 3)
-        if colmap:
-            K0, K1 = from_colmap_camera(K0), from_colmap_camera(K1)
         T = values[18:].reshape(4, 4) if count == 34 else pose_of(values[18:])
         name = " ".join(words[:2])
+        with faults_at(f"{table}:{number}"):
+            K0, K1 = (usable_intrinsics(K) for K in values[:18].reshape(2, 3, 3))
+            T = usable_pose(T)
+        if colmap:
+            K0, K1 = from_colmap_camera(K0), from_colmap_camera(K1)
         files = images / words[0], images / words[1]
         pairs[name] = EvalPair(name, *files, K0=K0, K1=K1, T_0to1=T, K_size=K_size)
     return tuple(pairs.values())
+
+
+@contextmanager
+def faults_at(where: object) -> Iterator[None]:
+    """What is wrong with a matrix as a `UsageError` that says where it stands (E112)."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(Code.UNREADABLE_LIST, where, str(error)) from None
 
 
 def from_colmap_camera(K: np.ndarray) -> np.ndarray:
@@ -124,7 +142,7 @@ def matrix_of(path: Path, rows: int) -> np.ndarray:
 def lines_of(path: Path) -> list[str]:
     """Lines of a text file that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise missing(path, remedy="check root=") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from data.real.index import read_arrays, read_scannet_index, read_scene_index
 from data.real.megadepth import listed_indices, pair_files
 from eval.benchmarks.folder import (
     EvalPair,
+    faults_at,
     from_colmap_camera,
     lines_of,
     matrix_of,
@@ -20,6 +21,7 @@ from eval.benchmarks.folder import (
 )
 from eval.benchmarks.options import BenchmarkOptions
 from matcher.errors import Code, UsageError, missing
+from matcher.geometry.validity import usable_homography, usable_intrinsics, usable_pose
 
 SCANNET_K_SIZE = (640, 480)
 """The intrinsics of ScanNet-1500 belong to images of this size, whatever is stored."""
@@ -38,7 +40,7 @@ def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...
         raise missing(root / "test.npz", remedy=LAYOUTS)
     rows, _ = read_scannet_index(table)
     poses = read_arrays(table).get("rel_pose")
-    if poses is None or len(poses) != len(rows):
+    if poses is None or poses.shape[:1] != (len(rows),):
         raise UsageError(Code.UNREADABLE_LIST, table, "has no rel_pose for every pair")
     intrinsics = read_arrays(table.parent / "intrinsics.npz")
     scenes = next((f for f in (root / "test", root / "scannet_test_1500") if f.is_dir()), root)
@@ -60,18 +62,27 @@ def _scannet_pair(
     folder = scenes / name
     if name not in intrinsics:
         raise UsageError(Code.UNREADABLE_LIST, "intrinsics.npz", f"has no {name}")
-    K = intrinsics[name].astype(np.float64).reshape(3, 3)
+    with faults_at(f"intrinsics.npz: {name}"):
+        K = usable_intrinsics(intrinsics[name].reshape(3, 3))
     files = [folder / "pose" / f"{frame}.txt" for frame in (frame0, frame1)]
     if source == "files" or (source == "auto" and all(file.is_file() for file in files)):
         # Camera-to-world on disk.
-        world0, world1 = (matrix_of(file, 4) for file in files)
+        world0, world1 = (pose_in(file) for file in files)
         T = np.linalg.inv(world1) @ world0
     else:
-        T = np.vstack([relative.astype(np.float64).reshape(3, 4), [0, 0, 0, 1]])
+        with faults_at(f"rel_pose of {name} {frame0} {frame1}"):
+            T = usable_pose(np.vstack([relative.reshape(3, 4), [0, 0, 0, 1]]))
     image0, image1 = (folder / "color" / f"{frame}.jpg" for frame in (frame0, frame1))
     return EvalPair(
         f"{name} {frame0} {frame1}", image0, image1, K0=K, K1=K, T_0to1=T, K_size=SCANNET_K_SIZE
     )
+
+
+def pose_in(file: Path) -> np.ndarray:
+    """(4, 4) of a text file that holds nothing else."""
+    values = matrix_of(file, 4)
+    with faults_at(file):
+        return usable_pose(values)
 
 
 def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
@@ -126,10 +137,9 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
         count = 16 if words[12] == "PINHOLE" else 15
         values = numbers([*words[:12], *words[15:]], count, views, number)
         fx, fy, cx, cy = values[12:] if len(values) == 16 else values[[12, 12, 13, 14]]
-        cameras[name] = (
-            from_colmap_camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])),
-            pose_of(values[:12]),
-        )
+        with faults_at(f"{views}:{number}"):
+            K = usable_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+            cameras[name] = from_colmap_camera(K), usable_pose(pose_of(values[:12]))
     pairs = []
     listed = views.parent / "pairs.txt"
     for number, line in enumerate(lines_of(listed), start=1):
@@ -150,6 +160,8 @@ def hpatches_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ..
     for folder in sorted(f for f in root.iterdir() if f.is_dir() and f.name[:2] in ("i_", "v_")):
         for k in range(2, 7):
             H = matrix_of(folder / f"H_1_{k}", 3)
+            with faults_at(folder / f"H_1_{k}"):
+                H = usable_homography(H)
             images = folder / "1.ppm", folder / f"{k}.ppm"
             pairs.append(EvalPair(f"{folder.name} 1 {k}", *images, homography=H))
     return tuple(pairs)

@@ -23,9 +23,10 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.photos import list_photos
 from data.synthetic.render import render
-from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
+from eval.benchmarks.folder import EvalPair, content_of, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions
 from eval.benchmarks.sizing import EXACT
+from eval.source import source_digest
 from matcher.drawing.matches import write_picture
 from matcher.errors import Code, UsageError, unwritable
 from matcher.images.load import read_rgb
@@ -34,7 +35,7 @@ from matcher.validation.checked import invalid
 
 HELD_OUT_SEED = 777_000_777
 """Far from every seed of training and its validation."""
-RENDERER = sorted(Path(data.synthetic.__file__ or "").parent.glob("*.py"))
+RENDERER = (Path(data.synthetic.__file__ or "").parent, Path(__file__))
 """Code whose change renders scenes anew."""
 SIZE0, SIZE1 = (313, 471), (257, 339)
 """(width, height) of the two images of a warp: no common divisor with anything."""
@@ -116,8 +117,8 @@ def warp_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
 
 
 def _listed(photos: Sequence[Path]) -> list[str]:
-    """What tells photographs apart without reading them."""
-    return [f"{photo.name} {photo.stat().st_size}" for photo in photos]
+    """The names of photographs and what they hold."""
+    return [f"{photo.name} {content_of(photo)}" for photo in photos]
 
 
 def sample_photos() -> list[Path]:
@@ -181,10 +182,8 @@ def draw_homography(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 
 def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Path:
     """The folder that `make` fills, made unless it is there; never half made."""
-    digest = hashlib.sha256(what.encode())
-    for path in (*RENDERER, Path(__file__)):
-        digest.update(path.read_bytes())
-    folder = cache / f"{kind}-{digest.hexdigest()[:12]}"
+    digest = hashlib.sha256(f"{source_digest(RENDERER)} {what}".encode()).hexdigest()
+    folder = cache / f"{kind}-{digest[:12]}"
     if folder.is_dir():
         return folder
     part = cache / f".{folder.name}-{os.getpid()}.part"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 import matcher
 from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
 from eval.methods.classical import as_gray
+from eval.source import source_digest
 from matcher.errors import Code, MatcherError
 from matcher.files import sha256_of
 from matcher.images.preprocess import pad_bottom_right
@@ -48,7 +48,7 @@ class QuadMatch:
             "threshold": self.threshold,
             "padded": self.padded,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
-            "source": source_digest(),
+            "source": source_digest([Path(matcher.__file__ or "").parent]),
         }
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
@@ -70,12 +70,3 @@ class QuadMatch:
         device = self.predictor.device
         square = side, side
         return pad_bottom_right(gray, square).to(device), pad_bottom_right(mask, square).to(device)
-
-
-def source_digest() -> str:
-    """Changes with the code of this project's matcher, so that old predictions are not reused."""
-    folder = Path(matcher.__file__ or "").parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

@@ -73,26 +73,32 @@ def normalized_epipolar_error(
 
     Args:
         points0: (..., N, 2) pixels of image 0; `points1` of image 1.
-        K0: (..., 3, 3) intrinsics without skew in the same pixels; `K1` likewise.
+        K0: (..., 3, 3) intrinsics in the same pixels, with rows fx s cx, 0 fy cy, 0 0 1; `K1`
+            likewise.
         T_0to1: (..., 4, 4) takes camera-0 coordinates to camera-1 coordinates.
     """
     E = essential_from_pose(T_0to1[..., :3, :3], T_0to1[..., :3, 3])
-    residual, slope0, slope1 = _residual(_normalized(points0, K0), _normalized(points1, K1), E)
+    residual, slope0, slope1 = _residual(pixel_rays(points0, K0), pixel_rays(points1, K1), E)
     library = _library(E)
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = residual**2 * (1 / slope1 + 1 / slope0)
     return library.where(library.isfinite(errors), errors, library.inf)
 
 
+def pixel_rays(points: Array, K: Array) -> Array:
+    """(..., N, 2) pixels as normalized coordinates: rays (x, y, 1) from the camera.
+
+    Of (..., 3, 3) intrinsics with rows fx s cx, 0 fy cy, 0 0 1.
+    """
+    centers, focals = K[..., None, [0, 1], [2, 2]], K[..., None, [0, 1], [0, 1]]
+    rays = (points - centers) / focals
+    skew = K[..., None, 0, 1] / K[..., None, 0, 0]
+    return _library(points).stack([rays[..., 0] - skew * rays[..., 1], rays[..., 1]], -1)
+
+
 def _library(array: Tensor | np.ndarray) -> Any:
     """The library of an array: both know the few functions that are used here by the same names."""
     return torch if isinstance(array, Tensor) else np
-
-
-def _normalized(points: Array, K: Array) -> Array:
-    """(..., N, 2) pixels as normalized coordinates."""
-    centers, focals = K[..., None, [0, 1], [2, 2]], K[..., None, [0, 1], [0, 1]]
-    return (points - centers) / focals
 
 
 def _residual(points0: Array, points1: Array, F: Array) -> tuple[Array, Array, Array]:

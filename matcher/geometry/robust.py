@@ -14,8 +14,10 @@ import numpy as np
 import poselib
 from pydantic import Field
 
-from matcher.geometry.epipolar import essential_from_pose
-from matcher.validation.checked import Positive, checked, invalid
+from matcher.errors import Code, UsageError
+from matcher.geometry.epipolar import essential_from_pose, pixel_rays
+from matcher.geometry.validity import usable_intrinsics
+from matcher.validation.checked import Positive, checked
 
 MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
 
@@ -62,6 +64,10 @@ class PoseEstimate:
         return essential_from_pose(self.rotation, self.translation)
 
 
+RawPose = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(3, 3) rotation, (3,) translation of any length and (N,) bool inliers."""
+
+
 @dataclass(frozen=True)
 class ModelEstimate:
     """A fundamental matrix (x1^T F x0 = 0) or a homography (x1 ~ H x0), in pixels."""
@@ -80,7 +86,14 @@ def estimate_pose(
     K1: np.ndarray,
     estimator: Estimator | None = None,
 ) -> PoseEstimate | None:
-    """Relative pose from pixels and intrinsics; None if it cannot be had."""
+    """Relative pose from pixels and intrinsics; None if it cannot be had.
+
+    Args:
+        keypoints0, keypoints1: (N, 2) pixels.
+        K0, K1: (3, 3) with rows fx s cx, 0 fy cy, 0 0 1 or a multiple of it; `UsageError` (E201)
+            where it is not.
+        estimator: how; its threshold counts in pixels at the mean focal length.
+    """
     estimator = estimator or Estimator()
     points0, points1 = _points(keypoints0, keypoints1)
     K0, K1 = (_intrinsics(name, K) for name, K in (("K0", K0), ("K1", K1)))
@@ -149,10 +162,10 @@ def _points(keypoints0: np.ndarray, keypoints1: np.ndarray) -> tuple[np.ndarray,
 
 
 def _intrinsics(name: str, K: np.ndarray) -> np.ndarray:
-    K = np.asarray(K, dtype=np.float64)
-    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise invalid(name, K.tolist(), "a finite 3 x 3 matrix with positive focal lengths")
-    return K
+    try:
+        return usable_intrinsics(K)
+    except (TypeError, ValueError) as error:
+        raise UsageError(Code.INVALID_VALUE, name, str(error)) from None
 
 
 def _poselib_options(estimator: Estimator) -> dict[str, float | int]:
@@ -165,45 +178,53 @@ def _poselib_options(estimator: Estimator) -> dict[str, float | int]:
     }
 
 
-def _poselib_camera(K: np.ndarray) -> dict[str, object]:
-    # The size only matters to models with distortion.
-    size = {"width": int(2 * K[0, 2]) + 1, "height": int(2 * K[1, 2]) + 1}
-    return {"model": "PINHOLE", **size, "params": [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]}
-
-
 def _pose_poselib(
     points0: np.ndarray, points1: np.ndarray, K0: np.ndarray, K1: np.ndarray, estimator: Estimator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+) -> RawPose | None:
+    (upright0, camera0), (upright1, camera1) = (
+        _poselib_view(points, K) for points, K in ((points0, K0), (points1, K1))
+    )
     pose, info = poselib.estimate_relative_pose(
-        points0, points1, _poselib_camera(K0), _poselib_camera(K1), _poselib_options(estimator), {}
+        upright0, upright1, camera0, camera1, _poselib_options(estimator), {}
     )
     return np.asarray(pose.R), np.asarray(pose.t), np.asarray(info["inliers"], dtype=bool)
 
 
+def _poselib_view(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, dict[str, object]]:
+    """(N, 2) pixels without skew, for which PoseLib has no model, and their camera."""
+    focal, center = K[[0, 1], [0, 1]], K[[0, 1], [2, 2]]
+    if K[0, 1]:
+        points = pixel_rays(points, K) * focal + center
+    # The size only matters to models with distortion.
+    size = {"width": 1, "height": 1}
+    return points, {"model": "PINHOLE", **size, "params": [*focal, *center]}
+
+
 def _pose_opencv(
     points0: np.ndarray, points1: np.ndarray, K0: np.ndarray, K1: np.ndarray, estimator: Estimator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """findEssentialMat on normalized points, then the candidate most points stand in front of."""
-    rays0, rays1 = (
-        (points - K[[0, 1], [2, 2]]) / K[[0, 1], [0, 1]]
-        for points, K in ((points0, K0), (points1, K1))
-    )
-    threshold = estimator.threshold / estimator.focal(K0, K1)
-    eye = np.eye(3)
+) -> RawPose | None:
+    """findEssentialMat on rays, then the candidate most points stand in front of."""
+    focal = estimator.focal(K0, K1)
+    magsac = estimator.name == "magsac"
+    # The unit of the points is then the pixel, or the threshold where that is smaller: on rays with
+    # K = identity OpenCV's MAGSAC is 3 to 5 times less exact (findings/magsac_units.sh).
+    threshold = max(estimator.threshold, 1.0) if magsac else estimator.threshold / focal
+    unit = focal * threshold / estimator.threshold if magsac else 1.0
+    camera = np.diag([unit, unit, 1.0])
+    rays0, rays1 = (pixel_rays(p, K) * unit for p, K in ((points0, K0), (points1, K1)))
     try:
-        if estimator.name == "magsac":
+        if magsac:
             params = _usac(estimator, threshold)
-            stacked, mask = cv2.findEssentialMat(rays0, rays1, eye, eye, None, None, params)
+            stacked, mask = cv2.findEssentialMat(rays0, rays1, camera, camera, None, None, params)
         else:
-            stacked, mask = cv2.findEssentialMat(
-                rays0, rays1, eye, cv2.RANSAC, estimator.confidence, threshold, estimator.iterations
-            )
+            how = cv2.RANSAC, estimator.confidence, threshold, estimator.iterations
+            stacked, mask = cv2.findEssentialMat(rays0, rays1, camera, *how)
         if stacked is None or stacked.size == 0 or not np.isfinite(stacked).all():
             return None
-        best: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = (0, None)
+        best: tuple[int, RawPose | None] = (0, None)
         for E in np.split(stacked, len(stacked) // 3):
             # 1e9: no limit on how far away a triangulated point may be.
-            count, R, t, front = cv2.recoverPose(E, rays0, rays1, eye, 1e9, mask=mask.copy())[:4]
+            count, R, t, front = cv2.recoverPose(E, rays0, rays1, camera, 1e9, mask=mask.copy())[:4]
             if count > best[0]:
                 best = count, (R, t[:, 0], front.ravel() > 0)
     except cv2.error:

@@ -152,16 +152,19 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
             CheckpointError: it is none of train.py for this task, or of another architecture
                 (E502).
         """
-        state = checkpoint.get(self.task)
-        if state is None:
-            what = f"is no checkpoint of train.py with task={self.task}"
-            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what)
-        if without_retired(state["config"]["model"]) != config_to_dict(self.config)["model"]:
+        try:
+            state = checkpoint[self.task]
+            model, guard = without_retired(state["config"]["model"]), state["guard"]
+            counts = {name: int(state[name]) for name in self.counts}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"is no checkpoint of train.py with task={self.task} ({error!r})"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what) from error
+        if model != config_to_dict(self.config)["model"]:
             what = "the checkpoint holds another model"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
-        for name in self.counts:
-            setattr(self, name, int(state[name]))
-        self.skipped.restore(state["guard"])
+        for name, count in counts.items():
+            setattr(self, name, count)
+        self.skipped.restore(guard)
 
 
 def pairs_in(batch: TensorFields) -> int:

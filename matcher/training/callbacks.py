@@ -33,7 +33,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: Any = None
     ) -> dict[str, Any]:
-        return checkpointing.load_checkpoint(Path(path))
+        return checkpointing.load_training(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
@@ -126,7 +126,7 @@ class CheckpointAndExport(Callback):
         self._saved, self._saved_step = time.monotonic(), trainer.global_step
 
     def _export(
-        self, trainer: Trainer, module: TrainingModule, name: str = "weights.safetensors"
+        self, trainer: Trainer, module: TrainingModule, name: str = checkpointing.WEIGHTS
     ) -> None:
         if trainer.is_global_zero:
             module.export(self.folder / name)

@@ -9,15 +9,23 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from matcher.errors import Code, StorageError, UsageError, missing
+from matcher.errors import CheckpointError, Code, StorageError, UsageError, missing
 from matcher.files import make_folder, write_atomically
 
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
+WEIGHTS = "weights.safetensors"
+"""The latest weights of a run, beside its checkpoints."""
+PARTS = {
+    "callbacks", "global_step", "loops", "lr_schedulers", "matcher", "optimizer_states",
+    "pytorch-lightning_version", "state_dict",
+}  # fmt: skip
+"""What every checkpoint of a training holds."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
@@ -45,14 +53,24 @@ def start_from(folder: Path, resume: str) -> Path | None:
 
     Raises:
         UsageError: there is no such checkpoint (E111), or the folder belongs to another run (E204).
-        StorageError: the checkpoint is damaged.
+        StorageError: the checkpoint is damaged, or with ``auto`` all that there are.
+        CheckpointError: it is none of train.py (E502).
     """
+    existing = checkpoints(folder)
+    weights = folder / WEIGHTS
+    if not existing and weights.exists():
+        what, remedy = f"holds {WEIGHTS} without a checkpoint", "name= starts anew elsewhere"
+        raise UsageError(Code.UNUSABLE_WORD, folder, what, remedy)
     if resume == "auto":
-        return newest_intact(folder)
+        newest = newest_intact(folder)
+        if existing and newest is None:
+            what = f"none of its {len(existing)} checkpoints is intact, such as {existing[0].name}"
+            remedy = "bring one back, or name= starts anew elsewhere"
+            raise StorageError(Code.DAMAGED_RESULT, folder, what, remedy)
+        return newest
     start = Path(resume) if resume else None
     if start is not None:
-        load_checkpoint(start)
-    existing = checkpoints(folder)
+        load_training(start)
     if existing and (start is None or start.resolve() != existing[0].resolve()):
         what, remedy = f"holds {existing[0].name}", "resume=auto goes on from it, name= starts anew"
         raise UsageError(Code.UNUSABLE_WORD, folder, what, remedy)
@@ -67,7 +85,7 @@ def remove_unfinished(folder: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoints in `folder`, newest first."""
-    paths = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name)]
+    paths = [p for p in folder.glob("step_*.ckpt") if NAME.fullmatch(p.name) and p.is_file()]
     return sorted(paths, key=lambda p: (p.name[:13], p.stat().st_mtime_ns), reverse=True)
 
 
@@ -75,9 +93,26 @@ def newest_intact(folder: Path) -> Path | None:
     """The newest checkpoint whose content matches its name."""
     for path in checkpoints(folder):
         match = NAME.fullmatch(path.name)
-        if match and _digest(path.read_bytes()) == match[2]:
-            return path
+        with suppress(OSError):
+            if match and _digest(path.read_bytes()) == match[2]:
+                return path
     return None
+
+
+def load_training(path: Path) -> dict[str, Any]:
+    """The values of a checkpoint that a training goes on from.
+
+    Raises:
+        UsageError, StorageError: as `load_checkpoint`.
+        CheckpointError: it is none of train.py (E502).
+    """
+    state = load_checkpoint(path)
+    lacking = sorted(PARTS - state.keys()) if isinstance(state, dict) else sorted(PARTS)
+    if lacking:
+        what = f"is no checkpoint of train.py: it lacks {', '.join(lacking)}"
+        remedy = "init_weights= takes weights (safetensors) of others"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
+    return state
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,7 +124,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise missing(path, "no such checkpoint")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise StorageError(Code.DAMAGED_RESULT, path, what) from error
     match = NAME.fullmatch(path.name)
     remedy = "resume=auto takes the newest intact one"
     damaged = StorageError(Code.DAMAGED_RESULT, path, "is damaged", remedy)

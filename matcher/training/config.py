@@ -135,7 +135,7 @@ class BaseRunConfig:
     """Name of the run."""
     folder: str = "runs/outdoor"
     """Folder of its checkpoints, logs and exported weights."""
-    seed: NotNegative = 66
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 66
     """Seed of the first weights, the order of pairs and rendered scenes."""
     resume: str = ""
     """A checkpoint, or ``auto`` for the newest one that is intact in `folder`."""

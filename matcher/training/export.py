@@ -9,6 +9,8 @@ from matcher.network.model import FeatureMatcher
 from matcher.weights.checkpoint import load_safetensors, read_weights, save_safetensors
 
 PAIRS = "training_pairs"
+LONGEST = 18
+"""Digits of a number of pairs that a run can count on from."""
 
 
 def export_weights(model: FeatureMatcher, path: Path, pairs_seen: int) -> None:
@@ -30,4 +32,4 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
         raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "set model= to match")
     model.load_state_dict(source.state_dict())
     seen = read_weights(path).metadata.get(PAIRS, "0")
-    return int(seen) if seen.isdecimal() else 0
+    return int(seen) if seen.isdecimal() and len(seen) <= LONGEST else 0

@@ -21,7 +21,7 @@ ALLOWED = 10
 class DivergedError(MatcherError):
     """Training does not converge: too many steps with a loss or gradient that is not finite."""
 
-    exit_code = 1
+    exit_code = 2
 
 
 class SkippedSteps:

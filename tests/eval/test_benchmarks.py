@@ -1,7 +1,9 @@
 """Every layout of every benchmark, read from miniature trees and run end to end."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import cv2
@@ -11,15 +13,16 @@ import torch
 
 from eval.__main__ import main
 from eval.benchmarks import READERS, load_benchmark
-from eval.benchmarks.folder import posed_pairs
+from eval.benchmarks.folder import posed_pairs, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
 from eval.depth_truth import measure_against_depth
 from eval.predictions import Prediction
 from matcher.errors import UsageError
+from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.structures import Matches
-from tests.helpers.eval_folders import exact_matches, pairs_folder, relative_pose
+from tests.helpers.eval_folders import exact_matches, pair_line, pairs_folder, relative_pose
 from tests.helpers.miniature import (
     SCANNET_SCENES,
     Frame,
@@ -271,3 +274,80 @@ def test_warps_are_the_same_every_time(tmp_path):
     folder = next((tmp_path / "a" / "out" / "rendered").glob("warps-*"))
     assert cv2.imdecode(np.fromfile(folder / "000_0.png", np.uint8), 1).shape == (471, 313, 3)
     assert cv2.imdecode(np.fromfile(folder / "000_1.png", np.uint8), 1).shape == (339, 257, 3)
+
+
+NO_ROTATIONS = {
+    "zero": np.zeros((3, 3)),
+    "mirrored": np.diag([1, 1, -1.0]),
+    "sheared": np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 1.0]]),
+}
+
+
+@pytest.mark.parametrize("rotation", NO_ROTATIONS.values(), ids=NO_ROTATIONS)
+def test_ground_truth_without_a_rotation_is_refused(tmp_path, scannet, rotation):
+    """In every list and file that holds one."""
+    T, K = np.eye(4), "300 0 160 0 300 120 0 0 1"
+    T[:3, :3] = rotation
+    flat = " ".join(map(str, T.ravel()))
+    nine = " ".join(map(str, [*rotation.ravel(), 0, 0, 1]))
+    for name, lines in {
+        "pairs": {"pairs_with_gt.txt": f"a.png b.png 0 0 {K} {K} {flat}"},
+        "scannet": {"pairs_calibrated.txt": f"a.png b.png {K} {K} {nine}"},
+        "megadepth": {
+            "views.txt": f"a.png {nine} PINHOLE 640 480 300 300 160 120",
+            "pairs.txt": "a.png a.png",
+        },
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, line in lines.items():
+            (tmp_path / name / file).write_text(f"{line}\n")
+        with pytest.raises(UsageError, match=r"E112 .*\.txt:1: no rotation"):
+            load_benchmark(options(name, tmp_path / name), cache=tmp_path)
+    copy = tmp_path / "files"
+    shutil.copytree(scannet, copy)
+    table = dict(np.load(copy / "test.npz"))
+    table["rel_pose"] = np.stack([T[:3].ravel()] * len(table["rel_pose"]))
+    np.savez(copy / "test.npz", **table)
+    with pytest.raises(UsageError, match=r"E112 rel_pose of scene.*: no rotation"):
+        load_benchmark(options("scannet", copy, pose_source="npz"), cache=tmp_path)
+    for path in (copy / "test" / SCANNET_SCENES[0] / "pose").glob("*.txt"):
+        path.write_text(flat)
+    with pytest.raises(UsageError, match=r"E112 .*pose/\d+\.txt: no rotation"):
+        load_benchmark(options("scannet", copy, pose_source="files"), cache=tmp_path)
+
+
+@pytest.mark.parametrize("K", ["0 0 160 0 300 120 0 0 1", "300 0 160 0 300 120 0.1 0 1"])
+def test_ground_truth_without_a_camera_is_refused(tmp_path, K):
+    pose = "1 0 0 1 0 1 0 0 0 0 1 0 0 0 0 1"
+    (tmp_path / "pairs_with_gt.txt").write_text(f"a.png b.png 0 0 {K} {K} {pose}\n")
+    with pytest.raises(UsageError, match=r"E112 .*txt:1: no intrinsics"):
+        load_benchmark(options("pairs", tmp_path), cache=tmp_path)
+
+
+def test_ground_truth_that_is_no_homography_is_refused(tmp_path):
+    (tmp_path / "v_wall").mkdir()
+    for k in range(2, 7):
+        np.savetxt(tmp_path / "v_wall" / f"H_1_{k}", np.diag([1.0, 1, k - 4]))
+    with pytest.raises(UsageError, match=r"E112 .*H_1_4: no homography"):
+        load_benchmark(options("hpatches", tmp_path), cache=tmp_path)
+
+
+def test_intrinsics_with_skew_and_of_any_scale_measure_the_same(tmp_path):
+    (frame0, frame1), *_ = rendered_scenes(1)
+    root = pairs_folder(tmp_path, 1, scenes=1)
+    (pair,) = read_pairs_with_gt(root)
+    points = exact_matches(frame0, frame1)
+    skew = np.array([[1, 0.3, 0], [0, 1, 0], [0, 0, 1.0]])
+    (root / "pairs_with_gt.txt").write_text(
+        pair_line(
+            "a.png",
+            "b.png",
+            replace(frame0, K=3 * skew @ frame0.K),
+            replace(frame1, K=-frame1.K),
+        )
+    )
+    (other,) = read_pairs_with_gt(root)
+    moved = points[0] @ skew[:2, :2].T
+    for p, K0, K1 in ((points[0], pair.K0, pair.K1), (moved, other.K0, other.K1)):
+        errors = normalized_epipolar_error(p, points[1], K0=K0, K1=K1, T_0to1=pair.T_0to1)
+        assert errors.max() < 1e-9

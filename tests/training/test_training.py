@@ -179,7 +179,7 @@ def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_pa
     config = run_config(tmp_path, "trainer.max_steps=40")
     with pytest.raises(DivergedError) as caught:
         fit(config, Disturb(range(3, 40), "batch"))
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
     files = sorted(tmp_path.glob("nonfinite_*.pt"), key=lambda p: int(p.stem.split("_")[1]))
     assert len(files) == 2
     weights, pair, seed, saved = load_step(files[-1])
