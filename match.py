@@ -7,12 +7,11 @@ import sys
 import tomllib
 import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
-from matcher.errors import Code, MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError, lasting
 from matcher.options import USAGE, MatchOptions
 from matcher.validation.words import describe, options_from_words
 
@@ -28,6 +27,11 @@ class Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return lasting(lambda: told(words))
+
+
+def told(words: list[str]) -> int:
+    """`run`, with one line for what goes wrong."""
     debug = "--debug" in (*words[:1], *words[2:])
     try:
         return run(words)
@@ -88,6 +92,4 @@ def stop(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, stop)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     sys.exit(main())
