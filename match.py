@@ -13,10 +13,10 @@ from types import FrameType
 # Torch takes seconds to import: nothing here does before the options are known to be right.
 from matcher.errors import Code, MatcherError, UsageError, lasting
 from matcher.options import USAGE, MatchOptions
-from matcher.validation.words import describe, options_from_words
+from matcher.validation.words import describe, key_values, options_from_words
 
 COLLECTIONS = ("pairs=", "pack=", "verify=")
-"""How the words of a program for collections begin; see `matcher.batch.cli`."""
+"""How the words of a program for collections begin, also after ``--``; see `matcher.batch.cli`."""
 FLAGS = {"--help", "-h", "--version", "--debug"}
 
 
@@ -55,7 +55,9 @@ def run(words: list[str]) -> int:
     """The program proper; raises MatcherError where it cannot go on."""
     while words[:1] == ["--debug"]:
         words = words[1:]
-    if words and words[0].startswith(COLLECTIONS):
+    if words[:1] and f"{words[0].removeprefix('--')}=" in COLLECTIONS:
+        words = key_values(words)
+    if words and words[0].removeprefix("--").startswith(COLLECTIONS):
         from matcher.batch.cli import run_collection
 
         return run_collection([word for word in words if word != "--debug"], version())
