@@ -7,17 +7,16 @@ import sys
 import tomllib
 import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
-from matcher.errors import Code, MatcherError, UsageError
+from matcher.errors import Code, MatcherError, UsageError, lasting
 from matcher.options import USAGE, MatchOptions
-from matcher.validation.words import describe, options_from_words
+from matcher.validation.words import describe, key_values, options_from_words
 
 COLLECTIONS = ("pairs=", "pack=", "verify=")
-"""How the words of a program for collections begin; see `matcher.batch.cli`."""
+"""How the words of a program for collections begin, also after ``--``; see `matcher.batch.cli`."""
 FLAGS = {"--help", "-h", "--version", "--debug"}
 
 
@@ -28,6 +27,11 @@ class Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return lasting(lambda: told(words))
+
+
+def told(words: list[str]) -> int:
+    """`run`, with one line for what goes wrong."""
     debug = "--debug" in (*words[:1], *words[2:])
     try:
         return run(words)
@@ -51,7 +55,9 @@ def run(words: list[str]) -> int:
     """The program proper; raises MatcherError where it cannot go on."""
     while words[:1] == ["--debug"]:
         words = words[1:]
-    if words and words[0].startswith(COLLECTIONS):
+    if words[:1] and f"{words[0].removeprefix('--')}=" in COLLECTIONS:
+        words = key_values(words)
+    if words and words[0].removeprefix("--").startswith(COLLECTIONS):
         from matcher.batch.cli import run_collection
 
         return run_collection([word for word in words if word != "--debug"], version())
@@ -88,6 +94,4 @@ def stop(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, stop)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     sys.exit(main())

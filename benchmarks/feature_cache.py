@@ -22,6 +22,7 @@ import numpy as np
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.shards import MATCHES, Shard
 from matcher.batch.worker import ShardMatcher
+from matcher.images.encode import encode
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
 
@@ -42,7 +43,8 @@ def write_images(folder: Path, count: int, side: int) -> list[str]:
         turn = cv2.getRotationMatrix2D((side, side), rng.uniform(-10, 10), rng.uniform(0.9, 1.1))
         turn[:, 2] -= side / 2 + rng.uniform(-0.1, 0.1, 2) * side
         paths.append(str(folder / f"{i:03d}.png"))
-        cv2.imwrite(paths[-1], cv2.warpAffine(texture, turn, (side, side)))
+        view = cv2.warpAffine(texture, turn, (side, side))
+        Path(paths[-1]).write_bytes(encode(view, ".png"))
     return paths
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
@@ -24,6 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from matcher.errors import Code, UsageError
+from matcher.validation.checked import nearest_option
+from matcher.validation.words import key_values
 
 CONF = Path(__file__).resolve().parent
 DATACLASSES = {
@@ -46,14 +47,14 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
 
     Args:
         config_name: file in `folder`, such as ``train``.
-        overrides: ``key=value`` words in Hydra's grammar.
+        overrides: ``key=value`` words in Hydra's grammar, also as ``--key value``.
         folder: of the YAML files.
 
     Raises:
         UsageError: an unknown key or group (with the nearest valid one), a word that cannot be
             read, a key that would call code, or a value that cannot be resolved.
     """
-    words = [_checked(word) for word in overrides]
+    words = [_checked(word) for word in key_values(overrides)]
     GlobalHydra.instance().clear()
     if config_name in DATACLASSES:
         ConfigStore.instance().store(f"{config_name}_defaults", _defaults_of(config_name))
@@ -163,8 +164,8 @@ def _usage_error(
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:12])}"
+    near = nearest_option(name, known)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(known)[:12])}"
 
 
 def _keys(config_name: str, folder: Path) -> list[str]:
@@ -207,7 +208,7 @@ def plain_options(words: Sequence[str], defaults: Mapping[str, str]) -> dict[str
         UsageError: a key that `defaults` lacks (E202).
     """
     options = dict(defaults)
-    for word in words:
+    for word in key_values(words):
         key, _, value = word.partition("=")
         if key not in options:
             raise UsageError(

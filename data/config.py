@@ -7,7 +7,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from matcher.validation.checked import NotNegative, Positive, Share, checked, invalid
+from matcher.validation.checked import (
+    MOST_THREADS,
+    NotNegative,
+    Positive,
+    Share,
+    checked,
+    invalid,
+)
 
 FileSource = Literal["megadepth", "scannet", "rgbd", "colmap"]
 SOURCES: tuple[FileSource, ...] = get_args(FileSource)
@@ -156,7 +163,7 @@ class DataConfig:
     """Share of the batches that hold real pairs."""
     batch_size: Positive = 8
     """Pairs of one process in a batch."""
-    workers: NotNegative = 0
+    workers: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
     """Loader processes; 0 loads in the training process. Samples do not depend on it."""
     val_pairs: int = 64
     """Pairs of a validation."""

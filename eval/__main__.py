@@ -9,7 +9,7 @@ from pathlib import Path
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import Code, UsageError, program, require_extra
-from matcher.validation.words import describe
+from matcher.validation.words import describe, key_values
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
@@ -51,7 +51,7 @@ def main(words: list[str]) -> int:
 def read_options(words: Sequence[str]) -> list[EvalOptions]:
     """One set of options for each benchmark that is named."""
     benchmarks, given, direct = ("synthetic",), [], {}
-    for word in words:
+    for word in key_values(words):
         name, equals, value = word.partition("=")
         if equals and name == "benchmark":
             benchmarks = split_names(value) or benchmarks

@@ -15,6 +15,7 @@ from matcher.validation.checked import (
     NotNegative,
     Positive,
     Share,
+    Threads,
     checked,
     config_from_dict,
     invalid,
@@ -37,9 +38,9 @@ class EvalOptions:
     """Folder of results and of cached predictions."""
     limit: Positive | None = None
     """Only the first this many pairs."""
-    workers: Positive = 1
+    workers: Threads = 1
     """Processes."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Threads of each process."""
     seed: NotNegative = 0
     """Seed of estimators and of the bootstrap."""

@@ -24,6 +24,8 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
+from matcher.streams import lasting_streams
+
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
 
 
@@ -164,23 +166,45 @@ def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
 
     Both take the words, by default those of the process, and return the exit code. An error that
     the user can cause is printed as its one line, an interruption is silent. The word ``--debug``
-    is taken out and shows the traceback too.
+    is taken out and shows the traceback too. Streams are as `lasting`.
     """
 
     @wraps(run)
     def main(words: Sequence[str] | None = None) -> int:
-        words = sys.argv[1:] if words is None else words
-        try:
-            return run([word for word in words if word != "--debug"])
-        except MatcherError as error:
-            if "--debug" in words:
-                traceback.print_exc()
-            sys.stderr.write(f"{error}\n")
-            return error.exit_code
-        except KeyboardInterrupt:
-            return 130
+        given = sys.argv[1:] if words is None else words
+
+        def told() -> int:
+            try:
+                return run([word for word in given if word != "--debug"])
+            except MatcherError as error:
+                if "--debug" in given:
+                    traceback.print_exc()
+                sys.stderr.write(f"{error}\n")
+                return error.exit_code
+            except KeyboardInterrupt:
+                return 130
+
+        return lasting(told)
 
     return main
+
+
+def lasting(run: Callable[[], int]) -> int:
+    """The exit code of `run`, which goes on whatever becomes of standard output and error.
+
+    Output that is lost, but for want of a reader, is an error (E401).
+    """
+    with lasting_streams() as output:
+        try:
+            code = run()
+        except SystemExit as leaving:  # of argparse, after its help or a wrong word
+            code = leaving.code if isinstance(leaving.code, int) else 0
+        output.flush()
+        if code == 0 and output.lost is not None:
+            fault = unwritable("standard output", output.lost, "all else is done")
+            sys.stderr.write(f"{fault}\n")
+            return fault.exit_code
+        return code
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -88,7 +88,8 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
     inputs = [path for path in (*images, options.mask0, options.mask1) if path is not None]
     for path in inputs:
         if not os.path.exists(path):
-            hint = "the first two arguments are the images" if "=" in path else ""
+            is_option = "=" in path or path.startswith("--")
+            hint = "the first two arguments are the images" if is_option else ""
             raise missing(path, remedy=hint)
     targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:

@@ -25,7 +25,7 @@ from matcher.images.preprocess import (
 from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.options import PredictorOptions
-from matcher.runtime import find_device, find_dtype, in_halves
+from matcher.runtime import find_device, find_dtype, in_halves, own_settings
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
@@ -200,13 +200,13 @@ class Predictor:
             found = iter(matches)
         return [Matches.empty(reason) if reason else next(found) for reason in reasons]
 
-    @torch.inference_mode()
+    @own_settings()
     def extract(self, image: PreparedImage) -> FeatureMaps:
         """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W)."""
         with self._arithmetic():
             return self.model.extract(image.canvas[None].to(self.device))
 
-    @torch.inference_mode()
+    @own_settings()
     def match_features(
         self,
         pairs: Sequence[PreparedPair],
@@ -244,6 +244,7 @@ class Predictor:
             yield
 
 
+@own_settings()
 def load_matcher(
     name_or_path: str | os.PathLike[str] = "compact",
     options: PredictorOptions | None = None,

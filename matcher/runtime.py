@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -50,6 +51,17 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Meanwhile, tensors are ordinary ones without gradients, in full precision, and lie on the CPU
+    where no device is named, whatever the process of the user has set. Also a decorator."""
+    moved = torch.get_default_device().type != "cpu"
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        # As a mode it costs time in every call of a function of torch.
+        with torch.device("cpu") if moved else nullcontext():
+            yield
 
 
 def in_halves(

@@ -188,7 +188,8 @@ class Matches(TensorFields):
 
     @staticmethod
     def empty(reason: str = "") -> Matches:
-        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0), reason)
+        keypoints = torch.zeros(0, 2, dtype=torch.float32, device="cpu")
+        return Matches(keypoints, keypoints.clone(), keypoints[:, 0].clone(), reason)
 
     def __len__(self) -> int:
         return self.scores.shape[0]
@@ -216,5 +217,5 @@ class Matches(TensorFields):
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keypoints0, keypoints1, scores) as NumPy arrays."""
-        on_cpu = self.to("cpu")
-        return on_cpu.keypoints0.numpy(), on_cpu.keypoints1.numpy(), on_cpu.scores.numpy()
+        points0, points1, scores = self.keypoints0, self.keypoints1, self.scores
+        return points0.numpy(force=True), points1.numpy(force=True), scores.numpy(force=True)

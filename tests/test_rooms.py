@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("matcher", "conf", "data", "eval")
 PROGRAMS = ("match", "train")
-MOST_MODULES = 9
+MOST_MODULES = 10
 """Directly in `matcher/`: the ground floor has to stay a page that one can read."""
 
 
@@ -65,6 +65,7 @@ def arrows() -> dict[str, set[str]]:
 
 
 FLOORS = (
+    ("matcher.streams",),
     ("matcher.errors", "matcher.structures"),
     ("matcher.validation", "matcher.files"),
     ("matcher.config",),

@@ -20,6 +20,7 @@ CALLS = {
     "os.system", "os.popen", "yaml.load",
     "yaml.unsafe_load", "yaml.full_load", "torch.hub.load", "torch.hub.load_state_dict_from_url",
     "hydra.utils.instantiate", "hydra.utils.call", "instantiate", "cv2.imread", "cv2.imreadmulti",
+    "cv2.imdecode", "cv2.imwrite", "cv2.imencode", "cv2.imwritemulti",
     "torch.jit.load", "torch.package.PackageImporter", "torch.export.load",
 }  # fmt: skip
 KEYWORDS = {"shell": True, "allow_pickle": True, "weights_only": False, "trust_remote_code": True}
@@ -90,6 +91,7 @@ def test_nothing_runs_unpickles_or_decodes_what_it_should_not(path: Path) -> Non
         "np.load(f, allow_pickle=True)", "torch.load(f)", "torch.load(f, weights_only=False)",
         "torch.load(f, weights_only=safe)", "torch.hub.load('a', 'b')", "yaml.load(f)",
         "from hydra.utils import instantiate", "hydra.utils.instantiate(c)", "cv2.imread(f)",
+        "cv2.imencode(s, x)", "cv2.imwrite(f, x)", "cv2.imdecode(d, 0)",
         "url = 'http://example.org'", "f(trust_remote_code=True)",
     ],
 )  # fmt: skip
@@ -100,7 +102,7 @@ def test_the_check_finds_what_it_looks_for(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "torch.load(f, weights_only=True)", "model.eval()", "re.compile(x)", "cv2.imdecode(d, 0)",
+        "torch.load(f, weights_only=True)", "model.eval()", "re.compile(x)", "cv2.resize(x, s)",
         "np.load(f, allow_pickle=False)", "url = 'https://example.org'", "read.eval(1)",
     ],
 )  # fmt: skip

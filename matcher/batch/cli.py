@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matcher.batch.options import CollectionOptions
 from matcher.errors import Code, UsageError
-from matcher.validation.words import describe, options_from_words
+from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
 usage: python match.py pairs=LIST_OR_FOLDER [output=RUN] [key=value ...] [--debug]
@@ -37,6 +37,7 @@ def run_collection(words: Sequence[str], version: str) -> int:
     if {"--help", "-h"} & set(words):
         tell(USAGE.format(options=describe(CollectionOptions)))
         return 0
+    words = key_values(words)
     command, _, folder = words[0].partition("=")
     if command == "pairs":
         options = options_from_words(CollectionOptions, words)

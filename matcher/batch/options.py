@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
-from matcher.validation.checked import Name, Positive, checked
+from matcher.validation.checked import Name, Positive, Threads, checked
 
 Camera = tuple[float, float, float, float]
 """(fx, fy, cx, cy) in pixels."""
@@ -34,7 +34,7 @@ class CollectionOptions(WeightsOptions):
     """Go on without missing images; their pairs fail with E111."""
     output: Name = "matches"
     """Folder of the run; an interrupted run goes on where it stopped."""
-    threads: Positive | None = None
+    threads: Threads | None = None
     """Threads of the CPU; null: as PyTorch chooses, with engine=ray a core a worker."""
     batch_size: Positive = 4
     """Pairs at a time."""
@@ -42,11 +42,11 @@ class CollectionOptions(WeightsOptions):
     """Pairs a file; at most so many are done again after an interruption."""
     cache_mb: Positive = 2048
     """Memory for features of images that are used again."""
-    readers: Positive = 2
+    readers: Threads = 2
     """Threads that read and decode images ahead."""
     engine: Literal["local", "ray"] = "local"
     """This machine, or a cluster."""
-    workers: Positive = 2
+    workers: Threads = 2
     """engine=ray: models that match at a time."""
     export: Literal["none", "pack", "hloc", "colmap"] = "none"
     """What is written when all is done: one file, two HDF5 files or a database."""

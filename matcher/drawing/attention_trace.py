@@ -25,6 +25,7 @@ from matcher.network.coarse import CoarseMatcher
 from matcher.network.dual_softmax import BLOCK_ELEMENTS
 from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
+from matcher.runtime import own_settings
 from matcher.validation.checked import invalid
 
 
@@ -216,7 +217,7 @@ def block_boxes(seen: PreparedImage, side: int, stride: int, raster: Tensor) -> 
     return torch.cat([ends.amin(dim=0), ends.amax(dim=0)], dim=1).numpy()
 
 
-@torch.inference_mode()
+@own_settings()
 def trace_attention(
     predictor: Predictor, image0: ImageSource, image1: ImageSource
 ) -> AttentionTrace:

@@ -29,6 +29,7 @@ from matcher.drawing.canvas import (
     with_legend,
 )
 from matcher.files import write_atomically
+from matcher.images.encode import encode
 from matcher.results.formats import PICTURE_SUFFIXES
 from matcher.structures import Matches
 from matcher.validation.checked import invalid
@@ -184,8 +185,7 @@ def write_picture(path: Path | str, picture: np.ndarray) -> None:
     path = Path(path)
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise invalid("picture", str(path), f"a name ending in {', '.join(PICTURE_SUFFIXES)}")
-    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_atomically(path, data.tobytes())
+    write_atomically(path, encode(picture, path.suffix.lower()))
 
 
 def _levels(

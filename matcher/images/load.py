@@ -14,7 +14,7 @@ from matcher.geometry.pixels import turn_upright
 from matcher.images.bands import Bands
 from matcher.images.decode import MAX_PIXELS, array_of_picture, decode
 from matcher.images.normalize import PLAIN, Normalization
-from matcher.images.pixels import array_of_tensor, to_gray, to_rgb
+from matcher.images.pixels import array_of_tensor, plain_array, to_gray, to_rgb
 from matcher.validation.checked import invalid
 
 
@@ -88,6 +88,9 @@ def load_image(
     if not isinstance(source, np.ndarray):
         what = f"cannot use a value of type {type(source).__name__}"
         remedy = "give a path, an array, a tensor or a PIL image"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
+    if np.ma.is_masked(source):
+        what, remedy = "cannot use a masked array", "give its data, and ~image.mask as the mask"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
     size = (source.shape[1], source.shape[0]) if source.ndim >= 2 else (0, 0)
     _require_shape(allowed, size, allowed_name)
@@ -176,9 +179,37 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     """(H, W) bool of a mask image in the pixels as stored: black is False, all else True."""
     path = os.fspath(path)
     file = decode(path, gray=False, apply_exif=False, allow_truncated=False, max_pixels=max_pixels)
-    if file.pixels.dtype == np.uint8:
-        return to_rgb(file.pixels, path).max(axis=2) > 0
-    nonzero = np.nan_to_num(file.pixels) != 0
+    return _not_black(file.pixels, path)
+
+
+def mask_of_values(mask: object, name: str) -> np.ndarray:
+    """(H, W) bool of a mask in memory: zero and NaN are False, all else True.
+
+    Args:
+        mask: an array or a tensor (H, W), also with axes of length 1 before or behind it, or a
+            picture of Pillow.
+        name: for errors.
+
+    Raises:
+        UsageError: something else (E201).
+        ImageError, MemoryLimitError: as `load_image`.
+    """
+    if isinstance(mask, Image.Image):
+        return _not_black(array_of_picture(mask, name), name)
+    values = plain_array(mask, name) if isinstance(mask, Tensor) else np.ma.filled(mask, 0)
+    if not isinstance(mask, (np.ndarray, Tensor)) or values.dtype.kind not in "biuf":
+        found = getattr(mask, "dtype", type(mask).__name__)
+        raise invalid(name, str(found), "a path, a PIL image, or an array or a tensor of numbers")
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    return np.nan_to_num(np.asarray(values)) != 0
+
+
+def _not_black(pixels: np.ndarray, name: str) -> np.ndarray:
+    """(H, W) bool of decoded pixels."""
+    if pixels.dtype == np.uint8:
+        return to_rgb(pixels, name).max(axis=2) > 0
+    nonzero = np.nan_to_num(pixels) != 0
     return nonzero if nonzero.ndim == 2 else nonzero[..., :3].any(axis=2)
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from matcher.errors import Code, ImageError
 from matcher.images.normalize import NormalizedImage, normalize, scale
+from matcher.images.opening import reading
 
 MID_GRAY = 128
 EXPECTED = "expected uint8, uint16, int16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 INTEGERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 
 
@@ -65,17 +67,34 @@ def to_rgb(pixels: np.ndarray, name: str, *, nodata: float | None = None) -> np.
 
 def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:
     """The array (H, W) or (H, W, C) of a tensor (H, W), (C, H, W) or (1, C, H, W); C: 1, 3, 4."""
-    shape = tuple(tensor.shape)
+    array = plain_array(tensor, name)
+    shape = array.shape
     if len(shape) == 4 and shape[0] == 1:
-        tensor = tensor[0]
-    if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
+        array = array[0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] not in (1, 3, 4)):
         what = f"cannot use a tensor of shape {shape}"
         expected = "expected (H, W), (C, H, W) or (1, C, H, W) with 1, 3 or 4 channels"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, expected)
-    tensor = tensor.detach().cpu()
-    if tensor.dtype is torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.movedim(0, -1).numpy() if tensor.ndim == 3 else tensor.numpy()
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
+
+
+def plain_array(tensor: Tensor, name: str) -> np.ndarray:
+    """The values of a tensor of any device and layout, quantized or of a precision that NumPy
+    lacks, as an array of its shape.
+
+    Raises:
+        ImageError: it holds no values, such as one of the device ``meta`` (E105).
+        MemoryLimitError: memory ends (E131).
+    """
+    with reading(name, Code.UNSUPPORTED_IMAGE, "cannot use this tensor", "give an ordinary one"):
+        tensor = tensor.detach()
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.layout is not torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.is_floating_point() and tensor.dtype not in NUMPY_FLOATS:
+            tensor = tensor.float()
+        return tensor.numpy(force=True)
 
 
 def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:

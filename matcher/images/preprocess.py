@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from matcher.config import MatcherConfig
@@ -27,14 +28,20 @@ from matcher.geometry.pixels import (
     turn_upright,
     upright_to_stored,
 )
-from matcher.images.load import ImageSource, LoadedImage, load_image, read_mask
+from matcher.images.load import (
+    ImageSource,
+    LoadedImage,
+    load_image,
+    mask_of_values,
+    read_mask,
+)
 from matcher.images.sizes import MIN_SIDE, network_size
+from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
-from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
-MaskSource = str | os.PathLike[str] | np.ndarray | Tensor
+MaskSource = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 
 
 class PreparedImage(NamedTuple):
@@ -111,6 +118,7 @@ class PairReader:
         first = self.read_one(image0, mask0, number="0")
         return PreparedPair(first, self.read_one(image1, mask1, number="1"))
 
+    @own_settings()
     def read_one(
         self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
     ) -> PreparedImage:
@@ -138,14 +146,10 @@ class PairReader:
 
 
 def load_mask(mask: MaskSource, name: str) -> np.ndarray:
-    """(H, W) bool of a region mask, or E111 or E201."""
+    """(H, W) bool of a region mask; errors as `read_mask` and `mask_of_values`."""
     if isinstance(mask, (str, os.PathLike)):
-        mask = read_mask(mask)
-    elif isinstance(mask, Tensor):
-        mask = mask.detach().cpu().numpy()
-    if not isinstance(mask, np.ndarray):
-        raise invalid(name, type(mask).__name__, "a path, an array or a tensor")
-    return mask.astype(bool)
+        return read_mask(mask)
+    return mask_of_values(mask, name)
 
 
 def prepare(
@@ -172,7 +176,7 @@ def prepare(
     if upright is not None:
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
-    return PreparedImage(image, padded, valid, torch.tensor(scale))
+    return PreparedImage(image, padded, valid, torch.tensor(scale, dtype=torch.float32))
 
 
 def resize(

@@ -84,7 +84,7 @@ def stream_dual_softmax(
 
 
 def _nothing_best(x: Tensor) -> tuple[Tensor, Tensor]:
-    zeros = torch.zeros(len(x), device=x.device)
+    zeros = torch.zeros(len(x), dtype=torch.float32, device=x.device)
     return zeros, zeros.long()
 
 

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from matcher.config import MatcherConfig
-from matcher.validation.checked import NotNegative, Positive, Share, checked, invalid
+from matcher.validation.checked import (
+    MOST_THREADS,
+    NotNegative,
+    Positive,
+    Share,
+    checked,
+    invalid,
+)
 
 Weight = Annotated[float, Field(ge=0, le=1e3)]
 Minutes = Annotated[float, Field(ge=0, le=1e7)]
@@ -93,7 +100,7 @@ class TrainerConfig:
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
     """Layout of the model in memory: channels last where its maps have 16 channels or more."""
-    threads: NotNegative = 0
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
     """CPU threads; 0 leaves the default."""
     accumulate: Positive = 1
     """Batches a step."""

@@ -31,12 +31,27 @@ from matcher.errors import Code, UsageError
 
 T = TypeVar("T")
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+LARGEST = 2**31 - 1
+"""Of whole numbers: more than anybody needs, and what every library behind an option can hold."""
+MOST_THREADS = 256
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+NotNegative = Annotated[int, Field(ge=0, le=LARGEST)]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
+"""Threads or processes: many more than there are cores bring a machine down."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, description="a name")]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+SYNONYMS = {
+    **dict.fromkeys(("resize", "size", "image_size", "imsize", "long_side"), "max_side"),
+    **dict.fromkeys(("conf", "confidence", "conf_threshold", "match_threshold"), "threshold"),
+    **dict.fromkeys(("max_keypoints", "max_matches", "num_matches"), "top_k"),
+    **dict.fromkeys(("intrinsics", "camera"), "K"),
+    **dict.fromkeys(("ckpt", "checkpoint"), "weights"),
+}
+"""What others call options of ours."""
+SHOWN_LENGTH = 200
+"""Characters of a value in a message, at most."""
 PLAIN = {bool: "true or false", int: "an integer", str: "text", NoneType: "null"}
 
 
@@ -73,14 +88,26 @@ def checked(prefix: str = "") -> Callable[[type[T]], type[T]]:
 
 def invalid(option: str, value: object, expected: str) -> UsageError:
     """The error for an option with a value that cannot work."""
-    return UsageError(Code.INVALID_VALUE, option, f"got {value!r}", f"expected {expected}")
+    text = repr(value)
+    if len(text) > SHOWN_LENGTH:
+        text = f"{text[:SHOWN_LENGTH]}... ({len(text)} characters)"
+    return UsageError(Code.INVALID_VALUE, option, f"got {text}", f"expected {expected}")
 
 
 def unknown_option(name: str, known: Sequence[str], path: str = "") -> UsageError:
     """The error for a name that is no option, with the nearest one that is."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return UsageError(Code.UNKNOWN_OPTION, f"{path}{name}", "unknown option", hint)
+    near = nearest_option(name, known)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+    return UsageError(Code.UNKNOWN_OPTION, f"{path}{name}"[:SHOWN_LENGTH], "unknown option", hint)
+
+
+def nearest_option(name: str, known: Sequence[str]) -> str | None:
+    """The one of the `known` options that `name` probably means: another word for it, or nearly
+    the same letters."""
+    meant = SYNONYMS.get(name)
+    if meant in known:
+        return meant
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
@@ -148,6 +175,16 @@ def is_text(annotation: Any) -> bool:
     return annotation is str or get_origin(annotation) is Literal
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether values of an annotation are lists, or null."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return is_list(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return any(map(is_list, get_args(annotation)))
+    return origin is tuple
+
+
 def _usage_error(
     kind: type, prefix: str, error: ValidationError, given: Mapping[str, Any]
 ) -> UsageError:
@@ -186,7 +223,8 @@ def _number(
 ) -> str:
     text = "an integer" if kind is int else "a finite number"
     if ge is not None:
-        text += f" of at least {ge}" if le is None else f" from {kind(ge)} to {kind(le)}"
+        text += f" of at least {ge}" if le in (None, LARGEST) else f" from {kind(ge)} to {kind(le)}"
+        text += " and below 2^31" if le == LARGEST else ""
     return text if multiple_of is None else f"{text}, a multiple of {multiple_of}"
 
 

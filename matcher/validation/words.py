@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,9 +13,19 @@ from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from matcher.errors import Code, UsageError
-from matcher.validation.checked import annotations_of, config_from_dict, is_text, unknown_option
+from matcher.validation.checked import (
+    SHOWN_LENGTH,
+    annotations_of,
+    config_from_dict,
+    expected,
+    invalid,
+    is_list,
+    is_text,
+    unknown_option,
+)
 
 T = TypeVar("T")
+OPTION = re.compile(r"[A-Za-z][\w.]*=")
 CONSTANTS = {"null": None, "true": True, "false": False}
 
 
@@ -22,7 +33,8 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
     """Options of one level, made by `checked`, from words; the last word for an option counts.
 
     An option that is text takes whatever follows the first ``=``, and where it may be null the
-    word ``null``. Other values are as `plain_value` reads them.
+    word ``null``. Other values are as `plain_value` reads them. Words may also be as `key_values`
+    takes them, and ``--name`` alone where the option is true or false.
 
     Raises:
         UsageError: a word without ``=`` (E204), an unknown name (E202, with the nearest one) or a
@@ -30,15 +42,46 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
     """
     kinds = annotations_of(kind)
     values: dict[str, Any] = {}
-    for word in words:
+    for word in key_values(words):
         name, equals, text = word.partition("=")
+        flag = word.removeprefix("--").replace("-", "_")
+        if flag != word and kinds.get(flag) is bool:
+            name, equals, text = flag, "=", "true"
         if not equals:
-            raise UsageError(Code.UNUSABLE_WORD, word, "is not an option", "write key=value")
+            remedy = "write key=value"
+            raise UsageError(Code.UNUSABLE_WORD, word[:SHOWN_LENGTH], "is not an option", remedy)
         if name not in kinds:
             raise unknown_option(name, list(kinds))
         verbatim = is_text(kinds[name]) and text != "null"
         values[name] = text if verbatim else plain_value(text)
+        if is_list(kinds[name]) and isinstance(values[name], str):
+            remedy = f"{expected(kinds[name])}, in brackets, as in '{name}=[{text[:40]}]'"
+            raise invalid(name, text, remedy)
     return config_from_dict(kind, values)
+
+
+def key_values(words: Sequence[str]) -> list[str]:
+    """Words with ``--name value`` and ``--name=value`` as ``name=value``; others as they are.
+
+    In such names ``-`` is ``_``. What follows ``--name`` is its value unless it begins with ``--``
+    or is an option itself.
+    """
+    out: list[str] = []
+    waiting = iter(enumerate(words))
+    for index, word in waiting:
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        following = words[index + 1] if index + 1 < len(words) else "--"
+        if not (word.startswith("--") and name):
+            out.append(word)
+        elif equals:
+            out.append(f"{name}={value}")
+        elif following.startswith("--") or OPTION.match(following):
+            out.append(word)
+        else:
+            out.append(f"{name}={following}")
+            next(waiting)
+    return out
 
 
 def plain_value(text: str) -> Any:

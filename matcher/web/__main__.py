@@ -1,7 +1,7 @@
-"""A web page for one pair of images: `python -m matcher.web` (needs the extra ``web``).
+"""A web page for one pair of images: `python -m matcher.web [key=value ...]`; see `--help`.
 
-It listens on 127.0.0.1 alone, takes uploads and no paths. Uploads are deleted within the hour,
-results when their page is left.
+It listens on 127.0.0.1 alone unless told otherwise, takes uploads and no paths. Uploads are deleted
+within the hour, results when their page is left.
 """
 
 from __future__ import annotations
@@ -9,26 +9,67 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-import PIL
+from pydantic import Field
 
 from matcher.errors import program, require_extra
-from matcher.runtime import warm_allocator
+from matcher.validation.checked import Name, checked
+from matcher.validation.words import describe, options_from_words
+from matcher.web.hosts import LOCAL
 
 OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
+USAGE = """\
+usage: python -m matcher.web [key=value ...] [--debug]
+
+Serves a page that matches two uploaded images, until it is interrupted.
+
+examples:
+  python -m matcher.web
+  python -m matcher.web port=8000
+  python -m matcher.web address=0.0.0.0 hosts=[workstation,192.168.1.20]
+
+options and their defaults:
+{options}
+"""
+
+
+@checked()
+class WebOptions:
+    """Where the page is served."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port to listen on; null: the first free one from 7860."""
+    address: Name = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every network of this machine."""
+    hosts: tuple[Name, ...] = ()
+    """Names under which browsers may ask, besides localhost; requests under others are refused."""
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """All names under which browsers may ask."""
+        return *LOCAL, self.address, *self.hosts
 
 
 @program
-def main(_: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Serve the page until interrupted; returns the exit code."""
+    if {"--help", "-h"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(WebOptions)))
+        return 0
+    options = options_from_words(WebOptions, words)
     require_extra("gradio", "web", "matcher.web")
+    import PIL
+
+    from matcher.runtime import warm_allocator
     from matcher.web.page import build_page, launch
 
     if int(PIL.__version__.split(".")[0]) < 13:
         sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
     warm_allocator()
     with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
-        launch(build_page(Path(folder)))
+        where = {"server_name": options.address, "server_port": options.port}
+        launch(build_page(Path(folder)), options.allowed_hosts, **where)
     return 0
 
 

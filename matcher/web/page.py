@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from matcher.drawing.matches import write_picture
 from matcher.errors import MatcherError
 from matcher.results.record import write_matches
 from matcher.web.app import GEOMETRIES, LOWEST, WEIGHTS, MatchedPair, find, predictor, show
+from matcher.web.folders import PageFolders
+from matcher.web.hosts import LOCAL, RequireHost
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 MAX_UPLOAD = "30mb"
@@ -38,7 +39,12 @@ def told(action: Any, *values: Any) -> Any:
     try:
         return action(*values)
     except (MatcherError, ValueError) as error:
-        raise gr.Error(str(error)) from error
+        raise refusal(str(error)) from error
+
+
+def refusal(message: str) -> gr.Error:
+    """What the page shows instead of a result; nothing is printed on the server."""
+    return gr.Error(message, print_exception=False)
 
 
 def result() -> Any:
@@ -61,7 +67,7 @@ class Actions:
     """What the page does when it is used; downloads of each open page go below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folders = PageFolders(folder)
 
     def match(
         self,
@@ -81,8 +87,7 @@ class Actions:
         if pair is None:
             return NOTHING
         shown = told(show, pair, threshold, geometry)
-        place = self._place(request)
-        place.mkdir(parents=True, exist_ok=True)
+        place = self.folders.of(request.session_hash)
         write_matches(place / "matches.csv", shown.record)
         write_picture(place / "matches.png", shown.picture)
         numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
@@ -93,14 +98,11 @@ class Actions:
         self, pair: MatchedPair | None, layer: float | None, event: gr.SelectData
     ) -> tuple:
         if pair is None:
-            raise gr.Error("match the images first")
+            raise refusal("match the images first")
         return event.index, look(pair, event.index, layer), gr.Tabs(selected="attention")
 
     def forget(self, request: gr.Request) -> None:
-        shutil.rmtree(self._place(request), ignore_errors=True)
-
-    def _place(self, request: gr.Request) -> Path:
-        return self.folder / str(request.session_hash)
+        self.folders.forget(request.session_hash)
 
 
 def build_page(folder: Path) -> Any:
@@ -150,8 +152,12 @@ def build_page(folder: Path) -> Any:
     return page
 
 
-def launch(page: Any, **options: Any) -> Any:
-    """Serve the page on this machine alone; `options` as Gradio's."""
+def launch(page: Any, hosts: Collection[str] = LOCAL, **options: Any) -> Any:
+    """Serve the page under the names `hosts`, by default on this machine alone; `options` as
+    Gradio's."""
+    from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
+
     page.queue(max_size=8, default_concurrency_limit=1)
-    fixed = {"server_name": "127.0.0.1", "share": False, "max_file_size": MAX_UPLOAD}
-    return page.launch(**fixed, footer_links=[], **options)
+    options = {"server_name": "127.0.0.1", "share": False, "max_file_size": MAX_UPLOAD} | options
+    checks = {"middleware": [Middleware(RequireHost, hosts=hosts)]}
+    return page.launch(**options, app_kwargs=checks, footer_links=[])

@@ -59,7 +59,7 @@ def test_weights_are_a_name_of_the_list_and_never_a_path(name: str) -> None:
 def test_without_gradio_the_program_says_what_to_install(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert program.main() == 2
+    assert program.main([]) == 2
     assert "quadmatch[web]" in capsys.readouterr().err
 
 

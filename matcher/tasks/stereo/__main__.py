@@ -19,7 +19,7 @@ from matcher.tasks.stereo.files import require_suffix, write_disparity, write_pl
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
 from matcher.validation.checked import Name, annotations_of, checked, unknown_option
-from matcher.validation.words import describe, options_from_words
+from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
 usage: python -m matcher.tasks.stereo LEFT RIGHT [key=value ...] [--debug]
@@ -88,6 +88,7 @@ def read_options(words: list[str]) -> StereoOptions:
         UsageError: not two images (E200), an unknown option (E202) or a value that cannot work
             (E201).
     """
+    words = key_values(words)
     known = list(annotations_of(StereoOptions))
     images = [word for word in words if word.partition("=")[0] not in known]
     unknown = next((word for word in images if "=" in word), None)

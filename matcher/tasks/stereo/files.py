@@ -10,12 +10,12 @@ import os
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from matcher.errors import Code, ImageError, UsageError
 from matcher.files import write_atomically
 from matcher.images.decode import MAX_PIXELS, decode
+from matcher.images.encode import encode
 from matcher.images.opening import read_bytes
 
 KITTI_SCALE = 256.0
@@ -98,8 +98,7 @@ def write_kitti(path: PathLike, disparity: np.ndarray) -> None:
         what = f"a disparity of {largest:.1f} pixels does not fit into 16 bits"
         raise UsageError(Code.INVALID_VALUE, path, what, "write .pfm or .npz")
     steps = np.where(disparity > 0, np.maximum(np.round(disparity * KITTI_SCALE), 1), 0)
-    encoded = cv2.imencode(".png", steps.astype(np.uint16))[1]
-    write_atomically(os.fspath(path), encoded.tobytes())
+    write_atomically(os.fspath(path), encode(steps.astype(np.uint16), ".png"))
 
 
 def read_disparity(path: PathLike) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from matcher.errors import Code, MemoryLimitError, UsageError, out_of_memory
 from matcher.images.load import ImageSource, load_image
-from matcher.runtime import find_device
+from matcher.runtime import find_device, own_settings
 from matcher.tasks.stereo.check import require_rectified
 from matcher.tasks.stereo.weights import load_stereo
 
@@ -87,7 +87,7 @@ class StereoPredictor:
             raise UsageError(Code.NOT_RECTIFIED, " and ".join(names), what, "or pass check=false")
         return found
 
-    @torch.inference_mode()
+    @own_settings()
     def _run(self, views: list[np.ndarray], names: tuple[str, str]) -> Disparity:
         tensors = [torch.from_numpy(v)[None, None].to(self.device) for v in views]
         try:

@@ -1,0 +1,122 @@
+"""Words of a command line: what they may look like, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from conf import compose, plain_options
+from eval.__main__ import read_options
+from matcher.batch.options import CollectionOptions
+from matcher.errors import UsageError
+from matcher.options import MatchOptions
+from matcher.tasks.stereo.__main__ import read_options as read_stereo_options
+from matcher.training.config import RunConfig
+from matcher.validation.checked import LARGEST, MOST_THREADS, config_from_dict
+from matcher.validation.words import key_values, options_from_words
+from matcher.web.__main__ import WebOptions
+
+
+def message(words: list[str], kind: type = MatchOptions) -> str:
+    with pytest.raises(UsageError) as caught:
+        options_from_words(kind, words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--max_side", "640"], ["max_side=640"]),
+        (["--max-side", "640"], ["max_side=640"]),
+        (["--max-side=640", "top_k=5"], ["max_side=640", "top_k=5"]),
+        (["--threshold", "-0.1"], ["threshold=-0.1"]),
+        (["--output", "a b.h5", "--K", "[1,1,0,0]"], ["output=a b.h5", "K=[1,1,0,0]"]),
+        (["--output=a=b.h5"], ["output=a=b.h5"]),
+        (["--data.batch-size", "4"], ["data.batch_size=4"]),
+        (["--offline", "top_k=5"], ["--offline", "top_k=5"]),
+        (["--offline", "--top_k", "5"], ["--offline", "top_k=5"]),
+        (["a.jpg", "--", "--x"], ["a.jpg", "--", "--x"]),
+        ([], []),
+    ],
+)
+def test_dashes_before_a_name_mean_the_same(words: list[str], meant: list[str]) -> None:
+    assert key_values(words) == meant
+
+
+def test_every_program_takes_dashes() -> None:
+    read = options_from_words
+    assert read(MatchOptions, ["--max-side", "640", "--offline"]) == MatchOptions(
+        max_side=640, offline=True
+    )
+    assert read(CollectionOptions, ["--pairs", "list.txt"]) == CollectionOptions(pairs="list.txt")
+    assert read(WebOptions, ["--port", "8000"]).port == 8000
+    values = compose("train", ["--experiment", "smoke", "--seed", "7"])
+    assert values == compose("train", ["experiment=smoke", "seed=7"])
+    assert compose("train", ["--trainer.threads", "2"])["trainer"]["threads"] == 2
+    dashed = ["--benchmark", "synthetic", "--method", "rootsift", "--limit", "3"]
+    assert read_options(dashed) == read_options(["method=rootsift", "limit=3"])
+    stereo = read_stereo_options(["left.png", "--output", "x.npz", "right.png"])
+    assert (stereo.right, stereo.output) == ("right.png", "x.npz")
+    assert plain_options(["--side", "9"], {"side": "1"}) == {"side": "9"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("resize=640", "max_side"), ("conf=0.3", "threshold"), ("--conf=0.3", "threshold"),
+     ("image_size=640", "max_side"), ("max_keypoints=9", "top_k"), ("intrinsics=1", "K")],
+)  # fmt: skip
+def test_what_others_call_an_option_is_known(typed: str, meant: str) -> None:
+    told = message([typed])
+    assert told.startswith("E202 ")
+    assert f"did you mean {meant!r}?" in told
+
+
+def test_the_evaluation_knows_them_too() -> None:
+    with pytest.raises(UsageError, match="did you mean 'threshold'"):
+        read_options(["conf=0.3"])
+
+
+def test_a_list_without_brackets_is_told_how_to_write_it() -> None:
+    told = message(["K=520,520,319.5,239.5"])
+    assert told.startswith("E201 K: got '520,520,319.5,239.5'; expected [fx,fy,cx,cy]")
+    assert "'K=[520,520,319.5,239.5]'" in told
+    assert "'hosts=[workstation]'" in message(["hosts=workstation"], WebOptions)
+
+
+HUGE = ["9" * 20, "9" * 400, "9" * 5000, "1e400", str(LARGEST + 1), "0x10", "٣٣"]
+
+
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("name", ["max_side", "top_k", "lines"])
+def test_numbers_of_any_size_are_one_short_line(name: str, number: str) -> None:
+    if number == "٣٣":
+        assert getattr(options_from_words(MatchOptions, [f"{name}={number}"]), name) == 33
+        return
+    told = message([f"{name}={number}"])
+    assert told.startswith(f"E201 {name}: got ")
+    assert "below 2^31" in told
+    assert len(told) < 500
+
+
+@pytest.mark.parametrize("name", ["batch_size", "window", "cache_mb", "readers", "workers"])
+def test_numbers_of_a_collection_are_limited_too(name: str) -> None:
+    told = message(["pairs=x", f"{name}={'9' * 30}"], CollectionOptions)
+    assert told.startswith(f"E201 {name}: ")
+
+
+def test_threads_and_processes_are_limited_everywhere() -> None:
+    many = MOST_THREADS + 1
+    for name in ("threads", "readers", "workers"):
+        assert "from 1 to 256" in message(["pairs=x", f"{name}={many}"], CollectionOptions)
+    for name in ("threads", "workers"):
+        with pytest.raises(UsageError, match="from 1 to 256"):
+            read_options([f"{name}={many}"])
+    values = compose("train", [f"trainer.threads={many}", f"data.workers={many}"])
+    with pytest.raises(UsageError, match="threads: got 257; expected an integer from 0 to 256"):
+        config_from_dict(RunConfig, {k: v for k, v in values.items() if k != "data"})
+
+
+def test_a_long_value_or_name_is_cut_short() -> None:
+    assert len(message([f"device={'x' * 100_000}"])) < 500
+    assert len(message([f"{'x' * 100_000}=1"])) < 1000
+    assert len(message(["x" * 100_000])) < 500
