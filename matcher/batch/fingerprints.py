@@ -38,7 +38,7 @@ class ImageFiles:
     @property
     def missing(self) -> np.ndarray:
         """(n,) bool"""
-        return ~self.digest.any(axis=1)
+        return np.asarray(~self.digest.any(axis=1))
 
     @property
     def sha256(self) -> str:
@@ -46,7 +46,7 @@ class ImageFiles:
 
     def differs(self, other: ImageFiles) -> np.ndarray:
         """(n,) bool"""
-        return (self.digest != other.digest).any(axis=1)
+        return np.asarray((self.digest != other.digest).any(axis=1))
 
     def require_same(self, image: int, path: str) -> None:
         """Refuse the image in a file (E107) that is not the one that was looked at."""

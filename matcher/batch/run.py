@@ -224,7 +224,7 @@ def _carry_over(before: Run, now: Run) -> None:
         what = "another process gave it another list meanwhile"
         raise UsageError(Code.FOLDER_IN_USE, now.folder, what, "run again")
     same = ~before.images.differs(ImageFiles(now.images.digest[: len(names)]))
-    same_pairs = same[before.pairs.index].all(axis=1)
+    same_pairs = np.asarray(same[before.pairs.index].all(axis=1))
     for number, _, shard in before.known():
         if before.keys[number] != now.keys[number]:
             _reopen(now, number, shard, ~same_pairs[before.range(number)])

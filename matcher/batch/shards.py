@@ -86,7 +86,8 @@ class Shard:
         ):
             part = slice(end - count, end)
             arrays = (self.keypoints0[part], self.keypoints1[part], self.scores[part])
-            out.append(Matches(*map(torch.from_numpy, arrays)) if status == OK else status)
+            points0, points1, scores = map(torch.from_numpy, arrays)
+            out.append(Matches(points0, points1, scores) if status == OK else status)
         return out
 
     @staticmethod

@@ -171,8 +171,10 @@ def run_local(
         upcoming = None if following is None else task_of(run, following)
         path, before = drafts.get(number, (None, None))
         shelf = _Shelf(run, number, path)
-        results = [PENDING] * run.length(number) if before is None else before.results()
-        draft = Draft(results, shelf.keep)
+        if before is None:
+            draft = Draft([PENDING] * run.length(number), shelf.keep)
+        else:
+            draft = Draft(before.results(), shelf.keep)
         left = sum(draft.pending)
         try:
             shard = match(task_of(run, number), upcoming, draft)

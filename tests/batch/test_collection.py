@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import get_args
@@ -39,58 +38,11 @@ from matcher.batch.shards import Shard, find_shards, read_shard, shard_name, sta
 from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
-from matcher.network.model import build_matcher
 from matcher.predictor import load_matcher
 from matcher.validation.checked import annotations_of
-from matcher.weights.checkpoint import save_safetensors
-from tests.helpers.collections_of_pairs import Stub, stub_run
-from tests.helpers.models import PUBLISHED_TINY
+from tests.helpers.collections_of_pairs import Outcome, Stub, stub_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
-Outcome = tuple[int, str, str]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_safetensors(
-        build_matcher(
-            replace(PUBLISHED_TINY, coarse=replace(PUBLISHED_TINY.coarse, threshold=0.0))
-        ),
-        path,
-    )
-    return str(path)
-
-
-def write_images(folder: Path, count: int = 5) -> list[str]:
-    """Textures of two sizes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(7)
-    names = []
-    for i in range(count):
-        size = (96, 64) if i % 2 else (64, 96)
-        small = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))
-        names.append(f"im {i}.png")
-        small.resize(size, Image.Resampling.BICUBIC).save(folder / names[-1])
-    return names
-
-
-@pytest.fixture
-def program(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Callable[..., Outcome]:
-    """match.py in this process, in a folder with five images in ``img``."""
-    monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "img")
-
-    def run(*words: str) -> Outcome:
-        chosen = [f"weights={weights}"] if words[0].startswith("pairs=") else []
-        code = match.main([*words, *chosen])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def packed(folder: Path) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import match
 from matcher.batch.fingerprints import ImageFiles
-from matcher.batch.folders import natural, neighbors, read_folder
+from matcher.batch.folders import neighbors, read_folder
 from matcher.batch.image_names import Root, decode_name, encode_name
 from matcher.batch.manifest import encode_list, read_list
 from matcher.batch.pairs import PairList, find_pairs, read_pairs

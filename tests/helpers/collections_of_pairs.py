@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from matcher.batch.fingerprints import ImageFiles
 from matcher.batch.manifest import Manifest
@@ -13,6 +14,22 @@ from matcher.batch.run import Run, start_run
 from matcher.batch.shards import DUPLICATE, Shard
 from matcher.batch.worker import Draft, Task
 from matcher.structures import Matches
+
+Outcome = tuple[int, str, str]
+"""Exit code, standard output and standard error of a program."""
+
+
+def write_images(folder: Path, count: int = 5) -> list[str]:
+    """Textures of two sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(7)
+    names = []
+    for i in range(count):
+        size = (96, 64) if i % 2 else (64, 96)
+        small = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))
+        names.append(f"im {i}.png")
+        small.resize(size, Image.Resampling.BICUBIC).save(folder / names[-1])
+    return names
 
 
 class Stub:

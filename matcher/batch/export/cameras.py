@@ -56,8 +56,9 @@ def _at_size(camera: Camera, own: Size, size: Size, name: str) -> Camera:
         scale = np.array(own) / size
         x, y = original_to_network(np.array([cx, cy]), scale)
         return fx / scale[0], fy / scale[1], float(x), float(y)
-    if _same_shape(own[::-1], size):
-        scale = np.array(own[::-1]) / size
+    turned = own[1], own[0]
+    if _same_shape(turned, size):
+        scale = np.array(turned) / size
         return fy / scale[0], fx / scale[1], (size[0] - 1) / 2, (size[1] - 1) / 2
     text = f"one camera: {name} has {size[0]} x {size[1]} pixels, others {own[0]} x {own[1]}"
     raise invalid("K", list(camera), f"images of {text}; leave K out, or match them apart")
