@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from matcher.batch.disk import free_bytes, needed_bytes, size_text
 from matcher.batch.export.packed import outcome, pack, verify
+from matcher.batch.fingerprints import ImageFiles, fingerprint
 from matcher.batch.image_names import Root, encode_name
-from matcher.batch.manifest import ImageFiles, Manifest, shortened
+from matcher.batch.manifest import Manifest, continued_list, shortened
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList, find_pairs
-from matcher.batch.progress import Progress, warnings_noted
-from matcher.batch.run import Run, locked, open_run, start_run
-from matcher.batch.shards import DUPLICATE, Shard, status_text
+from matcher.batch.progress import LOG, Progress, warnings_noted
+from matcher.batch.requirements import (
+    FAILURES,
+    TARGETS,
+    require_apart,
+    require_images,
+    require_tools,
+    require_writable,
+)
+from matcher.batch.run import Run, has_run, locked, open_run, start_run
+from matcher.batch.shards import PENDING, status_text
 from matcher.batch.worker import build_shard_matcher, run_local
-from matcher.errors import missing
 from matcher.files import sha256_of, write_atomically
 from matcher.weights.hub import resolve
 
 Tell = Callable[[str], None]
-PACKED, FAILURES, LOG = "packed.h5", "failures.tsv", "run.log"
+Stamp = tuple[int, int, int, int] | None
+"""Size, inode and times of a file, which change with it; None if it is missing."""
+PACKED = "packed.h5"
 SHOWN_FAILURES = 10
 
 
@@ -30,48 +41,95 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     """Match a collection, or go on with it, and export the results.
 
     `tell` takes lines about what was done, `warn` those about what is odd. Returns the exit code:
-    3 if pairs failed, else 0.
+    3 if pairs failed or images were replaced meanwhile, else 0.
     """
-    pairs, folder = find_pairs(
+    require_apart(options)
+    listed, folder = find_pairs(
         options.pairs,
         against=options.against,
         select=options.select,
         window=options.window,
         root=options.root,
+        allow_outside=options.allow_outside_root,
+        warn=warn,
     )
-    root = Root(folder, allow_outside=options.allow_outside_root)
-    images = ImageFiles.of(pairs.names, root)
-    require_images(pairs, images, options, warn)
+    root, output = Root(folder, allow_outside=options.allow_outside_root), Path(options.output)
+    before = open_run(output) if has_run(output) else None
+    pairs = continued(before, listed, options)
+    stamps = [stamp_of(root, name) for name in pairs.names]
+    absent = np.array([stamp is None for stamp in stamps])
+    for line in require_images(pairs, absent, options):
+        warn(line)
+    require_tools(pairs, root, options)
     duplicates = int((pairs.first < np.arange(len(pairs))).sum())
     tell(f"pairs     {len(pairs)} of {len(pairs.names)} images, {duplicates} duplicates")
     weights = resolve(options.weights, offline=options.offline)
     settings = {"version": version, "weights_sha256": sha256_of(weights), **options.settings}
-    manifest = Manifest(len(pairs), pairs.sha256, images.sha256, options.shard_size, settings)
-    output = Path(options.output)
+    if before is not None:
+        before.manifest.require_same_settings(
+            replace(before.manifest, settings=settings, shard_size=options.shard_size), output
+        )
+    images = fingerprints(before, pairs, root, options, tell)
+    manifest = Manifest.of(pairs, images, options.shard_size, settings)
     with locked(output):
-        run = start_run(output, manifest, pairs, images)
+        require_writable(output, options.export)
+        run = start_run(output, manifest, pairs, images, retry=options.retry)
+        replaced: list[str] = []
         if run.missing():
             check_space(run, root, options, tell, warn)
             match_missing(run, root, weights, options)
+            replaced = replaced_images(run, root, stamps)
+            run.tidy()
         failed = report(run, tell)
         export(run, root, options, tell)
-    return 3 if failed else 0
+        tell_outdated(run, tell)
+    for name in replaced:
+        warn(f"replaced  {encode_name(name)}: while the collection ran; run the same words again")
+    return 3 if failed or replaced else 0
 
 
-def require_images(
-    pairs: PairList, images: ImageFiles, options: CollectionOptions, warn: Tell
-) -> None:
-    """Refuse missing images (E111), unless `skip_missing`, before anything is loaded."""
-    alone = int((pairs.index[:, 0] == pairs.index[:, 1]).sum())
-    if alone:
-        warn(f"warning   {alone} pairs of an image with itself")
-    absent = [pairs.names[i] for i in np.flatnonzero(images.missing)]
-    for name in absent:
-        warn(f"missing   {encode_name(name)}")
-    if absent and not options.skip_missing:
-        what = f"{len(absent)} of {len(pairs.names)} images are missing: {shortened(absent)}"
-        remedy = "skip_missing=true goes on without them"
-        raise missing(options.pairs, what, remedy)
+def continued(before: Run | None, listed: PairList, options: CollectionOptions) -> PairList:
+    """The pairs of the run that goes on, or of a new one."""
+    if before is None:
+        return listed
+    return continued_list(before.pairs, listed, extend=options.extend, folder=before.folder)
+
+
+def stamp_of(root: Root, name: str) -> Stamp:
+    status = root.status(name)
+    if status is None:
+        return None
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def fingerprints(
+    before: Run | None, pairs: PairList, root: Root, options: CollectionOptions, tell: Tell
+) -> ImageFiles:
+    """Those of the images; of images that are gone those of the run, whose results stay."""
+    images = ImageFiles.of(pairs.names, root, readers=options.readers)
+    if before is None:
+        return images
+    count = len(before.pairs.names)
+    digest = images.digest.copy()
+    digest[:count][images.missing[:count]] = before.images.digest[images.missing[:count]]
+    now = ImageFiles(digest)
+    changed = np.flatnonzero(before.images.differs(ImageFiles(digest[:count])))
+    if len(changed):
+        names = shortened([pairs.names[i] for i in changed])
+        tell(f"changed   {len(changed)} images: {names}; their pairs are matched anew")
+    if len(pairs) > len(before.pairs):
+        tell(f"extended  by {len(pairs) - len(before.pairs)} pairs")
+    return now
+
+
+def replaced_images(run: Run, root: Root, stamps: list[Stamp]) -> list[str]:
+    """Names of images that are not those that the run began with."""
+    return [
+        name
+        for image, (name, stamp) in enumerate(zip(run.pairs.names, stamps, strict=True))
+        if stamp_of(root, name) != stamp
+        and fingerprint(root.path(name)) != run.images.digest[image].tobytes()
+    ]
 
 
 def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, warn: Tell) -> None:
@@ -85,22 +143,20 @@ def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, wa
 
 def match_missing(run: Run, root: Root, weights: Path, options: CollectionOptions) -> None:
     """Match the shards that are not done."""
-    left = sum(run.range(n).stop - run.range(n).start for n in run.missing())
+    left = sum(run.length(number) for number in run.missing())
+    if options.engine == "local":
+        left -= sum(int((shard.status != PENDING).sum()) for _, shard in run.drafts().values())
     progress = Progress(len(run.pairs), len(run.pairs) - left, run.folder / LOG)
-
-    def published(shard: Shard) -> None:
-        progress.advance(len(shard))
-
     try:
         if options.engine == "ray":
             from matcher.batch.ray import run_ray
 
-            run_ray(run, options, root.folder, weights, published)
+            run_ray(run, options, root.folder, weights, progress.advance)
             return
-        matcher = build_shard_matcher(options, weights, lambda i: root.path(run.pairs.names[i]))
+        matcher = build_shard_matcher(options, weights, run, root)
         try:
             with warnings_noted(progress):
-                run_local(run, matcher.match, published)
+                run_local(run, matcher.match, progress.advance)
         finally:
             matcher.features.close()
     except BaseException as error:
@@ -117,14 +173,16 @@ def report(run: Run, tell: Tell) -> int:
     found = [f"{n} {status_text(kind)}" for kind, n in zip(kinds, counts, strict=True)]
     tell(f"results   {', '.join(found)}")
     lines = []
-    for i in np.flatnonzero(status > DUPLICATE):
+    for i in np.flatnonzero(status > PENDING):
         names = [encode_name(run.pairs.names[image]) for image in run.pairs.index[i]]
         lines.append("\t".join((*names, status_text(status[i]))))
     for line in lines[:SHOWN_FAILURES]:
         tell(f"failed    {line}")
     if lines:
         write_atomically(run.folder / FAILURES, ("\n".join(lines) + "\n").encode())
-        tell(f"failures  {run.folder / FAILURES}")
+        tell(f"failures  {run.folder / FAILURES}; retry=true tries them again")
+    else:
+        (run.folder / FAILURES).unlink(missing_ok=True)
     return len(lines)
 
 
@@ -144,6 +202,14 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
         tell(f"colmap    {export_colmap(run, root, options.merge, options.camera)}")
 
 
+def tell_outdated(run: Run, tell: Tell) -> None:
+    """Tell of exports that are older than results of the run."""
+    newest = max((path.stat().st_mtime_ns for path in run.done().values()), default=0)
+    for path in (run.folder / name for names in TARGETS.values() for name in names):
+        if path.is_file() and path.stat().st_mtime_ns < newest:
+            tell(f"outdated  {path} is older than the results")
+
+
 def pack_folder(folder: Path, tell: Tell) -> int:
     """Pack a finished run that no other process writes to; returns the exit code."""
     open_run(folder)
@@ -154,10 +220,13 @@ def pack_folder(folder: Path, tell: Tell) -> int:
 
 
 def verify_folder(folder: Path, tell: Tell, warn: Tell) -> int:
-    """Check every shard of a run; returns the exit code, 4 if one is damaged."""
+    """Check every shard of a run; returns the exit code, 4 if one is damaged, or refuses one that
+    is not finished (E208)."""
     run = open_run(folder)
     damaged = verify(run)
     for error in damaged:
         warn(str(error))
     tell(f"shards    {len(run.done())} of {run.shards} done, {len(damaged)} damaged")
+    if run.missing() and not damaged:
+        raise run.unfinished()
     return 4 if damaged else 0

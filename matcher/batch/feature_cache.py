@@ -32,6 +32,7 @@ class ImageFeatures:
 
     The backbone sees one image at a time, on its own canvas, so features do not depend on what
     else is asked for or still kept. So many `readers` are threads that read and decode ahead.
+    `require_same` refuses the file of an image that is not the one it should be.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class ImageFeatures:
         *,
         cache_bytes: int,
         readers: int = 2,
+        require_same: Callable[[int, str], None] = lambda image, path: None,
     ) -> None:
         self.predictor = predictor
         self.path_of = path_of
+        self.require_same = require_same
         self.cache_bytes = cache_bytes
         self.extractions = 0
         self._kept: OrderedDict[int, Extracted] = OrderedDict()
@@ -100,7 +103,10 @@ class ImageFeatures:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _read(self, image: int) -> PreparedImage:
-        read = self.predictor.reader.read_one(self.path_of(image))
+        path = self.path_of(image)
+        read = self.predictor.reader.read_one(path)
+        # Afterwards: what is replaced between is then noticed, at worst for nothing.
+        self.require_same(image, path)
         # The original in full size is not needed any more.
         bare = replace(read.image, gray=np.empty((0, 0), np.float32), valid=None)
         return read._replace(image=bare)

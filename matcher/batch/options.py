@@ -23,23 +23,28 @@ class CollectionOptions(WeightsOptions):
     against: Name | None = None
     """Another folder: each image of pairs= with each of this one."""
     select: Literal["exhaustive", "sequential"] = "exhaustive"
-    """Pairs of one folder: all of them, or those within a window."""
+    """Pairs of one folder: all of them, or in each of its folders those within a window."""
     window: Positive = 5
-    """select=sequential: each image with so many that follow."""
+    """select=sequential: each image with so many that follow, frame9 before frame10."""
     root: Name | None = None
     """Folder that the names in a list are relative to; null: that of the list."""
     allow_outside_root: bool = False
-    """Accept names that lead out of it."""
+    """Accept names, and follow links of folders, that lead out of it."""
     skip_missing: bool = False
     """Go on without missing images; their pairs fail with E111."""
     output: Name = "matches"
-    """Folder of the run; an interrupted run goes on where it stopped."""
+    """Folder of the run, not inside of a folder of images; an interrupted run goes on where it
+    stopped."""
+    extend: bool = False
+    """Add what is new in pairs= to the run in output=."""
+    retry: bool = False
+    """Match pairs of the run that failed once more."""
     threads: Threads | None = None
     """Threads of the CPU; null: as PyTorch chooses, with engine=ray a core a worker."""
     batch_size: Positive = 4
     """Pairs at a time."""
     shard_size: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Pairs a file; at most so many are done again after an interruption."""
+    """Pairs a file."""
     cache_mb: Positive = 2048
     """Memory for features of images that are used again."""
     readers: Threads = 2
@@ -50,10 +55,11 @@ class CollectionOptions(WeightsOptions):
     """engine=ray: models that match at a time."""
     export: Literal["none", "pack", "hloc", "colmap"] = "none"
     """What is written when all is done: one file, two HDF5 files or a database."""
-    merge: Annotated[float, Field(ge=0.1, le=100)] = 1.0
+    merge: Annotated[float, Field(ge=0.1, le=100)] = 2.0
     """hloc and colmap: points closer than so many pixels become one keypoint."""
     K: Intrinsics | None = None
-    """colmap: [fx,fy,cx,cy] in pixels of all images; null: one camera each, guessed."""
+    """colmap: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null: one
+    camera each, guessed."""
 
     def __post_init__(self) -> None:
         require_intrinsics("K", self.K)

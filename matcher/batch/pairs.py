@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,10 +17,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from matcher.batch.folders import Tell, folder_by_folder, read_folder, say_nothing
 from matcher.batch.image_names import encode_name
-from matcher.errors import Code, UsageError, missing
+from matcher.errors import Code, ImageError, UsageError, missing
+from matcher.images.opening import open_regular
+from matcher.images.suffixes import looks_like_picture
 
 COLUMNS = ("name0", "name1")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_NAME = re.compile(rf"""(?P<name>{_QUOTED.pattern}|(?!['"])(?:\\[ '"]|[^ ])+)(?: +|$)""")
+_ESCAPED = re.compile(r"""\\([ '"])""")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,17 @@ class PairList:
         digest.update(self.index.astype("<i4").tobytes())
         return digest.hexdigest()
 
+    def named(self) -> Iterator[tuple[str, str]]:
+        """The names of each pair."""
+        return ((self.names[i], self.names[j]) for i, j in self.index.tolist())
+
+    def extended(self, pairs: Iterable[tuple[str, str]]) -> PairList:
+        """A list that goes on with more pairs; those that are there keep their numbers."""
+        numbers = {name: i for i, name in enumerate(self.names)}
+        more = [numbers.setdefault(name, len(numbers)) for pair in pairs for name in pair]
+        index = np.concatenate([self.index, np.array(more, np.int32).reshape(-1, 2)])
+        return PairList(list(numbers), index)
+
     @staticmethod
     def of(pairs: Iterable[tuple[str, str]]) -> PairList:
         """Number the names of `pairs`."""
@@ -63,18 +81,20 @@ class PairList:
 
 
 def read_pairs(path: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a list, in order; `UsageError` with the line: no such file (E111), not UTF-8
-    (E112) or not two columns (E113)."""
+    """The pairs of a list, in order; `UsageError` with the line: no such file (E111), not UTF-8 or
+    no ordinary file (E112) or not two columns (E113)."""
     parse = _parse_json if path.lower().endswith((".jsonl", ".ndjson")) else _parse_text
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
                 line = Line(path, number)
-                names = parse(_decoded(raw, line), line)
+                # Lists that were put together have a mark at the start of each.
+                names = parse(_decoded(raw.removeprefix(BYTE_ORDER_MARK), line), line)
                 if names:
                     yield _checked(names, line)
+    except ImageError as error:
+        remedy = "give a list or a folder of images"
+        raise UsageError(Code.UNREADABLE_LIST, path, error.what, remedy) from error
     except OSError as error:
         raise missing(path, f"cannot read the list: {error.strerror}") from error
 
@@ -98,18 +118,35 @@ def _decoded(raw: bytes, line: Line) -> str:
 
 
 def _parse_text(text: str, line: Line) -> list[str]:
-    start = text.lstrip(" ")
-    if not start or start[0] == "#":
-        return []
     if "\t" in text:
-        return text.split("\t")
-    if not any(quote in text for quote in "'\"\\"):
-        return [name for name in text.split(" ") if name]
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        what = f"has {str(error).lower()}"
-        raise line.fault(what, "quote names as in a shell, or use tabs") from error
+        names = text.split("\t")
+    else:
+        names = [name for name in text.split(" ") if name]
+        if len(names) == 2 and names[0][0] not in "'\"#" and names[1][0] not in "'\"":
+            return names
+    # What looks like a comment or a quote can be the beginning of a name.
+    if len(names) == 2 and all(map(looks_like_picture, names)):
+        return names
+    if not names or names[0].lstrip(" ").startswith("#"):
+        return []
+    return names if "\t" in text else _quoted_names(text, line)
+
+
+def _quoted_names(text: str, line: Line) -> list[str]:
+    """Names as in a shell, but a quote or a backslash within a name is part of it."""
+    names, at = [], 0
+    text = text.strip(" ")
+    while at < len(text):
+        found = _NAME.match(text, at)
+        if found is None:
+            what = f"has no closing quotation for {text[at]}"
+            raise line.fault(what, "quote names with spaces, or use tabs")
+        name = found["name"]
+        if len(names) == 2 and name.startswith("#"):
+            break
+        names.append(name[1:-1] if _QUOTED.fullmatch(name) else _ESCAPED.sub(r"\1", name))
+        at = found.end()
+    return names
 
 
 def _parse_json(text: str, line: Line) -> list[str]:
@@ -141,12 +178,6 @@ def _checked(names: list[str], line: Line) -> tuple[str, str]:
     return names[0], names[1]
 
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"),
-    *(".pgm", ".ppm", ".pnm", ".pbm"),
-)
-
-
 def find_pairs(
     pairs: str,
     *,
@@ -154,60 +185,36 @@ def find_pairs(
     select: Literal["exhaustive", "sequential"] = "exhaustive",
     window: int = 5,
     root: str | None = None,
+    allow_outside: bool = False,
+    warn: Tell = say_nothing,
 ) -> tuple[PairList, str]:
     """The pairs that a user names, and the folder that their names are relative to.
 
     Args:
         pairs: a list or a folder of images; the other options as of `CollectionOptions`.
+        allow_outside: follow links of folders that lead out of them.
+        warn: hears of what a folder holds and is left out, a line each.
 
     Raises:
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
     if against is not None:
-        listed, folder = folder_by_folder(pairs, against)
+        sides = [read_folder(path, outside=allow_outside, warn=warn) for path in (pairs, against)]
+        names, index, folder = folder_by_folder(*sides)
+        listed = PairList(names, index)
     elif os.path.isdir(pairs):
-        names = image_names(pairs)
-        reach = len(names) if select == "exhaustive" else window
-        listed, folder = PairList(names, neighbors(len(names), reach)), pairs
+        images = read_folder(pairs, outside=allow_outside, warn=warn)
+        listed = PairList(
+            images.names, images.neighbors(None if select == "exhaustive" else window)
+        )
+        folder = pairs
     else:
         listed = PairList.of(read_pairs(pairs))
         folder = root or os.path.dirname(pairs) or "."
+    alone = len(listed.names) - len(np.unique(listed.index))
     if not len(listed):
-        raise UsageError(Code.NO_PAIR, pairs, "holds no pair", "give a list or a folder of images")
+        what = f"holds no pair ({len(listed.names)} images)"
+        raise UsageError(Code.NO_PAIR, pairs, what, "give a list or a folder of images")
+    if alone:
+        warn(f"left out  {alone} images that are in no pair: each is alone in its folder")
     return listed, folder
-
-
-def image_names(folder: str) -> list[str]:
-    """Images in `folder` and below, relative to it with ``/``, in order of their bytes."""
-    if not os.path.isdir(folder):
-        raise missing(folder, "no such folder")
-    names = [
-        os.path.relpath(os.path.join(place, file), folder).replace(os.sep, "/")
-        for place, _, files in os.walk(folder)
-        for file in files
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-    ]
-    return sorted(names, key=os.fsencode)
-
-
-def neighbors(count: int, reach: int) -> np.ndarray:
-    """(N, 2) int32 pairs i < j <= i + reach of `count` images."""
-    sizes = np.minimum(reach, count - 1 - np.arange(count))
-    first = np.repeat(np.arange(count, dtype=np.int32), sizes)
-    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    second = first + 1 + (np.arange(len(first)) - starts)
-    return np.stack([first, second], axis=1).astype(np.int32)
-
-
-def folder_by_folder(folder0: str, folder1: str) -> tuple[PairList, str]:
-    """Each image of one folder with each of the other, names relative to their common parent,
-    and that parent."""
-    parent = os.path.commonpath([os.path.abspath(folder0), os.path.abspath(folder1)])
-    sides = [
-        [os.path.join(os.path.relpath(folder, parent), name) for name in image_names(folder)]
-        for folder in (folder0, folder1)
-    ]
-    number = {name: i for i, name in enumerate(dict.fromkeys(sides[0] + sides[1]))}
-    ends = [np.array([number[name] for name in side], np.int32) for side in sides]
-    index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 2)
-    return PairList(list(number), index[index[:, 0] != index[:, 1]]), parent

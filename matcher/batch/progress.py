@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from matcher.errors import unwritable
 
+LOG = "run.log"
 LINE_SECONDS = 10.0
 
 

@@ -19,7 +19,7 @@ import matcher
 from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
-from matcher.batch.shards import Shard, decode_shard, encode_shard
+from matcher.batch.shards import decode_shard, encode_shard
 from matcher.batch.worker import build_shard_matcher, task_of
 from matcher.errors import require_extra
 
@@ -32,9 +32,7 @@ class Worker:
     def __init__(self, run: Run, options: CollectionOptions, folder: str, weights: Path) -> None:
         self.run = run
         root = Root(folder, allow_outside=options.allow_outside_root)
-        self.matcher = build_shard_matcher(
-            options, weights, lambda image: root.path(run.pairs.names[image])
-        )
+        self.matcher = build_shard_matcher(options, weights, run, root)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The bytes of shards for their numbers."""
@@ -42,7 +40,7 @@ class Worker:
         out = np.empty(len(numbers), dtype=object)
         for i, number in enumerate(numbers):
             shard = self.matcher.match(task_of(self.run, number))
-            out[i] = encode_shard(shard, number, self.run.manifest.sha256)
+            out[i] = encode_shard(shard, number, self.run.keys[number])
         return {"number": batch["number"], "shard": out}
 
 
@@ -51,7 +49,7 @@ def run_ray(
     options: CollectionOptions,
     folder: str,
     weights: Path,
-    published: Callable[[Shard], None],
+    published: Callable[[int], None],
 ) -> None:
     """Match what is missing on the cluster of RAY_ADDRESS, or on one that is started here, as
     `run_local`; `folder` is what names of images are relative to.
@@ -68,10 +66,9 @@ def run_ray(
     try:
         for row in _results(data, run, options, folder, weights):
             number = int(row["number"])
-            pairs = len(run.duplicates(number))
-            shard = decode_shard(row["shard"], number, run.manifest.sha256, pairs)
+            shard = decode_shard(row["shard"], number, run.keys[number], run.length(number))
             run.write(number, shard)
-            published(shard)
+            published(len(shard))
     finally:
         if started_here:
             ray.shutdown()

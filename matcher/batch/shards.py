@@ -7,7 +7,9 @@
 | ``keypoints0``, ``keypoints1`` | (M, 2) float32 | pixels of the original images, pair by pair |
 | ``scores`` | (M,) float32 | |
 
-The file name holds the range's number and the first half of the SHA-256 of its bytes.
+The file name holds the range's number, the beginning of its key, which stands for all that decides
+the results, and the first half of the SHA-256 of its bytes. A draft is a shard of which some pairs
+are pending: what an interrupted run had of it.
 """
 
 from __future__ import annotations
@@ -18,23 +20,37 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
+import torch
 
 from matcher.errors import Code, StorageError
 from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
 from matcher.structures import Matches
 
-SCHEMA = "quadmatch-shard/1"
-OK, NO_MATCH, DUPLICATE = 0, 1, 2
+SCHEMA = "quadmatch-shard/2"
+OK, NO_MATCH, DUPLICATE, PENDING = 0, 1, 2, 3
 MATCHES = ("keypoints0", "keypoints1", "scores")
-_FILE = re.compile(r"(\d{9})-[0-9a-f]{32}\.h5")
+DONE, DRAFT = ".h5", ".draft"
+_FILE = re.compile(r"(\d{9})-([0-9a-f]{16})-[0-9a-f]{32}(\.h5|\.draft)")
+
+
+class ShardFile(NamedTuple):
+    """What the name of a file tells of the shard in it."""
+
+    number: int
+    key: str
+    """The first 16 digits."""
+    kind: str
+    """`DONE` or `DRAFT`"""
+    path: Path
 
 
 def status_text(status: int) -> str:
-    """ok, no_match, duplicate or failed:E<code>."""
-    known = {OK: "ok", NO_MATCH: "no_match", DUPLICATE: "duplicate"}
+    """ok, no_match, duplicate, pending or failed:E<code>."""
+    known = {OK: "ok", NO_MATCH: "no_match", DUPLICATE: "duplicate", PENDING: "pending"}
     return known.get(int(status), f"failed:E{status}")
 
 
@@ -61,6 +77,19 @@ class Shard:
     def __len__(self) -> int:
         return len(self.status)
 
+    def results(self) -> list[Matches | int]:
+        """The matches of each pair, or the status of one that has none."""
+        ends = np.cumsum(self.count)
+        out: list[Matches | int] = []
+        for status, count, end in zip(
+            self.status.tolist(), self.count.tolist(), ends.tolist(), strict=True
+        ):
+            part = slice(end - count, end)
+            arrays = (self.keypoints0[part], self.keypoints1[part], self.scores[part])
+            points0, points1, scores = map(torch.from_numpy, arrays)
+            out.append(Matches(points0, points1, scores) if status == OK else status)
+        return out
+
     @staticmethod
     def of(results: Sequence[Matches | int]) -> Shard:
         """Of the matches of each pair, or the status of one that has none."""
@@ -75,55 +104,63 @@ class Shard:
         return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores)
 
 
-def encode_shard(shard: Shard, number: int, run: str) -> bytes:
-    """The bytes of a shard file; `run` is the fingerprint of the run it belongs to."""
+def encode_shard(shard: Shard, number: int, key: str) -> bytes:
+    """The bytes of a shard file; `key` is the fingerprint of all that decides its results."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        file.attrs["schema"], file.attrs["number"], file.attrs["run"] = SCHEMA, number, run
+        file.attrs["schema"], file.attrs["number"], file.attrs["key"] = SCHEMA, number, key
         for name in ("status", "count", *MATCHES):
             values = getattr(shard, name)
             file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
     return buffer.getvalue()
 
 
-def decode_shard(data: bytes, number: int, run: str, pairs: int) -> Shard:
+def decode_shard(data: bytes, number: int, key: str, pairs: int) -> Shard:
     """The shard in `data`, checked.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError or RuntimeError: damaged, or of another run.
+        ValueError, KeyError, TypeError, OSError or RuntimeError: damaged, or of other pairs.
     """
     with h5py.File(io.BytesIO(data), "r") as file:
-        origin = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "run"))
-        if origin != (SCHEMA, number, run):
-            raise ValueError(f"is {origin}, not {(SCHEMA, number, run)}")
+        origin = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "key"))
+        if origin != (SCHEMA, number, key):
+            raise ValueError(f"is {origin}, not {(SCHEMA, number, key)}")
         shard = Shard(*(hdf5_array(file, name) for name in ("status", "count", *MATCHES)))
     if len(shard) != pairs:
         raise ValueError(f"holds {len(shard)} pairs instead of {pairs}")
     return shard
 
 
-def shard_name(data: bytes, number: int) -> str:
-    return f"{number:09d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+def shard_name(data: bytes, number: int, key: str, kind: str = DONE) -> str:
+    return f"{number:09d}-{key[:16]}-{hashlib.sha256(data).hexdigest()[:32]}{kind}"
 
 
-def read_shard(path: Path, run: str, pairs: int) -> Shard:
-    """The shard in a file; `StorageError` (E402) if it is damaged or of another run."""
+def read_shard(path: Path, key: str, pairs: int) -> Shard:
+    """The shard in a file; `StorageError` (E402) if it is damaged or of other pairs."""
     try:
         name = _FILE.fullmatch(path.name)
-        if name is None:
-            raise ValueError("not the name of a shard")
+        if name is None or not path.is_file():
+            raise ValueError("not the name of a shard, or no ordinary file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
-        if shard_name(data, int(name[1])) != path.name:
+        data, number, kind = path.read_bytes(), int(name[1]), name[3]
+        if shard_name(data, number, key, kind) != path.name:
             raise ValueError("its bytes do not have the SHA-256 of its name")
-        return decode_shard(data, int(name[1]), run, pairs)
+        shard = decode_shard(data, number, key, pairs)
+        if kind == DONE and (shard.status == PENDING).any():
+            raise ValueError("holds pairs that are not done")
+        return shard
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         what, remedy = f"not a readable shard: {error}", "delete it and run again"
         raise StorageError(Code.DAMAGED_RESULT, path, what, remedy) from error
 
 
-def find_shards(folder: Path) -> dict[int, Path]:
-    """The shard files of a folder by number; parts of a killed run do not count."""
-    found = ((_FILE.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
-    return {int(name[1]): path for name, path in found if name}
+def find_shards(folder: Path, kind: str = DONE) -> list[ShardFile]:
+    """The shard files of a folder in order; parts of a killed run do not count. A folder that is
+    gone holds none."""
+    try:
+        found = [(_FILE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    files = [ShardFile(int(name[1]), name[2], name[3], path) for name, path in found if name]
+    return [file for file in files if file.kind == kind]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import numpy as np
 import torch
 
 from matcher.batch.feature_cache import ImageFeatures
+from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
-from matcher.batch.shards import DUPLICATE, NO_MATCH, Shard
-from matcher.errors import Code, ImageError, UsageError
+from matcher.batch.shards import DUPLICATE, NO_MATCH, PENDING, Shard
+from matcher.errors import Code, ImageError, StorageError, UsageError
 from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import in_halves, warm_allocator
@@ -23,6 +26,43 @@ Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
 Numbered = tuple[Sequence[int], PreparedPair]
 """The numbers of two images and the images."""
+KEEP_SECONDS = 10.0
+
+
+class Draft:
+    """Results of a shard while it is matched.
+
+    Args:
+        results: the matches of each pair, or its status.
+        keep: takes what there is, every `KEEP_SECONDS` and when the matching is interrupted.
+    """
+
+    def __init__(
+        self, results: list[Matches | int], keep: Callable[[Shard], None] = lambda shard: None
+    ) -> None:
+        self.results = results
+        self._keep = keep
+        self._kept = time.monotonic()
+        self._news = False
+
+    @property
+    def pending(self) -> list[bool]:
+        return [isinstance(result, int) and result == PENDING for result in self.results]
+
+    def add(self, results: Mapping[int, Matches | int]) -> None:
+        """Results of some pairs by their place in the shard."""
+        for i, result in results.items():
+            self.results[i] = result
+        self._news = self._news or bool(results)
+        if time.monotonic() - self._kept > KEEP_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Give away what is new."""
+        if self._news:
+            self._keep(Shard.of(self.results))
+            self._news = False
+            self._kept = time.monotonic()
 
 
 class ShardMatcher:
@@ -39,29 +79,38 @@ class ShardMatcher:
         self.batch_size = batch_size
 
     @torch.inference_mode()
-    def match(self, task: Task, upcoming: Task | None = None) -> Shard:
-        """The results of a shard; the images of `upcoming` are read meanwhile."""
+    def match(self, task: Task, upcoming: Task | None = None, draft: Draft | None = None) -> Shard:
+        """The results of a shard; the images of `upcoming` are read meanwhile. Pairs of `draft`
+        that are not pending keep their results."""
         pairs, duplicate = task
-        results: list[Matches | int] = [DUPLICATE] * len(pairs)
+        draft = draft or Draft([PENDING] * len(pairs))
+        pending = draft.pending
+        known: dict[int, Matches | int] = {}
         able: dict[int, PreparedPair] = {}
         self.features.read_ahead(_images(task))
-        for i in np.flatnonzero(~duplicate).tolist():
-            ready = self._read(pairs[i].tolist())
-            if isinstance(ready, int):
-                results[i] = ready
-            else:
+        for i in range(len(pairs)):
+            ready = DUPLICATE if duplicate[i] else self._read(pairs[i].tolist())
+            if not isinstance(ready, int):
                 able[i] = ready
+            elif pending[i]:
+                known[i] = ready
+        draft.add(known)
         if upcoming is not None:
             self.features.read_ahead(_images(upcoming))
+        # Batches are those of the whole shard, so that an interruption changes no result.
         for batch in batches(able, self.batch_size):
-            numbered = [(pairs[i].tolist(), able[i]) for i in batch]
-            matched = in_halves(
-                self._match, numbered, lambda _: Code.OUT_OF_MEMORY, self.features.clear
-            )
-            for i, result in zip(batch, matched, strict=True):
-                results[i] = result
+            left = [i for i in batch if pending[i]]
+            if left:
+                draft.add(dict(zip(left, self._matched(pairs, able, left), strict=True)))
         self.features.forget_reads(but=() if upcoming is None else _images(upcoming))
-        return Shard.of(results)
+        return Shard.of(draft.results)
+
+    def _matched(
+        self, pairs: np.ndarray, able: Mapping[int, PreparedPair], batch: Sequence[int]
+    ) -> list[Matches | int]:
+        """Results of a batch, or of its halves where it does not fit into memory."""
+        numbered = [(pairs[i].tolist(), able[i]) for i in batch]
+        return in_halves(self._match, numbered, lambda _: Code.OUT_OF_MEMORY, self.features.clear)
 
     def _read(self, images: Sequence[int]) -> PreparedPair | int:
         """Both images, or the status of a pair that cannot be matched."""
@@ -82,16 +131,20 @@ class ShardMatcher:
 
 
 def build_shard_matcher(
-    options: CollectionOptions, weights: Path, path_of: Callable[[int], str]
+    options: CollectionOptions, weights: Path, run: Run, root: Root
 ) -> ShardMatcher:
-    """A matcher of shards with the weights in a safetensors file, for a process of its own; raises
-    as `load_matcher`. `path_of` gives the path of an image by number."""
+    """A matcher of the shards of a run with the weights in a safetensors file, for a process of its
+    own; raises as `load_matcher`. Images that are not those of the run fail (E107)."""
     warm_allocator()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     predictor = load_matcher(weights, options)
     features = ImageFeatures(
-        predictor, path_of, cache_bytes=options.cache_mb * 10**6, readers=options.readers
+        predictor,
+        lambda image: root.path(run.pairs.names[image]),
+        cache_bytes=options.cache_mb * 10**6,
+        readers=options.readers,
+        require_same=run.images.require_same,
     )
     return ShardMatcher(predictor, features, options.batch_size)
 
@@ -105,19 +158,49 @@ def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:
 
 
 def run_local(
-    run: Run, match: Callable[[Task, Task | None], Shard], published: Callable[[Shard], None]
+    run: Run, match: Callable[[Task, Task | None, Draft], Shard], published: Callable[[int], None]
 ) -> None:
     """Match what is missing; the caller holds the lock of the run.
 
-    `match` gives the results of a shard and is told the next one, to read ahead; `published` hears
-    of each shard once it is on the disk. `StorageError` (E401) if it cannot be written.
+    `match` gives the results of a shard, puts what it has into a draft, and is told the next shard,
+    to read ahead; `published` hears how many more pairs are on the disk with each shard that is.
+    `StorageError` (E401) if it cannot be written.
     """
-    numbers = run.missing()
+    numbers, drafts = run.missing(), run.drafts()
     for number, following in zip_longest(numbers, numbers[1:]):
         upcoming = None if following is None else task_of(run, following)
-        shard = match(task_of(run, number), upcoming)
+        path, before = drafts.get(number, (None, None))
+        shelf = _Shelf(run, number, path)
+        if before is None:
+            draft = Draft([PENDING] * run.length(number), shelf.keep)
+        else:
+            draft = Draft(before.results(), shelf.keep)
+        left = sum(draft.pending)
+        try:
+            shard = match(task_of(run, number), upcoming, draft)
+        except BaseException:
+            with suppress(StorageError):
+                draft.keep()
+            raise
         run.write(number, shard)
-        published(shard)
+        shelf.clear()
+        published(left)
+
+
+class _Shelf:
+    """Where the one draft of a shard lies."""
+
+    def __init__(self, run: Run, number: int, path: Path | None) -> None:
+        self.run, self.number, self.path = run, number, path
+
+    def keep(self, shard: Shard) -> None:
+        older, self.path = self.path, self.run.keep(self.number, shard)
+        if older is not None and older != self.path:
+            older.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def task_of(run: Run, number: int) -> Task:

@@ -49,6 +49,7 @@ from matcher.images.bands import (
     select_bands,
 )
 from matcher.images.opening import open_regular, read_bytes, reading
+from matcher.images.suffixes import SUFFIXES
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 MAX_PIXELS = 100_000_000
@@ -59,28 +60,6 @@ CONVERTED_MODES = {
     **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
     "1": "L",
 }
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pnm": "PPM",
-    ".pbm": "PPM",
-    ".jp2": "JPEG2000",
-    ".j2k": "JPEG2000",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-}
-"""Suffix in lower case to format: what a folder of images lists."""
 DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 """How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

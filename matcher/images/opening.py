@@ -6,14 +6,14 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from io import BufferedReader
 
 from matcher.errors import Code, ImageError, MatcherError, MemoryLimitError, missing, out_of_memory
 
 MAX_BYTES = 2**30
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A file opened to be read, if it is an ordinary one; never waits for the other end of a pipe.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import re
 import resource
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import get_args
@@ -28,68 +26,23 @@ from matcher.batch import collection
 from matcher.batch.disk import EXPORT_SIZE, needed_bytes, size_text
 from matcher.batch.export.packed import verify
 from matcher.batch.feature_cache import ImageFeatures
+from matcher.batch.fingerprints import ImageFiles
+from matcher.batch.folders import neighbors
 from matcher.batch.image_names import Root
-from matcher.batch.manifest import ImageFiles, Manifest
+from matcher.batch.manifest import Manifest
 from matcher.batch.options import CollectionOptions
-from matcher.batch.pairs import PairList, neighbors
+from matcher.batch.pairs import PairList
 from matcher.batch.progress import Progress
 from matcher.batch.run import Run, locked, open_run, start_run
-from matcher.batch.shards import Shard, find_shards, read_shard, status_text
+from matcher.batch.shards import Shard, find_shards, read_shard, shard_name, status_text
 from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
-from matcher.network.model import build_matcher
 from matcher.predictor import load_matcher
 from matcher.validation.checked import annotations_of
-from matcher.weights.checkpoint import save_safetensors
-from tests.helpers.collections_of_pairs import Stub, stub_run
-from tests.helpers.models import PUBLISHED_TINY
+from tests.helpers.collections_of_pairs import Outcome, Stub, stub_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
-Outcome = tuple[int, str, str]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_safetensors(
-        build_matcher(
-            replace(PUBLISHED_TINY, coarse=replace(PUBLISHED_TINY.coarse, threshold=0.0))
-        ),
-        path,
-    )
-    return str(path)
-
-
-def write_images(folder: Path, count: int = 5) -> list[str]:
-    """Textures of two sizes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(7)
-    names = []
-    for i in range(count):
-        size = (96, 64) if i % 2 else (64, 96)
-        small = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))
-        names.append(f"im {i}.png")
-        small.resize(size, Image.Resampling.BICUBIC).save(folder / names[-1])
-    return names
-
-
-@pytest.fixture
-def program(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Callable[..., Outcome]:
-    """match.py in this process, in a folder with five images in ``img``."""
-    monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "img")
-
-    def run(*words: str) -> Outcome:
-        chosen = [f"weights={weights}"] if words[0].startswith("pairs=") else []
-        code = match.main([*words, *chosen])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def packed(folder: Path) -> dict[str, np.ndarray]:
@@ -164,7 +117,7 @@ def test_the_room_on_the_disk_is_estimated_before_matching(
     taken = sum(p.stat().st_size for p in (tmp_path / "run" / "shards").iterdir()) / 1000
     assert taken / 3 < float(needed[1]) < 3 * taken
     assert "may become full" not in err
-    first = find_shards(tmp_path / "run" / "shards")[0]
+    first = find_shards(tmp_path / "run" / "shards")[0].path
     size = first.stat().st_size / 1000
     first.unlink()
     monkeypatch.setattr(collection, "free_bytes", lambda folder: 1_500_000_000)
@@ -172,7 +125,7 @@ def test_the_room_on_the_disk_is_estimated_before_matching(
     needed = re.search(r"needs about ([\d.]+) kB, 1.5 GB free\n", out)
     assert needed is not None
     assert float(needed[1]) == pytest.approx(size, rel=0.3)
-    first = find_shards(tmp_path / "run" / "shards")[0]
+    first = find_shards(tmp_path / "run" / "shards")[0].path
     first.unlink()
     monkeypatch.setattr(collection, "free_bytes", lambda folder: 10)
     code, _, err = program("pairs=img", "output=run", "shard_size=2")
@@ -204,7 +157,7 @@ def run_of_missing(folder: Path, names: list[str]) -> Run:
     """A run of pairs of neighbors of which nothing is done."""
     pairs = PairList(names, neighbors(len(names), 1))
     images = ImageFiles.of(names, Root(str(folder.parent)))
-    manifest = Manifest(len(pairs), pairs.sha256, images.sha256, 32, {})
+    manifest = Manifest.of(pairs, images, 32, {})
     return start_run(folder, manifest, pairs, images)
 
 
@@ -216,16 +169,15 @@ def test_a_run_goes_on_only_with_the_same_settings(
         ("threshold=0.5", "threshold was None and is 0.5"),
         ("max_side=80", "max_side was 1024 and is 80"),
         ("shard_size=4", "shard_size was 32 and is 4"),
-        ("select=sequential", "pairs_sha256"),
+        ("select=sequential", "0 are new, 6 are gone"),
     ):
         code, _, err = program("pairs=img", "output=run", word, "window=1")
         assert code == 2
         assert expected in err
         assert "E206 run" in err
     os.utime(tmp_path / "img" / "im 3.png", (1, 1))
-    code, _, err = program("pairs=img", "output=run")
-    assert code == 2
-    assert "1 images changed: 'im 3.png'" in err
+    code, out, _ = program("pairs=img", "output=run")
+    assert (code, "changed" in out) == (0, False)
 
 
 def test_commands_on_a_run(program: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -234,7 +186,7 @@ def test_commands_on_a_run(program: Callable[..., Outcome], tmp_path: Path) -> N
     assert program("verify=run")[:2] == (0, "shards    3 of 3 done, 0 damaged\n")
     assert program("pack=run")[:2] == (0, "packed    run/packed.h5\n")
     assert program("pack=run", "x=1")[0] == 2
-    shard = find_shards(tmp_path / "run" / "shards")[1]
+    shard = find_shards(tmp_path / "run" / "shards")[1].path
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
@@ -245,6 +197,9 @@ def test_commands_on_a_run(program: Callable[..., Outcome], tmp_path: Path) -> N
     before = (tmp_path / "run" / "packed.h5").read_bytes()
     shard.unlink()
     assert program("pack=run")[0] == 2
+    code, out, err = program("verify=run")
+    assert (code, out) == (2, "shards    2 of 3 done, 0 damaged\n")
+    assert "E208 run: 1 of 3 shards are not done" in err
     assert program("pairs=img", "output=run", "shard_size=4", "export=pack")[0] == 0
     assert (tmp_path / "run" / "packed.h5").read_bytes() == before
 
@@ -377,12 +332,15 @@ def test_a_lock_is_told_apart_from_other_refusals(tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
+KEY = "0" * 64
+
+
 def hostile(kind: str, folder: Path) -> bytes:
     """A shard whose scores lie elsewhere or are not what they seem."""
     (folder / "secret").write_bytes(b"s" * 4096)
     path = folder / "hostile.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["schema"], file.attrs["number"], file.attrs["run"] = "quadmatch-shard/1", 0, ""
+        file.attrs["schema"], file.attrs["number"], file.attrs["key"] = "quadmatch-shard/2", 0, KEY
         file["status"], file["count"] = np.zeros(1, np.uint16), np.ones(1, np.uint32)
         for name in ("keypoints0", "keypoints1"):
             file[name] = np.zeros((1, 2), np.float32)
@@ -410,10 +368,10 @@ def hostile(kind: str, folder: Path) -> bytes:
 )
 def test_hostile_shards_are_refused(tmp_path: Path, kind: str) -> None:
     data = hostile(kind, tmp_path)
-    path = tmp_path / f"000000000-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+    path = tmp_path / shard_name(data, 0, KEY)
     path.write_bytes(data)
     with pytest.raises(StorageError, match="E402"):
-        read_shard(path, "", 1)
+        read_shard(path, KEY, 1)
 
 
 def test_no_damaged_byte_goes_unnoticed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from matcher.batch.export import keypoints
+from matcher.batch.export.cameras import camera_of_each_size
 from matcher.batch.export.colmap import export_colmap
 from matcher.batch.export.hloc import export_hloc, pair_key
 from matcher.batch.export.keypoints import merged_keypoints, one_to_one, pair_matches
@@ -218,13 +219,100 @@ def test_colmap_reconstructs_views_of_known_cameras(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", results)
     camera = (FOCAL, FOCAL, (WIDTH - 1) / 2, (HEIGHT - 1) / 2)
     database = export_colmap(run, Root(str(tmp_path)), 0.1, camera)
-    assert sorted(p.name for p in database.parent.iterdir()) == ["database.db", "pairs.txt"]
+    assert [p.name for p in database.parent.iterdir()] == ["database.db"]
     model = reconstruct(database.parent, tmp_path)
     assert model.num_reg_images() == count
     assert model.compute_mean_reprojection_error() < 0.1
     found = {image.name: image.projection_center() for image in model.images.values()}
     found_centers = np.array([found[f"{i}.png"] for i in range(count)])
     assert aligned_error(found_centers, np.array(centers)).max() < 0.01
+
+
+def shape_of(database: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Images and their cameras by name."""
+    pycolmap = pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    with pycolmap.Database.open(database) as file:
+        cameras = {camera.camera_id: camera for camera in file.read_all_cameras()}
+        images = {image.name: image for image in file.read_all_images()}
+    return images, {name: cameras[image.camera_id] for name, image in images.items()}
+
+
+def grid(count: int = 40) -> list[tuple[float, ...]]:
+    rng = np.random.default_rng(1)
+    return [(x, y, x + 2, y + 1, 0.9) for x, y in rng.uniform(5, 50, (count, 2))]
+
+
+def test_colmap_holds_images_of_every_format_and_name(tmp_path: Path) -> None:
+    names = ["a b.webp", "#1.gif", "l'été \\2.jp2", "4.tif", "5.avif", "6.pgm", "sub dir/7.bmp"]
+    (tmp_path / "sub dir").mkdir()
+    for name in names:
+        Image.new("L", (64, 60)).save(tmp_path / name)
+    run = run_of(tmp_path / "run", {(names[0], name): grid() for name in names[1:]})
+    images, cameras = shape_of(export_colmap(run, Root(str(tmp_path)), 1.0))
+    assert sorted(images) == sorted(names)
+    assert {(c.width, c.height) for c in cameras.values()} == {(64, 60)}
+    assert len({c.camera_id for c in cameras.values()}) == len(names)
+
+
+def test_one_camera_a_size_turned_or_scaled(tmp_path: Path) -> None:
+    sizes = {"a.png": (160, 120), "b.png": (160, 120), "up.png": (120, 160), "half.png": (80, 60)}
+    for name, size in sizes.items():
+        Image.new("L", size).save(tmp_path / name)
+    run = run_of(tmp_path / "run", {("a.png", name): grid() for name in list(sizes)[1:]})
+    database = export_colmap(run, Root(str(tmp_path)), 1.0, (150.0, 140.0, 80.5, 59.5))
+    _, cameras = shape_of(database)
+    assert cameras["a.png"].camera_id == cameras["b.png"].camera_id
+    assert len({c.camera_id for c in cameras.values()}) == 3
+    expected = {
+        "a.png": [150, 140, 81, 60],
+        "up.png": [140, 150, 60, 80],
+        "half.png": [75, 70, 40.5, 30],
+    }
+    for name, parameters in expected.items():
+        assert cameras[name].params.tolist() == pytest.approx(parameters)
+        assert cameras[name].has_prior_focal_length
+
+
+def test_the_size_of_a_camera_is_the_one_whose_middle_it_looks_through() -> None:
+    sizes = {"a": (100, 200), "b": (100, 200), "c": (200, 100)}
+    cameras = camera_of_each_size((50.0, 60.0, 98.0, 51.0), sizes)
+    assert cameras == {(200, 100): (50.0, 60.0, 98.0, 51.0), (100, 200): (60.0, 50.0, 49.5, 99.5)}
+    rounded = camera_of_each_size(
+        (3000.0, 3000.0, 2999.5, 1999.5), {"a": (6000, 4000), "b": (1024, 683)}
+    )
+    assert rounded[1024, 683][:2] == pytest.approx((512, 512), rel=1e-3)
+    with pytest.raises(UsageError, match=r"E201 K: .*d has 160 x 100 pixels, others 200 x 100"):
+        camera_of_each_size((50.0, 50.0, 99.5, 49.5), {"c": (200, 100), "d": (160, 100)})
+
+
+@pytest.mark.parametrize("size", [(640, 480), (3000, 2000)])
+def test_random_matches_are_never_verified(tmp_path: Path, size: tuple[int, int]) -> None:
+    """200 pairs of 100 to 400 random matches."""
+    pycolmap = pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    rng = np.random.default_rng(3)
+    names = [f"{i}.png" for i in range(21)]
+    for name in names:
+        Image.new("L", size).save(tmp_path / name)
+    pairs = [(a, b) for a in names for b in names if a < b][:200]
+    scale = np.array([*size, *size, 1])
+    results = {both: rng.uniform(0, 1, (rng.integers(100, 401), 5)) * scale for both in pairs}
+    run = run_of(tmp_path / "run", results)
+    for camera in (None, (500.0, 500.0, (size[0] - 1) / 2, (size[1] - 1) / 2)):
+        database = export_colmap(run, Root(str(tmp_path)), 1.0, camera)
+        with pycolmap.Database.open(database) as file:
+            assert file.num_matched_image_pairs() == 200
+            assert file.num_verified_image_pairs() == 0
+
+
+def test_colmap_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pycolmap = pytest.importorskip("pycolmap", reason="extra sfm is not installed")
+    for name in ("a.png", "b.gif"):
+        Image.new("L", (64, 60)).save(tmp_path / name)
+    run = run_of(tmp_path / "run", {("a.png", "b.gif"): grid()})
+    level = pycolmap.logging.minloglevel
+    export_colmap(run, Root(str(tmp_path)), 1.0)
+    assert capfd.readouterr() == ("", "")
+    assert pycolmap.logging.minloglevel == level
 
 
 def test_pair_matches_skips_what_has_none(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from data.real.index import read_arrays
-from matcher.batch.manifest import ImageFiles, encode_list, read_list
+from matcher.batch.manifest import encode_list, read_list
 from matcher.errors import StorageError, UsageError
 from matcher.files import write_atomically
 from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.structures import Matches
 from tests.helpers.broken_files import LZMA, bracketless, flipped, repacked
-from tests.helpers.collections_of_pairs import stub_pairs
+from tests.helpers.collections_of_pairs import stub_images, stub_pairs
 
 SUFFIXES = [".h5", ".hdf5", ".npz", ".csv", ".json", ".H5"]
 
@@ -264,7 +264,7 @@ def test_flipped_bytes_of_arrays_are_read_or_refused(tmp_path: Path, pack: Any) 
 
 def test_flipped_bytes_of_a_list_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
     pairs = stub_pairs(3000)
-    images = ImageFiles(*(np.ones(len(pairs.names), np.int64) for _ in range(2)))
+    images = stub_images(pairs)
     whole = encode_list(pairs, images)
     target = tmp_path / "pairs.npz"
     assert unreadable(read_list, target, flipped(whole, 300)) > 150

@@ -17,15 +17,16 @@ import h5py
 import numpy as np
 
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
-from matcher.batch.export.packed import outcome
 from matcher.batch.image_names import Root
+from matcher.batch.pairs import PairList
 from matcher.batch.run import Run
-from matcher.batch.shards import NO_MATCH
 from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
 from matcher.images.decode import stored_size
 
 FEATURES, MATCHES = "features.h5", "matches.h5"
+DATASETS = ("keypoints", "score", "scores", "image_size")
+"""What the group of an image holds."""
 
 
 def pair_key(name0: str, name1: str) -> str:
@@ -41,7 +42,7 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
         StorageError: a shard is damaged (E402) or a file cannot be written (E401).
     """
-    _require_keys(run)
+    require_hloc(run.pairs)
     paths = [run.folder / FEATURES, run.folder / MATCHES]
     with merged_keypoints(run, side) as merged:
         with hdf5_published(paths[0]) as (file, disk):
@@ -74,16 +75,18 @@ def _write_pair(group: h5py.Group, pair: PairMatches, merged: Merged) -> h5py.Gr
     return group
 
 
-def _require_keys(run: Run) -> None:
-    """Whether hloc's keys are unique and HDF5 can hold them."""
-    names = run.pairs.names
+def require_hloc(pairs: PairList) -> None:
+    """Refuse names that HDF5 or hloc's keys cannot hold or tell apart (E209)."""
+    names = pairs.names
+    known = set(names)
     for name in names:
         parts = name.split("/")
-        if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
+        inside = parts[-1] in DATASETS and "/".join(parts[:-1]) in known
+        if not all(parts) or {".", ".."} & set(parts) or not name.isprintable() or inside:
             what = "cannot be a key of hloc's files"
             remedy = "name images relative to root, without '.' and '..'"
             raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
-    kept = run.pairs.index[outcome(run) <= NO_MATCH]
+    kept = pairs.index[pairs.first == np.arange(len(pairs))]
     # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
     keys = (key for pair in kept.tolist() for key in _keys(names, *pair))
     hashes = np.fromiter(map(hash, keys), np.int64, 2 * len(kept)).reshape(-1, 2)
