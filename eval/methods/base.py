@@ -24,6 +24,8 @@ class MethodOptions(PredictorOptions):
     """Most keypoints an image of the methods with detectors."""
     ratio: float = 0.85
     """Largest ratio of the distances to the nearest and the second nearest descriptor."""
+    stretch: bool | None = False
+    """Images are seen as they are."""
     padded: bool = False
     """Pad images to squares, as the published evaluation of MegaDepth does."""
 

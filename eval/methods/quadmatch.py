@@ -17,6 +17,7 @@ from matcher.files import sha256_of
 from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
+from matcher.validation.words import shown
 from matcher.weights.hub import resolve
 
 
@@ -47,6 +48,8 @@ class QuadMatch:
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold,
             "padded": self.padded,
+            "stretch": options.stretch,
+            "rotate": shown(options.rotate),
             "source": source_digest(),
         }
 
