@@ -16,7 +16,6 @@ import torch
 
 from matcher.config import MatcherConfig
 from matcher.errors import Code, MatcherError, MemoryLimitError
-from matcher.geometry.verdict import judge
 from matcher.images.load import ImageSource, Reading
 from matcher.images.preprocess import (
     MaskSource,
@@ -342,6 +341,8 @@ def gains_by_stretch(config: MatcherConfig) -> bool:
 
 def _reliable_inliers(matches: Matches) -> int:
     """Inliers of a reliable verdict; 0 for any other."""
+    from matcher.geometry.verdict import judge  # Estimators take a while to import.
+
     verdict = judge(matches)
     return verdict.inliers if verdict.reliable else 0
 
