@@ -1,8 +1,9 @@
 """Detector-free image matching with QuadTree attention: two images in, correspondences out.
 
-from matcher import load_matcher
+from matcher import judge, load_matcher
 
 matches = load_matcher("compact").match("a.jpg", "b.jpg")
+print(len(matches), judge(matches))
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matcher.config import MatcherConfig
+    from matcher.geometry.verdict import judge
     from matcher.network.model import FeatureMatcher, build_matcher
     from matcher.predictor import Predictor, load_matcher
     from matcher.structures import Matches
@@ -22,6 +24,7 @@ _HOMES = {
     "Matches": "matcher.structures",
     "Predictor": "matcher.predictor",
     "build_matcher": "matcher.network.model",
+    "judge": "matcher.geometry.verdict",
     "load_matcher": "matcher.predictor",
 }
 
@@ -31,6 +34,7 @@ __all__ = [
     "Matches",
     "Predictor",
     "build_matcher",
+    "judge",
     "load_matcher",
 ]
 

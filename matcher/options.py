@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from matcher.images.sizes import MAX_PIXELS
 from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
 from matcher.validation.checked import Name, Positive, Share, checked, invalid
+
+if TYPE_CHECKING:
+    from matcher.images.load import Reading
 
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
 INTRINSICS = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
 USAGE = """\
 usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
 
-Finds corresponding points in two images, writes them and a picture of them.
+Finds corresponding points in two images, and writes them and a picture where asked to.
 
 examples:
-  python match.py a.jpg b.jpg
+  python match.py a.jpg b.jpg output=auto
   python match.py a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
   python match.py a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
   python match.py a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
@@ -39,6 +43,14 @@ Device = Annotated[
     str, Field(pattern=r"^(cpu|mps|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:<number>, mps")
 ]
 Intrinsics = Annotated[tuple[float, ...], Field(description=INTRINSICS)]
+Bands = Annotated[
+    Positive | tuple[Positive] | tuple[Positive, Positive, Positive],
+    Field(description="one band or three (red, green, blue), counted from 1"),
+]
+Turns = Annotated[
+    Literal["auto", "off"] | tuple[Annotated[int, Field(ge=1, le=3)], ...],
+    Field(description="auto, off or a list of quarter turns from 1 to 3"),
+]
 
 
 @checked()
@@ -59,10 +71,35 @@ class PredictorOptions:
     limited by their area instead; null: no limit."""
     top_k: Positive | None = None
     """Keep only the best this many matches of a pair."""
-    apply_exif: bool = False
-    """Turn images upright as EXIF says; coordinates are mapped back."""
+    rotate: Turns = "off"
+    """Quarter turns of image 1, counterclockwise, to try besides, such as [1,3]; the one with most
+    inliers of a reliable verdict is taken. auto: all, where as it is there is no such verdict or
+    few inliers; off: none. Coordinates stay those of the images as stored."""
+    apply_exif: bool = True
+    """Turn images upright as EXIF says; coordinates stay those of the images as stored."""
     allow_truncated: bool = False
     """Take what there is of a damaged image."""
+    max_pixels: Positive = MAX_PIXELS
+    """Images of more pixels are refused."""
+    bands: Bands | None = None
+    """Band, or the three for red, green and blue, that are read of a TIFF, counted from 1; null:
+    the first ones."""
+    nodata: float | None = None
+    """Value of pixels that hold nothing; null: what a TIFF says of itself, and what stands out."""
+    stretch: bool | None = None
+    """Widen 8-bit images of low contrast; null: where the weights gain by it, which those trained
+    here do and published ones need not."""
+
+    @property
+    def reading(self) -> Reading:
+        """How files become images, all but `stretch`."""
+        return {
+            "apply_exif": self.apply_exif,
+            "allow_truncated": self.allow_truncated,
+            "bands": self.bands,
+            "nodata": self.nodata,
+            "max_pixels": self.max_pixels,
+        }
 
 
 @checked()
@@ -94,8 +131,10 @@ class MatchOptions(WeightsOptions):
     """K of image 0 alone."""
     K1: Intrinsics | None = None
     """K of image 1 alone."""
-    output: Name | None = "matches.h5"
-    """File of the results: .h5, .npz, .csv or .json; null: none."""
+    rotate: Turns = "auto"
+    output: Name | None = None
+    """File of the results: .h5, .npz, .csv or .json; auto: .h5, named after the images, in the
+    current folder; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
     style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
@@ -110,7 +149,7 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", self.K, "either K for both images, or K0 and K1")
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
-        if self.output and Path(self.output).suffix.lower() not in FORMATS:
+        if self.output not in (None, "auto") and Path(self.output).suffix.lower() not in FORMATS:
             raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
         path = self.picture_path
         if path and path.suffix.lower() not in PICTURE_SUFFIXES:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from matcher.drawing import matches as drawing
@@ -21,6 +22,7 @@ from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, sha256_of
 from matcher.geometry import robust
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
+from matcher.geometry.verdict import judge, judge_model
 from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
@@ -35,48 +37,98 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     Raises:
         MatcherError: it cannot be done; then nothing is written.
     """
+    options = named_after(options, path0, path1)
     check_files((path0, path1), options)
     warm_allocator()
     started = time.perf_counter()
-    image0, mask0 = _read(path0, options.mask0, "mask0", options)
-    image1, mask1 = _read(path1, options.mask1, "mask1", options)
     matcher = load_matcher(options.weights, options)
     loaded = time.perf_counter()
+    image0, mask0 = _read(path0, options.mask0, "mask0", matcher)
+    image1, mask1 = _read(path1, options.mask1, "mask1", matcher)
+    read = time.perf_counter()
     matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
     matched = time.perf_counter()
     named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
-    how = provenance(options, matcher, version)
-    record = with_model(MatchRecord(matches, named0, named1, provenance=how), options)
+    how = provenance(options, matcher, version) | conversions(image0, image1)
+    record = MatchRecord(matches, named0, named1, provenance=how)
+    record = judged(with_model(record, options), options)
     tell(f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s")
-    for name, image in ((path0, image0), (path1, image1)):
-        tell(f"image     {name} ({image.size[0]}x{image.size[1]})")
-        for warning in image.warnings:
-            sys.stderr.write(f"warning   {name}: {warning}\n")
+    tell_images((path0, image0), (path1, image1))
     reason = f" ({matches.reason})" if matches.reason else ""
-    tell(f"matches   {len(matches)}{reason} in {matched - loaded:.2f} s")
-    if record.inliers is not None:
-        tell(f"geometry  {options.geometry}: {record.inliers.sum()} inliers")
-    if options.output:
-        write_matches(options.output, record)
-        tell(f"output    {options.output}")
-    if options.picture_path:
-        drawing.write_picture(options.picture_path, draw_pair(record, options))
-        tell(f"picture   {options.picture_path}")
+    tell(f"matches   {len(matches)}{reason} in {matched - read:.2f} s")
+    tell_record(record)
+    write_results(record, options)
+
+
+def named_after(options: MatchOptions, path0: str, path1: str) -> MatchOptions:
+    """The options with an output that is named after the pair, where that is asked for."""
+    if options.output != "auto":
+        return options
+    return replace(options, output=f"{Path(path0).stem}-{Path(path1).stem}.h5")
 
 
 def _read(
-    path: str, mask: str | None, mask_name: str, options: MatchOptions
+    path: str, mask: str | None, mask_name: str, matcher: Predictor
 ) -> tuple[LoadedImage, np.ndarray | None]:
     """An image and the mask that limits it."""
-    allowed = None if mask is None else read_mask(mask)
-    image = read_image(
-        path,
-        apply_exif=options.apply_exif,
-        allow_truncated=options.allow_truncated,
-        allowed=allowed,
-        allowed_name=mask_name,
-    )
-    return image, allowed
+    reading = matcher.reader.reading
+    allowed = None if mask is None else read_mask(mask, max_pixels=matcher.options.max_pixels)
+    return read_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
+
+
+def tell_images(*images: tuple[str, LoadedImage]) -> None:
+    """What was read, and what was done to it."""
+    for path, image in images:
+        upright = ", turned upright by EXIF" if image.orientation != 1 else ""
+        tell(f"image     {path} ({image.size[0]}x{image.size[1]}{upright})")
+        for warning in image.warnings:
+            sys.stderr.write(f"warning   {path}: {warning}\n")
+
+
+def tell_record(record: MatchRecord) -> None:
+    """What the matches tell, and how far."""
+    if record.matches.turned:
+        tell(f"turned    image 1 by {90 * record.matches.turned} degrees counterclockwise")
+    if record.inliers is not None:
+        tell(f"geometry  {record.geometry}: {record.inliers.sum()} inliers")
+    reliable = record.verdict == "reliable"
+    if record.T_0to1 is not None and reliable:
+        tell(f"pose      {pose_text(record.T_0to1, record.translation_unknown)}")
+    why = "" if reliable else ": wrong matches can agree as well as these"
+    tell(f"verdict   {record.verdict}{why}")
+
+
+def pose_text(T_0to1: np.ndarray, translation_unknown: bool) -> str:
+    """A pose in a line: angle and axis of its rotation, direction of its translation."""
+    turn = cv2.Rodrigues(T_0to1[:3, :3])[0][:, 0]
+    angle = float(np.linalg.norm(turn))
+    axis = _direction(turn / angle) if angle else "any axis"
+    moved = f"translation along {_direction(T_0to1[:3, 3])}, of unknown length"
+    if translation_unknown:
+        moved = "translation unknown (pure rotation or plane)"
+    return f"rotation by {np.degrees(angle):.2f} degrees about {axis}; {moved}"
+
+
+def _direction(vector: np.ndarray) -> str:
+    return f"[{', '.join(f'{value:.3f}' for value in vector)}]"
+
+
+def write_results(record: MatchRecord, options: MatchOptions) -> None:
+    """Write the files that `options` ask for, and tell where they are."""
+    if options.output:
+        replaced = _replaced(options.output)
+        write_matches(options.output, record)
+        tell(f"output    {options.output}{replaced}")
+    if options.picture_path:
+        replaced = _replaced(options.picture_path)
+        drawing.write_picture(options.picture_path, draw_pair(record, options))
+        tell(f"picture   {options.picture_path}{replaced}")
+    if not options.output and not options.picture_path:
+        tell("output    none; output=auto writes matches and a picture, named after the images")
+
+
+def _replaced(path: str | Path) -> str:
+    return " (replaced)" if os.path.exists(path) else ""
 
 
 def tell(line: str) -> None:
@@ -114,6 +166,15 @@ def provenance(options: MatchOptions, matcher: Predictor, version: str) -> dict[
     }
 
 
+def conversions(image0: LoadedImage, image1: LoadedImage) -> dict[str, str | int]:
+    """What was done to the images before they were matched, for the file of the result."""
+    facts: dict[str, str | int] = {}
+    for i, image in enumerate((image0, image1)):
+        facts[f"orientation{i}"] = image.orientation
+        facts[f"values{i}"] = str(image.normalization)
+    return facts
+
+
 def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     """The record with the model that `options` asks for; no inlier if there is none."""
     if options.geometry == "none":
@@ -136,15 +197,46 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
 
 
+def judged(record: MatchRecord, options: MatchOptions) -> MatchRecord:
+    """The record with the verdict about its model, or about its matches where it has none."""
+    if options.geometry == "none":
+        estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
+        return replace(record, verdict=judge(record.matches, estimator=estimator).word)
+    verdict = judge_model(
+        *record.matches.numpy()[:2],
+        pixel_model(record, options),
+        kind=options.geometry,
+        threshold=options.ransac_threshold,
+    )
+    unknown = options.geometry == "essential" and verdict.translation_unknown
+    return replace(record, verdict=verdict.word, translation_unknown=unknown)
+
+
+def pixel_model(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
+    """The homography or the fundamental matrix of a record; None without a model."""
+    if record.model is None or record.geometry != "essential":
+        return record.model
+    return fundamental_from_essential(
+        record.model, *(np.array(K, record.model.dtype) for K in options.intrinsics)
+    )
+
+
 def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
     """The picture of a matched pair that `options` asks for; reads its images again, in color.
 
     Raises:
         UsageError, ImageError: an image cannot be read any more.
     """
-    truncated = options.allow_truncated
-    image0 = read_rgb(record.image0.name, allow_truncated=truncated)
-    image1 = read_rgb(record.image1.name, allow_truncated=truncated)
+    image0, image1 = (
+        read_rgb(
+            image.name,
+            allow_truncated=options.allow_truncated,
+            bands=options.bands,
+            nodata=options.nodata,
+            max_pixels=options.max_pixels,
+        )
+        for image in (record.image0, record.image1)
+    )
     if options.style == "coverage":
         return drawing.draw_coverage(image0, image1, record.matches)
     if options.style == "overlay":
@@ -165,10 +257,8 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
 
 def epipolar_errors(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
     """(N,) pixels between the points of a match and their epipolar lines; None without a model."""
-    if record.model is None:
+    F = pixel_model(record, options)
+    if F is None:
         return None
-    F = record.model
-    if record.geometry == "essential":
-        F = fundamental_from_essential(F, *(np.array(K, F.dtype) for K in options.intrinsics))
     points0, points1 = (points.astype(F.dtype) for points in record.matches.numpy()[:2])
     return epipolar_error(points0, points1, F)

@@ -6,14 +6,18 @@ Pixel coordinates are (x, y) with the center of the top-left pixel at (0, 0).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+RESULTS = "matcher.results.record"
+"""The module of files, in a room above this one: imported when it is asked for."""
 Self = TypeVar("Self", bound="TensorFields")
 
 
@@ -178,6 +182,8 @@ class Matches(TensorFields):
     """(N,) float32 in [0, 1]"""
     reason: str = ""
     """Why there can be no match, such as ``too_small``; empty otherwise."""
+    turned: int = 0
+    """Quarter turns, counterclockwise, of image 1 at which they were found (`rotate`)."""
 
     def __post_init__(self) -> None:
         n = self.scores.shape[0]
@@ -190,6 +196,18 @@ class Matches(TensorFields):
     def empty(reason: str = "") -> Matches:
         keypoints = torch.zeros(0, 2, dtype=torch.float32, device="cpu")
         return Matches(keypoints, keypoints.clone(), keypoints[:, 0].clone(), reason)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Matches:
+        """Read the matches of a file of results; errors as `matcher.results.record.read_matches`,
+        which also reads what else it holds."""
+        return import_module(RESULTS).read_matches(path).matches
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file of results, .h5, .npz, .csv or .json; errors as
+        `matcher.results.record.write_matches`, which can also tell of the images."""
+        results = import_module(RESULTS)
+        results.write_matches(path, results.MatchRecord(self))
 
     def __len__(self) -> int:
         return self.scores.shape[0]
@@ -204,8 +222,7 @@ class Matches(TensorFields):
         """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
-        points = self.keypoints0[index], self.keypoints1[index]
-        return Matches(*points, self.scores[index], self.reason)
+        return self._map(lambda t: t[index])
 
     def top(self, k: int) -> Matches:
         """The `k` best, best first; ties keep their order."""

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from matcher import Matches, Predictor, load_matcher
+from matcher import Matches, Predictor, build_matcher, judge, load_matcher
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.geometry.pixels import upright_to_stored
 from matcher.images.load import read_image
 from matcher.images.preprocess import prepare
-from tests.helpers.models import COMPACT_TINY, noise, tiny_model
+from tests.helpers.models import COMPACT_TINY, PUBLISHED_TINY, noise, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / name) for name in ("demo0.jpg", "demo1.jpg")]
@@ -184,7 +184,10 @@ def test_exif_results_are_in_stored_pixels(predictor: Predictor, tmp_path: Path)
     gray = (noise(96, 128) * 255).astype(np.uint8)
     Image.fromarray(gray).save(tmp_path / "turned.png", exif=exif)
     upright = np.rot90(gray, -1)
-    turning = Predictor(predictor.model, device="cpu", apply_exif=True)
+    turning, plain = (
+        Predictor(predictor.model, device="cpu", apply_exif=wanted) for wanted in (True, False)
+    )
+    assert predictor.options.apply_exif
     mask = np.zeros((96, 128), bool)
     mask[:, 64:] = True
     matches = turning.match(tmp_path / "turned.png", upright, mask0=mask)
@@ -193,8 +196,8 @@ def test_exif_results_are_in_stored_pixels(predictor: Predictor, tmp_path: Path)
     there = upright_to_stored(matches.keypoints1, 6, (128, 96))
     assert (there - matches.keypoints0).norm(dim=1).median() < 0.5
     assert matches.keypoints0[:, 0].min() >= 64
-    plain = predictor.match(tmp_path / "turned.png", gray)
-    assert (plain.keypoints0 - plain.keypoints1).norm(dim=1).median() < 0.5
+    stored = plain.match(tmp_path / "turned.png", gray)
+    assert (stored.keypoints0 - stored.keypoints1).norm(dim=1).median() < 0.5
 
 
 def test_images_come_as_paths_arrays_tensors_or_loaded(predictor: Predictor) -> None:
@@ -491,3 +494,66 @@ def test_more_matches_than_sixteen_bits_count(predictor: Predictor) -> None:
     assert len(matches) > 32_767
     require_sound(matches, (1600, 1480), (1600, 1480))
     assert (matches.keypoints0 - matches.keypoints1).abs().max() < 0.5
+
+
+def half(name: str) -> np.ndarray:
+    with Image.open(name) as image:
+        return np.asarray(image.convert("L").resize((320, 240)))
+
+
+def test_a_turned_image_matches_as_an_upright_one_where_asked_to(compact: Predictor) -> None:
+    turning = Predictor(compact.model, device="cpu", rotate="auto")
+    image0, image1 = map(half, DEMO)
+    upright = turning.match(image0, image1)
+    assert torch.equal(upright.keypoints1, compact.match(image0, image1).keypoints1)
+    assert upright.turned == 0
+    on_its_head = np.rot90(image1, 2)
+    found = turning.match(image0, on_its_head)
+    assert (found.turned, len(found)) == (2, len(upright))
+    assert len(compact.match(image0, on_its_head)) < len(upright) / 4
+    back = torch.tensor([319.0, 239.0]) - found.keypoints1
+    assert (back - upright.keypoints1).abs().max() < 1e-3
+    few = turning.match(image0, on_its_head, top_k=5)
+    assert (few.turned, len(few)) == (2, 5)
+    many = next(iter(turning.match_many([(image0, on_its_head)])))
+    assert torch.equal(many.keypoints1, found.keypoints1)
+
+
+def test_masks_turn_with_their_image(compact: Predictor) -> None:
+    turning = Predictor(compact.model, device="cpu", rotate=[2])
+    image0, image1 = half(DEMO[0]), np.rot90(half(DEMO[1]), 2)
+    mask = np.zeros(image1.shape, bool)
+    mask[:, :200] = True
+    found = turning.match(image0, image1, mask1=mask)
+    assert found.turned == 2
+    assert len(found) > 100
+    assert found.keypoints1[:, 0].max() < 204
+
+
+def test_unrelated_images_stay_as_they_are(compact: Predictor) -> None:
+    turning = Predictor(compact.model, device="cpu", rotate="auto", max_side=160)
+    matches = turning.match(DEMO[0], noise(120, 160))
+    assert matches.turned == 0
+    assert not judge(matches).reliable
+
+
+def test_reading_is_up_to_the_options(predictor: Predictor, tmp_path: Path) -> None:
+    gray = (noise(64, 96) * 3000).astype(np.uint16)
+    gray[:, :32] = 60000
+    Image.fromarray(gray).save(tmp_path / "a.tif")
+    strict = Predictor(predictor.model, device="cpu", max_pixels=64 * 96 - 1)
+    with pytest.raises(ImageError, match="E103"):
+        strict.match(tmp_path / "a.tif", noise(64, 64))
+    named = Predictor(predictor.model, device="cpu", nodata=60000, bands=[1])
+    matches = named.match(tmp_path / "a.tif", noise(64, 96))
+    assert len(matches) > 10
+    assert matches.keypoints0[:, 0].min() > 28
+    assert named.options.bands == (1,)
+
+
+def test_published_weights_see_pictures_as_they_are() -> None:
+    dim = (noise(64, 64) * 30 + 90).astype(np.uint8)
+    for config, widened in ((COMPACT_TINY, True), (PUBLISHED_TINY, False)):
+        for option, expected in ((None, widened), (True, True), (False, False)):
+            read = Predictor(build_matcher(config), device="cpu", stretch=option).reader.read_one
+            assert (read(dim).image.normalization.how == "percentiles") == expected

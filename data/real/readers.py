@@ -152,7 +152,7 @@ def join(views: Sequence[View], T_0to1: np.ndarray, names: tuple[str, str]) -> I
 
 def read_gray(path: Path) -> np.ndarray:
     """(H, W) float32 in [0, 1], pixels as stored; errors are those of `read_image`."""
-    return read_image(path).gray
+    return read_image(path, apply_exif=False).gray
 
 
 def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:

@@ -119,7 +119,8 @@ def read_stereo(files: StereoFiles) -> StereoPair:
     Raises:
         ImageError, UsageError: a file is missing or damaged, or sizes differ (E105).
     """
-    left, right = (torch.from_numpy(load_image(p).gray)[None, None] for p in files[1:3])
+    views = (load_image(path, apply_exif=False).gray for path in files[1:3])
+    left, right = (torch.from_numpy(view)[None, None] for view in views)
     truth = read_disparity(files.disparity)
     if not left.shape[-2:] == right.shape[-2:] == truth.shape:
         sizes = f"{tuple(left.shape[-2:])}, {tuple(right.shape[-2:])} and {truth.shape}"

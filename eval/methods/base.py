@@ -28,6 +28,8 @@ class MethodOptions(PredictorOptions):
     """File of XFeat's weights, an .npz with its batch norms folded into the convolutions."""
     aliked: Name | None = None
     """File of ALIKED-n16's weights, an .npz of its state dict."""
+    stretch: bool | None = False
+    """Images are seen as they are."""
     padded: bool = False
     """Pad images to squares, as the published evaluation of MegaDepth does."""
 

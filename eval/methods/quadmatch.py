@@ -17,6 +17,7 @@ from matcher.files import sha256_of
 from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
+from matcher.validation.words import shown
 from matcher.weights.hub import resolve
 
 
@@ -48,6 +49,8 @@ class QuadMatch:
             "threshold": self.threshold,
             "padded": self.padded,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
+            "stretch": options.stretch,
+            "rotate": shown(options.rotate),
             "source": source_digest([Path(matcher.__file__ or "").parent]),
         }
 

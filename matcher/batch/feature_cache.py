@@ -102,11 +102,14 @@ class ImageFeatures:
         while self._kept_bytes > self.cache_bytes and self._kept:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
+    def read(self, image: int) -> PreparedImage:
+        """An image read anew, with its pixels; raises as `input`."""
+        return self.predictor.reader.read_one(self.path_of(image))
+
     def _read(self, image: int) -> PreparedImage:
-        path = self.path_of(image)
-        read = self.predictor.reader.read_one(path)
+        read = self.read(image)
         # Afterwards: what is replaced between is then noticed, at worst for nothing.
-        self.require_same(image, path)
+        self.require_same(image, self.path_of(image))
         # The original in full size is not needed any more.
         bare = replace(read.image, gray=np.empty((0, 0), np.float32), valid=None)
         return read._replace(image=bare)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
 from matcher.validation.checked import Name, Positive, Threads, checked
+from matcher.validation.words import shown
 
 Camera = tuple[float, float, float, float]
 """(fx, fy, cx, cy) in pixels."""
@@ -72,7 +73,9 @@ class CollectionOptions(WeightsOptions):
         return fx, fy, cx, cy
 
     @property
-    def settings(self) -> dict[str, int | float | bool | None]:
+    def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
         names = ("threshold", "max_side", "top_k", "apply_exif", "allow_truncated", "batch_size")
-        return {name: getattr(self, name) for name in names}
+        reading = ("max_pixels", "nodata", "stretch")
+        lists = {name: shown(getattr(self, name)) for name in ("bands", "rotate")}
+        return {name: getattr(self, name) for name in (*names, *reading)} | lists

@@ -65,6 +65,13 @@ def upright_to_stored(points: Tensor, orientation: int, size: tuple[int, int]) -
     return torch.stack(sides, dim=-1)
 
 
+def turn_orientation(orientation: int, quarters: int) -> int:
+    """The EXIF orientation that turns upright, then by so many quarters counterclockwise."""
+    stored = np.arange(6).reshape(2, 3)
+    wanted = np.rot90(turn_upright(stored, orientation), quarters)
+    return next(o for o in EXIF_STEPS if np.array_equal(turn_upright(stored, o), wanted))
+
+
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """A stored (H, W, ...) image as its EXIF orientation wants it seen."""
     swap, mirror_x, mirror_y = EXIF_STEPS[orientation]

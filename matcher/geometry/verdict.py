@@ -24,6 +24,7 @@ import numpy as np
 
 from matcher.geometry.epipolar import sampson_error
 from matcher.geometry.robust import Estimator, estimate_fundamental, estimate_homography
+from matcher.structures import Matches
 
 Kind = Literal["fundamental", "essential", "homography"]
 Word = Literal["reliable", "too few to tell"]
@@ -75,6 +76,11 @@ class Verdict:
 
 
 NOTHING = Verdict("too few to tell", 0, 1.0, math.inf)
+
+
+def judge(matches: Matches, *, estimator: Estimator | None = None) -> Verdict:
+    """The verdict about the matches of a pair, as `judge_matches`."""
+    return judge_matches(*matches.numpy()[:2], estimator=estimator)
 
 
 def judge_matches(

@@ -49,10 +49,10 @@ from matcher.images.bands import (
     select_bands,
 )
 from matcher.images.opening import open_regular, read_bytes, reading
+from matcher.images.sizes import MAX_PIXELS
 from matcher.images.suffixes import SUFFIXES
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
-MAX_PIXELS = 100_000_000
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow's modes whose pixels are used as they are."""
 CONVERTED_MODES = {
@@ -114,7 +114,7 @@ def decode(
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
         turns_itself = directory is not None
-        tag = _orientation(image) if apply_exif or turns_itself else 1
+        tag = orientation_of(image) if apply_exif or turns_itself else 1
         wants_gray = gray and chosen is None
         image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
         pixels = _array(image)
@@ -331,7 +331,8 @@ def _turned(
     return Decoded(upright, (width, height), orientation, warnings, nodata)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of a picture of Pillow; 1 for none."""
     return _tag(image.getexif().get(Base.Orientation, 1))
 
 

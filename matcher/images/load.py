@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from matcher.errors import Code, ImageError
-from matcher.geometry.pixels import turn_upright
+from matcher.geometry.pixels import turn_orientation, turn_upright
 from matcher.images.bands import Bands
-from matcher.images.decode import MAX_PIXELS, array_of_picture, decode
+from matcher.images.decode import array_of_picture, decode, orientation_of
 from matcher.images.normalize import PLAIN, Normalization
 from matcher.images.pixels import array_of_tensor, plain_array, to_gray, to_rgb
+from matcher.images.sizes import MAX_PIXELS
 from matcher.validation.checked import invalid
 
 
@@ -27,13 +29,34 @@ class LoadedImage:
     size: tuple[int, int]
     """(width, height) as stored"""
     orientation: int = 1
-    """The EXIF orientation that was applied, 1 for none."""
+    """The EXIF orientation that leads from the image as stored to `gray`, 1 for none."""
     warnings: tuple[str, ...] = ()
     """What a user may want to know about it, such as ``values ... stretched to 0 to 1``."""
     valid: np.ndarray | None = None
     """(H, W) bool beside `gray`, False where the file holds nothing; None: all hold something."""
     normalization: Normalization = PLAIN
     """How values became `gray`."""
+
+    def turned(self, quarters: int) -> LoadedImage:
+        """The image turned by so many quarters counterclockwise; it knows the way back."""
+        valid = None if self.valid is None else np.ascontiguousarray(np.rot90(self.valid, quarters))
+        return replace(
+            self,
+            gray=np.ascontiguousarray(np.rot90(self.gray, quarters)),
+            orientation=turn_orientation(self.orientation, quarters),
+            valid=valid,
+        )
+
+
+class Reading(TypedDict, total=False):
+    """Keywords of `load_image` and `read_image` that say how an image is read."""
+
+    apply_exif: bool
+    allow_truncated: bool
+    bands: Bands | None
+    nodata: float | None
+    stretch: bool
+    max_pixels: int
 
 
 ImageSource = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image | LoadedImage
@@ -43,7 +66,7 @@ def load_image(
     source: ImageSource,
     *,
     name: str = "image",
-    apply_exif: bool = False,
+    apply_exif: bool = True,
     allow_truncated: bool = False,
     allowed: np.ndarray | None = None,
     allowed_name: str = "mask",
@@ -59,8 +82,8 @@ def load_image(
             (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
             before. `matcher.images.pixels` lists types and ranges.
         name: of what is no path, for messages.
-        apply_exif: for paths, as in `read_image`; so are `allow_truncated`, `bands` and
-            `max_pixels`.
+        apply_exif: for paths and pictures of Pillow, as in `read_image`.
+        allow_truncated: for paths, as in `read_image`; so are `bands` and `max_pixels`.
         allowed: as in `read_image`; so are `allowed_name`, `nodata` and `stretch`.
 
     Raises:
@@ -83,8 +106,10 @@ def load_image(
         )
     if isinstance(source, Tensor):
         source = array_of_tensor(source, name)
+    orientation = 1
     if isinstance(source, Image.Image):
-        source = array_of_picture(source, name)
+        picture, source = source, array_of_picture(source, name)
+        orientation = orientation_of(picture) if apply_exif else 1
     if not isinstance(source, np.ndarray):
         what = f"cannot use a value of type {type(source).__name__}"
         remedy = "give a path, an array, a tensor or a PIL image"
@@ -94,14 +119,17 @@ def load_image(
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
     size = (source.shape[1], source.shape[0]) if source.ndim >= 2 else (0, 0)
     _require_shape(allowed, size, allowed_name)
-    image, warnings = to_gray(source, name, allowed=allowed, nodata=nodata, stretch=stretch)
-    return LoadedImage(image.gray, size, 1, tuple(warnings), image.valid, image.normalization)
+    if orientation != 1:
+        source = turn_upright(source, orientation)
+        allowed = None if allowed is None else turn_upright(allowed, orientation)
+    image, said = to_gray(source, name, allowed=allowed, nodata=nodata, stretch=stretch)
+    return LoadedImage(image.gray, size, orientation, tuple(said), image.valid, image.normalization)
 
 
 def read_image(
     path: str | os.PathLike[str],
     *,
-    apply_exif: bool = False,
+    apply_exif: bool = True,
     allow_truncated: bool = False,
     allowed: np.ndarray | None = None,
     allowed_name: str = "mask",
@@ -116,7 +144,7 @@ def read_image(
         path: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000 or AVIF, and HEIC where pillow-heif
             is installed, whatever its suffix; of several frames or pages the first.
         apply_exif: turn the image as its EXIF orientation says; `upright_to_stored` leads
-            back. By default the pixels are used as they are stored, as COLMAP and hloc do.
+            back. Otherwise the pixels are used as they are stored.
         allow_truncated: accept a JPEG that was cut off; the missing part is gray.
         allowed: (H, W) bool in pixels as stored: the region that decides the range of values.
         allowed_name: of that region, for messages.

@@ -50,6 +50,11 @@ class Normalization:
     nodata: float | None = None
     """The value that was taken as nodata."""
 
+    def __str__(self) -> str:
+        scaled = self.how if self.how == "plain" else f"{self.how}, {self.low:g} to {self.high:g}"
+        nodata = "" if self.nodata is None else f", nodata {self.nodata:g}"
+        return f"{scaled}{nodata}" + (f", {self.invalid:.2%} masked" if self.invalid else "")
+
     @property
     def warnings(self) -> list[str]:
         """What a user may want to know."""

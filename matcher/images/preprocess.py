@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import cv2
@@ -31,11 +31,12 @@ from matcher.geometry.pixels import (
 from matcher.images.load import (
     ImageSource,
     LoadedImage,
+    Reading,
     load_image,
     mask_of_values,
     read_mask,
 )
-from matcher.images.sizes import MIN_SIDE, network_size
+from matcher.images.sizes import MAX_PIXELS, MIN_SIDE, network_size
 from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
 
@@ -48,6 +49,7 @@ class PreparedImage(NamedTuple):
     """One image, resized, on its canvas."""
 
     image: LoadedImage
+    """its valid pixels are those that the region mask allows"""
     canvas: Tensor
     """(1, H, W) gray in [0, 1], H and W divisible by the canvas of the network"""
     valid: Tensor
@@ -98,8 +100,8 @@ class PairReader:
     config: MatcherConfig
     max_side: int | None = 1024
     """Longer images are shrunk to it, shorter ones stay as they are."""
-    apply_exif: bool = False
-    allow_truncated: bool = False
+    reading: Reading = field(default_factory=Reading)
+    """How files become images."""
     _warned: set[str] = field(default_factory=set)
 
     def read(
@@ -127,14 +129,10 @@ class PairReader:
         Messages about what is no file name it by its `number` in the pair.
         """
         name, mask_name = f"image{number}", f"mask{number}"
-        allowed = None if mask is None else load_mask(mask, mask_name)
+        limit = self.reading.get("max_pixels", MAX_PIXELS)
+        allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
         image = load_image(
-            source,
-            name=name,
-            apply_exif=self.apply_exif,
-            allow_truncated=self.allow_truncated,
-            allowed=allowed,
-            allowed_name=mask_name,
+            source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
         )
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
         for warning in () if isinstance(source, LoadedImage) else image.warnings:
@@ -142,13 +140,19 @@ class PairReader:
             if text not in self._warned:
                 self._warned.add(text)
                 logger.warning(text)
+        if image.orientation != 1:
+            logger.info("%s: turned upright by EXIF", subject)
         return prepare(image, allowed, self.config, self.max_side)
 
+    def turned(self, prepared: PreparedImage, quarters: int) -> PreparedImage:
+        """The image turned by so many quarters counterclockwise; points come back as stored."""
+        return prepare(prepared.image.turned(quarters), None, self.config, self.max_side)
 
-def load_mask(mask: MaskSource, name: str) -> np.ndarray:
+
+def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(H, W) bool of a region mask; errors as `read_mask` and `mask_of_values`."""
     if isinstance(mask, (str, os.PathLike)):
-        return read_mask(mask)
+        return read_mask(mask, max_pixels=max_pixels)
     return mask_of_values(mask, name)
 
 
@@ -176,7 +180,8 @@ def prepare(
     if upright is not None:
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
-    return PreparedImage(image, padded, valid, torch.tensor(scale, dtype=torch.float32))
+    upright_image, steps = replace(image, valid=upright), torch.tensor(scale, dtype=torch.float32)
+    return PreparedImage(upright_image, padded, valid, steps)
 
 
 def resize(

@@ -1,9 +1,11 @@
-"""The size at which the network sees an image."""
+"""How large an image may be, and the size at which the network sees it."""
 
 from __future__ import annotations
 
 import math
 
+MAX_PIXELS = 100_000_000
+"""Pixels of an image file; larger ones are refused unless `max_pixels` says otherwise."""
 MIN_SIDE = 32
 """Images that the network would see with a shorter side give no match."""
 STRIP = 4

@@ -32,13 +32,16 @@ class ImageRecord:
     height: int
 
 
+UNKNOWN = ImageRecord("", 0, 0)
+
+
 @dataclass(frozen=True)
 class MatchRecord:
     """What is kept of one matched pair."""
 
     matches: Matches
-    image0: ImageRecord
-    image1: ImageRecord
+    image0: ImageRecord = UNKNOWN
+    image1: ImageRecord = UNKNOWN
     geometry: str = "none"
     """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
     model: np.ndarray | None = None
@@ -47,7 +50,12 @@ class MatchRecord:
     inliers: np.ndarray | None = None
     """(N,) bool, the matches that agree with `model`."""
     T_0to1: np.ndarray | None = None
-    """(4, 4) float64 with a translation of length 1, for ``essential``."""
+    """(4, 4) float64, for ``essential``: takes points of camera 0 to camera 1, its translation of
+    length 1, as its true length cannot be known."""
+    verdict: str = ""
+    """``reliable`` or ``too few to tell`` (`matcher.geometry.verdict`); empty: not judged."""
+    translation_unknown: bool = False
+    """Whether nothing is known of the translation: a pure rotation, or a plane."""
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
     """How it came about: version, weights and their sha256, EXIF policy, options."""
 
@@ -107,6 +115,12 @@ def _attributes(record: MatchRecord) -> Attributes:
     out: Attributes = {"schema": SCHEMA, "geometry": record.geometry}
     if record.matches.reason:
         out["reason"] = record.matches.reason
+    if record.matches.turned:
+        out["turned"] = record.matches.turned
+    if record.verdict:
+        out["verdict"] = record.verdict
+    if record.translation_unknown:
+        out["translation"] = "unknown"
     for i, image in enumerate((record.image0, record.image1)):
         # File names may hold bytes that are not UTF-8; HDF5 and JSON readers refuse those.
         out[f"image{i}_name"] = image.name.encode("utf-8", "backslashreplace").decode()
@@ -130,12 +144,20 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
     )
     inliers = arrays.get("inliers")
     return MatchRecord(
-        Matches(keypoints0, keypoints1, scores, str(rest.pop("reason", ""))),
+        Matches(
+            keypoints0,
+            keypoints1,
+            scores,
+            reason=str(rest.pop("reason", "")),
+            turned=int(rest.pop("turned", 0)),
+        ),
         *images,
         geometry=str(rest.pop("geometry")),
         model=arrays.get("model"),
         inliers=None if inliers is None else inliers.astype(bool),
         T_0to1=arrays.get("T_0to1"),
+        verdict=str(rest.pop("verdict", "")),
+        translation_unknown=rest.pop("translation", "") == "unknown",
         provenance=rest,
     )
 

@@ -171,7 +171,7 @@ def is_text(annotation: Any) -> bool:
     if get_origin(annotation) is Annotated:
         return is_text(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return any(map(is_text, get_args(annotation)))
+        return all(is_text(each) for each in get_args(annotation) if each is not NoneType)
     return annotation is str or get_origin(annotation) is Literal
 
 

@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from matcher.drawing.matches import draw_coverage, draw_matches
-from matcher.geometry.robust import estimate_fundamental, estimate_homography
+from matcher.geometry.robust import (
+    Estimator,
+    ModelEstimate,
+    estimate_fundamental,
+    estimate_homography,
+)
+from matcher.geometry.verdict import judge, judge_model
+from matcher.options import PredictorOptions
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord
 from matcher.structures import Matches
@@ -18,8 +25,6 @@ WEIGHTS = ("compact", "outdoor", "indoor")
 GEOMETRIES = ("none", "fundamental", "homography")
 LOWEST = 0.02
 """Matches below are not kept; the slider filters the others without matching again."""
-MAX_UPLOAD_PIXELS = 40_000_000
-"""Fewer than a file may have: several pictures of this size are drawn for each visitor."""
 
 
 class MatchedPair(NamedTuple):
@@ -43,7 +48,7 @@ class Shown(NamedTuple):
 
 @lru_cache(maxsize=1)
 def predictor(weights: str) -> Predictor:
-    return load_matcher(weights)
+    return load_matcher(weights, rotate="auto")
 
 
 def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> MatchedPair:
@@ -53,21 +58,21 @@ def find(image0: np.ndarray | None, image1: np.ndarray | None, weights: str) -> 
         ValueError: an image is missing or has too many pixels, or no weights have the name.
         MatcherError: as `Predictor.match`.
     """
-    image0, image1 = (checked(image, n) for n, image in enumerate((image0, image1)))
     if weights not in WEIGHTS:
         raise ValueError(f"no weights {weights!r}")
+    limit = PredictorOptions().max_pixels
+    image0, image1 = (checked(image, n, limit) for n, image in enumerate((image0, image1)))
     matcher = predictor(weights)
     started = time.perf_counter()
     matches = matcher.match(image0, image1, threshold=LOWEST)
     return MatchedPair(image0, image1, weights, matches, time.perf_counter() - started)
 
 
-def checked(image: np.ndarray | None, number: int) -> np.ndarray:
+def checked(image: np.ndarray | None, number: int, limit: int) -> np.ndarray:
     if image is None:
         raise ValueError(f"image {number} is missing")
-    if image.shape[0] * image.shape[1] > MAX_UPLOAD_PIXELS:
-        millions = MAX_UPLOAD_PIXELS // 10**6
-        raise ValueError(f"image {number} has more than {millions} million pixels")
+    if image.shape[0] * image.shape[1] > limit:
+        raise ValueError(f"image {number} has more than {limit // 10**6} million pixels")
     return image
 
 
@@ -91,6 +96,16 @@ def show(pair: MatchedPair, threshold: float, geometry: str) -> Shown:
         geometry="none" if model is None else geometry,
         model=None if model is None else model.matrix,
         inliers=inliers,
+        verdict=judged(matches, geometry, model),
     )
     picture = draw_matches(*images, matches, inliers=inliers)
     return Shown(picture, draw_coverage(*images, matches), numbers, record)
+
+
+def judged(matches: Matches, geometry: str, model: ModelEstimate | None) -> str:
+    """The word of the verdict about what is shown."""
+    if geometry != "homography" or model is None:
+        return judge(matches).word
+    points0, points1, _ = matches.numpy()
+    limit = Estimator().threshold
+    return judge_model(points0, points1, model.matrix, kind="homography", threshold=limit).word

@@ -92,7 +92,7 @@ class Actions:
         write_picture(place / "matches.png", shown.picture)
         numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
         files = [gr.update(value=str(place / name), interactive=True) for name in DOWNLOADS]
-        return shown.picture, f"**{numbers}**", shown.coverage, *files
+        return shown.picture, f"**{numbers}: {shown.record.verdict}**", shown.coverage, *files
 
     def point_at(
         self, pair: MatchedPair | None, layer: float | None, event: gr.SelectData

@@ -69,6 +69,27 @@ def test_a_folder_is_matched_like_its_pairs_one_by_one(
         np.testing.assert_allclose(found["scores"][part], expected[2], atol=1e-5)
 
 
+def test_images_that_exif_or_rotate_turns_keep_their_stored_pixels(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Exports read the same shards."""
+    (tmp_path / "pair").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    with Image.open(tmp_path / "img" / "im 0.png") as image:
+        image.save(tmp_path / "pair" / "a.png")
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(tmp_path / "pair" / "b.png", exif=exif)
+        width = image.width
+    for words in (("output=by_exif",), ("output=by_rotate", "apply_exif=false", "rotate=[3]")):
+        assert program("pairs=pair", "export=pack", *words)[0] == 0
+        found = packed(tmp_path / words[0].removeprefix("output="))
+        (x0, y0), (x1, y1) = (found[f"keypoints{i}"].T for i in (0, 1))
+        distance = np.hypot(x0 - (width - 1 - y1), y0 - x1)
+        assert len(distance) > 5
+        assert np.median(distance) < 0.5
+
+
 def test_every_pair_has_a_status(program: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "img" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     Image.new("L", (20, 90)).save(tmp_path / "img" / "small.png")
@@ -168,6 +189,12 @@ def test_a_run_goes_on_only_with_the_same_settings(
     for word, expected in (
         ("threshold=0.5", "threshold was None and is 0.5"),
         ("max_side=80", "max_side was 1024 and is 80"),
+        ("nodata=0", "nodata was None and is 0.0"),
+        ("bands=[3,2,1]", "bands was 'null' and is '[3,2,1]'"),
+        ("max_pixels=9", "max_pixels was 100000000 and is 9"),
+        ("apply_exif=false", "apply_exif was True and is False"),
+        ("rotate=auto", "rotate was 'off' and is 'auto'"),
+        ("stretch=false", "stretch was None and is False"),
         ("shard_size=4", "shard_size was 32 and is 4"),
         ("select=sequential", "0 are new, 6 are gone"),
     ):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from matcher.errors import ImageError, UsageError
 from matcher.geometry.pixels import upright_to_stored
@@ -60,7 +60,7 @@ def test_every_kind_of_file_gives_its_pixels_or_the_promised_error(
                 read(path)
             assert "\n" not in str(caught.value)
         return
-    image = read_image(path)
+    image = read_image(path, apply_exif=False)
     assert image.gray.shape == (HEIGHT, WIDTH)
     assert image.gray.dtype == np.float32
     assert image.size == (WIDTH, HEIGHT)
@@ -191,11 +191,11 @@ def test_a_cut_jpeg_can_be_allowed(progressive: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_only_on_request_and_maps_back(
+def test_exif_turns_unless_told_otherwise_and_maps_back(
     kind: str, orientation: int, tmp_path: Path
 ) -> None:
     path = written(tmp_path, turned(kind, orientation))
-    stored, upright = read_image(path), read_image(path, apply_exif=True)
+    stored, upright = read_image(path, apply_exif=False), read_image(path)
     plain = read_image(written(tmp_path, rgb("PNG", "L"), "plain"))
     assert np.array_equal(stored.gray, plain.gray)
     assert (stored.orientation, upright.orientation) == (1, orientation)
@@ -216,7 +216,7 @@ def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
 
 
 def test_unknown_orientations_are_ignored(tmp_path: Path) -> None:
-    image = read_image(written(tmp_path, turned("PNG", 9)), apply_exif=True)
+    image = read_image(written(tmp_path, turned("PNG", 9)))
     assert image.orientation == 1
 
 
@@ -270,12 +270,33 @@ def test_pictures_of_pillow_look_like_their_files(mode: str, tmp_path: Path) -> 
     assert np.abs(gray_of(image) - read_image(tmp_path / "image").gray).max() <= 0.02
 
 
-def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_not_turned(tmp_path: Path) -> None:
+def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_turned_as_its_file(
+    tmp_path: Path,
+) -> None:
     cut = Image.open(written(tmp_path, rgb("JPEG", quality=95)[:-900]))
     with pytest.raises(ImageError, match="E102 image1: damaged or cut off"):
         load_image(cut, name="image1", allow_truncated=True)
     path = written(tmp_path, turned("PNG", 6))
-    assert np.array_equal(gray_of(Image.open(path)), read_image(path).gray)
+    for wanted, orientation in ((True, 6), (False, 1)):
+        opened = load_image(Image.open(path), apply_exif=wanted)
+        from_file = read_image(path, apply_exif=wanted)
+        assert np.array_equal(opened.gray, from_file.gray)
+        assert opened.size == from_file.size == (WIDTH, HEIGHT)
+        assert opened.orientation == from_file.orientation == orientation
+    transposed = load_image(ImageOps.exif_transpose(Image.open(path)))
+    assert transposed.orientation == 1
+
+
+def test_a_turned_image_knows_the_way_back(tmp_path: Path) -> None:
+    path = written(tmp_path, turned("PNG", 5))
+    stored = read_image(path, apply_exif=False)
+    for quarters in range(4):
+        image = read_image(path).turned(quarters)
+        y, x = np.mgrid[: image.gray.shape[0], : image.gray.shape[1]]
+        points = torch.tensor(np.stack([x, y], axis=-1))
+        back = upright_to_stored(points, image.orientation, image.size)
+        assert np.array_equal(stored.gray[back[..., 1], back[..., 0]], image.gray)
+        assert np.array_equal(image.gray, np.rot90(read_image(path).gray, quarters))
 
 
 def test_booleans_are_black_and_white_and_floats_are_stretched() -> None:

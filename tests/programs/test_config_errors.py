@@ -94,6 +94,12 @@ BAD = [
     ("K=[520,nan,320,240]", "K", "[fx,fy,cx,cy]"),
     ("K=[520,0,320,0,520,240,0,0,2]", "K", "[fx,fy,cx,cy]"),
     ("K=[520,50,320,0,520,240,0,0,1]", "K", "no skew"),
+    ("max_pixels=0", "max_pixels", "integer of at least 1"),
+    ("nodata=nan", "nodata", "finite number"),
+    ("bands=0", "bands", "one band or three"),
+    ("bands=[1,2]", "bands", "one band or three"),
+    ("rotate=[1,4]", "rotate", "quarter turns from 1 to 3"),
+    ("rotate=sometimes", "rotate", "auto, off or a list"),
     # values outside a closed set
     ("geometry=homografy", "geometry", "'homography'"),
     ("estimator=magsack", "estimator", "'magsac'"),

@@ -64,9 +64,11 @@ def program(
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> Outcome:
-        chosen = any(w.startswith("weights=") for w in words[2:])
-        quick = [] if chosen else [f"weights={weights}", "max_side=256"]
-        code = match.main([*words, *quick])
+        given = {word.partition("=")[0] for word in words[2:]}
+        quick = {"output": "matches.h5"}
+        if "weights" not in given:
+            quick |= {"weights": weights, "max_side": "256", "rotate": "off"}
+        code = match.main([*words, *(f"{k}={v}" for k, v in quick.items() if k not in given)])
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -97,7 +99,11 @@ def test_the_demo_pair_gives_a_file_and_a_picture(
     assert "picture   m.png\n" in out
     assert (record.image0.name, record.image0.width, record.image0.height) == (DEMO[0], 640, 480)
     assert record.provenance["weights_sha256"] == sha256_of(weights)
-    assert record.provenance["exif"] == "ignored"
+    assert record.provenance["exif"] == "applied"
+    assert record.provenance["orientation1"] == 1
+    assert record.provenance["values0"] == "plain"
+    assert record.verdict
+    assert f"verdict   {record.verdict}" in out
     assert len(str(record.provenance["config_sha256"])) == 64
     for keypoints in (record.matches.keypoints0, record.matches.keypoints1):
         assert (keypoints > -0.5).all()
@@ -134,7 +140,7 @@ def test_the_bundled_weights_find_the_pose_of_the_demo_pair(
     program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     """The cameras of the rendered pair are known (assets/README.md)."""
-    code, _, err = program(*DEMO, "weights=compact", "geometry=essential", f"K={DEMO_K}")
+    code, out, err = program(*DEMO, "weights=compact", "geometry=essential", f"K={DEMO_K}")
     assert (code, err) == (0, "")
     record = read_matches(tmp_path / "matches.h5")
     assert len(record.matches) > 200
@@ -143,6 +149,11 @@ def test_the_bundled_weights_find_the_pose_of_the_demo_pair(
     assert record.inliers.mean() > 0.5
     turn = record.T_0to1[:3, :3] @ DEMO_T[:3, :3].T
     assert np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))) < 1
+    assert record.verdict == "reliable"
+    assert not record.translation_unknown
+    assert re.search(
+        r"pose +rotation by 26\.\d+ degrees about \[0\.1.*; translation along \[-0", out
+    )
     direction = DEMO_T[:3, 3] / np.linalg.norm(DEMO_T[:3, 3])
     assert np.degrees(np.arccos(np.clip(record.T_0to1[:3, 3] @ direction, -1, 1))) < 3
 
@@ -399,3 +410,109 @@ def test_signals_leave_nothing_behind(
     assert time.perf_counter() - started < 10
     assert "Traceback" not in err
     assert listing(tmp_path) == []
+
+
+def test_nothing_is_written_unasked(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, out, _ = program(*DEMO, "output=null")
+    assert code == 0
+    assert "output    none; output=auto writes matches and a picture" in out
+    assert listing(tmp_path) == []
+
+
+def test_results_named_after_the_pair_say_what_they_replace(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for said in ("", " (replaced)"):
+        _, out, _ = program(*DEMO, "output=auto")
+        assert f"output    demo0-demo1.h5{said}\n" in out
+        assert f"picture   demo0-demo1.png{said}\n" in out
+    assert listing(tmp_path) == ["demo0-demo1.h5", "demo0-demo1.png"]
+
+
+def test_a_photograph_on_its_side_is_turned_and_coordinates_stay(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    with Image.open(DEMO[1]) as image:
+        image.resize((320, 240)).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "side.png")
+        image.resize((320, 240)).save(tmp_path / "up.png")
+    with Image.open(DEMO[0]) as image:
+        image.resize((320, 240)).save(tmp_path / "a.png")
+    found = {}
+    for name, rotate in (("up", "auto"), ("side", "auto"), ("side", "off")):
+        _, out, _ = program("a.png", f"{name}.png", "weights=compact", f"rotate={rotate}")
+        found[name, rotate] = read_matches(tmp_path / "matches.h5"), out
+    upright, side, off = (record for record, _ in found.values())
+    assert "turned    image 1 by 270 degrees counterclockwise" in found["side", "auto"][1]
+    assert (upright.matches.turned, side.matches.turned, off.matches.turned) == (0, 3, 0)
+    assert len(off.matches) < len(upright.matches) / 4
+    assert torch.equal(side.matches.keypoints0, upright.matches.keypoints0)
+    x, y = side.matches.keypoints1.unbind(1)
+    back = torch.stack([319 - y, x], dim=1)
+    assert (back - upright.matches.keypoints1).abs().max() < 1e-3
+
+
+def test_a_photograph_that_exif_turns_says_so(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(DEMO[1]) as image:
+        image.save(tmp_path / "turned.jpg", exif=exif)
+    code, out, err = program(DEMO[0], "turned.jpg")
+    assert (code, err) == (0, "")
+    assert "image     turned.jpg (640x480, turned upright by EXIF)\n" in out
+    record = read_matches(tmp_path / "matches.h5")
+    assert record.provenance["orientation1"] == 6
+    assert (record.image1.width, record.image1.height) == (640, 480)
+    _, out, _ = program(DEMO[0], "turned.jpg", "apply_exif=false")
+    assert "EXIF" not in out
+
+
+def test_unrelated_photographs_do_not_look_like_success(
+    program: Callable[..., Outcome], texture: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(texture).resize((320, 240)).save(tmp_path / "other.png")
+    for geometry in ("none", "fundamental", "essential", "homography"):
+        code, out, _ = program(
+            DEMO[0], "other.png", f"geometry={geometry}", f"K={DEMO_K}", "weights=compact",
+            "max_side=256", "rotate=off", "picture=null",
+        )  # fmt: skip
+        assert code == 0
+        assert "verdict   too few to tell: wrong matches can agree as well as these\n" in out
+        assert "pose" not in out
+        assert read_matches(tmp_path / "matches.h5").verdict == "too few to tell"
+
+
+def test_a_pure_rotation_leaves_the_translation_unknown(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    with Image.open(DEMO[0]) as image:
+        for name, left in (("a.png", 0), ("b.png", 20)):
+            image.resize((320, 240)).crop((left, 0, left + 280, 240)).save(tmp_path / name)
+    code, out, _ = program(
+        "a.png", "b.png", "weights=compact", "geometry=essential", "K=[1000,1000,140,120]"
+    )
+    assert code == 0
+    assert "translation unknown (pure rotation or plane)" in out
+    record = read_matches(tmp_path / "matches.h5")
+    assert (record.verdict, record.translation_unknown) == ("reliable", True)
+
+
+def test_options_of_reading_reach_the_image(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    with Image.open(DEMO[0]) as image:
+        gray = np.asarray(image.convert("L").resize((160, 120))).astype(np.uint16) * 12
+    gray[:, :40] = 9000
+    Image.fromarray(gray).save(tmp_path / "a.tif")
+    code, _, err = program("a.tif", "a.tif", "nodata=9000", "bands=1", "max_pixels=19200")
+    assert code == 0
+    assert "nodata (9000) and are masked" in err
+    record = read_matches(tmp_path / "matches.h5")
+    assert record.matches.keypoints0[:, 0].min() > 36
+    assert "nodata 9000, 25.00% masked" in str(record.provenance["values0"])
+    code, _, err = program("a.tif", "a.tif", "max_pixels=19199")
+    assert code == 3
+    assert "raise max_pixels" in err
+    code, _, err = program("a.tif", "a.tif", "bands=2")
+    assert (code, err[:4]) == (3, "E105")

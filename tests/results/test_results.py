@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,31 @@ def test_no_match_keeps_its_reason_and_has_no_model(tmp_path: Path, suffix: str)
     assert after.matches.reason == "too_small"
     assert after.model is None
     assert after.inliers is None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_verdict_and_turn_are_kept(tmp_path: Path, suffix: str) -> None:
+    for word, unknown, turned in (("reliable", True, 3), ("too few to tell", False, 0), ("", 0, 0)):
+        matches = replace(record().matches, turned=turned)
+        before = record(matches=matches, verdict=word, translation_unknown=bool(unknown))
+        write_matches(tmp_path / f"m{suffix}", before)
+        after = read_matches(tmp_path / f"m{suffix}")
+        assert (after.verdict, after.translation_unknown) == (word, bool(unknown))
+        assert after.matches.turned == turned
+        assert dict(after.provenance) == dict(before.provenance)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_matches_save_and_load_themselves(tmp_path: Path, suffix: str) -> None:
+    matches = record().matches
+    matches.save(tmp_path / f"m{suffix}")
+    after = Matches.load(tmp_path / f"m{suffix}")
+    assert torch.equal(after.keypoints0, matches.keypoints0)
+    assert torch.equal(after.keypoints1, matches.keypoints1)
+    assert torch.equal(after.scores, matches.scores)
+    assert read_matches(tmp_path / f"m{suffix}").image0 == ImageRecord("", 0, 0)
+    with pytest.raises(UsageError, match="E111"):
+        Matches.load(tmp_path / f"gone{suffix}")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

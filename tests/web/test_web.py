@@ -41,10 +41,21 @@ def test_inliers_are_counted_and_kept_for_the_download() -> None:
     assert shown.record.geometry == "homography"
 
 
+def test_the_verdict_is_shown() -> None:
+    rng = np.random.default_rng(0)
+    points = torch.from_numpy(rng.uniform(0, 60, (100, 2)).astype(np.float32))
+    other = torch.from_numpy(rng.uniform(0, 60, (100, 2)).astype(np.float32))
+    for geometry in ("none", "homography"):
+        pair = app.MatchedPair(IMAGE, IMAGE, "compact", Matches(points, other, torch.ones(100)), 0)
+        assert app.show(pair, 0.2, geometry).record.verdict == "too few to tell"
+        pair = pair._replace(matches=Matches(points, points + 1, torch.ones(100)))
+        assert app.show(pair, 0.2, geometry).record.verdict == "reliable"
+
+
 def test_a_missing_or_huge_image_is_refused() -> None:
     with pytest.raises(ValueError, match="image 1 is missing"):
         app.find(IMAGE, None, "compact")
-    huge = np.broadcast_to(np.uint8(0), (10_000, 10_000, 3))
+    huge = np.broadcast_to(np.uint8(0), (10_000, 10_001, 3))
     with pytest.raises(ValueError, match="million pixels"):
         app.find(huge, IMAGE, "compact")
 

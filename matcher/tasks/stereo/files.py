@@ -14,9 +14,10 @@ import numpy as np
 
 from matcher.errors import Code, ImageError, UsageError
 from matcher.files import write_atomically
-from matcher.images.decode import MAX_PIXELS, decode
+from matcher.images.decode import decode
 from matcher.images.encode import encode
 from matcher.images.opening import read_bytes
+from matcher.images.sizes import MAX_PIXELS
 
 KITTI_SCALE = 256.0
 SUFFIXES = (".pfm", ".png", ".npz")

@@ -76,7 +76,10 @@ class StereoPredictor:
             MemoryLimitError: the pair does not fit into memory (E131).
         """
         names = (_name(left, "left"), _name(right, "right"))
-        views = [load_image(v, name=n).gray for v, n in zip((left, right), names, strict=True)]
+        views = [
+            load_image(view, name=name, apply_exif=False).gray
+            for view, name in zip((left, right), names, strict=True)
+        ]
         if check:
             require_rectified(views[0], views[1], names)
         elif views[0].shape != views[1].shape:
