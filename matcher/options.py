@@ -56,6 +56,9 @@ class PredictorOptions:
     limited by their area instead; null: no limit."""
     top_k: Positive | None = None
     """Keep only the best this many matches of a pair."""
+    refine: Literal["photometric", "none"] = "photometric"
+    """photometric: bring matches to where the pixels around them agree, at the size as stored; none:
+    as the network places them."""
     apply_exif: bool = False
     """Turn images upright as EXIF says; coordinates are mapped back."""
     allow_truncated: bool = False

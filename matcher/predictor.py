@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn, TypedDict, Unpack
+from typing import Literal, NoReturn, TypedDict, Unpack
 
 import torch
 
@@ -24,6 +24,7 @@ from matcher.images.preprocess import (
 )
 from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
+from matcher.network.photometric import refine_matches
 from matcher.options import PredictorOptions
 from matcher.runtime import find_device, in_halves
 from matcher.structures import FeatureMaps, Matches
@@ -45,6 +46,7 @@ class Settings(TypedDict, total=False):
     threshold: float | None
     max_side: int | None
     top_k: int | None
+    refine: Literal["photometric", "none"]
     apply_exif: bool
     allow_truncated: bool
 
@@ -64,7 +66,8 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device, threshold, max_side, top_k, apply_exif, allow_truncated: see `PredictorOptions`.
+        device, threshold, max_side, top_k, refine, apply_exif, allow_truncated: see
+            `PredictorOptions`.
         dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
             GPU, PyTorch's own setting decides whether convolutions round to TF32).
 
@@ -116,7 +119,7 @@ class Predictor:
 
         Returns:
             Matches on the CPU, best first, in pixels of the original images. A match that was
-            refined to outside of image 1 is dropped. No match is a result, not an error; its
+            refined to outside of its image is dropped. No match is a result, not an error; its
             reason is ``too_small`` for an image below 32 pixels and ``masked`` for one that is
             all masked.
 
@@ -231,8 +234,15 @@ class Predictor:
         with self._arithmetic():
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
         split = [found.to("cpu") for found in output.split(len(pairs))]
-        found = [p.in_original(f) for f, p in zip(split, pairs, strict=True)]
+        found = [self._in_original(f, p) for f, p in zip(split, pairs, strict=True)]
         return found if top_k is None else [each.top(top_k) for each in found]
+
+    def _in_original(self, found: Matches, pair: PreparedPair) -> Matches:
+        """Matches of the network in pixels of the originals, refined where that is asked for."""
+        found = pair.in_full_size(found)
+        if self.options.refine == "photometric":
+            found = refine_matches(pair, found, self.device)
+        return pair.as_stored(found)
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

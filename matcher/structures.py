@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matcher.validation.checked import invalid
+
 Self = TypeVar("Self", bound="TensorFields")
 
 
@@ -176,6 +178,10 @@ class Matches(TensorFields):
     """(N,) float32 in [0, 1]"""
     reason: str = ""
     """Why there can be no match, such as ``too_small``; empty otherwise."""
+    converged: Tensor | None = None
+    """(N,) bool: the refinement by pixels found the position; None: it was not asked to"""
+    correlation: Tensor | None = None
+    """(N,) float32 in [-1, 1], of the pixels around both points; None likewise"""
 
     def __post_init__(self) -> None:
         n = self.scores.shape[0]
@@ -183,6 +189,10 @@ class Matches(TensorFields):
         if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
             found = f"keypoints {shapes[0]} and {shapes[1]} with scores {tuple(self.scores.shape)}"
             raise ValueError(f"Matches: {found}; expected (N, 2), (N, 2) and (N,)")
+        for name in ("converged", "correlation"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (n,):
+                raise ValueError(f"Matches: {name} {tuple(values.shape)} for {n} matches")
 
     @staticmethod
     def empty(reason: str = "") -> Matches:
@@ -201,8 +211,7 @@ class Matches(TensorFields):
         """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
-        points = self.keypoints0[index], self.keypoints1[index]
-        return Matches(*points, self.scores[index], self.reason)
+        return self._map(lambda values: values[index])
 
     def top(self, k: int) -> Matches:
         """The `k` best, best first; ties keep their order."""
@@ -211,6 +220,17 @@ class Matches(TensorFields):
     def above(self, threshold: float) -> Matches:
         """Those with a score above `threshold`."""
         return self[self.scores > threshold]
+
+    def converged_only(self) -> Matches:
+        """Those whose position the refinement found: about four of five, nearly all within 1 px.
+
+        Raises:
+            UsageError: they were not refined (E201).
+        """
+        if self.converged is None and len(self):
+            expected = "refine=photometric for matches that are to be filtered by convergence"
+            raise invalid("refine", "none", expected)
+        return self if self.converged is None else self[self.converged]
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keypoints0, keypoints1, scores) as NumPy arrays."""

@@ -66,7 +66,10 @@ class CollectionOptions(WeightsOptions):
         return fx, fy, cx, cy
 
     @property
-    def settings(self) -> dict[str, int | float | bool | None]:
+    def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
-        names = ("threshold", "max_side", "top_k", "apply_exif", "allow_truncated", "batch_size")
+        names = (
+            "threshold", "max_side", "top_k", "refine", "apply_exif", "allow_truncated",
+            "batch_size",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
