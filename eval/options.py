@@ -53,6 +53,8 @@ class EvalOptions:
     """Ratio of the ratio test, at most."""
     threshold: Share | None = None
     """Confidence of this project's matcher; null: the weights' own."""
+    refine: Literal["photometric", "none"] = "photometric"
+    """As in match.py; protocol=loftr measures the network alone, as published."""
     device: Device | None = None
     """cpu, cuda or mps; null: cuda where there is one, else cpu."""
     offline: bool = True

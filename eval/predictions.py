@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from matcher.results.record import ImageRecord, MatchRecord, read_matches, write
 from matcher.runtime import warm_allocator
 from matcher.structures import Matches
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the meaning of cached predictions changes."""
 Cost = Mapping[str, float]
 """``seconds``, ``cpu_seconds`` and ``peak_mb`` as in `Prediction`."""
@@ -176,7 +176,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
             torch.from_numpy(sizing.convention.convert(keypoints, _size(image), size)).float()
             for keypoints, image, size in zip(answer.numpy()[:2], images, sizes, strict=True)
         )
-        matches = Matches(points0, points1, answer.scores.cpu().float(), answer.reason)
+        matches = replace(answer.to("cpu"), keypoints0=points0, keypoints1=points1)
     except MatcherError as error:
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0 = ImageRecord(pair.image0.name, *sizes[0])

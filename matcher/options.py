@@ -57,8 +57,8 @@ class PredictorOptions:
     top_k: Positive | None = None
     """Keep only the best this many matches of a pair."""
     refine: Literal["photometric", "none"] = "photometric"
-    """photometric: bring matches to where the pixels around them agree, at the size as stored; none:
-    as the network places them."""
+    """photometric: move matches to where the pixels around them agree, at the size as stored;
+    none: leave them as the network places them."""
     apply_exif: bool = False
     """Turn images upright as EXIF says; coordinates are mapped back."""
     allow_truncated: bool = False

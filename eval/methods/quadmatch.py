@@ -46,6 +46,7 @@ class QuadMatch:
             "method": "quadmatch",
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold,
+            "refine": options.refine,
             "padded": self.padded,
             "source": source_digest(),
         }

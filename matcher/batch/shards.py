@@ -6,6 +6,10 @@
 | ``count`` | (n,) uint32 | matches of each pair |
 | ``keypoints0``, ``keypoints1`` | (M, 2) float32 | pixels of the original images, pair by pair |
 | ``scores`` | (M,) float32 | |
+| ``converged`` | (M,) uint8 | whether the refinement found the position |
+| ``correlation`` | (M,) float32 | of the pixels around both points |
+
+Without refinement, and in runs of earlier versions, the last two are absent.
 
 The file name holds the range's number and the first half of the SHA-256 of its bytes.
 """
@@ -29,6 +33,7 @@ from matcher.structures import Matches
 SCHEMA = "quadmatch-shard/1"
 OK, NO_MATCH, DUPLICATE = 0, 1, 2
 MATCHES = ("keypoints0", "keypoints1", "scores")
+REFINED = {"converged": np.uint8, "correlation": np.float32}
 _FILE = re.compile(r"(\d{9})-[0-9a-f]{32}\.h5")
 
 
@@ -51,12 +56,19 @@ class Shard:
     keypoints1: np.ndarray
     scores: np.ndarray
     """(M,) float32"""
+    converged: np.ndarray | None = None
+    """(M,) uint8; None: not refined"""
+    correlation: np.ndarray | None = None
+    """(M,) float32; None likewise"""
 
     def __post_init__(self) -> None:
         n, m = len(self.status), len(self.scores)
         shapes = [getattr(self, name).shape for name in ("count", *MATCHES)]
-        if shapes != [(n,), (m, 2), (m, 2), (m,)] or int(self.count.sum()) != m:
+        shapes += [values.shape for name in REFINED if (values := getattr(self, name)) is not None]
+        if shapes[:4] != [(n,), (m, 2), (m, 2), (m,)] or int(self.count.sum()) != m:
             raise ValueError(f"{n} pairs and {m} matches do not fit {shapes}")
+        if {(m,), *shapes[4:]} != {(m,)}:
+            raise ValueError(f"{m} matches do not fit {shapes[4:]}")
 
     def __len__(self) -> int:
         return len(self.status)
@@ -72,7 +84,16 @@ class Shard:
             for shape, values in zip(((0, 2), (0, 2), 0), zip(*arrays, strict=True), strict=True)
         )
         count = np.array([len(m) for m in matches], np.uint32)
-        return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores)
+        refined = [_joined(matches, name) for name in REFINED]
+        return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores, *refined)
+
+
+def _joined(matches: Sequence[Matches], name: str) -> np.ndarray | None:
+    """(M,) values of all pairs; None where a pair with matches has none, or no pair has any."""
+    values = [getattr(each, name) for each in matches if len(each)]
+    if not values or any(each is None for each in values):
+        return None
+    return np.concatenate([each.cpu().numpy() for each in values]).astype(REFINED[name])
 
 
 def encode_shard(shard: Shard, number: int, run: str) -> bytes:
@@ -80,8 +101,10 @@ def encode_shard(shard: Shard, number: int, run: str) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["schema"], file.attrs["number"], file.attrs["run"] = SCHEMA, number, run
-        for name in ("status", "count", *MATCHES):
+        for name in ("status", "count", *MATCHES, *REFINED):
             values = getattr(shard, name)
+            if values is None:
+                continue
             file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
     return buffer.getvalue()
 
@@ -96,7 +119,9 @@ def decode_shard(data: bytes, number: int, run: str, pairs: int) -> Shard:
         origin = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "run"))
         if origin != (SCHEMA, number, run):
             raise ValueError(f"is {origin}, not {(SCHEMA, number, run)}")
-        shard = Shard(*(hdf5_array(file, name) for name in ("status", "count", *MATCHES)))
+        arrays = [hdf5_array(file, name) for name in ("status", "count", *MATCHES)]
+        refined = {name: hdf5_array(file, name) for name in REFINED if name in file}
+        shard = Shard(*arrays, **refined)
     if len(shard) != pairs:
         raise ValueError(f"holds {len(shard)} pairs instead of {pairs}")
     return shard

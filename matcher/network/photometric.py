@@ -65,7 +65,8 @@ def refine_matches(pair: PreparedPair, matches: Matches, device: torch.device) -
         masks.append(None if each.mask is None else torch.from_numpy(each.mask).to(device))
         scales.append(max(1.0, float(each.scale.mean())))
     found = refine(
-        *images,
+        images[0],
+        images[1],
         matches.keypoints0.to(device),
         matches.keypoints1.to(device),
         mask0=masks[0],

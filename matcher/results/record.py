@@ -95,6 +95,10 @@ def _arrays(record: MatchRecord) -> Arrays:
     names = ("keypoints0", "keypoints1", "scores")
     columns = zip(names, record.matches.numpy(), strict=True)
     arrays: Arrays = {name: values.astype(np.float32) for name, values in columns}
+    if record.matches.converged is not None:
+        arrays["converged"] = record.matches.converged.cpu().numpy().astype(np.uint8)
+    if record.matches.correlation is not None:
+        arrays["correlation"] = record.matches.correlation.cpu().numpy().astype(np.float32)
     if record.inliers is not None:
         arrays["inliers"] = record.inliers.astype(np.uint8)
     for name, matrix in (("model", record.model), ("T_0to1", record.T_0to1)):
@@ -124,13 +128,23 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
     for i in (0, 1):
         width, height = (int(rest.pop(f"image{i}_{side}")) for side in ("width", "height"))
         images.append(ImageRecord(str(rest.pop(f"image{i}_name")), width, height))
-    keypoints0, keypoints1, scores = (
-        torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
-        for name in ("keypoints0", "keypoints1", "scores")
-    )
+    column = {
+        name: torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
+        for name in ("keypoints0", "keypoints1", "scores", "converged", "correlation")
+        if name in arrays
+    }
+    # Files of versions without the refinement lack the last two.
+    converged, correlation = column.get("converged"), column.get("correlation")
     inliers = arrays.get("inliers")
     return MatchRecord(
-        Matches(keypoints0, keypoints1, scores, str(rest.pop("reason", ""))),
+        Matches(
+            column["keypoints0"],
+            column["keypoints1"],
+            column["scores"],
+            str(rest.pop("reason", "")),
+            None if converged is None else converged.bool(),
+            correlation,
+        ),
         *images,
         geometry=str(rest.pop("geometry")),
         model=arrays.get("model"),

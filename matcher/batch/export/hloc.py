@@ -3,7 +3,7 @@
 | file | group | what |
 |---|---|---|
 | ``features.h5`` | name of the image, its slashes make groups | ``keypoints`` (K, 2) float32, ``score`` and ``scores`` (K,), ``image_size`` (2,) |
-| ``matches.h5`` | ``a/b`` of the two names, their slashes become ``-`` | ``matches0`` (K0,) int32, -1 for none, ``matching_scores0`` (K0,) float16, and as matched ``keypoints0``, ``keypoints1`` (M, 2), ``scores`` (M,) float32 |
+| ``matches.h5`` | ``a/b`` of the two names, their slashes become ``-`` | ``matches0`` (K0,) int32, -1 for none, ``matching_scores0`` (K0,) float16, and as matched ``keypoints0``, ``keypoints1`` (M, 2), ``scores`` (M,) float32; with refine=photometric ``converged`` (M,) uint8, ``correlation`` (M,) float32 |
 
 Pixels count from the center of the top-left one, as everywhere in hloc. Older readers look for
 ``a_b`` instead of ``a/b``: both lead to the same group.
@@ -20,7 +20,8 @@ from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints
 from matcher.batch.export.packed import outcome
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
-from matcher.batch.shards import NO_MATCH
+from matcher.batch.shards import MATCHES as MATCHED
+from matcher.batch.shards import NO_MATCH, REFINED
 from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
 from matcher.images.decode import stored_size
@@ -69,8 +70,10 @@ def _write_pair(group: h5py.Group, pair: PairMatches, merged: Merged) -> h5py.Gr
     matches0[index[:, 0]] = index[:, 1]
     matching_scores0[index[:, 0]] = scores
     group["matches0"], group["matching_scores0"] = matches0, matching_scores0
-    for name in ("keypoints0", "keypoints1", "scores"):
-        group[name] = getattr(pair, name)
+    for name in (*MATCHED, *REFINED):
+        values = getattr(pair, name)
+        if values is not None:
+            group[name] = values
     return group
 
 

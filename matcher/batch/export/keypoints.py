@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from matcher.batch.run import Run
-from matcher.batch.shards import NO_MATCH
+from matcher.batch.shards import MATCHES, NO_MATCH, REFINED
 from matcher.errors import unwritable
 
 POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
@@ -27,7 +27,7 @@ KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
 SCRATCH_POINTS = 2_000_000
 """Points a scratch file, as long as there are not too many files."""
 MAX_SCRATCH_FILES = 256
-BYTES_A_MATCH = 20
+BYTES_A_MATCH = 25
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class PairMatches:
     keypoints1: np.ndarray
     scores: np.ndarray
     """(M,) float32"""
+    converged: np.ndarray | None = None
+    """(M,) uint8; None: not refined"""
+    correlation: np.ndarray | None = None
+    """(M,) float32; None likewise"""
 
     def sides(self) -> tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]:
         """Each image with its keypoints."""
@@ -116,8 +120,9 @@ def pair_matches(run: Run) -> Iterator[PairMatches]:
         for i in np.flatnonzero(shard.status <= NO_MATCH):
             part = slice(int(ends[i] - shard.count[i]), int(ends[i]))
             image0, image1 = run.pairs.index[first + i].tolist()
-            points = shard.keypoints0[part], shard.keypoints1[part]
-            yield PairMatches(image0, image1, *points, shard.scores[part])
+            columns = {name: getattr(shard, name) for name in (*MATCHES, *REFINED)}
+            of_pair = {name: v[part] for name, v in columns.items() if v is not None}
+            yield PairMatches(image0, image1, **of_pair)
 
 
 @contextmanager
