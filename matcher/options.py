@@ -59,6 +59,9 @@ class PredictorOptions:
     refine: Literal["photometric", "none"] = "photometric"
     """photometric: move matches to where the pixels around them agree, at the size as stored;
     none: leave them as the network places them."""
+    snap: bool = False
+    """refine=photometric: points of image 0 move to the strongest corner within 3 pixels first, so
+    that pairs share them."""
     apply_exif: bool = False
     """Turn images upright as EXIF says; coordinates are mapped back."""
     allow_truncated: bool = False

@@ -47,6 +47,7 @@ class Settings(TypedDict, total=False):
     max_side: int | None
     top_k: int | None
     refine: Literal["photometric", "none"]
+    snap: bool
     apply_exif: bool
     allow_truncated: bool
 
@@ -66,7 +67,7 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device, threshold, max_side, top_k, refine, apply_exif, allow_truncated: see
+        device, threshold, max_side, top_k, refine, snap, apply_exif, allow_truncated: see
             `PredictorOptions`.
         dtype: torch.bfloat16 or torch.float16 where that is safe; None: float32 everywhere (on a
             GPU, PyTorch's own setting decides whether convolutions round to TF32).
@@ -241,7 +242,7 @@ class Predictor:
         """Matches of the network in pixels of the originals, refined where that is asked for."""
         found = pair.in_full_size(found)
         if self.options.refine == "photometric":
-            found = refine_matches(pair, found, self.device)
+            found = refine_matches(pair, found, self.device, snap=self.options.snap)
         return pair.as_stored(found)
 
     @contextmanager

@@ -69,7 +69,7 @@ class CollectionOptions(WeightsOptions):
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
         names = (
-            "threshold", "max_side", "top_k", "refine", "apply_exif", "allow_truncated",
+            "threshold", "max_side", "top_k", "refine", "snap", "apply_exif", "allow_truncated",
             "batch_size",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}

@@ -57,7 +57,9 @@ class PhotometricMatches(NamedTuple):
     compared"""
 
 
-def refine_matches(pair: PreparedPair, matches: Matches, device: torch.device) -> Matches:
+def refine_matches(
+    pair: PreparedPair, matches: Matches, device: torch.device, *, snap: bool = False
+) -> Matches:
     """`matches`, in pixels of the upright images in full size, refined there, on the CPU."""
     images, masks, scales = [], [], []
     for each in pair:
@@ -73,6 +75,7 @@ def refine_matches(pair: PreparedPair, matches: Matches, device: torch.device) -
         mask1=masks[1],
         scale0=scales[0],
         scale1=scales[1],
+        snap=snap,
     )
     points0, points1, converged, correlation = (each.to("cpu") for each in found)
     return Matches(points0, points1, matches.scores, matches.reason, converged, correlation)
