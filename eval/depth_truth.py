@@ -36,13 +36,13 @@ def measure_against_depth(pair: EvalPair, prediction: Prediction, sizing: Sizing
     size0 = sizing.target(stored0)
     scale1 = np.array(sizing.target(stored1)) / np.array(stored1)
     points0, points1, _ = prediction.matches.numpy()
-    true1, visible = _project(points0, depth0, depth1, pair)
+    true1, visible = project(points0, depth0, depth1, pair)
     distance = np.linalg.norm((points1 - true1) * scale1, axis=1)
     distance[~visible] = np.inf
 
     columns, rows = (side // CELL for side in size0)
     centers = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * CELL
-    _, seen = _project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
+    _, seen = project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
     cell = np.rint(EXACT.convert(points0, stored0, size0) / CELL).astype(np.int64)
     cell = cell.clip(0, [columns - 1, rows - 1]) @ np.array([1, columns])
     out: Row = {
@@ -68,7 +68,7 @@ def shares_within(distance: np.ndarray, prediction: Prediction, name: str) -> Ro
     return {**out, "converged": float(converged.mean()) if len(converged) else 0.0}
 
 
-def _project(
+def project(
     points: np.ndarray, depth0: np.ndarray, depth1: np.ndarray, pair: EvalPair
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where points of image 0 lie in image 1, and which of them are visible there."""

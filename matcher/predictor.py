@@ -25,12 +25,14 @@ from matcher.images.preprocess import (
 from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.network.photometric import refine_matches
+from matcher.network.quality import QualityHead, figures_of
 from matcher.options import PredictorOptions
 from matcher.runtime import find_device, in_halves
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
 from matcher.weights.hub import resolve
+from matcher.weights.quality_file import load_quality
 
 Pair = (
     tuple[ImageSource, ImageSource]
@@ -87,6 +89,8 @@ class Predictor:
         self.options = options = _options(options, settings)
         self.weights: Path | None = None
         """The file that `load_matcher` read."""
+        self.quality: QualityHead | None = None
+        """What tells how likely refined matches are right; `load_matcher` finds it."""
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise invalid("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
         self.reader = PairReader(
@@ -242,7 +246,11 @@ class Predictor:
         """Matches of the network in pixels of the originals, refined where that is asked for."""
         found = pair.in_full_size(found)
         if self.options.refine == "photometric":
-            found = refine_matches(pair, found, self.device, snap=self.options.snap)
+            refined = refine_matches(pair, found, self.device, snap=self.options.snap)
+            if self.quality is not None:
+                quality = self.quality(figures_of(pair, found, refined))
+                refined = replace(refined, quality=quality)
+            found = refined
         return pair.as_stored(found)
 
     @contextmanager
@@ -288,6 +296,7 @@ def load_matcher(
     fuse(model)
     predictor = Predictor(model, options, dtype=dtype)
     predictor.weights = path
+    predictor.quality = load_quality(path)
     return predictor
 
 

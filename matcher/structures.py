@@ -182,6 +182,8 @@ class Matches(TensorFields):
     """(N,) bool: the refinement by pixels found the position; None: it was not asked to"""
     correlation: Tensor | None = None
     """(N,) float32 in [-1, 1], of the pixels around both points; None likewise"""
+    quality: Tensor | None = None
+    """(N,) float32: how likely each is within 3 pixels of the truth; None: nothing tells it"""
 
     def __post_init__(self) -> None:
         n = self.scores.shape[0]
@@ -189,7 +191,7 @@ class Matches(TensorFields):
         if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
             found = f"keypoints {shapes[0]} and {shapes[1]} with scores {tuple(self.scores.shape)}"
             raise ValueError(f"Matches: {found}; expected (N, 2), (N, 2) and (N,)")
-        for name in ("converged", "correlation"):
+        for name in ("converged", "correlation", "quality"):
             values = getattr(self, name)
             if values is not None and values.shape != (n,):
                 raise ValueError(f"Matches: {name} {tuple(values.shape)} for {n} matches")

@@ -15,6 +15,8 @@ from matcher.errors import UsageError
 from matcher.images.load import load_image
 from matcher.images.packed_gray import pack_gray, unpack_gray
 from matcher.images.preprocess import prepare
+from matcher.network.photometric import refine_matches
+from matcher.network.quality import FIGURES, figures_of
 from tests.helpers.models import COMPACT_TINY, noise, tiny_model
 from tests.helpers.shifted_images import fourier_shift, texture
 
@@ -204,3 +206,31 @@ def test_packed_gray_values_come_back_to_the_last_bit(bits: int, bytes_a_pixel: 
     odd = noise(30, 40)
     assert pack_gray(odd) is odd
     assert np.array_equal(unpack_gray(odd), odd)
+
+
+def test_the_quality_tells_right_matches_from_wrong_ones(compact: Predictor) -> None:
+    image, shift = texture(6, SIZE, cutoff=0.2), (3.4, 1.3)
+    moved = fourier_shift(image, shift)
+    moved[:, 128:] = texture(7, SIZE, cutoff=0.2)[:, 128:]  # half of it shows something else
+    low = Predictor(compact.model, device="cpu", threshold=0.0)
+    assert low.match(levels(image), levels(moved)).quality is None
+    low.quality = compact.quality
+    matches = low.match(levels(image), levels(moved))
+    assert matches.quality is not None
+    assert ((matches.quality >= 0) & (matches.quality <= 1)).all()
+    right = (matches.keypoints1 - matches.keypoints0 - torch.tensor(shift)).norm(dim=1) < 3
+    assert 20 < int(right.sum()) < len(matches) - 20
+    order = matches.quality.argsort(descending=True)
+    best, worst = right[order[: int(right.sum())]], right[order[int(right.sum()) :]]
+    assert best.float().mean() > 0.8 > 0.3 > worst.float().mean()
+
+
+def test_one_match_alone_and_none_have_figures(compact: Predictor) -> None:
+    image = levels(texture(6, SIZE))
+    pair = compact.reader.read(image, image)
+    for count in (0, 1, 2):
+        points = torch.full((count, 2), 80.0)
+        placed = Matches(points, points, torch.full((count,), 0.5))
+        figures = figures_of(pair, placed, refine_matches(pair, placed, torch.device("cpu")))
+        assert figures.shape == (count, len(FIGURES))
+        assert figures.isfinite().all()

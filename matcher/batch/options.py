@@ -52,6 +52,9 @@ class CollectionOptions(WeightsOptions):
     """What is written when all is done: one file, two HDF5 files or a database."""
     merge: Annotated[float, Field(ge=0.1, le=100)] = 1.0
     """hloc and colmap: points closer than so many pixels become one keypoint."""
+    converged_only: bool = False
+    """hloc and colmap: leave out matches whose refinement did not converge, one in five; the others
+    are exact to a few tenths of a pixel."""
     K: Intrinsics | None = None
     """colmap: [fx,fy,cx,cy] in pixels of all images; null: one camera each, guessed."""
 

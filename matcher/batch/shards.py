@@ -8,8 +8,9 @@
 | ``scores`` | (M,) float32 | |
 | ``converged`` | (M,) uint8 | whether the refinement found the position |
 | ``correlation`` | (M,) float32 | of the pixels around both points |
+| ``quality`` | (M,) float32 | how likely it is right |
 
-Without refinement, and in runs of earlier versions, the last two are absent.
+Without refinement, and in runs of earlier versions, the last three are absent.
 
 The file name holds the range's number and the first half of the SHA-256 of its bytes.
 """
@@ -27,13 +28,12 @@ import h5py
 import numpy as np
 
 from matcher.errors import Code, StorageError
-from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
+from matcher.results.formats import MAX_FILE_BYTES, REFINED, hdf5_array
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch-shard/1"
 OK, NO_MATCH, DUPLICATE = 0, 1, 2
 MATCHES = ("keypoints0", "keypoints1", "scores")
-REFINED = {"converged": np.uint8, "correlation": np.float32}
 _FILE = re.compile(r"(\d{9})-[0-9a-f]{32}\.h5")
 
 
@@ -59,6 +59,8 @@ class Shard:
     converged: np.ndarray | None = None
     """(M,) uint8; None: not refined"""
     correlation: np.ndarray | None = None
+    """(M,) float32; None likewise"""
+    quality: np.ndarray | None = None
     """(M,) float32; None likewise"""
 
     def __post_init__(self) -> None:

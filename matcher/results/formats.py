@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_VALUES = 100_000_000
-ARRAYS = (
-    "keypoints0", "keypoints1", "scores", "converged", "correlation", "inliers", "model", "T_0to1",
-)  # fmt: skip
-COLUMNS = {
-    "score": "scores", "converged": "converged", "correlation": "correlation", "inlier": "inliers",
-}  # fmt: skip
+REFINED = {"converged": np.uint8, "correlation": np.float32, "quality": np.float32}
+"""What the refinement tells of each match; absent where there was none."""
+ARRAYS = ("keypoints0", "keypoints1", "scores", *REFINED, "inliers", "model", "T_0to1")
+COLUMNS = {"score": "scores", **{name: name for name in REFINED}, "inlier": "inliers"}
 """Of a table after the four coordinates, and the arrays in them, as far as there are any."""
 MODELS = ("model", "T_0to1")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -16,7 +16,15 @@ import torch
 
 from matcher.errors import Code, StorageError, missing
 from matcher.files import write_atomically
-from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
+from matcher.results.formats import (
+    BROKEN,
+    FORMATS,
+    MAX_FILE_BYTES,
+    REFINED,
+    Arrays,
+    Attributes,
+    Format,
+)
 from matcher.structures import Matches
 from matcher.validation.checked import invalid
 
@@ -95,10 +103,10 @@ def _arrays(record: MatchRecord) -> Arrays:
     names = ("keypoints0", "keypoints1", "scores")
     columns = zip(names, record.matches.numpy(), strict=True)
     arrays: Arrays = {name: values.astype(np.float32) for name, values in columns}
-    if record.matches.converged is not None:
-        arrays["converged"] = record.matches.converged.cpu().numpy().astype(np.uint8)
-    if record.matches.correlation is not None:
-        arrays["correlation"] = record.matches.correlation.cpu().numpy().astype(np.float32)
+    for name, dtype in REFINED.items():
+        values = getattr(record.matches, name)
+        if values is not None:
+            arrays[name] = values.cpu().numpy().astype(dtype)
     if record.inliers is not None:
         arrays["inliers"] = record.inliers.astype(np.uint8)
     for name, matrix in (("model", record.model), ("T_0to1", record.T_0to1)):
@@ -130,11 +138,10 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
         images.append(ImageRecord(str(rest.pop(f"image{i}_name")), width, height))
     column = {
         name: torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
-        for name in ("keypoints0", "keypoints1", "scores", "converged", "correlation")
+        for name in ("keypoints0", "keypoints1", "scores", *REFINED)
         if name in arrays
     }
-    # Files of versions without the refinement lack the last two.
-    converged, correlation = column.get("converged"), column.get("correlation")
+    converged = column.get("converged")
     inliers = arrays.get("inliers")
     return MatchRecord(
         Matches(
@@ -143,7 +150,8 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
             column["scores"],
             str(rest.pop("reason", "")),
             None if converged is None else converged.bool(),
-            correlation,
+            column.get("correlation"),
+            column.get("quality"),
         ),
         *images,
         geometry=str(rest.pop("geometry")),

@@ -173,6 +173,14 @@ def test_hloc_and_packed_files_tell_which_matches_converged(tmp_path: Path) -> N
     with h5py.File(run.folder / "matches.h5") as file:
         assert file["a/b/converged"][()].tolist() == [1, 0, 1]
         np.testing.assert_allclose(file["a/b/correlation"], [0.9, 0.2, 0.8])
+    with merged_keypoints(run, 1.0, converged_only=True) as merged:
+        assert merged.counts.tolist() == [2, 2, 0]
+        index, scores = merged.matches(next(pair_matches(run, converged_only=True)))
+    assert index.tolist() == [[0, 0], [1, 1]]
+    np.testing.assert_allclose(scores, [0.9, 0.7])
+    plain = run_of(tmp_path / "plain", {("a", "b"): [(1, 1, 2, 2, 0.5)]})
+    with pytest.raises(UsageError, match=r"E201 converged_only: .*refine=none"):
+        export_hloc(plain, Root(str(tmp_path)), 1.0, converged_only=True)
     pack(run, tmp_path / "packed.h5")
     with h5py.File(tmp_path / "packed.h5") as file:
         assert file["converged"][()].tolist() == [1, 0, 1]

@@ -36,6 +36,7 @@ def record(n: int = 5, **changes: object) -> MatchRecord:
             torch.rand(n, generator=generator),
             converged=torch.rand(n, generator=generator) < 0.7,
             correlation=torch.rand(n, generator=generator) * 2 - 1,
+            quality=torch.rand(n, generator=generator),
         ),
         "image0": ImageRecord("photos/a (1)=ü, x.jpg", 640, 480),
         "image1": ImageRecord('b\n"2".png', 257, 339),
@@ -62,7 +63,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path, suffix: str, n: in
     assert torch.equal(after.matches.keypoints1, before.matches.keypoints1)
     assert torch.equal(after.matches.scores, before.matches.scores)
     assert after.matches.keypoints0.dtype == torch.float32
-    for name in ("converged", "correlation"):
+    for name in ("converged", "correlation", "quality"):
         read, written = getattr(after.matches, name), getattr(before.matches, name)
         assert torch.equal(read, written)
         assert read.dtype == written.dtype

@@ -19,7 +19,13 @@ DATABASE, PAIRS = "database.db", "pairs.txt"
 MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1
 
 
-def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = None) -> Path:
+def export_colmap(
+    run: Run,
+    root: Root,
+    side: float,
+    camera: Camera | None = None,
+    converged_only: bool = False,
+) -> Path:
     """Write cameras, keypoints, matches and verified geometries into ``colmap/database.db``.
 
     Incremental mapping can start from it at once. COLMAP counts pixels from the corner of the
@@ -30,6 +36,7 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
         side: points of an image in a cell of so many pixels become one keypoint.
         camera: the same for all images, the center of the top-left pixel at (0, 0); by default
             each image has a camera of its own, guessed by COLMAP.
+        converged_only: leave out matches whose refinement did not converge.
 
     Raises:
         UsageError: pycolmap is not installed (E210), or COLMAP cannot hold a name (E209).
@@ -41,7 +48,7 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
     database, part = folder / DATABASE, folder / f"{DATABASE}.part"
     _remove(part)
     try:
-        _write(pycolmap, part, run, root, side, camera)
+        _write(pycolmap, part, run, root, side, camera, converged_only)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
         raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
@@ -51,9 +58,15 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
 
 
 def _write(
-    pycolmap: Any, database: Path, run: Run, root: Root, side: float, camera: Camera | None
+    pycolmap: Any,
+    database: Path,
+    run: Run,
+    root: Root,
+    side: float,
+    camera: Camera | None,
+    converged_only: bool,
 ) -> None:
-    with merged_keypoints(run, side) as merged:
+    with merged_keypoints(run, side, converged_only) as merged:
         used = np.flatnonzero(merged.counts).tolist()
         names = run.pairs.names
         number = _import_images(pycolmap, database, root, [names[i] for i in used], camera)
@@ -62,7 +75,7 @@ def _write(
             for image in used:
                 keypoints, _ = merged.keypoints(image)
                 file.write_keypoints(number[names[image]], to_colmap(keypoints))
-            for pair in pair_matches(run):
+            for pair in pair_matches(run, converged_only):
                 matches, _ = merged.matches(pair)
                 if len(matches):
                     both = names[pair.image0], names[pair.image1]
