@@ -45,14 +45,15 @@ def ours(predictor: Predictor, size: tuple[int, int]) -> PairCall:
 
 
 def compact(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
-    return ours(load_matcher("compact", max_side=None, dtype=dtype, device=device), size)
+    how = {"dtype": dtype, "device": device}
+    return ours(load_matcher("compact", max_side=None, refine="none", **how), size)
 
 
 def published(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     """The QuadTree ``outdoor`` architecture."""
     model = build_matcher(MatcherConfig()).eval()
     fuse(model)
-    return ours(Predictor(model, max_side=None, dtype=dtype, device=device), size)
+    return ours(Predictor(model, max_side=None, refine="none", dtype=dtype, device=device), size)
 
 
 def kornia_loftr(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:

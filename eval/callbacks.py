@@ -108,7 +108,9 @@ def batch_errors(model: FeatureMatcher, batch: ImagePair, estimator: Estimator) 
 def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estimator) -> list[float]:
     """Pose error of each pair of a benchmark in degrees; inf without an estimate."""
     training, device = model.training, next(model.parameters()).device
-    predictor = Predictor(model, device=device, max_side=benchmark.sizing.max_side, stretch=False)
+    # The network alone: what a training changes.
+    side = benchmark.sizing.max_side
+    predictor = Predictor(model, device=device, max_side=side, refine="none", stretch=False)
     out = []
     for pair in benchmark.pairs:
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:

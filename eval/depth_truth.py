@@ -7,12 +7,15 @@ import torch
 
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import EXACT, Sizing
+from eval.metrics import precision
 from eval.predictions import Prediction
 from matcher.geometry.cameras import warp_points
 
 Row = dict[str, str | int | float | None]
 """Measures of one pair: names to plain values; an error is inf where there is no estimate."""
 PIXELS = (1, 3, 5)
+"""Distances up to which a match makes a cell count as found."""
+FINE_PIXELS = (0.25, 0.5, *PIXELS)
 """Distances up to which matches are counted as right."""
 CELL = 8
 """Recall asks for a right match in every visible cell of this many pixels of the matched image."""
@@ -22,7 +25,8 @@ DEPTH_TOLERANCE = 0.02
 
 def measure_against_depth(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> Row:
     """``epe`` (median end-point error of matches on visible points), ``precision_Npx`` (share of
-    all matches within N px of the truth; a match on a hidden point is wrong), ``recall_Npx``
+    all matches within N px of the truth; a match on a hidden point is wrong; also of those whose
+    refinement converged, ``precision_converged_Npx``), ``recall_Npx``
     (share of the visible cells of image 0 that hold a match within N px) and ``overlap`` (share
     of the cells of image 0 that are visible in image 1), in pixels of the matched images."""
     if pair.depth0 is None or pair.depth1 is None:
@@ -32,29 +36,39 @@ def measure_against_depth(pair: EvalPair, prediction: Prediction, sizing: Sizing
     size0 = sizing.target(stored0)
     scale1 = np.array(sizing.target(stored1)) / np.array(stored1)
     points0, points1, _ = prediction.matches.numpy()
-    true1, visible = _project(points0, depth0, depth1, pair)
+    true1, visible = project(points0, depth0, depth1, pair)
     distance = np.linalg.norm((points1 - true1) * scale1, axis=1)
     distance[~visible] = np.inf
 
     columns, rows = (side // CELL for side in size0)
     centers = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) * CELL
-    _, seen = _project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
+    _, seen = project(EXACT.convert(centers, size0, stored0), depth0, depth1, pair)
     cell = np.rint(EXACT.convert(points0, stored0, size0) / CELL).astype(np.int64)
     cell = cell.clip(0, [columns - 1, rows - 1]) @ np.array([1, columns])
     out: Row = {
         "overlap": float(seen.mean()),
         "epe": float(np.median(distance[visible])) if visible.any() else np.inf,
+        **shares_within(distance, prediction, "precision"),
     }
     for limit in PIXELS:
-        right = distance < limit
         hit = np.zeros(len(centers), dtype=bool)
-        hit[cell[right]] = True
-        out[f"precision_{limit}px"] = float(right.mean()) if len(right) else 0.0
+        hit[cell[distance < limit]] = True
         out[f"recall_{limit}px"] = float(hit[seen].mean()) if seen.any() else 0.0
     return out
 
 
-def _project(
+def shares_within(distance: np.ndarray, prediction: Prediction, name: str) -> Row:
+    """``name_Npx``, share of the (N,) distances of matches below N px, and ``name_converged_Npx``
+    of the matches whose refinement converged, with their share ``converged``."""
+    out: Row = {f"{name}_{t}px": precision(distance, t) for t in FINE_PIXELS}
+    if prediction.matches.converged is None:
+        return out
+    converged = prediction.matches.converged.numpy()
+    out |= {f"{name}_converged_{t}px": precision(distance[converged], t) for t in FINE_PIXELS}
+    return {**out, "converged": float(converged.mean()) if len(converged) else 0.0}
+
+
+def project(
     points: np.ndarray, depth0: np.ndarray, depth1: np.ndarray, pair: EvalPair
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where points of image 0 lie in image 1, and which of them are visible there."""

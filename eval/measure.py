@@ -6,7 +6,7 @@ import numpy as np
 
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import Sizing
-from eval.depth_truth import PIXELS, Row, measure_against_depth
+from eval.depth_truth import FINE_PIXELS, Row, measure_against_depth, shares_within
 from eval.metrics import corner_error, precision, rotation_error, translation_error, warp
 from eval.predictions import Prediction
 from eval.protocols import Protocol
@@ -121,12 +121,12 @@ def _transfer(pair: EvalPair, prediction: Prediction, sizing: Sizing) -> Transfe
 def _homography_measures(
     pair: EvalPair, prediction: Prediction, sizing: Sizing, protocol: Protocol, readable: bool
 ) -> Row:
-    row: Row = {"corner_error": np.inf, **{f"accuracy_{t}px": 0.0 for t in PIXELS}}
+    row: Row = {"corner_error": np.inf, **{f"accuracy_{t}px": 0.0 for t in FINE_PIXELS}}
     if not readable:
         return row
     points0, points1, truth, (width, height) = _transfer(pair, prediction, sizing)
     distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
-    row |= {f"accuracy_{t}px": precision(distance, t) for t in PIXELS}
+    row |= shares_within(distance, prediction, "accuracy")
     estimate = estimate_homography(points0, points1, estimator=protocol.homography)
     if estimate is not None:
         row["corner_error"] = corner_error(estimate.matrix, truth, width=width, height=height)

@@ -58,6 +58,8 @@ class EvalOptions:
     """File of ALIKED-n16's weights (.npz of its state dict), for method=aliked."""
     threshold: Share | None = None
     """Confidence of this project's matcher; null: the weights' own."""
+    refine: Literal["photometric", "none"] = "photometric"
+    """As in match.py; protocol=loftr measures the network alone, as published."""
     device: Device | None = None
     """cpu, cuda or mps; null: cuda where there is one, else cpu."""
     offline: bool = True

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -201,7 +201,7 @@ def predict_pair(job: PairJob, method: Method) -> None:
             torch.from_numpy(sizing.convention.convert(keypoints, _size(image), size)).float()
             for keypoints, image, size in zip(answer.numpy()[:2], images, sizes, strict=True)
         )
-        matches = Matches(points0, points1, answer.scores.cpu().float(), answer.reason)
+        matches = replace(answer.to("cpu"), keypoints0=points0, keypoints1=points1)
     except MatcherError as error:
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0 = ImageRecord(pair.image0.name, *sizes[0])

@@ -16,7 +16,7 @@ import torch
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
-from eval.benchmarks.sizing import CONVENTIONS
+from eval.benchmarks.sizing import CONVENTIONS, PUBLISHED
 from eval.measure import Row, measure_pair
 from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
@@ -76,8 +76,10 @@ def evaluate(options: EvalOptions) -> list[Evaluation]:
 def _evaluate_method(
     options: EvalOptions, name: str, benchmark: Benchmark, protocols: Sequence[Protocol]
 ) -> list[Evaluation]:
-    given = ("keypoints", "ratio", "xfeat", "aliked", "threshold", "device", "offline")
+    given = ("keypoints", "ratio", "xfeat", "aliked", "threshold", "refine", "device", "offline")
     values = {name: getattr(options, name) for name in given}
+    if benchmark.sizing.convention is PUBLISHED:
+        values["refine"] = "none"
     settings = MethodOptions(**values, padded=benchmark.sizing.pads)
     try:
         method = build_method(name, settings)

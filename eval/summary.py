@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.depth_truth import PIXELS
+from eval.depth_truth import FINE_PIXELS, PIXELS
 from eval.measure import PRECISION, Row
 from eval.metrics import bootstrap_auc, error_auc, mean_average_accuracy
 
@@ -18,11 +18,14 @@ CORNER_LIMITS = (3, 5, 10)
 """Pixels."""
 OVERLAP_BINS = ((0.0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.0))
 ROTATION_BINS = ((0, 15), (15, 30), (30, 60), (60, 180))
+WITHIN = ("accuracy", "accuracy_converged", "precision", "precision_converged")
 MEANS = (
     *PRECISION,
     "matches",
     "inliers",
-    *(f"{name}_{t}px" for name in ("accuracy", "precision", "recall") for t in PIXELS),
+    *(f"{name}_{t}px" for name in WITHIN for t in FINE_PIXELS),
+    *(f"recall_{t}px" for t in PIXELS),
+    "converged",
 )
 
 

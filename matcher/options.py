@@ -71,6 +71,12 @@ class PredictorOptions:
     limited by their area instead; null: no limit."""
     top_k: Positive | None = None
     """Keep only the best this many matches of a pair."""
+    refine: Literal["photometric", "none"] = "photometric"
+    """photometric: move matches to where the pixels around them agree, at the size as stored;
+    none: leave them as the network places them."""
+    snap: bool = False
+    """refine=photometric: points of image 0 move to the strongest corner within 3 pixels first, so
+    that pairs share them."""
     rotate: Turns = "off"
     """Quarter turns of image 1, counterclockwise, to try besides, such as [1,3]; the one with most
     inliers of a reliable verdict is taken. auto: all, where as it is there is no such verdict or

@@ -26,12 +26,15 @@ from matcher.images.preprocess import (
 )
 from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
+from matcher.network.photometric import refine_matches
+from matcher.network.quality import QualityHead, figures_of
 from matcher.options import PredictorOptions
 from matcher.runtime import find_device, find_dtype, in_halves, own_settings
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
 from matcher.weights.hub import BUNDLED, LINEAR, resolve
+from matcher.weights.quality_file import load_quality
 
 Pair = (
     tuple[ImageSource, ImageSource]
@@ -53,6 +56,8 @@ class Settings(TypedDict, total=False):
     max_side: int | None
     top_k: int | None
     rotate: Literal["auto", "off"] | Sequence[int]
+    refine: Literal["photometric", "none"]
+    snap: bool
     apply_exif: bool
     allow_truncated: bool
     max_pixels: int
@@ -76,8 +81,8 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device, threshold, max_side, top_k, rotate, apply_exif, allow_truncated, max_pixels, bands,
-        nodata, stretch: see `PredictorOptions`.
+        device, threshold, max_side, top_k, refine, snap, rotate, apply_exif, allow_truncated,
+        max_pixels, bands, nodata, stretch: see `PredictorOptions`.
         dtype: likewise, or of torch; None: auto. With float32 on a GPU, PyTorch's own setting
             decides whether convolutions round to TF32.
 
@@ -94,6 +99,8 @@ class Predictor:
         self.options = options = _options(options, settings)
         self.weights: Path | None = None
         """The file that `load_matcher` read."""
+        self.quality: QualityHead | None = None
+        """What tells how likely refined matches are right; `load_matcher` finds it."""
         stretch = gains_by_stretch(model.config) if options.stretch is None else options.stretch
         reading: Reading = {**options.reading, "stretch": stretch}
         self.reader = PairReader(model.config, options.max_side, reading)
@@ -125,7 +132,7 @@ class Predictor:
 
         Returns:
             Matches on the CPU, best first, in pixels of the original images. A match that was
-            refined to outside of image 1 is dropped. No match is a result, not an error; its
+            refined to outside of its image is dropped. No match is a result, not an error; its
             reason is ``too_small`` for an image below 32 pixels and ``masked`` for one that is
             all masked.
 
@@ -277,8 +284,19 @@ class Predictor:
         with self._arithmetic():
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
         split = [found.to("cpu") for found in output.split(len(pairs))]
-        found = [p.in_original(f) for f, p in zip(split, pairs, strict=True)]
+        found = [self._in_original(f, p) for f, p in zip(split, pairs, strict=True)]
         return found if top_k is None else [each.top(top_k) for each in found]
+
+    def _in_original(self, found: Matches, pair: PreparedPair) -> Matches:
+        """Matches of the network in pixels of the originals, refined where that is asked for."""
+        found = pair.in_full_size(found)
+        if self.options.refine == "photometric":
+            refined = refine_matches(pair, found, self.device, snap=self.options.snap)
+            if self.quality is not None:
+                quality = self.quality(figures_of(pair, found, refined))
+                refined = replace(refined, quality=quality)
+            found = refined
+        return pair.as_stored(found)
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -329,6 +347,7 @@ def load_matcher(
     fuse(model)
     predictor = Predictor(model, options)
     predictor.weights = path
+    predictor.quality = load_quality(path)
     return predictor
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matcher.validation.checked import invalid
+
 RESULTS = "matcher.results.record"
 """The module of files, in a room above this one: imported when it is asked for."""
 Self = TypeVar("Self", bound="TensorFields")
@@ -184,6 +186,12 @@ class Matches(TensorFields):
     """Why there can be no match, such as ``too_small``; empty otherwise."""
     turned: int = 0
     """Quarter turns, counterclockwise, of image 1 at which they were found (`rotate`)."""
+    converged: Tensor | None = None
+    """(N,) bool: the refinement by pixels found the position; None: it was not asked to"""
+    correlation: Tensor | None = None
+    """(N,) float32 in [-1, 1], of the pixels around both points; None likewise"""
+    quality: Tensor | None = None
+    """(N,) float32: how likely each is within 3 pixels of the truth; None: nothing tells it"""
 
     def __post_init__(self) -> None:
         n = self.scores.shape[0]
@@ -191,6 +199,10 @@ class Matches(TensorFields):
         if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
             found = f"keypoints {shapes[0]} and {shapes[1]} with scores {tuple(self.scores.shape)}"
             raise ValueError(f"Matches: {found}; expected (N, 2), (N, 2) and (N,)")
+        for name in ("converged", "correlation", "quality"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (n,):
+                raise ValueError(f"Matches: {name} {tuple(values.shape)} for {n} matches")
 
     @staticmethod
     def empty(reason: str = "") -> Matches:
@@ -231,6 +243,17 @@ class Matches(TensorFields):
     def above(self, threshold: float) -> Matches:
         """Those with a score above `threshold`."""
         return self[self.scores > threshold]
+
+    def converged_only(self) -> Matches:
+        """Those whose position the refinement found: about four of five, nearly all within 1 px.
+
+        Raises:
+            UsageError: they were not refined (E201).
+        """
+        if self.converged is None and len(self):
+            expected = "refine=photometric for matches that are to be filtered by convergence"
+            raise invalid("refine", "none", expected)
+        return self if self.converged is None else self[self.converged]
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keypoints0, keypoints1, scores) as NumPy arrays."""

@@ -47,6 +47,7 @@ class QuadMatch:
             "method": "quadmatch",
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold,
+            "refine": options.refine,
             "padded": self.padded,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
             "stretch": options.stretch,

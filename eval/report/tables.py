@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.depth_truth import PIXELS
+from eval.depth_truth import FINE_PIXELS, PIXELS
 from eval.summary import CORNER_LIMITS, POSE_LIMITS
 
 Record = dict[str, Any]
@@ -20,9 +20,9 @@ COLUMNS = {
     **{f"corner AUC@{limit}": f"corner_auc{limit}" for limit in CORNER_LIMITS},
     "median corner px": "corner_error_median",
     "below 3 px": "corner_below_3px",
-    **{f"MMA@{limit}": f"accuracy_{limit}px" for limit in PIXELS},
+    **{f"MMA@{limit}": f"accuracy_{limit}px" for limit in FINE_PIXELS},
     "EPE px": "epe_median",
-    **{f"precision@{limit}": f"precision_{limit}px" for limit in PIXELS},
+    **{f"precision@{limit}": f"precision_{limit}px" for limit in FINE_PIXELS},
     **{f"recall@{limit}": f"recall_{limit}px" for limit in PIXELS},
     "matches": "matches",
     "inliers": "inliers",

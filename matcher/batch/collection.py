@@ -194,12 +194,13 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
     elif options.export == "hloc":
         from matcher.batch.export.hloc import export_hloc
 
-        for path in export_hloc(run, root, options.merge):
+        for path in export_hloc(run, root, options.merge, options.converged_only):
             tell(f"hloc      {path}")
     elif options.export == "colmap":
         from matcher.batch.export.colmap import export_colmap
 
-        tell(f"colmap    {export_colmap(run, root, options.merge, options.camera)}")
+        how = options.merge, options.camera, options.converged_only
+        tell(f"colmap    {export_colmap(run, root, *how)}")
 
 
 def tell_outdated(run: Run, tell: Tell) -> None:

@@ -11,20 +11,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from matcher.images.packed_gray import pack_gray
 from matcher.images.preprocess import PreparedImage
 from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps
 
 
 class Extracted(NamedTuple):
-    """An image that went through the backbone; the pixels are gone."""
+    """An image that went through the backbone; of its pixels what the refinement needs is left."""
 
     input: PreparedImage
     features: FeatureMaps
 
     @property
     def nbytes(self) -> int:
-        return sum(feature_map.nbytes for feature_map in self.features)
+        """Of a photograph of 24 megapixels a third is its gray values, a byte each."""
+        mask = self.input.mask
+        pixels = self.input.image.gray.nbytes + (0 if mask is None else mask.nbytes)
+        return pixels + sum(feature_map.nbytes for feature_map in self.features)
 
 
 class ImageFeatures:
@@ -61,7 +65,7 @@ class ImageFeatures:
                 self._reading[image] = self._readers.submit(self._read, image)
 
     def input(self, image: int) -> PreparedImage:
-        """An image as the network takes it; without pixels if its features are kept. Raises as
+        """An image as the network takes it; without its canvas if its features are kept. Raises as
         `matcher.images.load.read_image`."""
         if image in self._kept:
             return self._kept[image].input
@@ -110,6 +114,8 @@ class ImageFeatures:
         read = self.read(image)
         # Afterwards: what is replaced between is then noticed, at worst for nothing.
         self.require_same(image, self.path_of(image))
-        # The original in full size is not needed any more.
-        bare = replace(read.image, gray=np.empty((0, 0), np.float32), valid=None)
-        return read._replace(image=bare)
+        # The original in full size is needed for the refinement alone.
+        refines = self.predictor.options.refine == "photometric"
+        gray = pack_gray(read.image.gray) if refines else np.empty((0, 0), np.float32)
+        bare = replace(read.image, gray=gray, valid=None)
+        return read._replace(image=bare, mask=read.mask if refines else None)

@@ -58,6 +58,9 @@ class CollectionOptions(WeightsOptions):
     """What is written when all is done: one file, two HDF5 files or a database."""
     merge: Annotated[float, Field(ge=0.1, le=100)] = 2.0
     """hloc and colmap: points closer than so many pixels become one keypoint."""
+    converged_only: bool = False
+    """hloc and colmap: leave out matches whose refinement did not converge, one in five; the others
+    are exact to a few tenths of a pixel."""
     K: Intrinsics | None = None
     """colmap: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null: one
     camera each, guessed."""
@@ -75,7 +78,7 @@ class CollectionOptions(WeightsOptions):
     @property
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
-        names = ("threshold", "max_side", "top_k", "apply_exif", "allow_truncated", "batch_size")
-        reading = ("max_pixels", "nodata", "stretch")
+        names = ("threshold", "max_side", "top_k", "refine", "snap", "batch_size")
+        reading = ("apply_exif", "allow_truncated", "max_pixels", "nodata", "stretch")
         lists = {name: shown(getattr(self, name)) for name in ("bands", "rotate")}
         return {name: getattr(self, name) for name in (*names, *reading)} | lists

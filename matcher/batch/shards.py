@@ -6,6 +6,11 @@
 | ``count`` | (n,) uint32 | matches of each pair |
 | ``keypoints0``, ``keypoints1`` | (M, 2) float32 | pixels of the original images, pair by pair |
 | ``scores`` | (M,) float32 | |
+| ``converged`` | (M,) uint8 | whether the refinement found the position |
+| ``correlation`` | (M,) float32 | of the pixels around both points |
+| ``quality`` | (M,) float32 | how likely it is right |
+
+Without refinement, and in runs of earlier versions, the last three are absent.
 
 The file name holds the range's number, the beginning of its key, which stands for all that decides
 the results, and the first half of the SHA-256 of its bytes. A draft is a shard of which some pairs
@@ -27,7 +32,7 @@ import numpy as np
 import torch
 
 from matcher.errors import Code, StorageError
-from matcher.results.formats import MAX_FILE_BYTES, hdf5_array
+from matcher.results.formats import MAX_FILE_BYTES, REFINED, hdf5_array
 from matcher.structures import Matches
 
 SCHEMA = "quadmatch-shard/2"
@@ -67,12 +72,21 @@ class Shard:
     keypoints1: np.ndarray
     scores: np.ndarray
     """(M,) float32"""
+    converged: np.ndarray | None = None
+    """(M,) uint8; None: not refined"""
+    correlation: np.ndarray | None = None
+    """(M,) float32; None likewise"""
+    quality: np.ndarray | None = None
+    """(M,) float32; None likewise"""
 
     def __post_init__(self) -> None:
         n, m = len(self.status), len(self.scores)
         shapes = [getattr(self, name).shape for name in ("count", *MATCHES)]
-        if shapes != [(n,), (m, 2), (m, 2), (m,)] or int(self.count.sum()) != m:
+        shapes += [values.shape for name in REFINED if (values := getattr(self, name)) is not None]
+        if shapes[:4] != [(n,), (m, 2), (m, 2), (m,)] or int(self.count.sum()) != m:
             raise ValueError(f"{n} pairs and {m} matches do not fit {shapes}")
+        if {(m,), *shapes[4:]} != {(m,)}:
+            raise ValueError(f"{m} matches do not fit {shapes[4:]}")
 
     def __len__(self) -> int:
         return len(self.status)
@@ -101,7 +115,16 @@ class Shard:
             for shape, values in zip(((0, 2), (0, 2), 0), zip(*arrays, strict=True), strict=True)
         )
         count = np.array([len(m) for m in matches], np.uint32)
-        return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores)
+        refined = [_joined(matches, name) for name in REFINED]
+        return Shard(np.array(status, np.uint16), count, keypoints0, keypoints1, scores, *refined)
+
+
+def _joined(matches: Sequence[Matches], name: str) -> np.ndarray | None:
+    """(M,) values of all pairs; None where a pair with matches has none, or no pair has any."""
+    values = [getattr(each, name) for each in matches if len(each)]
+    if not values or any(each is None for each in values):
+        return None
+    return np.concatenate([each.cpu().numpy() for each in values]).astype(REFINED[name])
 
 
 def encode_shard(shard: Shard, number: int, key: str) -> bytes:
@@ -109,8 +132,10 @@ def encode_shard(shard: Shard, number: int, key: str) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["schema"], file.attrs["number"], file.attrs["key"] = SCHEMA, number, key
-        for name in ("status", "count", *MATCHES):
+        for name in ("status", "count", *MATCHES, *REFINED):
             values = getattr(shard, name)
+            if values is None:
+                continue
             file.create_dataset(name, data=values, fletcher32=True if len(values) else None)
     return buffer.getvalue()
 
@@ -125,7 +150,9 @@ def decode_shard(data: bytes, number: int, key: str, pairs: int) -> Shard:
         origin = tuple(np.asarray(file.attrs[k]).item() for k in ("schema", "number", "key"))
         if origin != (SCHEMA, number, key):
             raise ValueError(f"is {origin}, not {(SCHEMA, number, key)}")
-        shard = Shard(*(hdf5_array(file, name) for name in ("status", "count", *MATCHES)))
+        arrays = [hdf5_array(file, name) for name in ("status", "count", *MATCHES)]
+        refined = {name: hdf5_array(file, name) for name in REFINED if name in file}
+        shard = Shard(*arrays, **refined)
     if len(shard) != pairs:
         raise ValueError(f"holds {len(shard)} pairs instead of {pairs}")
     return shard

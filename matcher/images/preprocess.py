@@ -56,6 +56,8 @@ class PreparedImage(NamedTuple):
     """(H/8, W/8) bool of valid cells"""
     scale: Tensor
     """(2,) original size / network size as (x, y)"""
+    mask: np.ndarray | None = None
+    """(H, W) bool beside `image.gray`, False where nothing may match; None: nowhere"""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,9 +66,16 @@ class PreparedImage(NamedTuple):
         width, height = self.image.size[::-1] if swapped else self.image.size
         return round(width / float(self.scale[0])), round(height / float(self.scale[1]))
 
+    def to_full_size(self, points: Tensor) -> Tensor:
+        """(N, 2) network pixels to pixels of `image.gray`."""
+        return network_to_original(points, self.scale)
+
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
-        points = network_to_original(points, self.scale)
+        return self.to_stored(self.to_full_size(points))
+
+    def to_stored(self, points: Tensor) -> Tensor:
+        """(N, 2) pixels of `image.gray` to pixels of the original image as it is stored."""
         return upright_to_stored(points, self.image.orientation, self.image.size)
 
 
@@ -83,14 +92,20 @@ class PreparedPair(NamedTuple):
             return "too_small"
         return "" if all(each.valid.any() for each in self) else "masked"
 
-    def in_original(self, found: Matches) -> Matches:
-        """Matches of the network in pixels of the originals, those outside of them dropped."""
-        points0 = self.input0.to_original(found.keypoints0)
-        points1 = self.input1.to_original(found.keypoints1)
+    def in_full_size(self, found: Matches) -> Matches:
+        """Matches of the network in pixels of the upright images in full size."""
+        points0 = self.input0.to_full_size(found.keypoints0)
+        points1 = self.input1.to_full_size(found.keypoints1)
+        return replace(found, keypoints0=points0, keypoints1=points1)
+
+    def as_stored(self, found: Matches) -> Matches:
+        """Those in pixels of the originals, the ones outside of them dropped."""
+        points0 = self.input0.to_stored(found.keypoints0)
+        points1 = self.input1.to_stored(found.keypoints1)
         inside = torch.ones(len(found), dtype=torch.bool)
         for each, points in ((self.input0, points0), (self.input1, points1)):
             inside &= ((points >= 0) & (points < torch.tensor(each.image.size))).all(dim=1)
-        return Matches(points0, points1, found.scores)[inside]
+        return replace(found, keypoints0=points0, keypoints1=points1)[inside]
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,7 @@ def prepare(
         inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
     upright_image, steps = replace(image, valid=upright), torch.tensor(scale, dtype=torch.float32)
-    return PreparedImage(upright_image, padded, valid, steps)
+    return PreparedImage(upright_image, padded, valid, steps, upright)
 
 
 def resize(

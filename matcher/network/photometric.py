@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.images.packed_gray import unpack_gray
+from matcher.images.preprocess import PreparedPair
 from matcher.network.alignment import Aligned, Fit, align
 from matcher.network.local_affine import common_similarity, determinant, local_affines
-from matcher.network.patches import Level, blurred, usable
+from matcher.network.patches import Level, Usable, blurred, usable
+from matcher.structures import Matches
 
-__all__ = ["PhotometricMatches", "local_affines", "refine"]
+__all__ = ["PhotometricMatches", "local_affines", "refine", "refine_matches"]
 
 COARSE = Fit(radius=5, stride=2, blur=1.8, limit=6.0, correlation=0.8, steps=5, exact=False)
 """21 x 21 pixels, every other one: under that blur those between add nothing. Below a correlation
@@ -54,6 +57,30 @@ class PhotometricMatches(NamedTuple):
     compared"""
 
 
+def refine_matches(
+    pair: PreparedPair, matches: Matches, device: torch.device, *, snap: bool = False
+) -> Matches:
+    """`matches`, in pixels of the upright images in full size, refined there, on the CPU."""
+    images, masks, scales = [], [], []
+    for each in pair:
+        images.append(torch.from_numpy(unpack_gray(each.image.gray)).to(device))
+        masks.append(None if each.mask is None else torch.from_numpy(each.mask).to(device))
+        scales.append(max(1.0, float(each.scale.mean())))
+    found = refine(
+        images[0],
+        images[1],
+        matches.keypoints0.to(device),
+        matches.keypoints1.to(device),
+        mask0=masks[0],
+        mask1=masks[1],
+        scale0=scales[0],
+        scale1=scales[1],
+        snap=snap,
+    )
+    points0, points1, converged, correlation = (each.to("cpu") for each in found)
+    return Matches(points0, points1, matches.scores, matches.reason, converged, correlation)
+
+
 def refine(
     image0: Tensor,
     image1: Tensor,
@@ -82,13 +109,38 @@ def refine(
         chunk: matches at a time; it bounds the memory and does not change the result.
 
     Returns:
-        Of the same M, on the same device; nothing is NaN.
+        Of the same M, on the same device, the same for any order of them; nothing is NaN.
     """
     if len(points0) == 0:
         nothing = points0.new_zeros(0)
         return PhotometricMatches(points0, points1, nothing.bool(), nothing)
+    order = _raster_order(points0)
+    back = order.argsort()
+    found = _refine_in_order(
+        usable(image0, mask0), usable(image1, mask1), points0[order], points1[order],
+        scale0, scale1, snap, chunk,
+    )  # fmt: skip
+    return PhotometricMatches(*(values[back] for values in found))
+
+
+def _raster_order(points: Tensor) -> Tensor:
+    """(M,) indices of (M, 2) points row by row: scores that differ by rounding alone would change
+    which of two neighbors at one distance counts."""
+    by_x = points[:, 0].argsort(stable=True)
+    return by_x[points[by_x, 1].argsort(stable=True)]
+
+
+def _refine_in_order(
+    source0: Usable,
+    source1: Usable,
+    points0: Tensor,
+    points1: Tensor,
+    scale0: float,
+    scale1: float,
+    snap: bool,
+    chunk: int | None,
+) -> PhotometricMatches:
     chunk = chunk or (CHUNK if points0.device.type == "cpu" else GPU_CHUNK)
-    source0, source1 = usable(image0, mask0), usable(image1, mask1)
     zoom = _common_zoom(points0 / scale0, points1 / scale1) * scale1 / scale0
     start0, start1 = points0, points1
     moved = torch.zeros_like(points0[:, 0], dtype=torch.bool)

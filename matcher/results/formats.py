@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_VALUES = 100_000_000
-ARRAYS = ("keypoints0", "keypoints1", "scores", "inliers", "model", "T_0to1")
+REFINED = {"converged": np.uint8, "correlation": np.float32, "quality": np.float32}
+"""What the refinement tells of each match; absent where there was none."""
+ARRAYS = ("keypoints0", "keypoints1", "scores", *REFINED, "inliers", "model", "T_0to1")
+COLUMNS = {"score": "scores", **{name: name for name in REFINED}, "inlier": "inliers"}
+"""Of a table after the four coordinates, and the arrays in them, as far as there are any."""
 MODELS = ("model", "T_0to1")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -168,11 +172,11 @@ def _to_csv(arrays: Arrays, attributes: Attributes) -> bytes:
     for name, value in notes.items():
         out.write(f"# {name}: {json.dumps(value)}\n")
     columns = _short(np.hstack([arrays["keypoints0"], arrays["keypoints1"]]).T)
-    columns.append(_short(arrays["scores"]))
-    header = ["x0", "y0", "x1", "y1", "score"]
-    if "inliers" in arrays:
-        header.append("inlier")
-        columns.append(arrays["inliers"].tolist())
+    header = ["x0", "y0", "x1", "y1"]
+    for title, name in COLUMNS.items():
+        if name in arrays:
+            header.append(title)
+            columns.append(_short(arrays[name]))
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
@@ -189,10 +193,8 @@ def _from_csv(data: bytes) -> tuple[Arrays, Attributes]:
     arrays = {
         "keypoints0": np.stack([column["x0"], column["y0"]], axis=1),
         "keypoints1": np.stack([column["x1"], column["y1"]], axis=1),
-        "scores": column["score"],
+        **{name: column[title] for title, name in COLUMNS.items() if title in column},
     }
-    if "inlier" in column:
-        arrays["inliers"] = column["inlier"]
     for name in MODELS:
         if name in attributes:
             arrays[name] = np.array(json.loads(str(attributes.pop(name))))

@@ -16,7 +16,15 @@ import torch
 
 from matcher.errors import Code, StorageError, missing
 from matcher.files import write_atomically
-from matcher.results.formats import BROKEN, FORMATS, MAX_FILE_BYTES, Arrays, Attributes, Format
+from matcher.results.formats import (
+    BROKEN,
+    FORMATS,
+    MAX_FILE_BYTES,
+    REFINED,
+    Arrays,
+    Attributes,
+    Format,
+)
 from matcher.structures import Matches
 from matcher.validation.checked import invalid
 
@@ -103,6 +111,10 @@ def _arrays(record: MatchRecord) -> Arrays:
     names = ("keypoints0", "keypoints1", "scores")
     columns = zip(names, record.matches.numpy(), strict=True)
     arrays: Arrays = {name: values.astype(np.float32) for name, values in columns}
+    for name, dtype in REFINED.items():
+        values = getattr(record.matches, name)
+        if values is not None:
+            arrays[name] = values.cpu().numpy().astype(dtype)
     if record.inliers is not None:
         arrays["inliers"] = record.inliers.astype(np.uint8)
     for name, matrix in (("model", record.model), ("T_0to1", record.T_0to1)):
@@ -138,18 +150,23 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
     for i in (0, 1):
         width, height = (int(rest.pop(f"image{i}_{side}")) for side in ("width", "height"))
         images.append(ImageRecord(str(rest.pop(f"image{i}_name")), width, height))
-    keypoints0, keypoints1, scores = (
-        torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
-        for name in ("keypoints0", "keypoints1", "scores")
-    )
+    column = {
+        name: torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
+        for name in ("keypoints0", "keypoints1", "scores", *REFINED)
+        if name in arrays
+    }
+    converged = column.get("converged")
     inliers = arrays.get("inliers")
     return MatchRecord(
         Matches(
-            keypoints0,
-            keypoints1,
-            scores,
+            column["keypoints0"],
+            column["keypoints1"],
+            column["scores"],
             reason=str(rest.pop("reason", "")),
             turned=int(rest.pop("turned", 0)),
+            converged=None if converged is None else converged.bool(),
+            correlation=column.get("correlation"),
+            quality=column.get("quality"),
         ),
         *images,
         geometry=str(rest.pop("geometry")),

@@ -61,12 +61,29 @@ def test_a_folder_is_matched_like_its_pairs_one_by_one(
     predictor = load_matcher(weights, device="cpu")
     assert len(find_shards(tmp_path / "run" / "shards")) == 4
     for i, (a, b) in enumerate(found["pairs"]):
-        expected = predictor.match(f"img/{names[a]}", f"img/{names[b]}").numpy()
+        matches = predictor.match(f"img/{names[a]}", f"img/{names[b]}")
+        expected = matches.numpy()
         part = slice(*found["start"][i : i + 2].astype(int))
         assert len(expected[0]) > 5
         np.testing.assert_allclose(found["keypoints0"][part], expected[0], atol=1e-3)
         np.testing.assert_allclose(found["keypoints1"][part], expected[1], atol=1e-3)
         np.testing.assert_allclose(found["scores"][part], expected[2], atol=1e-5)
+        assert (found["converged"][part] == matches.converged.numpy()).all()  # pyright: ignore
+        np.testing.assert_allclose(
+            found["correlation"][part],
+            matches.correlation,  # pyright: ignore
+            atol=1e-4,
+        )
+
+
+def test_without_refinement_nothing_is_kept_for_it(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    assert program("pairs=img", "output=run", "export=pack", "refine=none")[0] == 0
+    assert not {"converged", "correlation"} & packed(tmp_path / "run").keys()
+    code, _, err = program("pairs=img", "output=run", "refine=photometric")
+    assert code == 2
+    assert "refine was 'none' and is 'photometric'" in err
 
 
 def test_images_that_exif_or_rotate_turns_keep_their_stored_pixels(

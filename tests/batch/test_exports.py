@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from matcher.batch.export import keypoints
@@ -19,9 +20,14 @@ from matcher.batch.export.cameras import camera_of_each_size
 from matcher.batch.export.colmap import export_colmap
 from matcher.batch.export.hloc import export_hloc, pair_key
 from matcher.batch.export.keypoints import merged_keypoints, one_to_one, pair_matches
+from matcher.batch.export.packed import pack
 from matcher.batch.image_names import Root
-from matcher.batch.run import Run
-from matcher.errors import StorageError, UsageError, require_extra
+from matcher.batch.manifest import ImageFiles, Manifest
+from matcher.batch.pairs import PairList
+from matcher.batch.run import Run, start_run
+from matcher.batch.shards import Shard
+from matcher.errors import Code, StorageError, UsageError, require_extra
+from matcher.structures import Matches
 from tests.helpers.collections_of_pairs import run_of
 
 Rows = dict[tuple[str, str], list[tuple[float, ...]]]
@@ -149,8 +155,37 @@ def test_hloc_files_hold_what_hloc_reads(tmp_path: Path) -> None:
             assert group["matches0"].dtype == np.int32
             np.testing.assert_allclose(group["matching_scores0"], [0.9, 0.5], atol=1e-3)
             np.testing.assert_allclose(group["keypoints1"], [[20, 10], [30, 10]])
+        assert "converged" not in file["db-a.jpg/q-b.jpg"]
         assert file["q-b.jpg/db-c.jpg/matches0"][()].tolist() == [-1, 0]
         assert file["db-a.jpg/db-c.jpg/matches0"][()].tolist() == [-1, -1]
+
+
+def test_hloc_and_packed_files_tell_which_matches_converged(tmp_path: Path) -> None:
+    pairs = PairList.of([("a", "b"), ("a", "c")])
+    images = ImageFiles(np.ones(3, np.int64), np.ones(3, np.int64))
+    manifest = Manifest(2, pairs.sha256, images.sha256, 1, {"refine": "photometric"})
+    run = start_run(tmp_path / "run", manifest, pairs, images)
+    points = torch.arange(6.0).view(3, 2) * 8
+    refined = torch.tensor([True, False, True]), torch.tensor([0.9, 0.2, 0.8])
+    matches = Matches(points, points + 1, torch.tensor([0.9, 0.8, 0.7]), "", *refined)
+    run.write(0, Shard.of([matches]))
+    run.write(1, Shard.of([Code.UNREADABLE_IMAGE]))
+    export_hloc(run, Root(str(tmp_path)), 1.0)
+    with h5py.File(run.folder / "matches.h5") as file:
+        assert file["a/b/converged"][()].tolist() == [1, 0, 1]
+        np.testing.assert_allclose(file["a/b/correlation"], [0.9, 0.2, 0.8])
+    with merged_keypoints(run, 1.0, converged_only=True) as merged:
+        assert merged.counts.tolist() == [2, 2, 0]
+        index, scores = merged.matches(next(pair_matches(run, converged_only=True)))
+    assert index.tolist() == [[0, 0], [1, 1]]
+    np.testing.assert_allclose(scores, [0.9, 0.7])
+    plain = run_of(tmp_path / "plain", {("a", "b"): [(1, 1, 2, 2, 0.5)]})
+    with pytest.raises(UsageError, match=r"E201 converged_only: .*refine=none"):
+        export_hloc(plain, Root(str(tmp_path)), 1.0, converged_only=True)
+    pack(run, tmp_path / "packed.h5")
+    with h5py.File(tmp_path / "packed.h5") as file:
+        assert file["converged"][()].tolist() == [1, 0, 1]
+        assert file["correlation"].shape == file["scores"].shape == (3,)
 
 
 @pytest.mark.parametrize(

@@ -260,10 +260,22 @@ def test_exact_matches_of_a_synthetic_pair_are_found_right(tmp_path):
         found = measure_against_depth(pair, prediction, Sizing())
         assert found["epe"] == pytest.approx(offset, abs=0.02)
         assert found["precision_1px"] == pytest.approx(precision, abs=0.02)
+        assert found["precision_0.25px"] == pytest.approx(precision, abs=0.02)
+        assert "converged" not in found
         # The reference leaves out cells on steep surfaces, which count as visible.
         assert abs(found["recall_1px"] - precision) < 0.15
         assert found["recall_3px"] > 0.85
     assert len(points0) > 20
+    converged = torch.arange(len(points0)) % 2 == 0
+    moved = points1 + torch.where(converged, 0.4, 2.0)[:, None] * torch.tensor([1.0, 0.0])
+    matches = Matches(points0, moved, scores, converged=converged, correlation=scores)
+    found = measure_against_depth(
+        pair, Prediction(matches, (160, 120), (160, 120), 0, 0, 0), Sizing()
+    )
+    assert found["converged"] == pytest.approx(0.5, abs=0.02)
+    assert found["precision_0.5px"] == pytest.approx(0.5, abs=0.05)
+    assert found["precision_converged_0.5px"] == pytest.approx(1.0, abs=0.05)
+    assert found["precision_converged_0.25px"] < 0.1
 
 
 def test_warps_are_the_same_every_time(tmp_path):

@@ -116,6 +116,19 @@ def test_two_runs_differ_in_timing_alone(folder, tmp_path):
     assert (tmp_path / "a" / "timing-few0-poselib.png").is_file()
 
 
+def test_published_protocols_measure_the_network_without_refinement(folder, tmp_path):
+    torch.manual_seed(0)
+    export_weights(build_matcher(TINY), tmp_path / "tiny.safetensors", 0)
+    words = [f"method={tmp_path / 'tiny.safetensors'}", "limit=1", "protocol=poselib,loftr"]
+    assert run(folder, tmp_path / "out", *words) == 0
+    plain, published = results(tmp_path / "out")
+    assert (plain["protocol"], plain["settings"]["refine"]) == ("poselib", "photometric")
+    assert (published["protocol"], published["settings"]["refine"]) == ("loftr", "none")
+    assert run(folder, tmp_path / "none", *words[:2], "refine=none") == 0
+    (alone,) = results(tmp_path / "none")
+    assert alone["settings"]["refine"] == "none"
+
+
 def test_kill_and_resume_give_the_results_of_an_undisturbed_run(many, tmp_path):
     words = ["method=tests.helpers.eval_folders:grid_matches", "protocol=poselib"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"

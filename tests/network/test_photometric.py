@@ -373,3 +373,12 @@ def test_small_matrices_are_inverted() -> None:
     )
     product = inverse(matrices) @ matrices
     torch.testing.assert_close(product, torch.eye(2).expand(50, 2, 2), atol=1e-3, rtol=0)
+
+
+def test_the_order_of_matches_changes_nothing() -> None:
+    pair = moved_pair((0.4, 0.3))
+    start = jitter(POINTS, 0.7)
+    expected = refine(*pair, POINTS, start)
+    order = torch.randperm(len(POINTS), generator=torch.Generator().manual_seed(0))
+    found = refine(*pair, POINTS[order], start[order])
+    assert all(torch.equal(a, b[order]) for a, b in zip(found, expected, strict=True))

@@ -35,6 +35,9 @@ def record(n: int = 5, **changes: object) -> MatchRecord:
             torch.rand(n, 2, generator=generator) * 4000,
             torch.rand(n, 2, generator=generator) * 4000,
             torch.rand(n, generator=generator),
+            converged=torch.rand(n, generator=generator) < 0.7,
+            correlation=torch.rand(n, generator=generator) * 2 - 1,
+            quality=torch.rand(n, generator=generator),
         ),
         "image0": ImageRecord("photos/a (1)=ü, x.jpg", 640, 480),
         "image1": ImageRecord('b\n"2".png', 257, 339),
@@ -61,6 +64,10 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path, suffix: str, n: in
     assert torch.equal(after.matches.keypoints1, before.matches.keypoints1)
     assert torch.equal(after.matches.scores, before.matches.scores)
     assert after.matches.keypoints0.dtype == torch.float32
+    for name in ("converged", "correlation", "quality"):
+        read, written = getattr(after.matches, name), getattr(before.matches, name)
+        assert torch.equal(read, written)
+        assert read.dtype == written.dtype
     assert (after.image0, after.image1) == (before.image0, before.image1)
     assert dict(after.provenance) == dict(before.provenance)
     assert after.geometry == "homography"
@@ -105,6 +112,18 @@ def test_matches_save_and_load_themselves(tmp_path: Path, suffix: str) -> None:
     assert read_matches(tmp_path / f"m{suffix}").image0 == ImageRecord("", 0, 0)
     with pytest.raises(UsageError, match="E111"):
         Matches.load(tmp_path / f"gone{suffix}")
+
+
+def test_matches_that_were_not_refined_stay_without_convergence(
+    tmp_path: Path, suffix: str
+) -> None:
+    """As earlier versions wrote them."""
+    points = torch.rand(4, 2)
+    write_matches(tmp_path / f"m{suffix}", record(matches=Matches(points, points, points[:, 0])))
+    after = read_matches(tmp_path / f"m{suffix}").matches
+    assert torch.equal(after.keypoints0, points)
+    assert after.converged is None
+    assert after.correlation is None
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from matcher.batch.export.cameras import Size, camera_of_each_size
-from matcher.batch.export.keypoints import Merged, merged_keypoints, pair_matches
+from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
 from matcher.batch.image_names import Root
 from matcher.batch.options import Camera
 from matcher.batch.run import Run
@@ -47,7 +47,13 @@ def require_colmap(names: Sequence[str], root: Root, camera: Camera | None) -> N
         camera_of_each_size(camera, _sizes(names, root))
 
 
-def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = None) -> Path:
+def export_colmap(
+    run: Run,
+    root: Root,
+    side: float,
+    camera: Camera | None = None,
+    converged_only: bool = False,
+) -> Path:
     """Write cameras, images, keypoints, matches and verified geometries into
     ``colmap/database.db``; images that cannot be read are not in it.
 
@@ -59,6 +65,7 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
         side: points of an image in a cell of so many pixels become one keypoint.
         camera: the same for all images, the center of the top-left pixel at (0, 0), turned or
             scaled to each of their sizes; by default each image has a camera of its own, guessed.
+        converged_only: leave out matches whose refinement did not converge.
 
     Raises:
         UsageError: as `require_colmap`.
@@ -72,7 +79,7 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
     _remove(part)
     try:
         with _quiet(pycolmap):
-            _write(pycolmap, part, run, root, side, camera)
+            _write(pycolmap, part, run, root, side, camera, converged_only)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
         raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
@@ -82,15 +89,25 @@ def export_colmap(run: Run, root: Root, side: float, camera: Camera | None = Non
 
 
 def _write(
-    pycolmap: Any, database: Path, run: Run, root: Root, side: float, camera: Camera | None
+    pycolmap: Any,
+    database: Path,
+    run: Run,
+    root: Root,
+    side: float,
+    camera: Camera | None,
+    converged_only: bool,
 ) -> None:
     names = run.pairs.names
     sizes = _sizes(names, root)
     cameras = None if camera is None else camera_of_each_size(camera, sizes)
-    with merged_keypoints(run, side) as merged, pycolmap.Database.open(database) as file:
-        with pycolmap.DatabaseTransaction(file):
-            _write_images(pycolmap, file, names, root, sizes, cameras)
-            _write_matches(file, run, merged, {n + 1 for n, k in enumerate(names) if k in sizes})
+    written = {number for number, name in enumerate(names, 1) if name in sizes}
+    with (
+        merged_keypoints(run, side, converged_only) as merged,
+        pycolmap.Database.open(database) as file,
+        pycolmap.DatabaseTransaction(file),
+    ):
+        _write_images(pycolmap, file, names, root, sizes, cameras)
+        _write_matches(file, merged, written, pair_matches(run, converged_only))
     options = {
         "min_inlier_ratio": VERIFIED_RATIO,
         "ransac": {
@@ -137,12 +154,14 @@ def _write_images(
         file.write_frame(frame, use_frame_id=True)
 
 
-def _write_matches(file: Any, run: Run, merged: Merged, written: set[int]) -> None:
+def _write_matches(
+    file: Any, merged: Merged, written: set[int], pairs: Iterable[PairMatches]
+) -> None:
     """Keypoints and matches of the images that are in the database."""
     for image in np.flatnonzero(merged.counts).tolist():
         if image + 1 in written:
             file.write_keypoints(image + 1, to_colmap(merged.keypoints(image)[0]))
-    for pair in pair_matches(run):
+    for pair in pairs:
         both = pair.image0 + 1, pair.image1 + 1
         matches, _ = merged.matches(pair)
         if len(matches) and written.issuperset(both):

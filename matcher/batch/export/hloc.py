@@ -3,7 +3,7 @@
 | file | group | what |
 |---|---|---|
 | ``features.h5`` | name of the image, its slashes make groups | ``keypoints`` (K, 2) float32, ``score`` and ``scores`` (K,), ``image_size`` (2,) |
-| ``matches.h5`` | ``a/b`` of the two names, their slashes become ``-`` | ``matches0`` (K0,) int32, -1 for none, ``matching_scores0`` (K0,) float16, and as matched ``keypoints0``, ``keypoints1`` (M, 2), ``scores`` (M,) float32 |
+| ``matches.h5`` | ``a/b`` of the two names, their slashes become ``-`` | ``matches0`` (K0,) int32, -1 for none, ``matching_scores0`` (K0,) float16, and as matched ``keypoints0``, ``keypoints1`` (M, 2), ``scores`` (M,) float32; with refine=photometric ``converged`` (M,) uint8, ``correlation``, ``quality`` (M,) float32 |
 
 Pixels count from the center of the top-left one, as everywhere in hloc. Older readers look for
 ``a_b`` instead of ``a/b``: both lead to the same group.
@@ -20,9 +20,11 @@ from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints
 from matcher.batch.image_names import Root
 from matcher.batch.pairs import PairList
 from matcher.batch.run import Run
+from matcher.batch.shards import MATCHES as MATCHED
 from matcher.errors import Code, UsageError
 from matcher.files import hdf5_published
 from matcher.images.decode import stored_size
+from matcher.results.formats import REFINED
 
 FEATURES, MATCHES = "features.h5", "matches.h5"
 DATASETS = ("keypoints", "score", "scores", "image_size")
@@ -34,9 +36,9 @@ def pair_key(name0: str, name1: str) -> str:
     return "/".join(name.replace("/", "-") for name in (name0, name1))
 
 
-def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
+def export_hloc(run: Run, root: Root, side: float, converged_only: bool = False) -> list[Path]:
     """Write both files into the folder of a finished run; points of an image in a cell of `side`
-    pixels become one keypoint.
+    pixels become one keypoint. `converged_only` leaves out the other matches.
 
     Raises:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
@@ -44,7 +46,7 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
     """
     require_hloc(run.pairs)
     paths = [run.folder / FEATURES, run.folder / MATCHES]
-    with merged_keypoints(run, side) as merged:
+    with merged_keypoints(run, side, converged_only) as merged:
         with hdf5_published(paths[0]) as (file, disk):
             for image, name in enumerate(run.pairs.names):
                 keypoints, scores = merged.keypoints(image)
@@ -56,7 +58,7 @@ def export_hloc(run: Run, root: Root, side: float) -> list[Path]:
                     group["image_size"] = np.array(size, np.int64)
                 disk.check()
         with hdf5_published(paths[1]) as (file, disk):
-            for pair in pair_matches(run):
+            for pair in pair_matches(run, converged_only):
                 key, other_key = _keys(run.pairs.names, pair.image0, pair.image1)
                 file[other_key] = _write_pair(file.create_group(key), pair, merged)
                 disk.check()
@@ -70,8 +72,10 @@ def _write_pair(group: h5py.Group, pair: PairMatches, merged: Merged) -> h5py.Gr
     matches0[index[:, 0]] = index[:, 1]
     matching_scores0[index[:, 0]] = scores
     group["matches0"], group["matching_scores0"] = matches0, matching_scores0
-    for name in ("keypoints0", "keypoints1", "scores"):
-        group[name] = getattr(pair, name)
+    for name in (*MATCHED, *REFINED):
+        values = getattr(pair, name)
+        if values is not None:
+            group[name] = values
     return group
 
 

@@ -19,15 +19,17 @@ from typing import BinaryIO
 import numpy as np
 
 from matcher.batch.run import Run
-from matcher.batch.shards import NO_MATCH
+from matcher.batch.shards import MATCHES, NO_MATCH
 from matcher.errors import unwritable
+from matcher.results.formats import REFINED
+from matcher.validation.checked import invalid
 
 POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
 KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
 SCRATCH_POINTS = 2_000_000
 """Points a scratch file, as long as there are not too many files."""
 MAX_SCRATCH_FILES = 256
-BYTES_A_MATCH = 20
+BYTES_A_MATCH = 29
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class PairMatches:
     keypoints1: np.ndarray
     scores: np.ndarray
     """(M,) float32"""
+    converged: np.ndarray | None = None
+    """(M,) uint8; None: not refined"""
+    correlation: np.ndarray | None = None
+    """(M,) float32; None likewise"""
+    quality: np.ndarray | None = None
+    """(M,) float32; None likewise"""
 
     def sides(self) -> tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]:
         """Each image with its keypoints."""
@@ -107,21 +115,30 @@ class Merged:
         return np.frombuffer(self._file.read(self.counts[image] * KEYPOINT.itemsize), KEYPOINT)
 
 
-def pair_matches(run: Run) -> Iterator[PairMatches]:
-    """Every pair of a finished run that was matched; those without a match are empty. Raises as
-    `Run.read_all`."""
+def pair_matches(run: Run, converged_only: bool = False) -> Iterator[PairMatches]:
+    """Every pair of a finished run that was matched; those without a match are empty.
+
+    Raises as `Run.read_all`, and `UsageError` (E201) if only matches whose refinement converged are
+    wanted and nothing was refined.
+    """
     for number, shard in run.read_all():
         first = run.range(number).start
         ends = np.cumsum(shard.count)
         for i in np.flatnonzero(shard.status <= NO_MATCH):
             part = slice(int(ends[i] - shard.count[i]), int(ends[i]))
             image0, image1 = run.pairs.index[first + i].tolist()
-            points = shard.keypoints0[part], shard.keypoints1[part]
-            yield PairMatches(image0, image1, *points, shard.scores[part])
+            columns = {name: getattr(shard, name) for name in (*MATCHES, *REFINED)}
+            of_pair = {name: v[part] for name, v in columns.items() if v is not None}
+            if converged_only and shard.count[i]:
+                if "converged" not in of_pair:
+                    raise invalid("converged_only", True, "false for a run with refine=none")
+                kept = of_pair["converged"] > 0
+                of_pair = {name: values[kept] for name, values in of_pair.items()}
+            yield PairMatches(image0, image1, **of_pair)
 
 
 @contextmanager
-def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
+def merged_keypoints(run: Run, side: float, converged_only: bool = False) -> Iterator[Merged]:
     """Keypoints of all images of a finished run, in cells of `side` pixels; pairs of an image with
     itself do not count. Scratch files lie in the folder of the run.
 
@@ -131,7 +148,7 @@ def merged_keypoints(run: Run, side: float) -> Iterator[Merged]:
         try:
             merged = Merged(len(run.pairs.names), side, files.enter_context(_scratch(run.folder)))
             with ExitStack() as scratch:
-                for file in _spread(run, scratch):
+                for file in _spread(run, scratch, converged_only):
                     _merge_file(file, merged)
         except OSError as error:
             raise unwritable(run.folder, error, "free some space") from error
@@ -151,12 +168,12 @@ def _scratch(folder: Path) -> BinaryIO:
     return tempfile.TemporaryFile(dir=folder)  # pyright: ignore[reportReturnType]
 
 
-def _spread(run: Run, files: ExitStack) -> list[BinaryIO]:
+def _spread(run: Run, files: ExitStack, converged_only: bool) -> list[BinaryIO]:
     """The points of all pairs in scratch files, each image in one of them."""
     matches = sum(path.stat().st_size for path in run.done().values()) // BYTES_A_MATCH
     count = min(2 * matches // SCRATCH_POINTS + 1, MAX_SCRATCH_FILES)
     scratch = [files.enter_context(_scratch(run.folder)) for _ in range(count)]
-    for pair in pair_matches(run):
+    for pair in pair_matches(run, converged_only):
         if pair.image0 == pair.image1:
             continue
         for image, points in pair.sides():

@@ -8,6 +8,7 @@
 | ``first`` | (N,) uint32 | the pair itself; of a duplicate the pair of the same images |
 | ``start`` | (N + 1,) uint64 | matches of pair i are start[i] to start[i + 1] |
 | ``keypoints0``, ``keypoints1``, ``scores`` | (M, 2), (M, 2), (M,) float32 | as in a shard |
+| ``converged``, ``correlation``, ``quality`` | (M,) | as in a shard, if it holds them |
 
 The same results give the same bytes: nothing in the file tells when, where or in how many
 attempts they came about.
@@ -16,6 +17,7 @@ attempts they came about.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,6 +27,7 @@ from matcher.batch.run import Run
 from matcher.batch.shards import MATCHES
 from matcher.errors import StorageError
 from matcher.files import hdf5_published
+from matcher.results.formats import REFINED
 
 SCHEMA = "quadmatch-packed/1"
 CHUNK = 65_536
@@ -37,14 +40,12 @@ def pack(run: Run, path: Path) -> None:
         file.attrs["schema"] = SCHEMA
         file.attrs["manifest"] = run.manifest.encode().decode()
         for name in MATCHES:
-            tail = () if name == "scores" else (2,)
-            how = {"maxshape": (None, *tail), "chunks": (CHUNK, *tail), "fletcher32": True}
-            file.create_dataset(name, (0, *tail), np.float32, **how)
+            _create(file, name, np.float32)
         status, count = [np.zeros(0, np.uint16)], [np.zeros(0, np.uint32)]
         for _, shard in run.read_all():
             status.append(shard.status)
             count.append(shard.count)
-            for name in MATCHES:
+            for name in (*MATCHES, *REFINED):
                 _append(file, name, getattr(shard, name))
             disk.check()
         start = np.concatenate([[0], np.cumsum(np.concatenate(count), dtype=np.uint64)])
@@ -75,9 +76,19 @@ def outcome(run: Run) -> np.ndarray:
     return np.concatenate([shard.status for _, shard in run.read_all()])
 
 
-def _append(file: h5py.File, name: str, values: np.ndarray) -> None:
+def _create(file: h5py.File, name: str, dtype: Any) -> None:
+    tail = () if name not in ("keypoints0", "keypoints1") else (2,)
+    how = {"maxshape": (None, *tail), "chunks": (CHUNK, *tail), "fletcher32": True}
+    file.create_dataset(name, (0, *tail), dtype, **how)
+
+
+def _append(file: h5py.File, name: str, values: np.ndarray | None) -> None:
+    if values is None or not len(values):
+        return
+    if name not in file:
+        _create(file, name, values.dtype)
     dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or not len(values):
+    if not isinstance(dataset, h5py.Dataset):
         return
     before = len(dataset)
     dataset.resize(before + len(values), axis=0)

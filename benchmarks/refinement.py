@@ -1,0 +1,62 @@
+"""What the photometric refinement adds to the time of a pair.
+
+    python -m benchmarks.refinement [matches=600,2000] [rounds=15] [threads=2]
+
+The two photographs of the demo at 640 x 480, with the bundled weights; the threshold is chosen so
+that as many matches are left as asked. Each round reads features and matches without refinement
+and refines what was found, in turn, so that a slow moment of the machine meets both. Prints the
+medians of the seconds and the share that the refinement adds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import cv2
+import torch
+
+from matcher.network.photometric import refine_matches
+from matcher.predictor import Predictor, load_matcher
+from matcher.runtime import warm_allocator
+
+DEMO = [Path(__file__).resolve().parents[1] / "assets" / f"demo{i}.jpg" for i in (0, 1)]
+SIZE = (640, 480)
+DEFAULTS = {"matches": "600,2000", "rounds": "15", "threads": "2"}
+
+
+def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float], list[float], int]:
+    """Seconds of the network and of the refinement of each round, and the matches."""
+    images = [cv2.resize(cv2.imread(str(path), 0), SIZE) for path in DEMO]
+    pair = predictor.reader.read(images[0], images[1])
+    everything = predictor.match(*images, threshold=0.0).scores
+    threshold = float(everything[min(count, len(everything) - 1)])
+    network, stage, found = [], [], 0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        features = [predictor.extract(each) for each in pair]
+        matches = predictor.match_features([pair], features[:1], features[1:], threshold)[0]
+        middle = time.perf_counter()
+        found = len(refine_matches(pair, matches, predictor.device))
+        network.append(middle - start)
+        stage.append(time.perf_counter() - middle)
+    return network[1:], stage[1:], found
+
+
+def main(words: list[str]) -> int:
+    chosen = DEFAULTS | dict(word.split("=", 1) for word in words)
+    torch.set_num_threads(int(chosen["threads"]))
+    warm_allocator()
+    predictor = load_matcher("compact", device="cpu", refine="none")
+    for count in chosen["matches"].split(","):
+        network, stage, found = seconds(predictor, int(count), int(chosen["rounds"]) + 1)
+        share = median(b / a for a, b in zip(network, stage, strict=True))
+        times = f"network {median(network):.3f} s, refinement {median(stage):.3f} s"
+        print(f"{found:5d} matches: {times}, {100 * share:.1f}% of it", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

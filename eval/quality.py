@@ -1,0 +1,197 @@
+"""The quality head of weights, fitted to rendered pairs: python -m eval.quality WEIGHTS [key=value ...]
+
+Options: pairs=140 to fit to, unseen=60 to measure on (other scenes and other textures),
+size=192x256, photos=FOLDER, output=FILE (default: beside the weights, where `load_matcher` finds
+it). Prints the expected calibration error and the area under the ROC curve of right against wrong
+matches on the unseen pairs, those of the score beside them, and the reliability diagram as a table.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from data.config import SyntheticConfig
+from data.synthetic.dataset import SyntheticScenes
+from data.synthetic.render import render
+from eval.benchmarks.folder import EvalPair
+from eval.benchmarks.rendered import HELD_OUT_SEED
+from eval.depth_truth import project
+from matcher.errors import program
+from matcher.network.photometric import refine_matches
+from matcher.network.quality import RIGHT, QualityHead, figures_of
+from matcher.predictor import Predictor, load_matcher
+from matcher.validation.checked import NotNegative, Positive, checked
+from matcher.validation.words import options_from_words
+from matcher.weights.quality_file import quality_path, save_quality
+
+SEED = 4_000_037
+STEPS = 2000
+DECAY = 1e-4
+BINS = 10
+
+
+@checked()
+class Options:
+    """Which pairs, and where the head goes."""
+
+    pairs: Positive = 140
+    unseen: Positive = 60
+    size: Annotated[str, Field(pattern=r"^[0-9]+x[0-9]+$", description="HEIGHTxWIDTH")] = "192x256"
+    photos: str = ""
+    output: str = ""
+    seed: NotNegative = 0
+
+    def scenes(self, seed: int, count: int) -> SyntheticScenes:
+        height, width = map(int, self.size.split("x"))
+        config = SyntheticConfig(
+            size=(height, width), pairs=count, overlap=(0.05, 0.9), photos=self.photos or None,
+            texture_seed=seed, seed=seed,
+        )  # fmt: skip
+        return SyntheticScenes(config)
+
+
+class Sample(NamedTuple):
+    """Matches of many pairs."""
+
+    figures: Tensor
+    """(M, 7) of `matcher.network.quality`"""
+    right: Tensor
+    """(M,) bool: within 3 px of the truth"""
+    score: Tensor
+    """(M,) of the network"""
+
+
+def sample(predictor: Predictor, scenes: SyntheticScenes) -> Sample:
+    """Matches of all scenes with their truth; `predictor` must not refine."""
+    parts = [
+        of_pair for index in range(len(scenes)) for of_pair in _of_scene(predictor, scenes, index)
+    ]
+    return Sample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _of_scene(predictor: Predictor, scenes: SyntheticScenes, index: int) -> Iterator[Sample]:
+    with torch.inference_mode():
+        views = render(scenes[index])
+    truth = views.geometry
+    if truth is None:
+        raise RuntimeError("a rendered pair has no geometry")
+    images = [
+        (x[0, 0].clamp(0, 1) * 255).round().byte().numpy() for x in (views.image0, views.image1)
+    ]
+    placed = predictor.match(images[0], images[1])
+    if not len(placed):
+        return
+    pair = predictor.reader.read(images[0], images[1])
+    refined = refine_matches(pair, placed, predictor.device)
+    K0, K1, T = (m[0].double().numpy() for m in (truth.K0, truth.K1, truth.T_0to1))
+    cameras = EvalPair("", Path(), Path(), K0=K0, K1=K1, T_0to1=T)
+    points0, points1, _ = refined.numpy()
+    there, seen = project(points0, truth.depth0[0].numpy(), truth.depth1[0].numpy(), cameras)
+    right = seen & (np.linalg.norm(points1 - there, axis=1) < RIGHT)
+    yield Sample(
+        figures_of(pair, placed, refined).clone(), torch.from_numpy(right), refined.scores.clone()
+    )
+
+
+def fit(data: Sample) -> QualityHead:
+    """The head that explains `data` best, by cross-entropy; the same every time."""
+    torch.manual_seed(0)
+    head = QualityHead()
+    head.mean.copy_(data.figures.mean(dim=0))
+    head.deviation.copy_(data.figures.std(dim=0).clamp(min=1e-3))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    truth = data.right.float()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        chosen = torch.randint(len(truth), (4096,), generator=generator)
+        loss = F.binary_cross_entropy_with_logits(head.logits(data.figures[chosen]), truth[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return head.eval()
+
+
+class Bin(NamedTuple):
+    """A bar of a reliability diagram."""
+
+    told: float
+    """Mean probability"""
+    found: float
+    """Share that is right"""
+    share: float
+    """Of all matches"""
+
+
+def reliability(probability: np.ndarray, right: np.ndarray) -> list[Bin]:
+    """Bins of equal width in which there are matches."""
+    number = np.minimum((probability * BINS).astype(int), BINS - 1)
+    return [
+        Bin(float(probability[here].mean()), float(right[here].mean()), float(here.mean()))
+        for i in range(BINS)
+        if (here := number == i).any()
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean difference of what is told and what is found."""
+    return sum(abs(b.told - b.found) * b.share for b in bins)
+
+
+def roc_area(score: np.ndarray, right: np.ndarray) -> float:
+    """Probability that a right match has a higher score than a wrong one, ties counting half."""
+    _, rank, counts = np.unique(score, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    positive, negative = int(right.sum()), int((~right).sum())
+    if not positive or not negative:
+        return float("nan")
+    above = middle[rank][right].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+@program
+def main(words: list[str]) -> int:
+    """The program; returns its exit code."""
+    if not words or words[0] in ("--help", "-h"):
+        sys.stdout.write(__doc__ or "")
+        return 0 if words else 2
+    weights, *rest = words
+    options = options_from_words(Options, rest)
+    predictor = load_matcher(weights, refine="none", offline=True)
+    path = predictor.weights
+    if path is None:
+        raise RuntimeError("weights without a file")
+    head = fit(sample(predictor, options.scenes(SEED + options.seed, options.pairs)))
+    unseen = sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))
+    with torch.inference_mode():
+        probability = head(unseen.figures).double().numpy()
+    right = unseen.right.numpy()
+    tell(f"{len(right)} matches of {options.unseen} unseen pairs, {100 * right.mean():.1f}% right")
+    for name, values in (("quality", probability), ("score", unseen.score.double().numpy())):
+        error, area = calibration_error(reliability(values, right)), roc_area(values, right)
+        tell(f"{name:8} calibration error {error:.3f}, area under ROC {area:.3f}")
+    for told, found, share in reliability(probability, right):
+        tell(f"told {told:.2f}  found {found:.2f}  of {100 * share:4.1f}% of the matches")
+    target = Path(options.output) if options.output else quality_path(path)
+    save_quality(head, target, path)
+    tell(f"written  {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
