@@ -26,7 +26,11 @@ from typing import Any
 
 from matcher.streams import lasting_streams
 
-_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
+_NO_MEMORY = re.compile(
+    "out of memory|allocate memory|not enough memory|insufficient memory|bad_alloc|alloc_failed"
+    "|(unable|failed|cannot|can't|could not) (to )?allocate",
+    re.IGNORECASE,
+)
 
 
 class Code(IntEnum):

@@ -35,6 +35,7 @@ from matcher.images.load import (
     mask_of_values,
     read_mask,
 )
+from matcher.images.opening import within_memory
 from matcher.images.sizes import MIN_SIDE, network_size
 from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
@@ -127,22 +128,23 @@ class PairReader:
         Messages about what is no file name it by its `number` in the pair.
         """
         name, mask_name = f"image{number}", f"mask{number}"
-        allowed = None if mask is None else load_mask(mask, mask_name)
-        image = load_image(
-            source,
-            name=name,
-            apply_exif=self.apply_exif,
-            allow_truncated=self.allow_truncated,
-            allowed=allowed,
-            allowed_name=mask_name,
-        )
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
-        for warning in () if isinstance(source, LoadedImage) else image.warnings:
-            text = f"{subject}: {warning}"
-            if text not in self._warned:
-                self._warned.add(text)
-                logger.warning(text)
-        return prepare(image, allowed, self.config, self.max_side)
+        with within_memory(subject):
+            allowed = None if mask is None else load_mask(mask, mask_name)
+            image = load_image(
+                source,
+                name=name,
+                apply_exif=self.apply_exif,
+                allow_truncated=self.allow_truncated,
+                allowed=allowed,
+                allowed_name=mask_name,
+            )
+            for warning in () if isinstance(source, LoadedImage) else image.warnings:
+                text = f"{subject}: {warning}"
+                if text not in self._warned:
+                    self._warned.add(text)
+                    logger.warning(text)
+            return prepare(image, allowed, self.config, self.max_side)
 
 
 def load_mask(mask: MaskSource, name: str) -> np.ndarray:
