@@ -9,6 +9,7 @@ file of a group is.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
@@ -20,6 +21,7 @@ from data.config import DataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
+from matcher.errors import help_told
 from matcher.options import MatchOptions
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
@@ -121,5 +123,5 @@ def opening(file: Path) -> str:
     return re.split(r"\.(?: |$)", words)[0].rstrip(":")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not help_told(sys.argv[1:], __doc__):
     main()

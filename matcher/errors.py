@@ -187,6 +187,14 @@ def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
     return main
 
 
+def help_told(words: Sequence[str], text: str | None) -> bool:
+    """Whether the words ask for help, such as a docstring, which is then written."""
+    asked = bool({"--help", "-h"} & set(words))
+    if asked:
+        sys.stdout.write(f"{(text or '').strip()}\n")
+    return asked
+
+
 def lasting(run: Callable[[], int]) -> int:
     """The exit code of `run`, which goes on whatever becomes of standard output and error.
 

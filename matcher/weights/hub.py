@@ -172,10 +172,10 @@ def _pin_file(path: Path) -> Path:
 
 
 def _pin(path: Path) -> str | None:
+    if not os.path.exists(_pin_file(path)):
+        return None
     try:
         return _pin_file(path).read_text(encoding="ascii").strip() or None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (OSError, UnicodeDecodeError) as error:
         what = f"cannot read: {error}"
         raise StorageError(Code.DAMAGED_RESULT, _pin_file(path), what, "delete it") from error
