@@ -25,7 +25,7 @@ import numpy as np
 
 from conf import plain_options
 from eval.benchmarks.folder import read_pairs_with_gt
-from matcher.errors import MatcherError
+from matcher.errors import MatcherError, help_told
 from matcher.files import sha256_of
 from matcher.validation.checked import invalid
 
@@ -202,6 +202,8 @@ def compare(commit: str, options: Mapping[str, str]) -> bool:
 
 def main(words: Sequence[str]) -> int:
     """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     try:
         if not words or "=" in words[0]:
             raise invalid("COMMIT", words[0] if words else None, "a commit, as in against HEAD~1")

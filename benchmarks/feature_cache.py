@@ -22,6 +22,7 @@ import numpy as np
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.shards import MATCHES, Shard
 from matcher.batch.worker import ShardMatcher
+from matcher.errors import help_told
 from matcher.images.encode import encode
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
@@ -62,6 +63,8 @@ def run(predictor: Predictor, paths: list[str], cache_bytes: int) -> tuple[Shard
 
 
 def main(words: list[str]) -> int:
+    if help_told(words, __doc__):
+        return 0
     chosen = DEFAULTS | {name: int(value) for name, value in (word.split("=") for word in words)}
     warm_allocator()
     predictor = load_matcher("compact", device="cpu")

@@ -20,7 +20,7 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.errors import program
+from matcher.errors import help_told, program
 from matcher.runtime import keep_freed_memory
 from matcher.training.config import RunConfig
 from matcher.training.loss.total import training_loss
@@ -67,6 +67,8 @@ def measure(options: dict[str, str]) -> list[list[float]]:
 @program
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     rows = measure(plain_options(words, DEFAULTS))
     columns = dict(zip(("draw", "render", "step"), zip(*rows, strict=True), strict=True))
     for name, seconds in columns.items():

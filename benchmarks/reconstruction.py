@@ -21,7 +21,7 @@ import numpy as np
 
 import match
 from matcher.batch.run import open_run
-from matcher.errors import require_extra
+from matcher.errors import help_told, require_extra
 
 DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
 PAGE = """\
@@ -155,6 +155,8 @@ def table(results: Sequence[Score]) -> str:
 
 
 def main(words: list[str]) -> int:
+    if help_told(words, __doc__):
+        return 0
     folder, runs = (Path(word) for word in words[:2])
     given = dict(word.split("=", 1) for word in words[2:])
     chosen = {name: given.pop(name, default) for name, default in DEFAULTS.items()}

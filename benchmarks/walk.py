@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from conf import compose, plain_options
-from matcher.errors import MatcherError
+from matcher.errors import MatcherError, help_told
 from matcher.validation.checked import invalid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +112,8 @@ def moves_between(calls: Sequence[str]) -> list[tuple[str, str]]:
 
 def main(words: Sequence[str]) -> int:
     """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     try:
         options = plain_options(words, DEFAULTS)
         if options["program"] not in PROGRAMS:

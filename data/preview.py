@@ -23,9 +23,10 @@ from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
 from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
 from matcher.drawing.matches import write_picture
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError, help_told, program
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
+from matcher.validation.words import key_values
 
 STRIDE = 8
 
@@ -79,6 +80,10 @@ def _tile(
 
 @program
 def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
+    words = key_values(words)
     rest = [word for word in words if not word.startswith(("output=", "count="))]
     own = {"output": "", "count": "24"}
     own |= dict(word.split("=", 1) for word in words if word not in rest)

@@ -9,6 +9,7 @@ file of a group is.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
@@ -21,6 +22,7 @@ from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
+from matcher.errors import help_told
 from matcher.options import MatchOptions
 from matcher.tasks.stereo.__main__ import StereoOptions
 from matcher.tasks.stereo.config import StereoConfig
@@ -135,5 +137,5 @@ def opening(file: Path) -> str:
     return re.split(r"\.(?: |$)", words)[0].rstrip(":")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not help_told(sys.argv[1:], __doc__):
     main()

@@ -27,6 +27,7 @@ from matcher.drawing.attention import (
 )
 from matcher.drawing.attention_trace import AttentionTrace, Blocks, trace_attention
 from matcher.drawing.matches import draw_coverage, draw_matches
+from matcher.errors import help_told
 from matcher.files import write_atomically
 from matcher.geometry.robust import estimate_fundamental
 from matcher.images.load import read_rgb
@@ -188,5 +189,5 @@ def draw_cost() -> None:
     write_atomically(FOLDER / "cost.png", out.getvalue())
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not help_told(sys.argv[1:], __doc__):
     sys.exit(main())

@@ -26,7 +26,11 @@ from typing import Any
 
 from matcher.streams import lasting_streams
 
-_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED")
+_NO_MEMORY = re.compile(
+    "out of memory|allocate memory|not enough memory|insufficient memory|bad_alloc|alloc_failed"
+    "|(unable|failed|cannot|can't|could not) (to )?allocate",
+    re.IGNORECASE,
+)
 
 
 class Code(IntEnum):
@@ -188,6 +192,14 @@ def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
         return lasting(told)
 
     return main
+
+
+def help_told(words: Sequence[str], text: str | None) -> bool:
+    """Whether the words ask for help, such as a docstring, which is then written."""
+    asked = bool({"--help", "-h"} & set(words))
+    if asked:
+        sys.stdout.write(f"{(text or '').strip()}\n")
+    return asked
 
 
 def lasting(run: Callable[[], int]) -> int:

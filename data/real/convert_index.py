@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from data.real.index import as_hdf5, read_arrays, read_scene_index
-from matcher.errors import Code, StorageError, UsageError, program
+from matcher.errors import Code, StorageError, UsageError, help_told, program
 from matcher.files import make_folder, write_atomically
+from matcher.validation.words import key_values
 
 
 def convert(path: Path, folder: Path) -> Path:
@@ -36,6 +37,10 @@ def convert(path: Path, folder: Path) -> Path:
 
 @program
 def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
+    words = key_values(words)
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]
     if not files:

@@ -48,7 +48,7 @@ from matcher.images.bands import (
     read_directory,
     select_bands,
 )
-from matcher.images.opening import open_regular, read_bytes, reading
+from matcher.images.opening import open_regular, read_bytes, reading, require_memory
 from matcher.images.sizes import MAX_PIXELS
 from matcher.images.suffixes import SUFFIXES
 
@@ -66,6 +66,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+MEMORY_A_PIXEL, MEMORY_TO_OPEN = 32, 2**26
+"""Bytes that decoders need, at most; files of unknown size are taken to hold a pixel a byte."""
 PNG_END = b"IEND\xaeB`\x82"
 UNDONE_BY = {6: 8, 8: 6}
 """EXIF orientations that are not their own inverse."""
@@ -157,8 +159,13 @@ def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
 
 def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
     """The header, checked; nothing is decoded."""
-    image = _identify(BytesIO(data))
+    try:
+        image = _identify(BytesIO(data))
+    except Exception:
+        require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
+        raise
     if image is None:
+        require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
         raise _unidentified(path, data)
     width, height = image.size
     if width * height > max_pixels:
@@ -210,7 +217,8 @@ def _load(
         raise _damaged(path, "cut off")
     try:
         return _load_pixels(image, gray), []
-    except OSError:
+    except Exception:
+        require_memory(MEMORY_A_PIXEL * image.size[0] * image.size[1])
         if not allow_truncated or image.format not in ("JPEG", "MPO"):
             raise
     # With an end marker the decoder fills what is missing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -210,7 +210,7 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     return _not_black(file.pixels, path)
 
 
-def mask_of_values(mask: object, name: str) -> np.ndarray:
+def mask_of_values(mask: Any, name: str) -> np.ndarray:
     """(H, W) bool of a mask in memory: zero and NaN are False, all else True.
 
     Args:

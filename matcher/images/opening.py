@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 
+import numpy as np
+
 from matcher.errors import Code, ImageError, MatcherError, MemoryLimitError, missing, out_of_memory
 
 MAX_BYTES = 2**30
@@ -44,7 +46,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise ImageError(Code.LARGE_IMAGE, path, f"{size:,} bytes", f"limit {MAX_BYTES:,}")
-        return file.read(MAX_BYTES)
+        return file.read(size)  # Memory for what is asked for is taken first.
 
 
 @contextmanager
@@ -55,17 +57,36 @@ def reading(
     remedy: str = "fetch it anew",
 ) -> Iterator[None]:
     """Whatever a decoder stumbles over is damage of the file, but for memory that ends."""
+    with within_memory(path):
+        try:
+            yield
+        except MatcherError:
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            detail = str(error) or type(error).__name__
+            raise ImageError(code, path, f"{what} ({detail})", remedy) from error
+
+
+@contextmanager
+def within_memory(name: str) -> Iterator[None]:
+    """Memory that ends meanwhile is an error of the image of that name (E131)."""
     try:
         yield
     except MatcherError:
         raise
     except Exception as error:
-        if out_of_memory(error):
-            raise MemoryLimitError(
-                Code.OUT_OF_MEMORY, path, "out of memory while it is read", "give a smaller image"
-            ) from error
-        detail = str(error) or type(error).__name__
-        raise ImageError(code, path, f"{what} ({detail})", remedy) from error
+        if not out_of_memory(error):
+            raise
+        what, remedy = "out of memory while it is read", "give a smaller image"
+        raise MemoryLimitError(Code.OUT_OF_MEMORY, name, what, remedy) from error
+
+
+def require_memory(count: int) -> None:
+    """Raise MemoryError where there is no room for so many bytes: after a decoder has failed that
+    does not tell why."""
+    np.empty(count, np.uint8)
 
 
 def _open_at_once(path: str, flags: int) -> int:

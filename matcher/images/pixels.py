@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matcher.errors import Code, ImageError
 from matcher.images.normalize import NormalizedImage, normalize, scale
-from matcher.images.opening import reading
+from matcher.images.opening import reading, within_memory
 
 MID_GRAY = 128
 EXPECTED = "expected uint8, uint16, int16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
@@ -39,30 +39,33 @@ def to_gray(
 
     Raises:
         ImageError: no valid pixel (E104), or another shape or type (E105).
+        MemoryLimitError: memory ends (E131).
     """
-    color, alpha, warnings = _opaque(pixels, name)
-    gray, valid = color, None
-    if color.ndim == 3:
-        gray = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
-        if nodata is not None:
-            valid = ~(color == np.float64(nodata).astype(color.dtype)).all(axis=2)
-    if alpha is not None:
-        allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
-    image = normalize(gray, name, allowed=allowed, valid=valid, nodata=nodata, stretch=stretch)
-    if alpha is not None:
-        image = image._replace(gray=_over_mid_gray(image.gray, alpha))
-    return image, image.normalization.warnings + warnings
+    with within_memory(name):
+        color, alpha, warnings = _opaque(pixels, name)
+        gray, valid = color, None
+        if color.ndim == 3:
+            gray = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+            if nodata is not None:
+                valid = ~(color == np.float64(nodata).astype(color.dtype)).all(axis=2)
+        if alpha is not None:
+            allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
+        image = normalize(gray, name, allowed=allowed, valid=valid, nodata=nodata, stretch=stretch)
+        if alpha is not None:
+            image = image._replace(gray=_over_mid_gray(image.gray, alpha))
+        return image, image.normalization.warnings + warnings
 
 
 def to_rgb(pixels: np.ndarray, name: str, *, nodata: float | None = None) -> np.ndarray:
     """(H, W, 3) uint8, scaled as `to_gray` does, with its errors."""
-    color, alpha, _ = _opaque(pixels, name)
-    if color.dtype != np.uint8:
-        unit = scale(color, to_gray(pixels, name, nodata=nodata)[0].normalization)
-        if alpha is not None:
-            unit = _over_mid_gray(unit, alpha[..., None])
-        color = (unit * np.float32(255)).round().astype(np.uint8)
-    return cv2.cvtColor(color, cv2.COLOR_GRAY2RGB) if color.ndim == 2 else color
+    with within_memory(name):
+        color, alpha, _ = _opaque(pixels, name)
+        if color.dtype != np.uint8:
+            unit = scale(color, to_gray(pixels, name, nodata=nodata)[0].normalization)
+            if alpha is not None:
+                unit = _over_mid_gray(unit, alpha[..., None])
+            color = (unit * np.float32(255)).round().astype(np.uint8)
+        return cv2.cvtColor(color, cv2.COLOR_GRAY2RGB) if color.ndim == 2 else color
 
 
 def array_of_tensor(tensor: Tensor, name: str) -> np.ndarray:

@@ -36,6 +36,7 @@ from matcher.images.load import (
     mask_of_values,
     read_mask,
 )
+from matcher.images.opening import within_memory
 from matcher.images.sizes import MAX_PIXELS, MIN_SIDE, network_size
 from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
@@ -145,19 +146,20 @@ class PairReader:
         """
         name, mask_name = f"image{number}", f"mask{number}"
         limit = self.reading.get("max_pixels", MAX_PIXELS)
-        allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
-        image = load_image(
-            source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
-        )
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
-        for warning in () if isinstance(source, LoadedImage) else image.warnings:
-            text = f"{subject}: {warning}"
-            if text not in self._warned:
-                self._warned.add(text)
-                logger.warning(text)
-        if image.orientation != 1:
-            logger.info("%s: turned upright by EXIF", subject)
-        return prepare(image, allowed, self.config, self.max_side)
+        with within_memory(subject):
+            allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
+            image = load_image(
+                source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
+            )
+            for warning in () if isinstance(source, LoadedImage) else image.warnings:
+                text = f"{subject}: {warning}"
+                if text not in self._warned:
+                    self._warned.add(text)
+                    logger.warning(text)
+            if image.orientation != 1:
+                logger.info("%s: turned upright by EXIF", subject)
+            return prepare(image, allowed, self.config, self.max_side)
 
     def turned(self, prepared: PreparedImage, quarters: int) -> PreparedImage:
         """The image turned by so many quarters counterclockwise; points come back as stored."""

@@ -6,6 +6,7 @@ Nothing that a file holds is ever run: no pickle, no class named by a file.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.errors import CheckpointError, Code, UsageError, missing
+from matcher.errors import (
+    CheckpointError,
+    Code,
+    MemoryLimitError,
+    UsageError,
+    missing,
+    out_of_memory,
+)
 from matcher.files import write_atomically
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.structures import CoarseMatches
@@ -62,9 +70,10 @@ def read_weights(path: Path | str) -> Weights:
     Raises:
         UsageError: there is no such file (E111).
         CheckpointError: damaged (E501) or too large (E505).
+        MemoryLimitError: memory ends (E131).
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise missing(path)
     try:
         _require_limits(path)
@@ -77,6 +86,9 @@ def read_weights(path: Path | str) -> Weights:
     except OverflowError as error:
         raise CheckpointError(Code.LARGE_WEIGHTS, path, str(error)) from error
     except Exception as error:
+        if out_of_memory(error):
+            what = "out of memory while it is read"
+            raise MemoryLimitError(Code.OUT_OF_MEMORY, path, what, "free some") from error
         what = f"not a readable safetensors file ({error})"
         raise CheckpointError(Code.DAMAGED_WEIGHTS, path, what) from error
 

@@ -26,6 +26,7 @@ LINEAR = MappingProxyType({"coarse.routing": "auto", "transformer.coarsest_cells
 CONVERSION = 1
 """Raised when the names or the meaning of converted tensors change, which renews the cache."""
 LOCK_SECONDS = 600
+CHOOSE_CACHE = "set MATCHER_CACHE to a folder that can be written"
 
 _RELEASES = "https://github.com/Tangshitao/QuadTreeAttention/releases/download/"
 _QUADTREE = f"{_RELEASES}QuadTreeAttention_feature_match/"
@@ -77,7 +78,7 @@ def resolve(name_or_path: str | Path, *, offline: bool = False) -> Path:
         flag = os.environ.get("MATCHER_OFFLINE", "").strip().lower()
         return _published(name, offline or flag not in ("", "0", "false", "no"))
     path = Path(name)
-    if not path.suffix and path.name == name and not path.exists():
+    if not path.suffix and path.name == name and not os.path.exists(path):
         known = (*BUNDLED, *PUBLISHED)
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path"
@@ -87,21 +88,30 @@ def resolve(name_or_path: str | Path, *, offline: bool = False) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted weights are kept: MATCHER_CACHE, or ~/.cache/quadmatch."""
-    chosen = os.environ.get("MATCHER_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "quadmatch"
+    """Where fetched and converted weights are kept: MATCHER_CACHE, or ~/.cache/quadmatch.
+
+    Raises:
+        StorageError: it lies in a home folder that is not known (E401).
+    """
+    folder = os.environ.get("MATCHER_CACHE") or "~/.cache/quadmatch"
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        what = "the home folder is not known"
+        raise StorageError(Code.UNWRITABLE, folder, what, CHOOSE_CACHE) from error
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise missing(path, "a folder, not a file" if path.is_dir() else "no such file")
+    # Not of `Path`: a name that is too long would be an error of its own.
+    if not os.path.isfile(path):
+        raise missing(path, "a folder, not a file" if os.path.isdir(path) else "no such file")
     return path
 
 
 def _published(name: str, offline: bool) -> Path:
     source = cache_folder() / f"{name}.ckpt"
     ready = _ready(source, name)
-    if ready is None and offline and not source.exists():
+    if ready is None and offline and not os.path.exists(source):
         remedy = "run once without offline, or give the path of a file"
         raise CheckpointError(Code.NOT_CACHED, name, f"not in {cache_folder()} and offline", remedy)
     return ready or _locked(source, lambda: _ready(source, name) or _prepare(source, name))
@@ -116,7 +126,7 @@ def _prepare(source: Path, name: str) -> Path:
     """Fetch and convert. The hash of the first file that converts is pinned: it is required of
     every later one."""
     pinned = _pin(source)
-    if source.exists():
+    if os.path.exists(source):
         require_sha256(source, pinned)
     else:
         download(PUBLISHED[name].urls, source, sha256=pinned)
@@ -154,7 +164,7 @@ def _cached(sha256: str, kind: str) -> Path:
 def _intact(target: Path) -> Path | None:
     """`target` if it is complete; refused (E503) if it changed since it was written."""
     pinned = _pin(target)
-    if pinned is None or not target.exists():
+    if pinned is None or not os.path.exists(target):
         return None
     require_sha256(target, pinned)
     return target
@@ -165,10 +175,10 @@ def _pin_file(path: Path) -> Path:
 
 
 def _pin(path: Path) -> str | None:
+    if not os.path.exists(_pin_file(path)):
+        return None
     try:
         return _pin_file(path).read_text(encoding="ascii").strip() or None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (OSError, UnicodeDecodeError) as error:
         what = f"cannot read: {error}"
         raise StorageError(Code.DAMAGED_RESULT, _pin_file(path), what, "delete it") from error
@@ -184,5 +194,4 @@ def _locked(path: Path, make: Callable[[], Path]) -> Path:
         what = "another process holds its lock"
         raise StorageError(Code.LOCKED, path, what, "wait for it") from error
     except OSError as error:
-        remedy = "set MATCHER_CACHE to a folder that can be written"
-        raise unwritable(path.parent, error, remedy) from error
+        raise unwritable(path.parent, error, CHOOSE_CACHE) from error

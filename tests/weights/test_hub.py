@@ -355,3 +355,34 @@ def test_options_of_published_weights_are_valid() -> None:
         override(MatcherConfig(), published.options)
     assert PUBLISHED["outdoor"].options == {}
     assert PUBLISHED["indoor"].options == {"transformer.topks": (32, 16, 16)}
+
+
+@pytest.mark.parametrize("name", ["outdoor", "small.ckpt"])
+def test_a_cache_without_a_home_is_a_storage_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.ckpt").write_bytes(CKPT)
+    monkeypatch.setenv("MATCHER_CACHE", "~nobody_of_this_name/cache")
+    with pytest.raises(StorageError, match=r"^E401 .*home folder is not known.*MATCHER_CACHE"):
+        resolve(name, offline=True)
+
+
+def test_without_a_home_the_bundled_weights_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATCHER_CACHE", "~nobody_of_this_name/cache")
+    assert resolve("compact").is_file()
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "/proc/nothing", "/dev/null/cache"])
+def test_a_cache_that_cannot_be_is_one_error(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATCHER_CACHE", folder)
+    with pytest.raises(CheckpointError, match="E507"):
+        resolve("outdoor", offline=True)
+    with pytest.raises(StorageError, match=r"E401 .*MATCHER_CACHE"):
+        resolve(GOLDEN / "loftr_quadtree_b_small.ckpt")
+
+
+def test_a_name_that_is_too_long_is_a_missing_file() -> None:
+    for name in ("x" * 5000, f"{'x' * 5000}.safetensors"):
+        with pytest.raises(UsageError, match=r"E(111|203) "):
+            resolve(name)
