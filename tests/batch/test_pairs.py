@@ -46,12 +46,37 @@ def write(path: Path, data: bytes | str) -> str:
         ("ä漢🙂.jpg e\u0301.jpg", ("ä漢🙂.jpg", "e\u0301.jpg")),
         ("a\u00a0b.jpg c\u2028d\x85.jpg", ("a\u00a0b.jpg", "c\u2028d\x85.jpg")),
         ("db/1.jpg query/2.jpg", ("db/1.jpg", "query/2.jpg")),
+        ("l'eglise0.jpg b.jpg", ("l'eglise0.jpg", "b.jpg")),
+        ("a'1.jpg a'2.jpg", ("a'1.jpg", "a'2.jpg")),
+        ("'tis.jpg b.jpg", ("'tis.jpg", "b.jpg")),
+        ("#1.jpg b.jpg", ("#1.jpg", "b.jpg")),
+        ("#1.jpg\t#2.HEIC", ("#1.jpg", "#2.HEIC")),
+        (r"db\1.jpg query\2.jpg", (r"db\1.jpg", r"query\2.jpg")),
+        (r'"a b.jpg" query\2.jpg', ("a b.jpg", r"query\2.jpg")),
+        ("a.jpg b.jpg # overlap 0.3", ("a.jpg", "b.jpg")),
     ],
 )
 def test_a_line_of_two_names(tmp_path: Path, line: str, expected: tuple[str, str]) -> None:
     for end in ("", "\n", "\r\n", "\r\n\r\n  \n# comment\n"):
         path = write(tmp_path / "list.txt", f"\ufeff{line}{end}")
         assert list(read_pairs(path)) == [expected]
+
+
+@pytest.mark.parametrize("comment", ["# two names", "#", "#old.jpg", "# a.jpg b.jpg", "#\ta.jpg"])
+def test_comments_are_skipped(tmp_path: Path, comment: str) -> None:
+    path = write(tmp_path / "list.txt", f"\ufeff{comment}\na.jpg b.jpg\n{comment}\n")
+    assert list(read_pairs(path)) == [("a.jpg", "b.jpg")]
+
+
+def test_lists_with_a_mark_each_can_be_put_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.txt", "\ufeffa.jpg b.jpg\n\ufeffc.jpg d.jpg\n")
+    assert list(read_pairs(path)) == [("a.jpg", "b.jpg"), ("c.jpg", "d.jpg")]
+
+
+def test_a_list_of_another_encoding_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.txt", "a.jpg b.jpg\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"E112 .*save the list as UTF-8"):
+        list(read_pairs(path))
 
 
 def test_json_lines(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from matcher.batch.export.cameras import Size, camera_of_each_size
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
-from matcher.batch.image_names import Root
+from matcher.batch.image_names import Root, encode_name
 from matcher.batch.options import Camera
 from matcher.batch.run import Run
 from matcher.errors import Code, StorageError, UsageError, require_extra
@@ -21,7 +21,10 @@ from matcher.geometry.pixels import to_colmap
 from matcher.images.decode import stored_size
 
 FOLDER, DATABASE = "colmap", "database.db"
-MAX_TRIALS, MIN_INLIER_RATIO = 20_000, 0.1
+MAX_TRIALS = 20_000
+MAX_ERROR, SMALL = 4.0, 640
+"""Pixels of an inlier in images of a longer side of `SMALL` and above, as COLMAP has it; less in
+smaller ones, where by chance many points lie within 4 pixels of a line."""
 VERIFIED_RATIO = 0.25
 """Share of the matches that the geometry of a verified pair explains. Random matches have some 15
 inliers now and then: of 200 sets of 100 to 400 none has this share."""
@@ -42,7 +45,7 @@ def require_colmap(names: Sequence[str], root: Root, camera: Camera | None) -> N
         if _UNFIT.search(name):
             what = "COLMAP cannot hold this name"
             remedy = "rename the image: no control characters, UTF-8"
-            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, encode_name(name), what, remedy)
     if camera is not None:
         camera_of_each_size(camera, _sizes(names, root))
 
@@ -108,15 +111,25 @@ def _write(
     ):
         _write_images(pycolmap, file, names, root, sizes, cameras)
         _write_matches(file, merged, written, pair_matches(run, converged_only))
-    options = {
+    _verify(pycolmap, database, float(np.median([max(size) for size in sizes.values()] or [SMALL])))
+
+
+def _verify(pycolmap: Any, database: Path, side: float) -> None:
+    """Enter the geometries of pairs that have one, of images of a longer side of about `side`;
+    COLMAP enters empty ones too."""
+    ransac = {
+        "max_error": MAX_ERROR * min(1.0, side / SMALL),
+        "max_num_trials": MAX_TRIALS,
         "min_inlier_ratio": VERIFIED_RATIO,
-        "ransac": {
-            "max_num_trials": MAX_TRIALS,
-            "min_inlier_ratio": MIN_INLIER_RATIO,
-            "random_seed": 0,
-        },
+        "random_seed": 0,
     }
+    options = {"min_inlier_ratio": VERIFIED_RATIO, "ransac": ransac}
     pycolmap.geometric_verification(database, two_view_geometry_options=options)
+    with pycolmap.Database.open(database) as file:
+        inliers = dict(zip(*file.read_two_view_geometry_num_inliers(), strict=True))
+        for pair in file.read_num_matches()[0]:
+            if not inliers.get(pair):
+                file.delete_two_view_geometry(*pycolmap.pair_id_to_image_pair(pair))
 
 
 def _write_images(

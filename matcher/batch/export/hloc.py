@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
-from matcher.batch.image_names import Root
+from matcher.batch.image_names import Root, encode_name
 from matcher.batch.pairs import PairList
 from matcher.batch.run import Run
 from matcher.batch.shards import MATCHES as MATCHED
@@ -89,7 +89,7 @@ def require_hloc(pairs: PairList) -> None:
         if not all(parts) or {".", ".."} & set(parts) or not name.isprintable() or inside:
             what = "cannot be a key of hloc's files"
             remedy = "name images relative to root, without '.' and '..'"
-            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, encode_name(name), what, remedy)
     kept = pairs.index[pairs.first == np.arange(len(pairs))]
     # Hashes of a million keys are small; only keys whose hashes agree are compared as text.
     keys = (key for pair in kept.tolist() for key in _keys(names, *pair))
