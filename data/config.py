@@ -150,7 +150,7 @@ class DataConfig:
     """``synthetic`` (rendered), ``megadepth``, ``scannet``, ``rgbd`` or ``colmap``."""
     batch_size: Positive = 8
     """Pairs of one process in a batch."""
-    workers: NotNegative = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Loader processes; 0 loads in the training process. Samples do not depend on it."""
     val_pairs: int = 64
     """Pairs of a validation."""

@@ -91,7 +91,7 @@ class TrainerConfig:
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
     """Layout of the model in memory: channels last where its maps have 16 channels or more."""
-    threads: NotNegative = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 leaves the default."""
     accumulate: Positive = 1
     """Batches a step."""

@@ -59,6 +59,8 @@ class MatcherModule(pl.LightningModule):
         self.skipped = SkippedSteps()
         self.batches_seen = 0
         self.pairs_seen = 0
+        self.pairs_before = 0
+        """Pairs seen before this run began."""
         self.unmatched = 0
         """Pairs without a true match so far."""
         self.last_pair = "none"
@@ -171,6 +173,7 @@ class MatcherModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
+        self.pairs_before = self.pairs_seen
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         scheduler: Any = schedule.scheduler
         scheduler.base_lrs = [self.optim.lr] * len(optimizer.param_groups)

@@ -45,9 +45,10 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
     """
     config = run.trainer
     bar = config.progress and sys.stderr.isatty()
-    shown: list[Callback] = [TQDMProgressBar(refresh_rate=max(1, config.log_every // 5))]
-    if not bar:
-        shown = [ProgressLines(config.log_every)] if config.progress else []
+    lines = config.progress and not bar
+    shown: list[Callback] = [ProgressLines(config.log_every, log_of(run), shown=lines)]
+    if bar:
+        shown.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
     validations: dict[str, Any] = {"limit_val_batches": 0}
     if config.validate_steps:
         batches = config.validate_steps * config.accumulate
@@ -75,6 +76,11 @@ def build_trainer(run: RunConfig, max_steps: int, callbacks: Sequence[Callback] 
         overfit_batches=1 if config.overfit else 0.0,
         **validations,
     )
+
+
+def log_of(run: RunConfig) -> Path:
+    """The file that a run adds its lines of progress to."""
+    return Path(run.folder) / "run.log"
 
 
 def strategy(config: TrainerConfig) -> Strategy | str:
