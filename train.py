@@ -131,6 +131,8 @@ def fit(run: RunConfig, datamodule: PairData, resume: Path | None) -> dict[str, 
     trainer = build_trainer(run, max_steps, [keeper, *validators(run)])
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    except SystemExit as error:  # What Lightning makes of an interruption that did not wait.
+        raise KeyboardInterrupt from error
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process killed while it hands a batch over shows as a broken connection.
         if isinstance(error, RuntimeError) and not DEAD_LOADER.match(str(error)):
