@@ -159,7 +159,7 @@ class MatcherModule(pl.LightningModule):
         """
         try:
             state = checkpoint["matcher"]
-            model, guard = without_retired(state["config"]["model"]), state["guard"]
+            model, skipped = without_retired(state["config"]["model"]), state["guard"]
             counts = {name: int(state[name]) for name in COUNTS}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"is no checkpoint of train.py ({error!r})"
@@ -169,7 +169,7 @@ class MatcherModule(pl.LightningModule):
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
         for name, count in counts.items():
             setattr(self, name, count)
-        self.skipped.restore(guard)
+        self.skipped.restore(skipped)
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""

@@ -118,7 +118,9 @@ def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, Any]:
 def saves(folder: Path, count: int) -> dict[str, Any]:
     """Whether every kill leaves a checkpoint at least as new as the last that was acknowledged."""
     state = {"state_dict": {"w": torch.randn(300_000)}, "global_step": 0}
-    checkpointing.save_checkpoint(folder, 0, state, 2)
+    start = time.monotonic()
+    finish(fork(lambda: checkpointing.save_checkpoint(folder, 0, state, 2)))
+    seconds = time.monotonic() - start
     lost, steps = 0, []
     random.seed(count)
 
@@ -134,7 +136,7 @@ def saves(folder: Path, count: int) -> dict[str, Any]:
         begin = last
         child = fork(lambda a=acknowledge, s=begin: write(s, a))
         os.close(acknowledge)
-        kill(child, random.uniform(0.0, 0.05))
+        kill(child, random.uniform(0.0, 3.0) * seconds)
         while data := os.read(read, 8):
             last = int.from_bytes(data, "big")
         os.close(read)
