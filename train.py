@@ -180,6 +180,8 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
     trainer = build_trainer(run, max_steps, [keeper, *job.watchers()])
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    except SystemExit as error:  # What Lightning makes of an interruption that did not wait.
+        raise KeyboardInterrupt from error
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process killed while it hands a batch over shows as a broken connection.
         if isinstance(error, RuntimeError) and not DEAD_LOADER.match(str(error)):
@@ -190,7 +192,11 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
     if keeper.signal:
         raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return metrics | {"pairs_seen": float(module.pairs_seen), "steps": float(trainer.global_step)}
+    return metrics | {
+        "pairs_seen": float(module.pairs_seen),
+        "pairs_of_run": float(module.pairs_seen - module.pairs_before),
+        "steps": float(trainer.global_step),
+    }
 
 
 def validators(run: RunConfig) -> list[Callback]:
@@ -209,14 +215,38 @@ def main(words: list[str]) -> int:
         return 0
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    config = compose_run(words)
+    folder = Path(config["folder"])
     try:
-        metrics = train(compose_run(words))
+        metrics = train(config)
     except InterruptedError as error:
         print(f"{error.strerror}; resume=auto goes on", file=sys.stderr)
         return 128 + (error.errno or 0)
-    for name, value in sorted(metrics.items()):
-        print(f"{name} {value:.6g}" if math.isfinite(value) else f"{name} -")
+    for line in closing_lines(folder, metrics):
+        print(line)
     return 0
+
+
+def closing_lines(folder: Path, metrics: dict[str, float]) -> list[str]:
+    """What a training came to, and where that is."""
+    counts = ("steps", "pairs_of_run", "pairs_seen")
+    steps, of_run, pairs = (round(metrics[name]) for name in counts)
+    values = {name: value for name, value in sorted(metrics.items()) if name not in counts}
+    lines = [
+        f"{name:<20} {f'{value:.6g}' if math.isfinite(value) else '-'}"
+        for name, value in values.items()
+    ]
+    lines.append(f"{'pairs':<20} {of_run} in this run, {pairs} in all, {steps} steps")
+    newest = checkpointing.checkpoints(folder)[:1]
+    paths = {
+        "weights": folder / checkpointing.WEIGHTS,
+        "best weights": folder / "best.safetensors",
+        "checkpoint": newest[0] if newest else folder / "none",
+        "log": folder / "run.log",
+        "values of all steps": folder / "logs",
+        "figures": folder / "figures",
+    }
+    return lines + [f"{name:<20} {path}" for name, path in paths.items() if path.exists()]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from matcher.geometry.validity import usable_rotation
+
 
 def error_auc(errors: Sequence[float] | np.ndarray, thresholds: Sequence[float]) -> list[float]:
     """Area under the curve of recall against error, up to each threshold, divided by it.
@@ -39,8 +41,8 @@ def mean_average_accuracy(errors: Sequence[float] | np.ndarray, limit: int = 10)
 
 
 def rotation_error(estimate: np.ndarray, truth: np.ndarray) -> float:
-    """Degrees between two rotations; exact near 0 and near 180."""
-    relative = estimate.T @ truth
+    """Degrees between two rotations, exact near 0 and near 180; `ValueError` if one is none."""
+    relative = usable_rotation(estimate).T @ usable_rotation(truth)
     sine = np.linalg.norm(relative - relative.T) / (2 * np.sqrt(2))
     cosine = (np.trace(relative) - 1) / 2
     return float(np.degrees(np.arctan2(sine, cosine)))

@@ -12,7 +12,6 @@ from eval.benchmarks.options import BenchmarkOptions
 from matcher.options import Device
 from matcher.validation.checked import (
     Name,
-    NotNegative,
     Positive,
     Share,
     Threads,
@@ -42,13 +41,13 @@ class EvalOptions:
     """Processes."""
     threads: Threads = 1
     """Threads of each process."""
-    seed: NotNegative = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of estimators and of the bootstrap."""
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
     """Samples of the confidence intervals; 0: none."""
-    ransac_threshold: float | None = None
+    ransac_threshold: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     """Pixels; null: the protocol's own."""
-    keypoints: Positive = 4096
+    keypoints: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Most keypoints an image of methods with detectors."""
     ratio: Annotated[float, Field(ge=1e-6, le=1)] = 0.85
     """Ratio of the ratio test, at most."""

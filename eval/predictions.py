@@ -108,6 +108,7 @@ class Job:
 
     benchmark: Benchmark
     method_options: MethodOptions
+    folder: Path
     pairs: tuple[PairJob, ...]
     threads: int = 1
     overwrite: bool = False
@@ -145,7 +146,7 @@ def prepare(
         PairJob(pair, benchmark.sizing, folder / f"{i:06d}.h5", content_of_pair(pair))
         for i, pair in enumerate(benchmark.pairs)
     )
-    return Job(benchmark, options, pairs, threads, overwrite)
+    return Job(benchmark, options, folder, pairs, threads, overwrite)
 
 
 def content_of_pair(pair: EvalPair) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from matcher.geometry.pixels import network_to_original, resize_scale
-from matcher.validation.checked import Positive, checked, invalid
+from matcher.validation.checked import checked, invalid
 
+Side = Annotated[int, Field(ge=1, le=100_000)]
+"""Of an image as it is matched, in pixels."""
 PUBLISHED_STEP = 8
 """The published evaluation cuts sides to multiples of this."""
 
@@ -52,11 +55,11 @@ CONVENTIONS = (EXACT, PUBLISHED)
 class Sizing:
     """How an image is resized before it is matched."""
 
-    max_side: Positive | None = None
+    max_side: Side | None = None
     """Shrink so that the longer side is at most this."""
-    min_side: Positive | None = None
+    min_side: Side | None = None
     """Resize so that the shorter side is this."""
-    size: tuple[Positive, Positive] | None = None
+    size: tuple[Side, Side] | None = None
     """Resize to exactly (width, height)."""
     convention: Convention = EXACT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.options import EvalOptions
-from eval.report import tables
+from eval.report import tables, terminal
 from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
 from matcher.files import make_folder, write_atomically
@@ -54,8 +54,9 @@ def write_reports(
     if options.document:
         body = tables.markdown(records, timings)
         write_atomically(Path(options.document), _document(body, words, timings).encode())
-    names = [*texts, *(["report.html"] if options.report else [])]
-    return [tables.markdown(records, timings), f"in {folder}: {', '.join(names)}"]
+    names = [*(["report.html"] if options.report else []), *texts]
+    written = f"in {folder}: {', '.join(names)}"
+    return [*terminal.summary_lines(records, timings), "", *terminal.wrapped(written)]
 
 
 def pair_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -67,6 +67,8 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         self.skipped = SkippedSteps()
         self.batches_seen = 0
         self.pairs_seen = 0
+        self.pairs_before = 0
+        """Pairs seen before this run began."""
         self.last_pair = "none"
         """Name of the last pair of the last batch."""
         self._finite = True
@@ -137,6 +139,9 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         if stop:
             what = f"{self.skipped.total} steps were not finite"
             raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
+
+    def on_train_start(self) -> None:
+        self.pairs_before = self.pairs_seen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[self.task] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from matcher.errors import unwritable
 from matcher.training import checkpointing
 from matcher.training.base import TrainingModule
 from matcher.training.config import BaseRunConfig
@@ -146,38 +148,68 @@ def largest(trainer: Trainer, *values: int) -> list[int]:
 
 
 class ProgressLines(Callback):
-    """Print progress as lines, for logs of runs without a terminal."""
+    """Write progress as lines to a log, and print them where there is no bar.
 
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.step = 0
+    Args:
+        every: steps between lines; the last step has one too.
+        path: of the log, which lines are added to.
+        shown: whether they are printed.
+    """
+
+    def __init__(self, every: int, path: Path, *, shown: bool) -> None:
+        self.every, self.path, self.shown = every, path, shown
+        self.step = self.told = 0
         self.since, self.pairs = time.monotonic(), 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.step = self.told = trainer.global_step
+        self._write(trainer, f"{datetime.now():%Y-%m-%d %H:%M:%S} from step {self.step} on\n")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.step or not trainer.is_global_zero:
+        if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        if self.step % self.every:
-            return
+        if self.step % self.every == 0:
+            self._tell(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.step != self.told:
+            self._tell(trainer, pl_module)
+
+    def _tell(self, trainer: Trainer, module: TrainingModule) -> None:
         now = time.monotonic()
-        rate = (pl_module.pairs_seen - self.pairs) / (now - self.since)
+        rate = (module.pairs_seen - self.pairs) / (now - self.since)
         values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
         known = " ".join(
             f"{name} {values[f'train/{name}']:.4g}"
-            for name in pl_module.shown
+            for name in module.shown
             if f"train/{name}" in values
         )
         if self.pairs:
             known += f" {rate:.1f} pairs/s"
-        sys.stdout.write(f"step {self.step} pairs {pl_module.pairs_seen} {known}\n")
-        sys.stdout.flush()
-        self.since, self.pairs = now, pl_module.pairs_seen
+        line = f"step {self.step} pairs {module.pairs_seen} {known}\n"
+        self._write(trainer, line)
+        if self.shown and trainer.is_global_zero:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        self.since, self.pairs, self.told = now, module.pairs_seen, self.step
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if values and trainer.is_global_zero:
             known = " ".join(f"{name[4:]} {value:.4g}" for name, value in values.items())
-            sys.stdout.write(f"step {trainer.global_step} validation {known}\n")
+            line = f"step {trainer.global_step} validation {known}\n"
+            self._write(trainer, line)
+            sys.stdout.write(line)
             sys.stdout.flush()
+
+    def _write(self, trainer: Trainer, line: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise unwritable(self.path, error) from error

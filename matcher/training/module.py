@@ -110,6 +110,7 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
+        super().on_train_start()
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         scheduler: Any = schedule.scheduler
         scheduler.base_lrs = [self.optim.lr] * len(optimizer.param_groups)

@@ -47,9 +47,10 @@ def build_trainer(
     """
     config = run.trainer
     bar = config.progress and sys.stderr.isatty()
-    shown: list[Callback] = [TQDMProgressBar(refresh_rate=max(1, config.log_every // 5))]
-    if not bar:
-        shown = [ProgressLines(config.log_every)] if config.progress else []
+    lines = config.progress and not bar
+    shown: list[Callback] = [ProgressLines(config.log_every, log_of(run), shown=lines)]
+    if bar:
+        shown.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
     validations: dict[str, Any] = {"limit_val_batches": 0}
     if config.validate_steps:
         batches = config.validate_steps * config.accumulate
@@ -77,6 +78,11 @@ def build_trainer(
         overfit_batches=1 if config.overfit else 0.0,
         **validations,
     )
+
+
+def log_of(run: BaseRunConfig) -> Path:
+    """The file that a run adds its lines of progress to."""
+    return Path(run.folder) / "run.log"
 
 
 def strategy(config: TrainerConfig) -> Strategy | str:

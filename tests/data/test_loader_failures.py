@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.utils.data
 from torch.utils.data import Dataset
 
 import train as program
@@ -127,6 +128,8 @@ def test_a_loader_process_that_hangs_is_survived_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datamodule, "LOADER_TIMEOUT", 2)
+    # How long torch waits for a process to end by itself before it ends it.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     metrics = run(tmp_path, "trainer.max_steps=5", data=faulty(tmp_path, "hang", times=1))
     assert (metrics["steps"], metrics["pairs_seen"]) == (5, 10)
     with pytest.raises(

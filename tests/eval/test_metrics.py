@@ -164,3 +164,10 @@ def test_no_matches_are_a_failure_that_counts(tmp_path):
         row = measure_pair(pair, prediction, sizing, protocol_named(name))
         assert row["error"] == math.inf
         assert row["failure"] == "no estimate"
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.diag([1, 1, -1.0]), 2 * np.eye(3)])
+def test_the_error_of_what_is_no_rotation_is_refused(matrix):
+    for estimate, truth in ((np.eye(3), matrix), (matrix, np.eye(3))):
+        with pytest.raises(ValueError, match="no rotation"):
+            metrics.rotation_error(estimate, truth)

@@ -1,14 +1,11 @@
-"""A program for the kill tests; it imports once and forks the runs that are killed.
+"""Runs in forks that are killed, and train.py on planes as a program.
 
-python training_driver.py run WORKERS WORDS...           train.py on planes
-python training_driver.py kills FOLDER KILLS WORKERS SEED   killed and resumed, and uninterrupted
-python training_driver.py saves FOLDER KILLS             killed while checkpoints are written
+python training_driver.py WORKERS WORDS...           train.py on planes
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -17,6 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -28,11 +26,10 @@ from matcher.training import checkpointing
 from matcher.training import trainer as training_trainer
 from tests.helpers.planes import PlaneData
 
-training_trainer.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
-STEPS = 36
+STEPS = 24
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
-    "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=3",
+    "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=2",
     "optim.warmup=5", "resume=auto",
 )  # fmt: skip
 
@@ -102,7 +99,8 @@ class Witness(PlaneData):
         path.write_text(digest.hexdigest())
 
 
-def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, object]:
+def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, Any]:
+    """A run that is killed `count` times and resumed, and one that is left alone."""
     start = time.monotonic()
     code = finish(fork(lambda: run(folder / "whole", workers)))
     seconds = time.monotonic() - start
@@ -117,10 +115,12 @@ def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, object
     return {"codes": codes, "digests": digests, "checkpoints": seen, "seconds": seconds}
 
 
-def saves(folder: Path, count: int) -> dict[str, object]:
+def saves(folder: Path, count: int) -> dict[str, Any]:
     """Whether every kill leaves a checkpoint at least as new as the last that was acknowledged."""
     state = {"state_dict": {"w": torch.randn(300_000)}, "global_step": 0}
-    checkpointing.save_checkpoint(folder, 0, state, 2)
+    start = time.monotonic()
+    finish(fork(lambda: checkpointing.save_checkpoint(folder, 0, state, 2)))
+    seconds = time.monotonic() - start
     lost, steps = 0, []
     random.seed(count)
 
@@ -136,7 +136,7 @@ def saves(folder: Path, count: int) -> dict[str, object]:
         begin = last
         child = fork(lambda a=acknowledge, s=begin: write(s, a))
         os.close(acknowledge)
-        kill(child, random.uniform(0.0, 0.05))
+        kill(child, random.uniform(0.0, 3.0) * seconds)
         while data := os.read(read, 8):
             last = int.from_bytes(data, "big")
         os.close(read)
@@ -155,11 +155,6 @@ def saves(folder: Path, count: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    mode, *words = sys.argv[1:]
-    if mode == "run":
-        program.build_datamodule = lambda *_: Witness(workers=int(words[0]))
-        sys.exit(program.main(words[1:]))
-    elif mode == "kills":
-        sys.stdout.write(json.dumps(kills(Path(words[0]), *map(int, words[1:]))))
-    else:
-        sys.stdout.write(json.dumps(saves(Path(words[0]), int(words[1]))))
+    training_trainer.RANK_TIMEOUT = timedelta(seconds=int(os.environ.get("RANK_SECONDS", "600")))
+    program.build_datamodule = lambda *_: Witness(workers=int(sys.argv[1]))
+    sys.exit(program.main(sys.argv[2:]))

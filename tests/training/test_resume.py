@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,29 +20,16 @@ from matcher.errors import StorageError, UsageError
 from matcher.network.model import build_matcher
 from matcher.training import checkpointing
 from matcher.validation.checked import config_from_dict
+from tests.helpers import training_driver
 
-STEPS = 36  # of the driver
-DRIVER = Path(__file__).parents[1] / "helpers" / "training_driver.py"
-
-
-def drive(*words: object) -> Any:
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+DRIVER = Path(training_driver.__file__)
 
 
 def check_kills(folder: Path, kills: int, workers: int, seed: int = 0) -> None:
-    result = drive("kills", folder, kills, workers, seed)
+    result = training_driver.kills(folder, kills, workers, seed)
     assert result["codes"] == [0, 0]
     steps = [0 if name == "none" else int(name[5:13]) for name in result["checkpoints"]]
-    assert min(steps) < STEPS, "no kill came before the end"
+    assert min(steps) < training_driver.STEPS, "no kill came before the end"
     assert result["digests"][0] == result["digests"][1] != "none"
 
 
@@ -61,14 +46,14 @@ def test_twenty_kills_a_worker_count(tmp_path: Path, workers: int, part: int) ->
 
 
 def test_a_kill_during_a_save_loses_no_checkpoint(tmp_path: Path) -> None:
-    result = drive("saves", tmp_path, 15)
+    result = training_driver.saves(tmp_path, 15)
     assert result["lost"] == 0
     assert result["steps"][-1] > 0
 
 
 @pytest.mark.slow
 def test_a_hundred_kills_during_saves(tmp_path: Path) -> None:
-    assert drive("saves", tmp_path, 100)["lost"] == 0
+    assert training_driver.saves(tmp_path, 100)["lost"] == 0
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -117,7 +102,7 @@ def check_two_processes(folder: Path, *limits: int) -> None:
     ]
     for limit in limits:
         done = subprocess.run(
-            [sys.executable, str(DRIVER), "run", "0", *words, f"trainer.max_steps={limit}"],
+            [sys.executable, str(DRIVER), "0", *words, f"trainer.max_steps={limit}"],
             capture_output=True,
             text=True,
             timeout=200,
@@ -166,7 +151,7 @@ def two_processes(
     words = f"model=tiny folder={folder} trainer.accelerator=cpu trainer.devices=2"
     words += " trainer.threads=1 trainer.progress=false trainer.checkpoint_steps=2"
     main = subprocess.Popen(
-        [sys.executable, str(DRIVER), "run", "0", *words.split(), "trainer.max_steps=100000"],
+        [sys.executable, str(DRIVER), "0", *words.split(), "trainer.max_steps=100000"],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1", "RANK_SECONDS": str(rank_seconds)},
     )

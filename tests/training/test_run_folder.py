@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning import Callback
 
 import train as program
 from conf import compose
 from matcher.errors import CheckpointError, StorageError, UsageError
+from matcher.files import only_writer
 from matcher.training import checkpointing
 from matcher.training.config import RunConfig
 from matcher.training.module import MatcherModule
@@ -105,3 +109,112 @@ def test_a_run_of_several_batches_a_step_resumes_bit_for_bit(tmp_path: Path) -> 
         again["train/loss"]
         == run(tmp_path / "whole", "trainer.max_steps=4", *options)["train/loss"]
     )
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
+    with only_writer(tmp_path, ""):
+        for more in ((), ("resume=auto",), ("seed=3", "resume=auto")):
+            with pytest.raises(UsageError, match=r"E207 .*another process writes to it.*name="):
+                run(tmp_path, *more)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with only_writer(tmp_path, ""):
+                os.write(write, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    assert os.read(read, 1) == b"x"
+    with pytest.raises(UsageError, match=rf"E207 .*process {child}"), only_writer(tmp_path, ""):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with only_writer(tmp_path, ""):
+        assert (tmp_path / "lock.pid").read_text() == str(os.getpid())
+    assert not (tmp_path / "lock.pid").exists()
+
+
+def test_processes_that_train_together_share_the_lock_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in program.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    assert program.leads()
+    for name in program.RANKS:
+        monkeypatch.setenv(name, "1")
+        assert not program.leads()
+        monkeypatch.setenv(name, "0")
+    assert program.leads()
+
+
+@pytest.mark.parametrize("resume", ["auto", ""])
+def test_weights_that_no_checkpoint_goes_with_are_not_overwritten(
+    tmp_path: Path, resume: str
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"of 50,000 steps")
+    with pytest.raises(UsageError, match=r"E204 .*weights\.safetensors without a checkpoint"):
+        run(tmp_path, f"resume={resume}")
+    (tmp_path / "step_00050000-0123456789abcdef.ckpt").write_bytes(b"cut")
+    kind, told = (StorageError, r"E402 .*none of its 1") if resume else (UsageError, "E204 .*holds")
+    with pytest.raises(kind, match=told):
+        run(tmp_path, f"resume={resume}")
+    assert weights.read_bytes() == b"of 50,000 steps"
+
+
+FOREIGN: dict[str, Any] = {
+    "a list": [1, 2],
+    "weights alone": {"conv.weight": torch.ones(3)},
+    "of another Lightning module": {"state_dict": {}, "global_step": 3, "callbacks": {}},
+}
+
+
+@pytest.mark.parametrize("state", FOREIGN.values(), ids=FOREIGN)
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, state: Any) -> None:
+    torch.save(state, tmp_path / "foreign.ckpt")
+    with pytest.raises(CheckpointError, match=r"E502 .*foreign\.ckpt: is no checkpoint of") as told:
+        checkpointing.start_from(tmp_path / "run", str(tmp_path / "foreign.ckpt"))
+    assert told.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "part", [None, [], {}, {"config": {}}, {"config": {"model": {}}, "guard": {}, "pairs_seen": 3}]
+)
+def test_a_checkpoint_whose_own_part_is_broken_is_refused(tmp_path: Path, part: Any) -> None:
+    values = compose("train", words(tmp_path))
+    values.pop("data")
+    module = MatcherModule(config_from_dict(RunConfig, values), 2)
+    with pytest.raises(CheckpointError, match=r"E502 resume: is no checkpoint of train\.py"):
+        module.on_load_checkpoint({"matcher": part})
+
+
+@pytest.mark.parametrize("word", ["seed", "trainer.threads", "data.workers"])
+def test_numbers_beyond_any_use_are_one_line(
+    tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(words(tmp_path, f"{word}=1{'0' * 30}")) == 2
+    error = capsys.readouterr().err
+    assert f"E201 {word}" in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_logs_lines_and_ends_with_losses_pairs_and_paths(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=2")
+    metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto", "trainer.log_every=2")
+    log = (tmp_path / "run.log").read_text().splitlines()
+    assert [line.split()[:2] for line in log if line.startswith("step")] == [
+        ["step", str(step)] for step in (1, 2, 4, 5)
+    ]
+    assert "from step 2 on" in log[3]
+    lines = program.closing_lines(tmp_path, metrics)
+    assert "pairs                6 in this run, 10 in all, 5 steps" in lines
+    assert any(line.startswith("train/loss") for line in lines)
+    named = {line[:20].strip(): line[21:] for line in lines}
+    assert named["weights"] == str(tmp_path / "weights.safetensors")
+    assert Path(named["checkpoint"]).name.startswith("step_00000005-")
+    assert named["log"] == str(tmp_path / "run.log")

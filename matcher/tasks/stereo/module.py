@@ -84,6 +84,7 @@ class StereoModule(TrainingModule[Stereo, StereoPair]):
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
+        super().on_train_start()
         self.trainer.optimizers[0].param_groups[0]["weight_decay"] = self.optim.weight_decay
 
     def validation_step(self, batch: StereoPair, batch_idx: int) -> None:
