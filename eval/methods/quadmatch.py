@@ -48,6 +48,7 @@ class QuadMatch:
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold,
             "padded": self.padded,
+            **{name: shown(value) for name, value in options.reading.items()},
             "stretch": options.stretch,
             "rotate": shown(options.rotate),
             "source": source_digest(),
