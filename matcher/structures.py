@@ -228,6 +228,7 @@ class Matches(TensorFields):
         about = f"reason={self.reason!r}" if self.reason else "no scores"
         if len(self):
             about = f"scores {self.scores.min():.3f} to {self.scores.max():.3f}"
+        about += f", turned={self.turned}" if self.turned else ""
         return f"Matches({len(self)}, {about})"
 
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray | Tensor) -> Matches:

@@ -510,6 +510,7 @@ def test_a_turned_image_matches_as_an_upright_one_where_asked_to(compact: Predic
     on_its_head = np.rot90(image1, 2)
     found = turning.match(image0, on_its_head)
     assert (found.turned, len(found)) == (2, len(upright))
+    assert repr(found).endswith(", turned=2)")
     assert len(compact.match(image0, on_its_head)) < len(upright) / 4
     back = torch.tensor([319.0, 239.0]) - found.keypoints1
     assert (back - upright.keypoints1).abs().max() < 1e-3

@@ -50,6 +50,7 @@ class QuadMatch:
             "refine": options.refine,
             "padded": self.padded,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
+            **{name: shown(value) for name, value in options.reading.items()},
             "stretch": options.stretch,
             "rotate": shown(options.rotate),
             "source": source_digest([Path(matcher.__file__ or "").parent]),
