@@ -3,9 +3,9 @@
     python -m benchmarks.refinement [matches=600,2000] [rounds=15] [threads=2]
 
 The two photographs of the demo at 640 x 480, with the bundled weights; the threshold is chosen so
-that as many matches are left as asked. Each round reads features and matches without refinement
-and refines what was found, in turn, so that a slow moment of the machine meets both. Prints the
-medians of the seconds and the share that the refinement adds.
+that as many matches are left as asked. Each round matches without refinement and refines what was
+found, in turn, so that a slow moment of the machine meets both. Prints the medians of the seconds
+that the processor spent, all threads together, and the share that the refinement adds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-import cv2
 import torch
 
+from matcher.images.load import read_image
+from matcher.images.preprocess import resize
 from matcher.network.photometric import refine_matches
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
@@ -29,19 +30,19 @@ DEFAULTS = {"matches": "600,2000", "rounds": "15", "threads": "2"}
 
 def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float], list[float], int]:
     """Seconds of the network and of the refinement of each round, and the matches."""
-    images = [cv2.resize(cv2.imread(str(path), 0), SIZE) for path in DEMO]
+    images = [resize(read_image(path).gray, SIZE) for path in DEMO]
     pair = predictor.reader.read(images[0], images[1])
     everything = predictor.match(*images, threshold=0.0).scores
     threshold = float(everything[min(count, len(everything) - 1)])
     network, stage, found = [], [], 0
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.process_time()
         features = [predictor.extract(each) for each in pair]
         matches = predictor.match_features([pair], features[:1], features[1:], threshold)[0]
-        middle = time.perf_counter()
+        middle = time.process_time()
         found = len(refine_matches(pair, matches, predictor.device))
         network.append(middle - start)
-        stage.append(time.perf_counter() - middle)
+        stage.append(time.process_time() - middle)
     return network[1:], stage[1:], found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matcher.validation.checked import invalid
+from matcher.errors import Code, UsageError
 
 RESULTS = "matcher.results.record"
 """The module of files, in a room above this one: imported when it is asked for."""
@@ -252,8 +252,8 @@ class Matches(TensorFields):
             UsageError: they were not refined (E201).
         """
         if self.converged is None and len(self):
-            expected = "refine=photometric for matches that are to be filtered by convergence"
-            raise invalid("refine", "none", expected)
+            remedy = "expected photometric, for matches that are filtered by convergence"
+            raise UsageError(Code.INVALID_VALUE, "refine", "got 'none'", remedy)
         return self if self.converged is None else self[self.converged]
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

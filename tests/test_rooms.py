@@ -66,8 +66,8 @@ def arrows() -> dict[str, set[str]]:
 
 FLOORS = (
     ("matcher.streams",),
-    ("matcher.errors", "matcher.structures"),
-    ("matcher.validation", "matcher.files"),
+    ("matcher.errors",),
+    ("matcher.structures", "matcher.validation", "matcher.files"),
     ("matcher.config",),
     ("matcher.runtime", "matcher.geometry", "conf"),
     ("matcher.images", "matcher.results", "matcher.attention"),
