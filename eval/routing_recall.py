@@ -49,10 +49,10 @@ def routing_recall(model: FeatureMatcher, pair: ImagePair) -> RoutingRecall:
     targets, _ = supervise(pair, stride=model.stride, reach=float(model.stride), tolerance=0.05)
     found = model(pair.image0, pair.image1, pair.mask0, pair.mask1)
     maps = found.coarse0, found.coarse1
-    tokens = [model.coarse.tokens(x)[0].unflatten(0, x.shape[-2:]) for x in maps]
+    tokens0, tokens1 = (model.coarse.tokens(x)[0].unflatten(0, x.shape[-2:]) for x in maps)
     masks = [model.cell_mask(mask) for mask in (pair.mask0, pair.mask1)]
     mask0, mask1 = (None if mask is None else mask[0] for mask in masks)
-    tree0, tree1 = grow_trees(*tokens, mask0, mask1)
+    tree0, tree1 = grow_trees(tokens0, tokens1, mask0, mask1)
     columns = len(tree1.levels[-2])
     block0, block1 = route(tree0, tree1)
     compared = block0 * columns + block1

@@ -20,6 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from matcher.attention.reference import Pyramids, Variant
+from matcher.attention.selection import largest
 
 CHUNK_BYTES = 3 << 20
 """Keys and values fetched at a time."""
@@ -78,7 +79,7 @@ def _coarsest(
             p = _softmax(scores, None if valid is None else valid[i : i + step])
             used = p
             if topk:
-                best = p.detach().topk(topk, dim=-1, sorted=False).indices
+                best = largest(p.detach(), topk)
                 selected.append(best.flatten(0, 1))
                 if exclude_selected:
                     parents.append(p.gather(-1, best).flatten(0, 1))
@@ -165,7 +166,7 @@ class _AttendBlocks(Function):
                 p = (p.unflatten(-1, (-1, 4)) * parents[part, None, :, None]).flatten(-2)
                 used = p.to(q.dtype)
             if topk:
-                position[part] = p.topk(topk, dim=-1, sorted=False).indices
+                position[part] = largest(p, topk)
             if topk and exclude_selected:
                 torch.gather(p, -1, position[part], out=scores[part])
                 used = p.scatter(-1, position[part], 0.0).to(q.dtype)

@@ -22,8 +22,9 @@ from matcher.network.sparse_dual_softmax import sparse_dual_softmax
 from matcher.structures import CoarseMatches
 
 logger = logging.getLogger(__name__)
-ROUTED_PAIRS = 1 << 24
-"""Pairs of cells from which scoring only the blocks of `route` is faster than scoring them all."""
+ROUTED_PAIRS = 1 << 22
+"""Pairs of cells from which scoring only the blocks of `route` is faster than scoring them all, as
+measured on a CPU: 20 ms both; with 22 million pairs, of two images of 640 x 480, 48 and 122 ms."""
 
 
 class CoarseMatcher(nn.Module):

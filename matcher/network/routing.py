@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from matcher.attention.pyramid import mask_pyramid, pad_to, to_quad, token_pyramid
+from matcher.attention.selection import largest
 
 BREADTH = 32
 """Blocks that a block of a coarser level hands down to its children."""
@@ -142,7 +143,7 @@ def _best_of_all(
         scores = _best_child(children[rows] @ keys.T, None if asks is None else asks[rows])
         if valid is not None:
             scores.masked_fill_(~valid, -math.inf)
-        best[part] = scores.topk(count, sorted=False).indices
+        best[part] = largest(scores, count)
     return best
 
 
@@ -173,7 +174,7 @@ def _best_of_listed(
         scores = _best_child(scores, None if asks is None else asks.view(-1, 16)[part])
         if masks is not None:
             scores.masked_fill_(~masks[rows].view(-1, 1, keys_each), -math.inf)
-        place = scores.topk(count, sorted=False).indices
+        place = largest(scores, count)
         best[part] = rows[:, None].expand(-1, 4, -1).gather(2, place >> 2) * 4 + (place & 3)
     return best.flatten(0, 1)
 

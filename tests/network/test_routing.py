@@ -33,8 +33,8 @@ def routed(
 
 
 def exact(x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None) -> Best:
-    masks = (None if mask is None else mask.flatten() for mask in (mask0, mask1))
-    return stream_dual_softmax(x0.flatten(0, 1), x1.flatten(0, 1), *masks)
+    flat0, flat1 = (None if mask is None else mask.flatten() for mask in (mask0, mask1))
+    return stream_dual_softmax(x0.flatten(0, 1), x1.flatten(0, 1), flat0, flat1)
 
 
 @pytest.mark.parametrize("seed", range(100))
