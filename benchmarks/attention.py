@@ -73,18 +73,32 @@ def published(
             maps.append(F.avg_pool2d(maps[-1], 2))
         pyramids.append(maps[::-1])
     share = weights.softmax(dim=0)
-    total: Tensor | None = None
-    selected: Tensor | None = None
-    for level, (q, k, v) in enumerate(zip(*pyramids, strict=True)):
-        if selected is None:
-            message, selected = _all_keys(q, k, v, heads, topks[level])
-        else:
-            message, selected = _selected_keys(q, k, v, heads, selected, topks[level])
-        message = message * share[level].to(message.dtype)
-        total = message if total is None else F.interpolate(total, scale_factor=2) + message
-    if total is None:
-        raise ValueError("no level")
+    messages = published_messages([*zip(*pyramids, strict=True)], heads, topks)
+    total = messages[0] * share[0].to(query.dtype)
+    for message, weight in zip(messages[1:], share[1:], strict=True):
+        total = F.interpolate(total, scale_factor=2) + message * weight.to(message.dtype)
     return total
+
+
+def published_messages(
+    levels: Sequence[tuple[Tensor, Tensor, Tensor]], heads: int, topks: Sequence[int]
+) -> list[Tensor]:
+    """The published descent alone: a (B, C, h, w) message of each level.
+
+    Args:
+        levels: queries, keys and values as (B, C, h, w) maps, coarsest first.
+        heads: H.
+        topks: keys kept at each level, coarsest first.
+    """
+    messages: list[Tensor] = []
+    selected: Tensor | None = None
+    for (q, k, v), topk in zip(levels, topks, strict=True):
+        if selected is None:
+            message, selected = _all_keys(q, k, v, heads, topk)
+        else:
+            message, selected = _selected_keys(q, k, v, heads, selected, topk)
+        messages.append(message)
+    return messages
 
 
 def _all_keys(q: Tensor, k: Tensor, v: Tensor, heads: int, topk: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +107,7 @@ def _all_keys(q: Tensor, k: Tensor, v: Tensor, heads: int, topk: int) -> tuple[T
     scores = torch.einsum("blhd,bshd->blsh", tq, tk) * tq.shape[-1] ** -0.5
     p = scores.softmax(dim=2)
     message = torch.einsum("blsh,bshd->blhd", p, tv)
-    return _map(message, q), p.topk(topk, dim=2).indices
+    return _map(message, q), p.topk(min(topk, p.shape[2]), dim=2).indices
 
 
 def _selected_keys(

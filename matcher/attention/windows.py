@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -52,44 +53,42 @@ class WindowAttention(nn.Module):
             ValueError: maps of different sizes.
         """
         h, w = require_one_grid(query, key)
-        query, _ = pad_to(query, None, self.window)
-        value, _ = pad_to(value, None, self.window)
-        key, key_mask = pad_to(key, key_mask, self.window)
-        rows, columns = key.shape[-2:]
-        shifts = tuple(self.shift if side > self.window else 0 for side in (rows, columns))
+        window = min(self.window, max(h, w))  # A small map needs no padding to a whole window.
+        query, _ = pad_to(query, None, window)
+        value, _ = pad_to(value, None, window)
+        key, key_mask = pad_to(key, key_mask, window)
+        size = (key.shape[-2], key.shape[-1])
+        shifts = [self.shift if side > window else 0 for side in size]
+        back = [-shift for shift in shifts]
         if any(shifts):
-            query, key, value = (
-                x.roll((-shifts[0], -shifts[1]), (2, 3)) for x in (query, key, value)
-            )
-            key_mask = None if key_mask is None else key_mask.roll((-shifts[0], -shifts[1]), (1, 2))
-        bias = self.bias[:, self.index].to(query.dtype)
-        valid = self._valid(key_mask, shifts, (rows, columns), query.device)
-        q, k, v = (to_windows(x, self.window, self.heads) for x in (query, key, value))
-        message = attend_windows(q, k, v, bias, valid)
-        out = from_windows(message, self.window, (rows, columns))
+            query, key, value = (x.roll(back, (2, 3)) for x in (query, key, value))
+            key_mask = None if key_mask is None else key_mask.roll(back, (1, 2))
+        valid = None
+        if key_mask is not None:
+            valid = to_windows(key_mask[:, None], window, 1)[:, :, 0, None, :, 0]
         if any(shifts):
-            out = out.roll(shifts, (2, 3))
-        return out[..., :h, :w]
+            together = _neighbors_in_map(size, shifts, window, query.device)
+            valid = together if valid is None else together & valid
+        q, k, v = (to_windows(x, window, self.heads) for x in (query, key, value))
+        message = attend_windows(q, k, v, self._bias(window, q.dtype), valid)
+        out = from_windows(message, window, size)
+        return (out.roll(shifts, (2, 3)) if any(shifts) else out)[..., :h, :w]
 
-    def _valid(
-        self,
-        mask: Tensor | None,
-        shifts: tuple[int, ...],
-        size: tuple[int, int],
-        device: torch.device,
-    ) -> Tensor | None:
-        """(B or 1, windows, L or 1, S) bool of the keys that a query may see; None: all."""
-        valid = (
-            None if mask is None else to_windows(mask[:, None], self.window, 1)[:, :, 0, None, :, 0]
-        )
-        if not any(shifts):
-            return valid
-        sides = zip(size, shifts, strict=True)
-        row, column = (torch.arange(side, device=device) >= side - shift for side, shift in sides)
-        region = 2 * row[:, None] + column
-        region = to_windows(region[None, None], self.window, 1)[:, :, 0, :, 0]
-        together = region[..., None] == region[..., None, :]
-        return together if valid is None else together & valid
+    def _bias(self, window: int, dtype: torch.dtype) -> Tensor:
+        """(H, window^2, window^2), of a window of at most the trained side."""
+        part = (slice(window),) * 4
+        index = self.index.view((self.window,) * 4)[part].reshape(window**2, window**2)
+        return self.bias[:, index].to(dtype)
+
+
+def _neighbors_in_map(
+    size: tuple[int, int], shifts: Sequence[int], window: int, device: torch.device
+) -> Tensor:
+    """(1, windows, L, S) bool of cells of one window that were not brought together by rolling."""
+    sides = zip(size, shifts, strict=True)
+    row, column = (torch.arange(side, device=device) >= side - shift for side, shift in sides)
+    region = to_windows((2 * row[:, None] + column)[None, None], window, 1)[:, :, 0, :, 0]
+    return region[..., None] == region[..., None, :]
 
 
 def require_one_grid(query: Tensor, key: Tensor) -> tuple[int, int]:

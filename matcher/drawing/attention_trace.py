@@ -147,8 +147,8 @@ class AttentionTrace:
         the point at each level."""
         trace = self.layer(layer)
         if not trace.levels:
-            kind = self.model.config.transformer.attention
-            raise invalid("layer", layer, f"QuadTree attention; this model has {kind} attention")
+            kind = self._kind(trace)
+            raise invalid("layer", layer, f"QuadTree attention; this layer has {kind} attention")
         heads, levels = self._heads(trace, head), len(trace.levels)
         h, w = self.pair.input0.valid.shape
         finest = int((raster_of_quad((h, w), levels) == self.cell(point)).nonzero())
@@ -159,6 +159,10 @@ class AttentionTrace:
         if head is not None and not 0 <= head < count:
             raise invalid("head", head, f"a head of 0 to {count - 1}")
         return list(range(count)) if head is None else [head]
+
+    def _kind(self, trace: LayerTrace) -> str:
+        transformer = self.model.config.transformer
+        return transformer.attention_of("self" if trace.name == "self" else "cross")
 
     def _opened(
         self, trace: LayerTrace, number: int, query: Sequence[int], heads: Sequence[int]
@@ -175,6 +179,11 @@ class AttentionTrace:
         trace = self.layer(layer)
         heads = self._heads(trace, head)
         valid = self.pair[self.target(layer)].valid.flatten()
+        if trace.key.shape[1] != len(valid):
+            kind = self._kind(trace)
+            raise invalid(
+                "layer", layer, f"attention to cells; that of {kind} is to blocks of them"
+            )
         return trace.query[heads, self.cell(point)], trace.key[heads], valid
 
     def _cells(self, image: int, scores: Tensor) -> Blocks:

@@ -206,6 +206,7 @@ def test_pvt_equals_a_loop_over_its_blocks(masked: bool) -> None:
     [
         WindowAttention(HEADS, 9).double(),
         WindowAttention(HEADS, 9, 4).double(),
+        WindowAttention(HEADS, 16, 8).double(),
         FocalAttention(HEADS, 9, 3, 3).double(),
         FocalAttention(HEADS, 9, 0, 5).double(),
         SpatialReductionAttention(CHANNELS, HEADS, 1).double(),

@@ -181,6 +181,11 @@ def test_attention_without_levels_says_so() -> None:
         traced(attention="linear").quadtree(POINT, 0)
 
 
+def test_attention_to_blocks_of_cells_says_so() -> None:
+    with pytest.raises(UsageError, match=r"E201 layer: .*that of pvt is to blocks"):
+        traced(attention="pvt").full(POINT, 0)
+
+
 @pytest.mark.parametrize(("layer", "head"), [(2, 0), (-3, 0), (0, 2), (0, -1)])
 def test_a_layer_or_head_that_is_not_there_is_refused(
     trace: AttentionTrace, layer: int, head: int

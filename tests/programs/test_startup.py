@@ -51,3 +51,13 @@ def test_importing_the_matcher_adds_half_a_second_to_torch() -> None:
         "print(time.process_time() - start)"
     )
     assert min(float(run(program)) for _ in range(3)) <= 0.5
+
+
+def test_the_matcher_loads_no_pyramid_and_no_task() -> None:
+    program = (
+        "import sys\nimport matcher\nfrom matcher import load_matcher, build_matcher\n"
+        "print('|'.join(sys.modules))"
+    )
+    loaded = run(program).split("|")
+    assert "matcher.network.transformer" in loaded
+    assert not [m for m in loaded if m.startswith(("matcher.network.pyramid", "matcher.tasks"))]

@@ -97,7 +97,7 @@ class Pyramid(nn.Module):
             self.add_module(f"block{stage + 1}", nn.ModuleList(blocks))
             self.add_module(f"norm{stage + 1}", nn.LayerNorm(dim, eps=1e-6))
         self.head = nn.Linear(config.dims[-1], config.classes) if config.classes else None
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def features(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """The normed maps of all stages.
@@ -178,8 +178,8 @@ def _rising(highest: float, count: int) -> list[float]:
     return [highest * i / max(1, count - 1) for i in range(count)]
 
 
-def _initialize(module: nn.Module) -> None:
-    """Weights as published."""
+def initialize(module: nn.Module) -> None:
+    """Draw the weights of a part as published: convolutions and linear layers."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):

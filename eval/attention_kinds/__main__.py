@@ -1,0 +1,111 @@
+"""Compare all kinds of attention: `python -m eval.attention_kinds [key=value ...]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from eval.attention_kinds.accuracy import Recipe, train_row
+from eval.attention_kinds.costs import measure_costs
+from eval.attention_kinds.report import figure, table
+from eval.attention_kinds.rows import ROWS
+from matcher.errors import program
+from matcher.files import make_folder, write_atomically
+from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
+from matcher.validation.words import describe, options_from_words
+
+USAGE = """\
+usage: python -m eval.attention_kinds [key=value ...] [--debug]
+
+Writes table.md, figure.png and costs.json: what each kind of attention costs in one small backbone,
+and its top-1 after training on equal images. An interrupted call continues where it stood, row by
+row and within a row. Two calls with other rows can share a folder.
+
+examples:
+  python -m eval.attention_kinds train=false
+  python -m eval.attention_kinds data=datasets/imagenette
+  python -m eval.attention_kinds rows=[pvt,quadtree_b] epochs=0.02 validation=50 seeds=[0]
+
+options and their defaults:
+{options}
+"""
+Seeds = Annotated[tuple[NotNegative, ...], Field(min_length=1, description="a list of integers")]
+Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
+
+
+@checked()
+class KindsOptions:
+    """What one call measures."""
+
+    rows: tuple[Name, ...] = tuple(ROWS)
+    """Kinds of attention."""
+    train: bool = True
+    """Train every row; false: costs alone."""
+    data: Name = "datasets/imagenette"
+    """Folder with train and val, each with a folder a class."""
+    output: Name = "outputs/attention_kinds"
+    """Folder of results and of what is needed to continue."""
+    seeds: Seeds = (0, 1)
+    """Each is one run of every row."""
+    epochs: Epochs = 4.0
+    """How often every image is seen."""
+    batch: Positive = 64
+    """Images a step."""
+    validation: NotNegative = 0
+    """Images of val that are measured; 0: all."""
+    rounds: Positive = 5
+    """How often times are taken."""
+    threads: Positive = 1
+    """Of training."""
+    workers: NotNegative = 0
+    """Processes that read images."""
+
+    def __post_init__(self) -> None:
+        for name in self.rows:
+            if name not in ROWS:
+                raise invalid("rows", name, f"one of {', '.join(ROWS)}")
+
+
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(KindsOptions)))
+        return 0
+    options = options_from_words(KindsOptions, words)
+    output = Path(options.output)
+    make_folder(output)
+    torch.set_num_threads(options.threads)
+    runs: dict[str, dict[int, np.ndarray]] = {}
+    for seed in options.seeds if options.train else ():
+        for name in options.rows:
+            runs.setdefault(name, {})[seed] = _trained(name, seed, options)
+    costs = measure_costs({name: ROWS[name] for name in options.rows}, options.rounds)
+    text = table(costs, runs)
+    report = {"options": asdict(options), "costs": {n: asdict(c) for n, c in costs.items()}}
+    write_atomically(output / "costs.json", json.dumps(report, indent=1).encode())
+    write_atomically(output / "table.md", text.encode())
+    figure(output / "figure.png", costs, runs)
+    sys.stdout.write(text)
+    return 0
+
+
+def _trained(name: str, seed: int, options: KindsOptions) -> np.ndarray:
+    recipe = Recipe(
+        Path(options.data), options.epochs, options.batch, options.validation, options.workers
+    )
+    found = train_row(name, seed, recipe, Path(options.output))
+    sys.stdout.write(f"{name}, seed {seed}: top-1 {(found < 1).mean():.1%} of {len(found)}\n")
+    sys.stdout.flush()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
