@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ import torch
 
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError
-from matcher.tasks.stereo.__main__ import StereoOptions, main, to_points
+from matcher.tasks.stereo.__main__ import main, to_points
 from matcher.tasks.stereo.check import SureMatches, judge
 from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.model import Stereo
@@ -197,8 +196,8 @@ def result(disparity: np.ndarray, occluded: np.ndarray) -> Disparity:
 
 def test_points_lie_on_their_rays_at_their_depth() -> None:
     found = result(np.full((5, 7), 2.0), np.eye(5, 7))
-    options = replace(StereoOptions("left.png", "right.png"), focal=10.0, baseline=0.4)
-    points, colors = to_points(found, np.zeros((5, 7, 3), np.uint8), options)
+    depth = found.depth(focal=10.0, baseline=0.4)
+    points, colors = to_points(depth, np.zeros((5, 7, 3), np.uint8), 10.0)
     assert len(points) == len(colors) == 5 * 7 - 5
     np.testing.assert_allclose(points[:, 2], 2.0)
     np.testing.assert_allclose(points[0], [(1 - 3) * 2 / 10, (0 - 2) * 2 / 10, 2.0], rtol=1e-6)
