@@ -11,8 +11,9 @@ import torch
 
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError
+from matcher.images.load import load_image
 from matcher.tasks.stereo.__main__ import main, to_points
-from matcher.tasks.stereo.check import SureMatches, judge
+from matcher.tasks.stereo.check import SureMatches, find_matches, judge
 from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.picture import draw_disparity
@@ -108,11 +109,11 @@ def test_what_is_no_rectified_pair_is_told_in_one_line(
 
 def test_two_places_without_a_common_part_are_refused() -> None:
     rng = np.random.default_rng(0)
-    matches = SureMatches(rng.uniform(-200, 200, 60), rng.uniform(-150, 150, 60), 0.2)
+    matches = SureMatches(rng.uniform(-200, 200, 60), rng.uniform(-150, 150, 60), 0.2, 400)
     verdict = judge(matches, 320)
     assert verdict is not None
     assert "do not agree" in verdict[0]
-    assert judge(SureMatches(matches.horizontal[:9], matches.vertical[:9], 0.2), 320) is None
+    assert judge(SureMatches(matches.horizontal[:9], matches.vertical[:9], 0.2, 90), 320) is None
 
 
 def test_views_that_are_all_occluded_have_nothing_in_common(folder: Path, tmp_path: Path) -> None:
@@ -215,3 +216,33 @@ def test_occluded_pixels_alone_are_hatched() -> None:
     assert dark[: panel.shape[1] // 4].mean() > 0.2
     assert dark[panel.shape[1] // 2 :].max() == 0
     assert clean.shape[1] == drawn.shape[1]
+
+
+def test_one_picture_saved_twice_is_noticed(folder: Path, tmp_path: Path) -> None:
+    """Not equal in every pixel: once as JPEG."""
+    again = tmp_path / "again.jpg"
+    again.write_bytes(cv2.imencode(".jpg", cv2.imread(str(folder / "left.png")))[1].tobytes())
+    left = load_image(str(folder / "left.png")).gray
+    matches = find_matches(left, load_image(str(again)).gray)
+    assert matches is not None
+    verdict = judge(matches, 320)
+    assert verdict is not None
+    assert verdict[0] == "the same picture twice"
+
+
+def test_textured_views_that_share_no_row_are_refused() -> None:
+    few = SureMatches(np.full(6, 20.0), np.array([0.5, 40, -60, 90, 30, -20]), 0.0, 400)
+    verdict = judge(few, 320)
+    assert verdict is not None
+    assert verdict[0] == "1 of 400 points match along rows"
+    assert judge(few._replace(points=100), 320) is None
+    assert judge(few._replace(vertical=np.array([0.5, 1, -1, 1, 30, -20])), 320) is None
+
+
+def test_matches_that_no_geometry_explains_do_not_stop_the_check() -> None:
+    rng = np.random.default_rng(3)
+    noise = [cv2.GaussianBlur(rng.random((240, 320)).astype(np.float32), (0, 0), 2) for _ in "ab"]
+    sharp = [np.clip((x - x.mean()) * 8 + 0.5, 0, 1) for x in noise]
+    matches = find_matches(sharp[0], sharp[1])
+    assert matches is not None
+    assert judge(matches, 320) is not None

@@ -19,7 +19,7 @@ from matcher.tasks.stereo.photographs import (
     read_photograph,
     rectify_photographs,
 )
-from matcher.tasks.stereo.picture import draw_disparity, draw_views
+from matcher.tasks.stereo.picture import disparity_range, draw_disparity, draw_views
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
 from matcher.validation.checked import annotations_of, unknown_option
 from matcher.validation.words import describe, options_from_words
@@ -112,7 +112,7 @@ def run_photographs(options: StereoOptions, predictor: StereoPredictor) -> str:
 
 def describe_disparity(found: Disparity) -> str:
     """Size, range and occlusion in words."""
-    low, high = np.percentile(found.disparity, (1, 99))
+    low, high = disparity_range(found)
     return (
         f"{found.disparity.shape[1]} x {found.disparity.shape[0]}, disparity {low:.1f} to "
         f"{high:.1f} px, {found.occluded.mean():.0%} occluded"
