@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
-from matcher.tasks.stereo.weights import BUNDLED, load_stereo, save_stereo
+from matcher.tasks.stereo.weights import load_stereo, save_stereo
 from matcher.weights.checkpoint import Weights, read_weights, write_weights
 from tests.helpers.stereo import TINY
 
@@ -183,12 +184,29 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Pat
             load_stereo(path)
 
 
-@pytest.mark.skipif(BUNDLED.is_file(), reason="there are bundled stereo weights")
 def test_without_bundled_weights_the_file_to_give_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    there = tmp_path / "stereo-compact.safetensors"
+    monkeypatch.setattr("matcher.tasks.stereo.weights.BUNDLED", there)
     assert main([str(folder / "left.png"), str(folder / "right.png")]) == 2
-    assert "stereo-compact.safetensors" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"E111 {there}" in error
+    assert error.count("\n") == 1
+
+
+def test_weights_without_a_name_are_the_bundled_ones(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matcher.tasks.stereo.weights.BUNDLED", folder / "tiny.safetensors")
+    monkeypatch.setattr(socket, "socket", None)
+    output = tmp_path / "d.npz"
+    images = [str(folder / "left.png"), str(folder / "right.png")]
+    assert main([*images, f"output={output}", "device=cpu"]) == 0
+    assert output.is_file()
 
 
 def result(disparity: np.ndarray, occluded: np.ndarray) -> Disparity:
