@@ -74,6 +74,8 @@ class StereoScore:
     """Mean error in pixels."""
     bad3: float
     """Percentage with an error above 3 pixels."""
+    bad3_range: tuple[float, float] | None
+    """95% interval of `bad3`, from drawing pairs anew with replacement; None of a single one."""
     d1: float
     """KITTI's percentage: above 3 pixels and above 5% of the truth, occluded pixels included."""
     occlusion_iou: float
@@ -121,11 +123,23 @@ def score(errors: Sequence[Errors]) -> StereoScore:
     return StereoScore(
         end_point=float(seen.mean()),
         bad3=100 * float((seen > 3).mean()),
+        bad3_range=bad3_range(errors),
         d1=100 * float(np.concatenate([e.outliers for e in errors]).mean()),
         occlusion_iou=mean_iou(np.sum([e.confusion for e in errors], axis=0)),
         density=100 * float(np.concatenate([e.found for e in errors]).mean()),
         seconds=sum(e.seconds for e in errors),
     )
+
+
+def bad3_range(errors: Sequence[Errors], draws: int = 1000) -> tuple[float, float] | None:
+    """95% interval of the percentage above 3 pixels; None of a single pair."""
+    if len(errors) < 2:
+        return None
+    counts = np.array([(np.sum(e.seen > 3), len(e.seen)) for e in errors])
+    drawn = np.random.default_rng(0).integers(0, len(errors), (draws, len(errors)))
+    bad, all_ = np.moveaxis(counts[drawn].sum(axis=1), 1, 0)
+    low, high = np.percentile(100 * bad / all_, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def mean_iou(confusion: np.ndarray) -> float:
@@ -267,7 +281,10 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
     for name, by_method in scores.items():
         for method, s in by_method.items():
             iou = "no truth" if np.isnan(s.occlusion_iou) else f"{s.occlusion_iou:.2f}"
-            figures = (f"{s.end_point:.2f}", f"{s.bad3:.1f}", f"{s.d1:.1f}", iou)
+            bad3 = f"{s.bad3:.1f}"
+            if s.bad3_range:
+                bad3 += f" ({s.bad3_range[0]:.1f} to {s.bad3_range[1]:.1f})"
+            figures = (f"{s.end_point:.2f}", bad3, f"{s.d1:.1f}", iou)
             rows.append((name, method, *figures, f"{s.density:.0f}", f"{s.seconds:.1f}"))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 

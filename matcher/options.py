@@ -179,7 +179,7 @@ class MatchOptions(WeightsOptions):
         first, second = self.K0 or self.K, self.K1 or self.K
         if first is None or second is None:
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels")
-        return _rows(first), _rows(second)
+        return rows_of(first), rows_of(second)
 
 
 def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
@@ -191,7 +191,8 @@ def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
         raise invalid(name, K, INTRINSICS)
 
 
-def _rows(K: tuple[float, ...]) -> list[list[float]]:
+def rows_of(K: tuple[float, ...]) -> list[list[float]]:
+    """The three rows of [fx,fy,cx,cy] or of nine numbers."""
     if len(K) == 9:
         return [list(K[i : i + 3]) for i in (0, 3, 6)]
     fx, fy, cx, cy = K

@@ -49,6 +49,17 @@ def test_pairs_are_pooled_by_pixels() -> None:
     assert score([good, good, bad]).end_point == pytest.approx(10 / 3)
 
 
+def test_the_interval_comes_from_drawing_pairs_anew() -> None:
+    pair = pair_of([10, 10, 10, 10, 10], [False] * 5)
+    good = errors_of(estimate_of([10] * 5, [False] * 5), pair)
+    bad = errors_of(estimate_of([20] * 5, [False] * 5), pair)
+    assert score([good]).bad3_range is None
+    assert score([good, good, good]).bad3_range == (0.0, 0.0)
+    interval = score([good, bad] * 50).bad3_range
+    assert interval is not None
+    assert interval == pytest.approx((40, 60), abs=2)
+
+
 def test_occlusion_is_not_judged_without_truth() -> None:
     assert math.isnan(mean_iou(np.array([[5, 3], [0, 0]])))
     assert mean_iou(np.array([[5, 0], [0, 2]])) == 1

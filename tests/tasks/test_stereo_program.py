@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import socket
 from pathlib import Path
 
 import cv2
@@ -12,13 +12,14 @@ import torch
 
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError
-from matcher.tasks.stereo.__main__ import StereoOptions, main, to_points
-from matcher.tasks.stereo.check import SureMatches, judge
+from matcher.images.load import load_image
+from matcher.tasks.stereo.__main__ import main, to_points
+from matcher.tasks.stereo.check import SureMatches, find_matches, judge
 from matcher.tasks.stereo.files import read_disparity
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.picture import draw_disparity
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
-from matcher.tasks.stereo.weights import BUNDLED, load_stereo, save_stereo
+from matcher.tasks.stereo.weights import load_stereo, save_stereo
 from matcher.weights.checkpoint import Weights, read_weights, write_weights
 from tests.helpers.stereo import TINY
 
@@ -109,11 +110,11 @@ def test_what_is_no_rectified_pair_is_told_in_one_line(
 
 def test_two_places_without_a_common_part_are_refused() -> None:
     rng = np.random.default_rng(0)
-    matches = SureMatches(rng.uniform(-200, 200, 60), rng.uniform(-150, 150, 60), 0.2)
+    matches = SureMatches(rng.uniform(-200, 200, 60), rng.uniform(-150, 150, 60), 0.2, 400)
     verdict = judge(matches, 320)
     assert verdict is not None
     assert "do not agree" in verdict[0]
-    assert judge(SureMatches(matches.horizontal[:9], matches.vertical[:9], 0.2), 320) is None
+    assert judge(SureMatches(matches.horizontal[:9], matches.vertical[:9], 0.2, 90), 320) is None
 
 
 def test_views_that_are_all_occluded_have_nothing_in_common(folder: Path, tmp_path: Path) -> None:
@@ -183,12 +184,29 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Pat
             load_stereo(path)
 
 
-@pytest.mark.skipif(BUNDLED.is_file(), reason="there are bundled stereo weights")
 def test_without_bundled_weights_the_file_to_give_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    there = tmp_path / "stereo-compact.safetensors"
+    monkeypatch.setattr("matcher.tasks.stereo.weights.BUNDLED", there)
     assert main([str(folder / "left.png"), str(folder / "right.png")]) == 2
-    assert "stereo-compact.safetensors" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"E111 {there}" in error
+    assert error.count("\n") == 1
+
+
+def test_weights_without_a_name_are_the_bundled_ones(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matcher.tasks.stereo.weights.BUNDLED", folder / "tiny.safetensors")
+    monkeypatch.setattr(socket, "socket", None)
+    output = tmp_path / "d.npz"
+    images = [str(folder / "left.png"), str(folder / "right.png")]
+    assert main([*images, f"output={output}", "device=cpu"]) == 0
+    assert output.is_file()
 
 
 def result(disparity: np.ndarray, occluded: np.ndarray) -> Disparity:
@@ -197,8 +215,8 @@ def result(disparity: np.ndarray, occluded: np.ndarray) -> Disparity:
 
 def test_points_lie_on_their_rays_at_their_depth() -> None:
     found = result(np.full((5, 7), 2.0), np.eye(5, 7))
-    options = replace(StereoOptions("left.png", "right.png"), focal=10.0, baseline=0.4)
-    points, colors = to_points(found, np.zeros((5, 7, 3), np.uint8), options)
+    depth = found.depth(focal=10.0, baseline=0.4)
+    points, colors = to_points(depth, np.zeros((5, 7, 3), np.uint8), 10.0)
     assert len(points) == len(colors) == 5 * 7 - 5
     np.testing.assert_allclose(points[:, 2], 2.0)
     np.testing.assert_allclose(points[0], [(1 - 3) * 2 / 10, (0 - 2) * 2 / 10, 2.0], rtol=1e-6)
@@ -216,3 +234,33 @@ def test_occluded_pixels_alone_are_hatched() -> None:
     assert dark[: panel.shape[1] // 4].mean() > 0.2
     assert dark[panel.shape[1] // 2 :].max() == 0
     assert clean.shape[1] == drawn.shape[1]
+
+
+def test_one_picture_saved_twice_is_noticed(folder: Path, tmp_path: Path) -> None:
+    """Not equal in every pixel: once as JPEG."""
+    again = tmp_path / "again.jpg"
+    again.write_bytes(cv2.imencode(".jpg", cv2.imread(str(folder / "left.png")))[1].tobytes())
+    left = load_image(str(folder / "left.png")).gray
+    matches = find_matches(left, load_image(str(again)).gray)
+    assert matches is not None
+    verdict = judge(matches, 320)
+    assert verdict is not None
+    assert verdict[0] == "the same picture twice"
+
+
+def test_textured_views_that_share_no_row_are_refused() -> None:
+    few = SureMatches(np.full(6, 20.0), np.array([0.5, 40, -60, 90, 30, -20]), 0.0, 400)
+    verdict = judge(few, 320)
+    assert verdict is not None
+    assert verdict[0] == "1 of 400 points match along rows"
+    assert judge(few._replace(points=100), 320) is None
+    assert judge(few._replace(vertical=np.array([0.5, 1, -1, 1, 30, -20])), 320) is None
+
+
+def test_matches_that_no_geometry_explains_do_not_stop_the_check() -> None:
+    rng = np.random.default_rng(3)
+    noise = [cv2.GaussianBlur(rng.random((240, 320)).astype(np.float32), (0, 0), 2) for _ in "ab"]
+    sharp = [np.clip((x - x.mean()) * 8 + 0.5, 0, 1) for x in noise]
+    matches = find_matches(sharp[0], sharp[1])
+    assert matches is not None
+    assert judge(matches, 320) is not None

@@ -5,80 +5,39 @@ from __future__ import annotations
 import sys
 import time
 from io import BytesIO
-from typing import Annotated
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from matcher.errors import Code, UsageError, program
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
-from matcher.options import Device
-from matcher.tasks.stereo.files import require_suffix, write_disparity, write_ply
-from matcher.tasks.stereo.picture import draw_disparity
+from matcher.tasks.stereo.files import write_disparity, write_ply
+from matcher.tasks.stereo.options import StereoOptions
+from matcher.tasks.stereo.photographs import (
+    RectifiedPair,
+    read_photograph,
+    rectify_photographs,
+)
+from matcher.tasks.stereo.picture import disparity_range, draw_disparity, draw_views
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
-from matcher.validation.checked import Name, annotations_of, checked, unknown_option
+from matcher.validation.checked import annotations_of, unknown_option
 from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
 usage: python -m matcher.tasks.stereo LEFT RIGHT [key=value ...] [--debug]
 
-Finds disparity and occlusion of the left image of a rectified pair.
+Finds disparity and occlusion of the left image of a rectified pair; with rectify=true of any two
+photographs of a scene, from different places.
 
 examples:
   python -m matcher.tasks.stereo left.png right.png output=disparity.pfm picture=picture.png
   python -m matcher.tasks.stereo left.png right.png focal=1000 baseline=0.1 cloud=points.ply
+  python -m matcher.tasks.stereo a.jpg b.jpg rectify=true cloud=points.ply picture=picture.png
 
 options and their defaults:
 {options}
 """
-Length = Annotated[float, Field(ge=0, description="a number of at least 0")]
-
-
-@checked()
-class StereoOptions:
-    """What one call asks for."""
-
-    left: Name
-    """Left image of a rectified pair."""
-    right: Name
-    """Right image of it."""
-    output: Name = "disparity.pfm"
-    """A .pfm, a .png in KITTI's form, or an .npz with occlusion, and with depth where `focal` and
-    `baseline` are given."""
-    picture: str = ""
-    """Where a picture is written; empty: none."""
-    focal: Length = 0.0
-    """Focal length in pixels; 0: unknown."""
-    baseline: Length = 0.0
-    """Distance of the cameras, in the unit of depth; 0: unknown."""
-    offset: float = 0.0
-    """Right minus left principal column in pixels (Middlebury's doffs)."""
-    cloud: str = ""
-    """Where points are written, in the unit of `baseline`; empty: nowhere."""
-    weights: str = ""
-    """Weights file; empty: the bundled one."""
-    device: Device | None = None
-    """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
-    check: bool = True
-    """Refuse what cannot be a rectified pair."""
-
-    def __post_init__(self) -> None:
-        require_suffix(self.output)
-        if self.cloud and not self.metric:
-            raise UsageError(
-                Code.INVALID_VALUE, "cloud", "depth is unknown", "give focal= and baseline= too"
-            )
-        if bool(self.focal) != bool(self.baseline):
-            raise UsageError(
-                Code.INVALID_VALUE, "focal", "only one of focal and baseline", "give both"
-            )
-
-    @property
-    def metric(self) -> bool:
-        """Whether disparity can be turned into depth."""
-        return self.focal > 0 and self.baseline > 0
 
 
 def read_options(words: list[str]) -> StereoOptions:
@@ -106,39 +65,81 @@ def run(options: StereoOptions) -> str:
     """Match the pair, write what is asked for and tell it in a line."""
     predictor = StereoPredictor(options.weights or None, options.device)
     start = time.perf_counter()
+    if options.rectify:
+        told = run_photographs(options, predictor)
+    else:
+        told = run_pair(options, predictor)
+    asked = (options.output, options.picture, options.cloud, options.views)
+    written = ", ".join(path for path in asked if path)
+    return f"{told}, {time.perf_counter() - start:.1f} s: {written}"
+
+
+def run_pair(options: StereoOptions, predictor: StereoPredictor) -> str:
+    """Match a rectified pair."""
     found = predictor.match(options.left, options.right, check=options.check)
-    seconds = time.perf_counter() - start
-    written = [options.output]
-    others = {"occlusion": found.occlusion}
+    left = read_rgb(options.left)
+    depth = None
     if options.metric:
-        others["depth"] = found.depth(options.focal, options.baseline, options.offset)
-    write_disparity(options.output, found.disparity, **others)
-    if options.picture:
-        _write_picture(options.picture, draw_disparity(read_rgb(options.left), found))
-        written.append(options.picture)
+        depth = found.depth(options.focal, options.baseline, options.offset)
+    _write(options, found, left, depth)
+    if options.cloud and depth is not None:
+        write_ply(options.cloud, *to_points(depth, left, options.focal))
+    return describe_disparity(found)
+
+
+def run_photographs(options: StereoOptions, predictor: StereoPredictor) -> str:
+    """Rectify two photographs and match their views."""
+    photographs = [
+        read_photograph(path, options.side, own or options.K, options.focal)
+        for path, own in ((options.left, options.K0), (options.right, options.K1))
+    ]
+    pair = rectify_photographs(*photographs, device=options.device)
+    found = pair.told(predictor.match(pair.left, pair.right, check=False))
+    how, baseline = pair.rectification, options.baseline or 1.0
+    depth = found.depth(how.focal, baseline, how.offset)
+    _write(options, found, pair.left, depth)
+    if options.views:
+        _write_picture(options.views, draw_views(pair.left, pair.right))
     if options.cloud:
-        points, colors = to_points(found, read_rgb(options.left), options)
-        write_ply(options.cloud, points, colors)
-        written.append(options.cloud)
-    low, high = np.percentile(found.disparity, (1, 99))
+        points, seen = how.points(depth, baseline)
+        write_ply(options.cloud, points, pair.left[seen])
+    told = describe_rectification(pair, options)
+    known = depth[depth > 0]
+    unit = "" if options.baseline else " baselines (scale unknown)"
+    middle = f"median depth {np.median(known):.3g}{unit}" if known.size else "no depth"
+    agreement = f"{pair.agreement(found):.0%} of the matches within 3 px of it"
+    return f"{told}; {describe_disparity(found)}, {agreement}; {middle}"
+
+
+def describe_disparity(found: Disparity) -> str:
+    """Size, range and occlusion in words."""
+    low, high = disparity_range(found)
     return (
         f"{found.disparity.shape[1]} x {found.disparity.shape[0]}, disparity {low:.1f} to "
-        f"{high:.1f} px, {found.occluded.mean():.0%} occluded, {seconds:.1f} s: "
-        f"{', '.join(written)}"
+        f"{high:.1f} px, {found.occluded.mean():.0%} occluded"
     )
 
 
-def to_points(
-    found: Disparity, left: np.ndarray, options: StereoOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) points of what both views see, x right, y down, z ahead of the left camera, and their
-    (N, 3) uint8 colors; the principal point is taken to be the center."""
-    depth = found.depth(options.focal, options.baseline, options.offset)
+def describe_rectification(pair: RectifiedPair, options: StereoOptions) -> str:
+    """What the rectification rests on, in words."""
+    left = options.right if pair.rectification.swapped else options.left
+    assumed = ", focal length assumed"
+    if options.focal or options.K or (options.K0 and options.K1):
+        assumed = ""
+    return (
+        f"{len(pair.points[0])} of {pair.matches} matches agree{assumed}, their rows to "
+        f"{pair.row_error:.2f} px, left view of {left}"
+    )
+
+
+def to_points(depth: np.ndarray, left: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) points of (H, W) depth where it is known, x right, y down, z ahead of the left camera,
+    and their (N, 3) uint8 colors; the principal point is taken to be the center."""
     y, x = np.nonzero(depth)
     z = depth[y, x]
     height, width = depth.shape
-    ray = np.stack([x - (width - 1) / 2, y - (height - 1) / 2, np.full(len(x), options.focal)], 1)
-    return ray / options.focal * z[:, None], left[y, x]
+    ray = np.stack([x - (width - 1) / 2, y - (height - 1) / 2, np.full(len(x), focal)], 1)
+    return ray / focal * z[:, None], left[y, x]
 
 
 @program
@@ -149,6 +150,15 @@ def main(words: list[str]) -> int:
         return 0
     sys.stdout.write(f"{run(read_options(words))}\n")
     return 0
+
+
+def _write(
+    options: StereoOptions, found: Disparity, left: np.ndarray, depth: np.ndarray | None
+) -> None:
+    others = {} if depth is None else {"depth": depth}
+    write_disparity(options.output, found.disparity, occlusion=found.occlusion, **others)
+    if options.picture:
+        _write_picture(options.picture, draw_disparity(left, found))
 
 
 def _write_picture(path: str, picture: np.ndarray) -> None:

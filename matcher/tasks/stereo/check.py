@@ -12,9 +12,14 @@ import cv2
 import numpy as np
 
 from matcher.errors import Code, UsageError
+from matcher.geometry.robust import Estimator, estimate_fundamental
 
 ENOUGH = 25
 """Matches below which nothing is said: scenes without texture are no error."""
+TEXTURED = 150
+"""Points of interest from which a view shows enough to be found again."""
+FEW = 4
+"""Matches along rows below which two textured views have nothing in common."""
 LONG_SIDE = 1000
 """Images are shrunk to this for the check."""
 RATIO = 0.75
@@ -30,6 +35,8 @@ class SureMatches(NamedTuple):
     """(M,)"""
     agreeing: float
     """Share of them that one epipolar geometry explains."""
+    points: int
+    """Points of interest of the view that has fewer."""
 
 
 def require_rectified(left: np.ndarray, right: np.ndarray, names: tuple[str, str]) -> None:
@@ -70,11 +77,16 @@ def judge(matches: SureMatches, side: int) -> tuple[str, str] | None:
         side: longer side of the images in pixels.
     """
     count = len(matches.vertical)
-    if count < ENOUGH:
-        return None
     tolerance = max(2.0, 0.004 * side)
     level = np.abs(matches.vertical) <= tolerance
+    if count < ENOUGH:
+        if matches.points < TEXTURED or level.sum() >= FEW:
+            return None
+        what = f"{level.sum()} of {matches.points} points match along rows"
+        return what, "give a rectified pair of one scene, or pass check=false"
     if level.mean() >= 0.6:
+        if np.mean(np.hypot(matches.horizontal, matches.vertical) < 0.5) > 0.95:
+            return "the same picture twice", "give a left and a right view"
         backward = float((matches.horizontal[level] < -1).mean())
         if backward > 0.7:
             what = f"{backward:.0%} of {count} matches lie further right in the right view"
@@ -102,14 +114,11 @@ def find_matches(left: np.ndarray, right: np.ndarray) -> SureMatches | None:
     (points0, first), (points1, second) = described
     forward, backward = _nearest(first, second), _nearest(second, first)
     pairs = [(i, j) for i, j in forward.items() if backward.get(j) == i]
-    if not pairs:
-        return None
-    a, b = (
-        np.asarray(p)[list(index)]
-        for p, index in zip((points0, points1), zip(*pairs, strict=True), strict=True)
-    )
+    first_index, second_index = np.array(pairs, dtype=int).reshape(-1, 2).T
+    a, b = np.asarray(points0)[first_index], np.asarray(points1)[second_index]
     offset = a - b
-    return SureMatches(offset[:, 0], offset[:, 1], _agreement(a, b))
+    fewer = min(len(points0), len(points1))
+    return SureMatches(offset[:, 0], offset[:, 1], _agreement(a, b), fewer)
 
 
 def _nearest(first: np.ndarray, second: np.ndarray) -> dict[int, int]:
@@ -124,5 +133,5 @@ def _nearest(first: np.ndarray, second: np.ndarray) -> dict[int, int]:
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < ENOUGH:
         return 0.0
-    _, inliers = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, 1.5, 0.999, 2000)
-    return 0.0 if inliers is None else float(inliers.mean())
+    found = estimate_fundamental(a, b, estimator=Estimator(threshold=1.5))
+    return 0.0 if found is None else float(found.inliers.mean())

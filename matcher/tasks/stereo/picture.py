@@ -7,6 +7,7 @@ import numpy as np
 from matcher.drawing.canvas import (
     BACKGROUND,
     INK,
+    VERMILION,
     Legend,
     Panel,
     arrange,
@@ -40,6 +41,18 @@ def draw_disparity(left: np.ndarray, found: Disparity) -> np.ndarray:
         swatches=((f"hatched: occluded, {share:.0%}", INK),),
     )
     return with_legend(canvas, legend)
+
+
+def draw_views(left: np.ndarray, right: np.ndarray, lines: int = 12) -> np.ndarray:
+    """Both (H, W, 3) uint8 views side by side, with `lines` along rows: the same points lie on
+    them in both."""
+    canvas, first, _ = arrange(left, right)
+    beside = first.size[1] == canvas.shape[0]
+    for row in np.linspace(0, first.size[1], lines + 2)[1:-1].astype(int):
+        canvas[row] = VERMILION
+        if not beside:
+            canvas[row + canvas.shape[0] - first.size[1]] = VERMILION
+    return canvas
 
 
 def disparity_range(found: Disparity) -> tuple[float, float]:
