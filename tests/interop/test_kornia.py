@@ -43,7 +43,7 @@ def test_keys_types_and_shapes_are_those_of_kornia(adapter: KorniaMatcher) -> No
 def test_every_pair_of_a_batch_matches_as_the_predictor_says(adapter: KorniaMatcher) -> None:
     image0, image1 = batch((75, 101), (75, 101)), batch((88, 90), (88, 90), seed=7)
     found = adapter({"image0": image0, "image1": image1})
-    predictor = Predictor(adapter.model, device="cpu")
+    predictor = Predictor(adapter.model, device="cpu", dtype="float32")
     for b in range(2):
         alone = predictor.match(image0[b], image1[b])
         of_pair = found["batch_indexes"] == b
