@@ -32,6 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Stereo(TINY)
     with torch.no_grad():
         model.matching.dustbin.fill_(-50.0)
+        bias = model.refinement.occlusion.bias
+        assert bias is not None
+        bias.fill_(-2.0)
     save_stereo(root / "tiny.safetensors", model)
     scenes = StereoScenes(
         StereoSceneConfig(
@@ -117,7 +120,9 @@ def test_two_places_without_a_common_part_are_refused() -> None:
     assert judge(SureMatches(matches.horizontal[:9], matches.vertical[:9], 0.2, 90), 320) is None
 
 
-def test_views_that_are_all_occluded_have_nothing_in_common(folder: Path, tmp_path: Path) -> None:
+def test_views_that_are_all_occluded_have_nothing_in_common(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = load_stereo(folder / "tiny.safetensors")
     with torch.no_grad():
         bias = model.refinement.occlusion.bias
@@ -129,6 +134,7 @@ def test_views_that_are_all_occluded_have_nothing_in_common(folder: Path, tmp_pa
         picture(tmp_path / name, gray)
     words = [f"weights={tmp_path / 'blind.safetensors'}", f"output={tmp_path / 'd.pfm'}"]
     assert main([str(tmp_path / "a.png"), str(tmp_path / "b.png"), *words]) == 2
+    assert "100% of the left view are not in the right one" in capsys.readouterr().err
     assert main([str(tmp_path / "a.png"), str(tmp_path / "b.png"), "check=false", *words]) == 0
 
 
