@@ -78,7 +78,13 @@ def refine_matches(
         snap=snap,
     )
     points0, points1, converged, correlation = (each.to("cpu") for each in found)
-    return Matches(points0, points1, matches.scores, matches.reason, converged, correlation)
+    return replace(
+        matches,
+        keypoints0=points0,
+        keypoints1=points1,
+        converged=converged,
+        correlation=correlation,
+    )
 
 
 def refine(
