@@ -81,7 +81,7 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     )
     found = ranks(module.model, center_batches(CenterImages(_part(val, recipe.most_images), SIDE)),
                   range(len(val.labels)))  # fmt: skip
-    save_pyramid(run / "final.safetensors", module.model, train.labels, side=str(SIDE))
+    save_pyramid(run / "final.safetensors", module.model, train.labels, SIDE)
     content = {"settings": settings, "ranks": found.tolist()}
     write_atomically(run / "result.json", json.dumps(content).encode())
     return found
