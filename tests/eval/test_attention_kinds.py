@@ -91,9 +91,9 @@ def test_a_row_is_trained_once_and_continues_where_it_stood(
     recipe = Recipe(data, 1.0, 4, 0, 0)
     found = train_row("pvt", 0, recipe, tmp_path)
     assert found.shape == (7,)
-    model, labels = load_pyramid(tmp_path / "pvt-0" / "final.safetensors")
-    assert labels == tuple(COLORS)
-    assert model.config.classes == 3
+    loaded = load_pyramid(tmp_path / "pvt-0" / "final.safetensors")
+    assert (loaded.labels, loaded.side) == (tuple(COLORS), 128)
+    assert loaded.model.config.classes == 3
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
