@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from matcher.weights.pyramid import PUBLISHED_SIDE
+
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-SIDE = 224
-"""Pixels of the square that a published classifier sees."""
 MARGIN = 256 / 224
 """Shorter side before the center is cut out, over that of the square."""
 
 
-def center_square(pixels: np.ndarray, side: int = SIDE) -> np.ndarray:
+def center_square(pixels: np.ndarray, side: int = PUBLISHED_SIDE) -> np.ndarray:
     """(side, side, 3) uint8 center of (H, W, 3) uint8 pixels whose shorter side was resized to
     `side` times 256 / 224."""
     height, width = pixels.shape[:2]
