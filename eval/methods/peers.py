@@ -105,11 +105,11 @@ class XFeat(Peer):
         resized = F.interpolate(gray, size, mode="bilinear", align_corners=False)
         features, logits, reliability = self.model(resized)
         chance = logits.softmax(dim=1)[:, :-1]
-        heat = F.pixel_shuffle(chance, CELL)[0, 0]
-        strongest = F.max_pool2d(heat[None], NEIGHBORHOOD, 1, NEIGHBORHOOD // 2)[0]
-        y, x = ((heat == strongest) & (heat > LEAST_SCORE)).nonzero(as_tuple=True)
+        chances = F.pixel_shuffle(chance, CELL)[0, 0]
+        strongest = F.max_pool2d(chances[None], NEIGHBORHOOD, 1, NEIGHBORHOOD // 2)[0]
+        y, x = ((chances == strongest) & (chances > LEAST_SCORE)).nonzero(as_tuple=True)
         points = torch.stack([x, y], dim=1).float()
-        score = heat[y, x] * sample(reliability, points, size, "bilinear")[:, 0]
+        score = chances[y, x] * sample(reliability, points, size, "bilinear")[:, 0]
         best = score.topk(min(self.keypoints, len(score))).indices
         points = points[best]
         descriptors = F.normalize(sample(F.normalize(features), points, size, "bicubic"))

@@ -101,8 +101,15 @@ class Shard:
             part = slice(end - count, end)
             arrays = (self.keypoints0[part], self.keypoints1[part], self.scores[part])
             points0, points1, scores = map(torch.from_numpy, arrays)
-            out.append(Matches(points0, points1, scores) if status == OK else status)
+            refined = {name: self._refined(name, part) for name in REFINED}
+            out.append(Matches(points0, points1, scores, **refined) if status == OK else status)
         return out
+
+    def _refined(self, name: str, part: slice) -> torch.Tensor | None:
+        values = getattr(self, name)
+        if values is None:
+            return None
+        return torch.from_numpy(values[part].astype(bool) if name == "converged" else values[part])
 
     @staticmethod
     def of(results: Sequence[Matches | int]) -> Shard:

@@ -159,7 +159,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         """
         try:
             state = checkpoint[self.task]
-            model, guard = without_retired(state["config"]["model"]), state["guard"]
+            model, skipped = without_retired(state["config"]["model"]), state["guard"]
             counts = {name: int(state[name]) for name in self.counts}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"is no checkpoint of train.py with task={self.task} ({error!r})"
@@ -169,7 +169,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
         for name, count in counts.items():
             setattr(self, name, count)
-        self.skipped.restore(guard)
+        self.skipped.restore(skipped)
 
 
 def pairs_in(batch: TensorFields) -> int:

@@ -181,7 +181,7 @@ def is_list(annotation: Any) -> bool:
     if origin is Annotated:
         return is_list(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return any(map(is_list, get_args(annotation)))
+        return all(is_list(each) for each in get_args(annotation) if each is not NoneType)
     return origin is tuple
 
 

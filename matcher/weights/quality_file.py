@@ -36,7 +36,7 @@ def load_quality(weights: Path) -> QualityHead | None:
     if metadata.get(KEY) != sha256_of(weights):
         return None
     require_finite(path, tensors)
-    head = QualityHead()
+    head = QualityHead().float()
     try:
         head.load_state_dict(tensors)
     except RuntimeError as error:

@@ -180,7 +180,7 @@ def test_the_room_grows_with_pairs_images_and_exports(tmp_path: Path) -> None:
         for export in EXPORT_SIZE:
             options = CollectionOptions(pairs="x", export=export, max_side=800)
             sizes[side, export] = needed_bytes(run, Root(str(tmp_path)), options)
-    cells = 0.4 * 25**2 * 20 * 8 + 6000
+    cells = 0.4 * 25**2 * 29 * 8 + 6000
     assert sizes[200, "none"] == pytest.approx(cells)
     assert (sizes[400, "none"] - 6000) / (sizes[200, "none"] - 6000) == pytest.approx(4)
     assert sizes[1600, "none"] - 6000 == pytest.approx(16 * (sizes[200, "none"] - 6000))

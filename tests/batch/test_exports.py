@@ -162,7 +162,7 @@ def test_hloc_files_hold_what_hloc_reads(tmp_path: Path) -> None:
 
 def test_hloc_and_packed_files_tell_which_matches_converged(tmp_path: Path) -> None:
     pairs = PairList.of([("a", "b"), ("a", "c")])
-    images = ImageFiles(np.ones(3, np.int64), np.ones(3, np.int64))
+    images = ImageFiles(np.ones((3, 32), np.uint8))
     manifest = Manifest(2, pairs.sha256, images.sha256, 1, {"refine": "photometric"})
     run = start_run(tmp_path / "run", manifest, pairs, images)
     points = torch.arange(6.0).view(3, 2) * 8

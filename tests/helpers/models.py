@@ -23,6 +23,7 @@ COMPACT = MatcherConfig(
     transformer=TransformerConfig(
         layers=("self", "cross") * 2, heads=4, topks=(20, 28, 8), mlp_ratio=2
     ),
+    coarse=CoarseConfig(routing="auto"),
     fine=FineConfig(window=7, layers=(), heads=4, normalize=True, local=1),
 )
 """The bundled model, small enough for a laptop CPU."""

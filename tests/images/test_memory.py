@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from matcher.images.preprocess import PairReader
 from tests.helpers.image_files import picture
 from tests.helpers.models import COMPACT_TINY
 
+ROOT = Path(__file__).resolve().parents[2]
 READER = PairReader(COMPACT_TINY, None)
 MEGABYTES = (4, 12, 24, 40, 64)
 
@@ -44,23 +47,37 @@ def with_memory(megabytes: int, run: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory that is kept")
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("a.png", {}), ("a.jpg", {}), ("a.webp", {}), ("a.tif", {}), ("a.jp2", {}),
-     ("b.tif", {"compression": "tiff_lzw"}), ("a.avif", {"speed": 10})],
-)  # fmt: skip
-def test_an_image_is_read_or_too_large_but_never_damaged(
-    name: str, options: dict, tmp_path: Path
-) -> None:
-    pixels = picture().repeat(30, axis=0).repeat(30, axis=1)
+FORMATS: dict[str, dict] = {
+    "a.png": {}, "a.jpg": {}, "a.webp": {}, "a.tif": {}, "a.jp2": {},
+    "b.tif": {"compression": "tiff_lzw"}, "a.avif": {"speed": 10},
+}  # fmt: skip
+
+
+def codes_of(folder: Path, name: str) -> list[int]:
+    """Of reading an image of a name within each of `MEGABYTES`."""
+    pixels, path = picture().repeat(30, axis=0).repeat(30, axis=1), folder / name
     # Not here: what an encoder frees would be there for the decoder.
-    assert with_memory(2000, lambda: Image.fromarray(pixels).save(tmp_path / name, **options)) == 0
-    codes = [
-        with_memory(megabytes, lambda: READER.read_one(tmp_path / name)) for megabytes in MEGABYTES
-    ]
-    assert set(codes) <= {0, 131}
-    assert 131 in codes
+    saved = with_memory(2000, lambda: Image.fromarray(pixels).save(path, **FORMATS[name]))
+    return [saved, *(with_memory(size, lambda: READER.read_one(path)) for size in MEGABYTES)]
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
+    """In a fresh process: one that ran other tests has memory to spare."""
+    folder = tmp_path_factory.mktemp("memory")
+    words = [sys.executable, "-m", "tests.images.test_memory", os.fspath(folder)]
+    return json.loads(subprocess.run(words, capture_output=True, check=True, cwd=ROOT).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory that is kept")
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_image_is_read_or_too_large_but_never_damaged(
+    name: str, codes: dict[str, list[int]]
+) -> None:
+    saved, *read = codes[name]
+    assert saved == 0
+    assert set(read) <= {0, 131}
+    assert 131 in read
 
 
 def test_a_small_image_needs_little_memory(tmp_path: Path) -> None:
@@ -107,3 +124,7 @@ def test_memory_that_ends_after_decoding_is_told_too(
         with pytest.raises(MemoryLimitError, match=r"E131 .*a\.png: out of memory"):
             read(tmp_path / "a.png")
     assert opening.require_memory(10) is None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({name: codes_of(Path(sys.argv[1]), name) for name in FORMATS}))

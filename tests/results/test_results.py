@@ -114,6 +114,7 @@ def test_matches_save_and_load_themselves(tmp_path: Path, suffix: str) -> None:
         Matches.load(tmp_path / f"gone{suffix}")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_matches_that_were_not_refined_stay_without_convergence(
     tmp_path: Path, suffix: str
 ) -> None:

@@ -13,6 +13,8 @@ from matcher.errors import UsageError
 from matcher.validation.checked import Positive, Share, checked, config_from_dict, invalid
 from matcher.validation.words import describe, options_from_words, plain_value
 
+COUNT = "expected an integer of at least 1 and below 2^31"
+
 
 @checked("part.")
 class Part:
@@ -37,9 +39,9 @@ class Whole:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "E201 part.count: got 0; expected an integer of at least 1"),
-        ({"count": True}, "E201 part.count: got True; expected an integer of at least 1"),
-        ({"count": 1.0}, "E201 part.count: got 1.0; expected an integer of at least 1"),
+        ({"count": 0}, f"E201 part.count: got 0; {COUNT}"),
+        ({"count": True}, f"E201 part.count: got True; {COUNT}"),
+        ({"count": 1.0}, f"E201 part.count: got 1.0; {COUNT}"),
         ({"count": 13}, "E201 part.count: got 13; expected another number"),
         ({"layers": ("self", "crss")}, "E201 part.layers: got 'crss'; expected one of self, cross "
          "(did you mean 'cross'?)"),
