@@ -7,12 +7,8 @@ on average, and predictions change.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
 SIDE = 224
 """Pixels of the square that a published classifier sees."""
 MARGIN = 256 / 224
@@ -29,10 +25,3 @@ def center_square(pixels: np.ndarray, side: int = SIDE) -> np.ndarray:
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
     return np.asarray(resized.crop((left, top, left + side, top + side)))
-
-
-def to_input(squares: np.ndarray) -> Tensor:
-    """(B, 3, H, W) float32 that a network takes, of (B, H, W, 3) uint8."""
-    x = torch.tensor(squares).permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
-    return (x - mean) / deviation
