@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 MAX_LOG = math.log(1000 / 16)
 """How much larger or smaller than its anchor a box can come out, as a logarithm."""
-ROWS = 1024
-"""Rows of a table of overlaps that are made at a time."""
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -54,27 +51,21 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float = 0.5) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, threshold: float = 0.5, most: int | None = None) -> Tensor:
     """(K,) indices of the boxes that no better one of those kept overlaps by more, best first.
 
     Args:
         boxes: (N, 4) of one class.
         scores: (N,); the first one of equals is better.
         threshold: largest intersection over union of two that are kept.
+        most: how many are kept at most; None means all.
     """
-    order = scores.argsort(descending=True, stable=True)
-    covers = _covers(boxes[order], threshold).numpy(force=True)
-    kept = np.ones(len(covers), bool)
-    for i, row in enumerate(covers):
-        if kept[i]:
-            kept &= ~row
-    return order[torch.from_numpy(kept).to(order.device)]
-
-
-def _covers(boxes: Tensor, threshold: float) -> Tensor:
-    """(N, N) bool: whether a box, in a row, is before another one and overlaps it by more."""
-    parts = [box_iou(rows, boxes) > threshold for rows in boxes.split(ROWS)]
-    return torch.cat(parts).triu(diagonal=1) if parts else boxes.new_zeros(0, 0).bool()
+    left, kept = scores.argsort(descending=True, stable=True), []
+    while len(left) and len(kept) != most:
+        best, left = left[:1], left[1:]
+        kept.append(best)
+        left = left[box_iou(boxes[best], boxes[left])[0] <= threshold]
+    return torch.cat(kept) if kept else left
 
 
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ def _best(candidates: tuple[Tensor, Tensor], threshold: float) -> FoundBoxes:
     for number in (scores > threshold).any(dim=0).nonzero()[:, 0].tolist():
         score = scores[:, number]
         chosen = (score > threshold).nonzero()[:, 0]
-        chosen = chosen[nms(boxes[chosen], score[chosen], OVERLAP)]
+        chosen = chosen[nms(boxes[chosen], score[chosen], OVERLAP, MOST)]
         classes = torch.full_like(chosen, number)
         parts.append(FoundBoxes(boxes[chosen], score[chosen], classes))
     if not parts:
