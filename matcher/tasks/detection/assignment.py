@@ -9,6 +9,8 @@ from matcher.tasks.detection.boxes import box_iou
 
 POSITIVE, NEGATIVE = 0.5, 0.4
 """Overlap from which an anchor has to find a box, and below which there is none for it."""
+ROUNDING = 1e-6
+"""Difference of overlaps that count as equal."""
 BACKGROUND, IGNORED = -1, -2
 
 
@@ -16,8 +18,8 @@ def assign(anchors: Tensor, boxes: Tensor, valid: Tensor | None = None) -> Tenso
     """(A,) number of the true box of each anchor, `BACKGROUND`, or `IGNORED`.
 
     An anchor belongs to the box that it overlaps most, if that is by 0.5 or more, and to none below
-    0.4 (RetinaNet, Lin et al., ICCV 2017). The best anchors of a box belong to it whatever their
-    overlap, above 0; the last one of several such boxes counts.
+    0.4 (RetinaNet, Lin et al., ICCV 2017). The best anchors of a box, all that are equal, belong to
+    it whatever their overlap, above 0; the last one of several such boxes counts.
 
     Args:
         anchors: (A, 4).
@@ -35,5 +37,6 @@ def assign(anchors: Tensor, boxes: Tensor, valid: Tensor | None = None) -> Tenso
     out = out.masked_fill((most >= 0) & (most < NEGATIVE), BACKGROUND)
     best = overlap.amax(dim=0)
     numbers = torch.arange(len(boxes), device=boxes.device)
-    chosen = torch.where((overlap == best) & (best > 0), numbers, -1).amax(dim=1)
+    # Anchors of one size around a small box overlap it equally, but for rounding.
+    chosen = torch.where((overlap >= best - ROUNDING) & (best > 0), numbers, -1).amax(dim=1)
     return torch.where(chosen >= 0, chosen, out)
