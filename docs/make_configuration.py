@@ -92,9 +92,7 @@ def document() -> str:
         "### Training it: `python train.py task=detection key=value ...`\n",
         "The defaults are those of the published detector of COCO; the column holds what the "
         "program takes. The other options of `trainer.` are those above.\n",
-        table(
-            DetectionRunConfig, skip=("model", "trainer"), other=detection, column="`train.py`"
-        ),
+        table(DetectionRunConfig, skip=("model", "trainer"), other=detection, column="`train.py`"),
         table(DetectionDataConfig, prefix="data.", other=pictures, column="`train.py`"),
         table(DetectorConfig, prefix="model.", other=detection.model, column="`train.py`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",

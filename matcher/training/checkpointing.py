@@ -22,7 +22,7 @@ NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
 WEIGHTS = "weights.safetensors"
 """The latest weights of a run, beside its checkpoints."""
 PARTS = {
-    "callbacks", "global_step", "loops", "lr_schedulers", "matcher", "optimizer_states",
+    "callbacks", "global_step", "loops", "lr_schedulers", "optimizer_states",
     "pytorch-lightning_version", "state_dict",
 }  # fmt: skip
 """What every checkpoint of a training holds."""
