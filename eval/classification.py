@@ -20,7 +20,6 @@ from matcher.errors import Code, UsageError, program
 from matcher.files import write_atomically
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
-from matcher.tasks.classification.preprocess import SIDE
 from matcher.tasks.classification.training import ImageBatch
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
@@ -62,8 +61,8 @@ class ClassificationEvalOptions:
     """Weights: a .safetensors of this project or a published .pth."""
     model: str = ""
     """Name of a published classifier, quadtree_b0 to quadtree_b4; empty: the file tells."""
-    side: Positive = SIDE
-    """Pixels of the square that the network sees."""
+    side: Positive | None = None
+    """Pixels of the square that the network sees; null: as the weights tell."""
     batch: Positive = 32
     """Images at a time."""
     workers: NotNegative = 0
@@ -122,7 +121,7 @@ def evaluate(options: ClassificationEvalOptions) -> ClassificationScore:
     model = classifier.model
     named = not classifier.labels[0].startswith("class ")
     columns = columns_of(images, classifier.labels if named else (), model.config.classes)
-    batches = center_batches(CenterImages(images, options.side), options.batch, options.workers)
+    batches = center_batches(CenterImages(images, classifier.side), options.batch, options.workers)
     return score(ranks(model, batches, columns))
 
 

@@ -278,6 +278,11 @@ class Predictor:
         """
         threshold = self.options.threshold if threshold is None else threshold
         top_k = self.options.top_k if top_k is None else top_k
+        if self._mixed and self.device.type == "cpu" and len(pairs) > 1:
+            # Half-precision products round by the size of a batch, which gains nothing here.
+            one_by_one = zip(pairs, features0, features1, strict=True)
+            limits = threshold, top_k
+            return [self.match_features([p], [f0], [f1], *limits)[0] for p, f0, f1 in one_by_one]
         cells0, cells1 = ([pair[side].valid.to(self.device) for pair in pairs] for side in (0, 1))
         batch0, mask0 = pad_feature_maps(features0, cells0)
         batch1, mask1 = pad_feature_maps(features1, cells1)
@@ -298,12 +303,15 @@ class Predictor:
             found = refined
         return pair.as_stored(found)
 
+    @property
+    def _mixed(self) -> bool:
+        return self.dtype != torch.float32
+
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """Mixed precision where asked for, and the same result every time."""
-        mixed = self.dtype != torch.float32
         with (
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=self._mixed),
             torch.backends.cudnn.flags(
                 enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
             ),

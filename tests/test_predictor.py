@@ -383,7 +383,8 @@ def test_importing_the_package_alone_loads_no_torch() -> None:
 PROCESS = """
 from tests.test_predictor import Predictor, digest, noise, tiny_model, torch
 torch.set_num_threads(1)
-print(digest(Predictor(tiny_model(), device="cpu").match(noise(120, 90), noise(75, 140, 1))))
+predictor = Predictor(tiny_model(), device="cpu", dtype="float32")
+print(digest(predictor.match(noise(120, 90), noise(75, 140, 1))))
 """
 
 
@@ -451,6 +452,15 @@ def test_bfloat16_gives_the_same_bits_every_time(compact: Predictor) -> None:
         assert torch.equal(again.scores, first.scores)
 
 
+def test_bfloat16_gives_the_same_bits_in_a_batch(compact: Predictor) -> None:
+    half = Predictor(compact.model, device="cpu", max_side=320, dtype="bfloat16")
+    pairs = [DEMO, DEMO[::-1], (DEMO[0][:200], DEMO[1])]
+    for found, pair in zip(half.match_many(pairs, batch_size=3), pairs, strict=True):
+        alone = half.match(*pair)
+        assert torch.equal(found.keypoints1, alone.keypoints1)
+        assert torch.equal(found.scores, alone.scores)
+
+
 def test_bundled_weights_grow_with_the_pixels_unless_told_otherwise(compact: Predictor) -> None:
     config = compact.model.config
     assert (config.coarse.routing, config.transformer.coarsest_cells) == ("auto", 1200)
@@ -502,7 +512,7 @@ def half(name: str) -> np.ndarray:
 
 
 def test_a_turned_image_matches_as_an_upright_one_where_asked_to(compact: Predictor) -> None:
-    turning = Predictor(compact.model, device="cpu", rotate="auto")
+    turning = Predictor(compact.model, device="cpu", rotate="auto", dtype="float32")
     image0, image1 = map(half, DEMO)
     upright = turning.match(image0, image1)
     assert torch.equal(upright.keypoints1, compact.match(image0, image1).keypoints1)

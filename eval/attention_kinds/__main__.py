@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from eval.attention_kinds.accuracy import Recipe, train_row
+from data.real.image_folder import CenterImages, center_batches, find_images
+from eval.attention_kinds.accuracy import Recipe, spread, train_row
 from eval.attention_kinds.costs import measure_costs
+from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
-from eval.attention_kinds.rows import ROWS
+from eval.attention_kinds.rows import ROWS, SIDE
 from matcher.errors import program
 from matcher.files import make_folder, write_atomically
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
+from matcher.weights.pyramid import load_pyramid
 
 USAGE = """\
 usage: python -m eval.attention_kinds [key=value ...] [--debug]
@@ -36,6 +39,8 @@ examples:
 options and their defaults:
 {options}
 """
+MASS_IMAGES = 16
+"""Images on which full attention is compared with what the others look at."""
 Seeds = Annotated[tuple[NotNegative, ...], Field(min_length=1, description="a list of integers")]
 Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
 
@@ -88,7 +93,8 @@ def main(words: list[str]) -> int:
         for name in options.rows:
             runs.setdefault(name, {})[seed] = _trained(name, seed, options)
     costs = measure_costs({name: ROWS[name] for name in options.rows}, options.rounds)
-    text = table(costs, runs)
+    masses = _masses(options) if "full" in runs else {}
+    text = table(costs, runs, masses)
     report = {"options": asdict(options), "costs": {n: asdict(c) for n, c in costs.items()}}
     write_atomically(output / "costs.json", json.dumps(report, indent=1).encode())
     write_atomically(output / "table.md", text.encode())
@@ -105,6 +111,16 @@ def _trained(name: str, seed: int, options: KindsOptions) -> np.ndarray:
     sys.stdout.write(f"{name}, seed {seed}: top-1 {(found < 1).mean():.1%} of {len(found)}\n")
     sys.stdout.flush()
     return found
+
+
+def _masses(options: KindsOptions) -> dict[str, Mass]:
+    """What every row would reach of the full attention that was trained."""
+    weights = Path(options.output) / f"full-{options.seeds[0]}" / "final.safetensors"
+    found = spread(find_images(Path(options.data) / "val"), MASS_IMAGES)
+    images = torch.cat([batch.images for batch in center_batches(CenterImages(found, SIDE))])
+    stage = queries_and_keys(load_pyramid(weights).model, images)
+    masses = {name: mass_reached(ROWS[name], stage) for name in options.rows}
+    return {name: mass for name, mass in masses.items() if mass is not None}
 
 
 if __name__ == "__main__":

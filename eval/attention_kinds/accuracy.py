@@ -79,9 +79,9 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
         run / "state.pt",
         report=_lines(run / "log.csv"),
     )
-    found = ranks(module.model, center_batches(CenterImages(_part(val, recipe.most_images), SIDE)),
+    found = ranks(module.model, center_batches(CenterImages(spread(val, recipe.most_images), SIDE)),
                   range(len(val.labels)))  # fmt: skip
-    save_pyramid(run / "final.safetensors", module.model, train.labels, side=str(SIDE))
+    save_pyramid(run / "final.safetensors", module.model, train.labels, SIDE)
     content = {"settings": settings, "ranks": found.tolist()}
     write_atomically(run / "result.json", json.dumps(content).encode())
     return found
@@ -109,7 +109,7 @@ def interval_of_difference(
     return float(gain.mean()), float(low), float(high)
 
 
-def _part(images: ImageFolder, most: int) -> ImageFolder:
+def spread(images: ImageFolder, most: int) -> ImageFolder:
     """At most so many images, spread over all classes."""
     if not most or most >= len(images.files):
         return images

@@ -9,6 +9,7 @@ import numpy as np
 
 from eval.attention_kinds.accuracy import interval_of_difference
 from eval.attention_kinds.costs import MEMORY_BATCH, Costs
+from eval.attention_kinds.mass import Mass
 from eval.metrics import wilson_interval
 from eval.report.figures import COLORS, picture
 
@@ -26,10 +27,11 @@ HEAD = (
     "top-1 %, by seed",
     "95% interval",
     f"minus {BASE}",
+    "% of full attention at its cells (best possible)",
 )
 
 
-def table(costs: Mapping[str, Costs], runs: Runs) -> str:
+def table(costs: Mapping[str, Costs], runs: Runs, masses: Mapping[str, Mass]) -> str:
     """A Markdown table; what was not measured is a dash."""
     rows = [HEAD, ("---",) * len(HEAD)]
     for name, cost in costs.items():
@@ -40,7 +42,9 @@ def table(costs: Mapping[str, Costs], runs: Runs) -> str:
             f"{cost.milliseconds:.1f}",
             f"{cost.megabytes:.0f}",
         )
-        rows.append((name, *figures, *_accuracy(name, runs)))
+        mass = masses.get(name)
+        share = f"{100 * mass.reached:.1f} ({100 * mass.best:.1f})" if mass else "-"
+        rows.append((name, *figures, *_accuracy(name, runs), share))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

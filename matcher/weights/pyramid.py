@@ -21,6 +21,8 @@ BACKBONE = "backbone."
 BESIDE = ("bbox_head.", "decode_head.", "neck.", "auxiliary_head.", "rpn_head.", "roi_head.")
 """Beginnings of the names of what stands beside a backbone."""
 MODEL = "pyramid"
+PUBLISHED_SIDE = 224
+"""Pixels of the square that the published classifiers see."""
 
 
 class PublishedPyramid(NamedTuple):
@@ -32,10 +34,13 @@ class PublishedPyramid(NamedTuple):
 
 
 class LabeledPyramid(NamedTuple):
-    """A pyramid and the names of its classes; none where the file does not tell."""
+    """A pyramid and what a file says about its use."""
 
     model: Pyramid
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    """names of its classes; none where the file does not tell"""
+    side: int = PUBLISHED_SIDE
+    """pixels of the square images that it has learned from"""
 
 
 def read_published(path: Path | str) -> PublishedPyramid:
@@ -73,9 +78,9 @@ def load_published(path: Path | str, config: PyramidConfig | str) -> Pyramid:
 
 
 def save_pyramid(
-    path: Path | str, model: Pyramid, labels: Sequence[str] = (), **about: str
+    path: Path | str, model: Pyramid, labels: Sequence[str] = (), side: int = PUBLISHED_SIDE
 ) -> None:
-    """Write a pyramid, its configuration and the names of its classes; `about` is metadata too.
+    """Write a pyramid, its configuration, names of its classes and the side of its images.
 
     Raises:
         CheckpointError: the weights are not finite (E504).
@@ -87,7 +92,7 @@ def save_pyramid(
         "model": MODEL,
         "config": json.dumps(config_to_dict(model.config), sort_keys=True),
         "labels": json.dumps(list(labels)),
-        **about,
+        "side": str(side),
     }
     write_weights(path, Weights(tensors, metadata))
 
@@ -109,15 +114,18 @@ def load_pyramid(path: Path | str) -> LabeledPyramid:
     try:
         config = config_from_dict(PyramidConfig, json.loads(metadata["config"]))
         labels = tuple(str(label) for label in json.loads(metadata.get("labels", "[]")))
+        side = int(metadata.get("side", PUBLISHED_SIDE))
         with torch.device("meta"):
             model = build_pyramid(config)
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, UsageError) as error:
         what = f"no usable configuration ({error})"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    if side < 1:
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, f"images of {side} pixels")
     if labels and len(labels) != config.classes:
         what = f"{len(labels)} labels for {config.classes} classes"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what)
-    return LabeledPyramid(_filled(path, model, tensors), labels)
+    return LabeledPyramid(_filled(path, model, tensors), labels, side)
 
 
 def _filled(path: Path, model: Pyramid, tensors: Mapping[str, Tensor]) -> Pyramid:

@@ -13,6 +13,7 @@ from eval.attention_kinds import accuracy
 from eval.attention_kinds.__main__ import main
 from eval.attention_kinds.accuracy import Recipe, interval_of_difference, train_row
 from eval.attention_kinds.costs import Costs, multiply_adds
+from eval.attention_kinds.mass import Mass, StageInput, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, pooled, table
 from eval.attention_kinds.rows import ROWS, build_row, keys_of_a_query
 from matcher.attention import reference
@@ -90,9 +91,9 @@ def test_a_row_is_trained_once_and_continues_where_it_stood(
     recipe = Recipe(data, 1.0, 4, 0, 0)
     found = train_row("pvt", 0, recipe, tmp_path)
     assert found.shape == (7,)
-    model, labels = load_pyramid(tmp_path / "pvt-0" / "final.safetensors")
-    assert labels == tuple(COLORS)
-    assert model.config.classes == 3
+    loaded = load_pyramid(tmp_path / "pvt-0" / "final.safetensors")
+    assert (loaded.labels, loaded.side) == (tuple(COLORS), 128)
+    assert loaded.model.config.classes == 3
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
@@ -117,11 +118,11 @@ def test_differences_come_with_an_interval_over_images_and_seeds() -> None:
 def test_the_table_has_a_line_a_row_and_the_figure_is_written(tmp_path: Path) -> None:
     costs = {n: Costs(16, 10**8, 10**6, 20.0, 300.0) for n in ("pvt", "quadtree_b", "full")}
     runs = {"pvt": {0: np.array([0, 1, 0, 0])}, "quadtree_b": {0: np.array([0, 0, 0, 0])}}
-    lines = table(costs, runs).splitlines()
+    lines = table(costs, runs, {"quadtree_b": Mass(0.5, 0.75)}).splitlines()
     assert lines[2].startswith("| pvt | 16 | 100 | 1,000 | 20.0 | 300 | 75.0 | ")
     assert "| -25.0 (" in lines[2]
-    assert lines[3].split("|")[-2].strip() == "-"
-    assert lines[4].split("|")[-3].strip() == "-"
+    assert [part.strip() for part in lines[3].split("|")[-3:-1]] == ["-", "50.0 (75.0)"]
+    assert [part.strip() for part in lines[4].split("|")[-4:-1]] == ["-"] * 3
     figure(tmp_path / "x.png", costs, runs)
     figure(tmp_path / "y.png", costs, {})
     assert (tmp_path / "x.png").stat().st_size > 1000
@@ -135,6 +136,37 @@ def test_the_command_writes_all_it_says(data: Path, tmp_path: Path) -> None:
         "costs.json", "table.md", "figure.png", "pvt-0", "quadtree_b-0",
     }  # fmt: skip
     assert set(json.loads((tmp_path / "costs.json").read_text())["costs"]) == {"pvt", "quadtree_b"}
+
+
+def test_the_mass_that_is_reached_is_counted_by_cells() -> None:
+    """Where all keys score alike, a window of 64 of 1024 cells holds 1/16 of full attention."""
+    flat = StageInput(torch.zeros(1, 8, 32, 32), torch.zeros(1, 8, 32, 32), 2)
+    assert mass_reached(ROWS["swin"], flat) == pytest.approx((1 / 16, 1 / 16))
+    tree = mass_reached(ROWS["quadtree_b"], flat)
+    assert tree == pytest.approx((32 / 1024, 32 / 1024))
+    focal = mass_reached(ROWS["focal"], flat)
+    # Of 8 x 8 windows 36 see 8 x 8 cells, the 24 at edges 6 x 8 and the 4 in corners 6 x 6.
+    cells = (36 * 64 + 24 * 48 + 4 * 36) / 64
+    assert focal == pytest.approx((cells / 1024, 64 / 1024))
+    assert mass_reached(ROWS["pvt"], flat) is None
+
+
+def test_the_tree_reaches_most_of_an_attention_that_is_somewhere() -> None:
+    """One cell of the map draws all attention: the descent finds it, a window elsewhere cannot."""
+    key = torch.zeros(1, 8, 32, 32)
+    key[..., 21, 10] = 60.0
+    stage = StageInput(torch.ones(1, 8, 32, 32), key, 2)
+    tree, window = (mass_reached(ROWS[name], stage) for name in ("quadtree_b", "swin"))
+    assert tree is not None
+    assert window is not None
+    assert tree.reached == pytest.approx(1.0, abs=1e-3)
+    assert window.reached == pytest.approx(1 / 16, abs=1e-3)
+
+
+def test_queries_and_keys_are_those_of_the_first_stage() -> None:
+    stage = queries_and_keys(build_row(ROWS["full"], 0), torch.randn(1, 3, 128, 128))
+    assert stage.query.shape == stage.key.shape == (1, 32, 32, 32)
+    assert not torch.equal(stage.query, stage.key)
 
 
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(folder: Path) -> Path:
     """Of a network that has seen the folder for a minute of its time."""
     module = trained(folder, folder / "state.pt", 240, rate=3e-3)
-    save_pyramid(folder / "colors.safetensors", module.model, LABELS)
+    save_pyramid(folder / "colors.safetensors", module.model, LABELS, side=32)
     return folder / "colors.safetensors"
 
 
@@ -92,7 +92,7 @@ def test_an_image_is_told_in_lines(
     folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in COLORS:
-        words = [str(folder / name / "1.png"), f"weights={weights}", "side=32", "device=cpu"]
+        words = [str(folder / name / "1.png"), f"weights={weights}", "device=cpu"]
         assert main([*words, "top=2"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 2
@@ -100,7 +100,7 @@ def test_an_image_is_told_in_lines(
 
 
 def test_the_result_is_frozen_and_its_scores_fall(folder: Path, weights: Path) -> None:
-    found = Classifier(weights, side=32, device="cpu").classify(folder / "red" / "gray.png")
+    found = Classifier(weights, device="cpu").classify(folder / "red" / "gray.png")
     assert sorted(found.labels) == sorted(LABELS)
     assert list(found.scores) == sorted(found.scores, reverse=True)
     assert sum(found.scores) == pytest.approx(1.0, abs=1e-5)
@@ -214,7 +214,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_measured_on_a_folder(folder: Path, weights: Path) -> None:
-    options = ClassificationEvalOptions(folder=str(folder), weights=str(weights), side=32, batch=5)
+    options = ClassificationEvalOptions(folder=str(folder), weights=str(weights), batch=5)
     found = evaluate_folder(options)
     assert found.images == 13
     assert found.top1 >= 12 / 13

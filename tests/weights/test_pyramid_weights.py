@@ -78,9 +78,9 @@ def test_a_file_of_the_other_variant_is_refused() -> None:
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, labels = Pyramid(SMALL).eval(), ("a", "b", "c", "d", "e")
-    save_pyramid(tmp_path / "x.safetensors", model, labels)
+    save_pyramid(tmp_path / "x.safetensors", model, labels, side=64)
     loaded = load_pyramid(tmp_path / "x.safetensors")
-    assert loaded.labels == labels
+    assert (loaded.labels, loaded.side) == (labels, 64)
     assert loaded.model.config == SMALL
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)

@@ -8,7 +8,6 @@ from pathlib import Path
 from matcher.errors import Code, UsageError, missing, program
 from matcher.options import Device
 from matcher.tasks.classification.predictor import Classifier
-from matcher.tasks.classification.preprocess import SIDE
 from matcher.validation.checked import Name, Positive, annotations_of, checked, unknown_option
 from matcher.validation.words import describe, options_from_words
 
@@ -41,8 +40,8 @@ class ClassificationOptions:
     """Text file with the name of a class in each line; empty: those in the weights."""
     top: Positive = 5
     """How many classes are told."""
-    side: Positive = SIDE
-    """Pixels of the square that the network sees."""
+    side: Positive | None = None
+    """Pixels of the square that the network sees; null: as the weights tell."""
     device: Device | None = None
     """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
 

@@ -13,7 +13,7 @@ from matcher.errors import Code, UsageError
 from matcher.images.imagenet import to_input
 from matcher.images.load import read_rgb
 from matcher.runtime import find_device
-from matcher.tasks.classification.preprocess import SIDE, center_square
+from matcher.tasks.classification.preprocess import center_square
 from matcher.validation.checked import invalid
 from matcher.weights.pyramid import LabeledPyramid, load_published, load_pyramid
 
@@ -41,7 +41,7 @@ class Classifier:
         model: name of a published classifier, such as ``quadtree_b2``: a published file does not
             tell which it is; "" for a file of this project.
         labels: names of the classes; empty: those in the weights.
-        side: pixels of the square that the network sees.
+        side: pixels of the square that the network sees; None: as the weights tell.
         device: where to compute; None takes a CUDA device where there is one.
 
     Raises:
@@ -56,7 +56,7 @@ class Classifier:
         model: str = "",
         *,
         labels: Sequence[str] = (),
-        side: int = SIDE,
+        side: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         self.device = find_device(device)
@@ -65,7 +65,7 @@ class Classifier:
         self.labels = tuple(labels) or loaded.labels or tuple(f"class {i}" for i in range(classes))
         if len(self.labels) != classes:
             raise invalid("labels", len(self.labels), f"{classes} names, one a class")
-        self.side = side
+        self.side = side or loaded.side
         self.model = loaded.model.to(self.device)
 
     def classify(self, image: ImagePixels, top: int = 5) -> Classification:
@@ -99,7 +99,7 @@ def load_weights(path: str | Path, model: str = "") -> LabeledPyramid:
         if not model:
             what, remedy = "a published file does not tell its model", "give model=quadtree_b0"
             raise UsageError(Code.REFUSED_WORD, path, what, remedy)
-        loaded = LabeledPyramid(load_published(path, model), ())
+        loaded = LabeledPyramid(load_published(path, model))
     else:
         if model:
             raise invalid("model", model, f"none beside {path}, which tells its own")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-SIDE = 224
-"""Pixels of the square that a published classifier sees."""
+from matcher.weights.pyramid import PUBLISHED_SIDE
+
 MARGIN = 256 / 224
 """Shorter side before the center is cut out, over that of the square."""
 
 
-def center_square(pixels: np.ndarray, side: int = SIDE) -> np.ndarray:
+def center_square(pixels: np.ndarray, side: int = PUBLISHED_SIDE) -> np.ndarray:
     """(side, side, 3) uint8 center of (H, W, 3) uint8 pixels whose shorter side was resized to
     `side` times 256 / 224."""
     height, width = pixels.shape[:2]
