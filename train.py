@@ -7,6 +7,7 @@ Examples:
   python train.py experiment=smoke                    a minute, to see that it works
   python train.py debug=overfit                       one batch by heart
   python train.py task=stereo                         the bundled stereo network
+  python train.py task=detection data.folder=BCCD     a detector of blood cells
 
 docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its
 checkpoints, logs and exported weights in its folder, runs/NAME.
@@ -32,6 +33,7 @@ from pytorch_lightning import Callback
 
 from conf import compose_run
 from data.datamodule import TrainingData, build_datamodule
+from data.detection import build_detection_data
 from data.stereo import build_stereo_data
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
@@ -39,6 +41,8 @@ from eval.methods.xfeat import XFeatNet
 from matcher.errors import Code, ProcessError, program
 from matcher.files import only_writer, write_atomically
 from matcher.runtime import keep_freed_memory
+from matcher.tasks.detection.module import DetectionModule
+from matcher.tasks.detection.training import DetectionRunConfig
 from matcher.tasks.stereo.module import StereoModule
 from matcher.tasks.stereo.training import StereoRunConfig
 from matcher.training import checkpointing
@@ -96,7 +100,14 @@ def stereo(values: dict[str, Any], data: dict[str, Any]) -> Job:
     return Job(run, partial(build_stereo_data, data, run.seed), partial(StereoModule, run), list)
 
 
-TASKS = {"matcher": matching, "stereo": stereo}
+def detection(values: dict[str, Any], data: dict[str, Any]) -> Job:
+    """Training of a detector."""
+    run = config_from_dict(DetectionRunConfig, values)
+    source = partial(build_detection_data, data, run.model, run.seed)
+    return Job(run, source, partial(DetectionModule, run), list)
+
+
+TASKS = {"matcher": matching, "stereo": stereo, "detection": detection}
 
 
 def train(config: dict[str, Any], datamodule: TrainingData | None = None) -> dict[str, float]:

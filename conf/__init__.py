@@ -33,11 +33,15 @@ DATACLASSES = {
         "": "matcher.tasks.stereo.training:StereoRunConfig",
         "data": "data.stereo:StereoDataConfig",
     },
+    "train_detection": {
+        "": "matcher.tasks.detection.training:DetectionRunConfig",
+        "data": "data.detection:DetectionDataConfig",
+    },
     "eval": {"": "eval.options:EvalOptions"},
 }
 """What each file of options is composed over, as ``<name>_defaults``, and under which key. By name:
 these rooms compose too."""
-TASKS = {"matcher": "train", "stereo": "train_stereo"}
+TASKS = {"matcher": "train", "stereo": "train_stereo", "detection": "train_detection"}
 """The file of options of each task that train.py knows."""
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 

@@ -18,12 +18,16 @@ from typing import Any, get_type_hints
 
 from conf import compose, compose_run
 from data.config import DataConfig
+from data.detection import DetectionDataConfig
 from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
 from matcher.errors import help_told
 from matcher.options import MatchOptions
+from matcher.tasks.detection.__main__ import DetectionOptions
+from matcher.tasks.detection.config import DetectorConfig
+from matcher.tasks.detection.training import DetectionRunConfig
 from matcher.tasks.stereo.__main__ import StereoOptions
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.training import StereoRunConfig
@@ -54,6 +58,9 @@ def document() -> str:
     values = compose_run(["task=stereo"])
     scenes = config_from_dict(StereoDataConfig, values.pop("data"))
     stereo = config_from_dict(StereoRunConfig, values)
+    values = compose_run(["task=detection", "data.folder=FOLDER"])
+    pictures = config_from_dict(DetectionDataConfig, values.pop("data"))
+    detection = config_from_dict(DetectionRunConfig, values)
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
@@ -80,6 +87,14 @@ def document() -> str:
         table(StereoRunConfig, skip=("model", "trainer"), other=stereo, column="`train.py`"),
         table(StereoDataConfig, prefix="data.", other=scenes, column="`train.py`"),
         table(StereoConfig, prefix="model."),
+        "## Detection: `python -m matcher.tasks.detection IMAGE weights=FILE key=value ...`\n",
+        table(DetectionOptions, skip=("image",)),
+        "### Training it: `python train.py task=detection key=value ...`\n",
+        "The defaults are those of the published detector of COCO; the column holds what the "
+        "program takes. The other options of `trainer.` are those above.\n",
+        table(DetectionRunConfig, skip=("model", "trainer"), other=detection, column="`train.py`"),
+        table(DetectionDataConfig, prefix="data.", other=pictures, column="`train.py`"),
+        table(DetectorConfig, prefix="model.", other=detection.model, column="`train.py`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
         table(EvalOptions, skip=("benchmark",)),
         groups("eval.yaml"),

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.order import Key, PairStream
 from matcher.errors import Code, UsageError, missing
+from matcher.images.imagenet import to_input
 from matcher.images.load import read_rgb
-from matcher.tasks.classification.preprocess import center_square, to_input
+from matcher.tasks.classification.preprocess import center_square
 from matcher.tasks.classification.training import ImageBatch
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})

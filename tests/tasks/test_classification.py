@@ -23,10 +23,11 @@ from eval.classification import ClassificationEvalOptions, columns_of, ranks, sc
 from eval.classification import evaluate as evaluate_folder
 from eval.metrics import wilson_interval
 from matcher.errors import StorageError, UsageError
+from matcher.images.imagenet import to_input
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.__main__ import main
 from matcher.tasks.classification.predictor import Classifier
-from matcher.tasks.classification.preprocess import center_square, to_input
+from matcher.tasks.classification.preprocess import center_square
 from matcher.tasks.classification.training import (
     ClassificationOptimConfig,
     ClassifierModule,

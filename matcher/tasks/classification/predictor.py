@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from matcher.errors import Code, UsageError
+from matcher.images.imagenet import to_input
 from matcher.images.load import read_rgb
 from matcher.runtime import find_device
-from matcher.tasks.classification.preprocess import center_square, to_input
+from matcher.tasks.classification.preprocess import center_square
 from matcher.validation.checked import invalid
 from matcher.weights.pyramid import LabeledPyramid, load_published, load_pyramid
 

@@ -57,7 +57,7 @@ class ImageBatch(NamedTuple):
     """Images and their classes."""
 
     images: Tensor
-    """(B, 3, H, W) as `preprocess.to_input` gives them"""
+    """(B, 3, H, W) as `matcher.images.imagenet.to_input` gives them"""
     classes: Tensor
     """(B,) int64"""
 

@@ -1,0 +1,1 @@
+"""Detection: one image in, boxes with the names of what is in them out."""
