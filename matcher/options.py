@@ -1,4 +1,4 @@
-"""The options of a predictor and of match.py, checked before anything heavy is imported or read."""
+"""The options of a predictor and of a pair, checked before anything heavy is imported or read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
 INTRINSICS = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
 USAGE = """\
-usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
+usage: {command} IMAGE0 IMAGE1 [key=value ...] [--debug]
 
 Finds corresponding points in two images, and writes them and a picture where asked to.
 
 examples:
-  python match.py a.jpg b.jpg output=auto
-  python match.py a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
-  python match.py a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
-  python match.py a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
-  python match.py a.jpg b.jpg weights=outdoor device=cuda max_side=1600
-  python match.py pairs=list.txt output=run export=colmap   (more: match.py pairs= --help)
+  {command} a.jpg b.jpg output=auto
+  {command} a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
+  {command} a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
+  {command} a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
+  {command} a.jpg b.jpg weights=outdoor device=cuda max_side=1600
+  {command} pairs=list.txt output=run export=colmap   (more: {command} pairs= --help)
 
 options and their defaults:
 {options}

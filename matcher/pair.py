@@ -1,6 +1,6 @@
 """One pair of image files, from paths to a record and a picture, as `MatchOptions` ask.
 
-Also what match.py does with a pair: `match_pair`.
+Also what the program does with a pair: `match_pair`.
 """
 
 from __future__ import annotations

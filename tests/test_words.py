@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("matcher", "data", "eval", "conf", "benchmarks", "docs")
+FOLDERS = ("matcher", "quadmatch", "data", "eval", "conf", "benchmarks", "docs")
 FILES = [ROOT / "match.py", ROOT / "train.py"]
 FILES += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 OLD = {
