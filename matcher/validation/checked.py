@@ -176,12 +176,13 @@ def is_text(annotation: Any) -> bool:
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether values of an annotation are lists, or null."""
+    """Whether values of an annotation are lists, numbers or null, and no text."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return is_list(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return any(map(is_list, get_args(annotation)))
+        kinds = [each for each in get_args(annotation) if each is not NoneType]
+        return any(map(is_list, kinds)) and not any(map(is_text, kinds))
     return origin is tuple
 
 
