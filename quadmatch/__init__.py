@@ -15,12 +15,14 @@ from matcher import __version__ as __version__
 
 if TYPE_CHECKING:
     from matcher import FeatureMatcher as FeatureMatcher
+    from matcher import LocatedPoints as LocatedPoints
     from matcher import MatcherConfig as MatcherConfig
     from matcher import Matches as Matches
     from matcher import Predictor as Predictor
     from matcher import build_matcher as build_matcher
     from matcher import judge as judge
     from matcher import load_matcher as load_matcher
+    from matcher import locate as locate
 
 
 def __getattr__(name: str) -> Any:

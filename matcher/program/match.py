@@ -77,6 +77,11 @@ def run(words: list[str], command: str) -> int:
     if len(images) < 2:
         what = f"needs two images, got {images}"
         raise UsageError(Code.MISSING_IMAGE, command.split()[-1], what, "see --help")
+    if options.points:
+        from matcher.program.points import locate_points
+
+        locate_points(images[0], images[1], options)
+        return 0
     from matcher.pair import match_pair
 
     match_pair(images[0], images[1], options, __version__)
