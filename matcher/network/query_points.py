@@ -240,18 +240,19 @@ def locate_points(
     trust = found.scores if found.quality is None else found.quality
     if found.converged is not None:
         trust = torch.where(found.converged, trust, DOUBT * trust)
-    usables = []
+    sides = []
     for each in pair:
         mask = None if each.mask is None else torch.from_numpy(each.mask).to(device)
-        usables.append(usable(torch.from_numpy(unpack_gray(each.image.gray)).to(device), mask))
+        sides.append(usable(torch.from_numpy(unpack_gray(each.image.gray)).to(device), mask))
     scale0, scale1 = (max(1.0, float(each.scale.mean())) for each in pair)
-    images = Images(*usables, scale0, scale1)
-    matches = [
-        each.from_stored(keypoints).to(device)
-        for each, keypoints in zip(pair, (found.keypoints0, found.keypoints1), strict=True)
-    ]
-    asked = pair.input0.from_stored(points0).to(device)
-    answer = find_points(images, asked, *matches, trust.to(device))
+    images = Images(sides[0], sides[1], scale0, scale1)
+    answer = find_points(
+        images,
+        pair.input0.from_stored(points0).to(device),
+        pair.input0.from_stored(found.keypoints0).to(device),
+        pair.input1.from_stored(found.keypoints1).to(device),
+        trust.to(device),
+    )
     points1 = pair.input1.to_stored(answer.points1.cpu())
     size = points1.new_tensor(pair.input1.image.size)
     inside = ((points1 > -0.5) & (points1 < size - 0.5)).all(dim=1)

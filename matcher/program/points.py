@@ -56,6 +56,8 @@ def tell_points(located: LocatedPoints) -> None:
 def draw(path0: str, path1: str, located: LocatedPoints, options: MatchOptions) -> np.ndarray:
     """The visible points as matches, by confidence."""
     reading = {name: getattr(options, name) for name in ("allow_truncated", "bands", "nodata")}
-    images = [read_rgb(path, max_pixels=options.max_pixels, **reading) for path in (path0, path1)]
+    image0, image1 = (
+        read_rgb(path, max_pixels=options.max_pixels, **reading) for path in (path0, path1)
+    )
     seen = Matches(located.points0, located.points1, located.confidence)[located.visible]
-    return drawing.draw_matches(*images, seen, max_lines=options.lines)
+    return drawing.draw_matches(image0, image1, seen, max_lines=options.lines)
