@@ -11,31 +11,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from matcher.config import MatcherConfig
     from matcher.geometry.verdict import judge
     from matcher.network.model import FeatureMatcher, build_matcher
-    from matcher.predictor import Predictor, load_matcher
-    from matcher.structures import Matches
+    from matcher.predictor import Predictor, load_matcher, locate
+    from matcher.structures import LocatedPoints, Matches
 
 _HOMES = {
     "FeatureMatcher": "matcher.network.model",
     "MatcherConfig": "matcher.config",
+    "LocatedPoints": "matcher.structures",
     "Matches": "matcher.structures",
     "Predictor": "matcher.predictor",
     "build_matcher": "matcher.network.model",
     "judge": "matcher.geometry.verdict",
     "load_matcher": "matcher.predictor",
+    "locate": "matcher.predictor",
 }
 
 __all__ = [
     "FeatureMatcher",
+    "LocatedPoints",
     "MatcherConfig",
     "Matches",
     "Predictor",
     "build_matcher",
     "judge",
     "load_matcher",
+    "locate",
 ]
 
 

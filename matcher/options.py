@@ -1,4 +1,4 @@
-"""The options of a predictor and of match.py, checked before anything heavy is imported or read."""
+"""The options of a predictor and of a pair, checked before anything heavy is imported or read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
 INTRINSICS = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
 USAGE = """\
-usage: python match.py IMAGE0 IMAGE1 [key=value ...] [--debug]
+usage: {command} IMAGE0 IMAGE1 [key=value ...] [--debug]
 
 Finds corresponding points in two images, and writes them and a picture where asked to.
 
 examples:
-  python match.py a.jpg b.jpg output=auto
-  python match.py a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
-  python match.py a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
-  python match.py a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
-  python match.py a.jpg b.jpg weights=outdoor device=cuda max_side=1600
-  python match.py pairs=list.txt output=run export=colmap   (more: match.py pairs= --help)
+  {command} a.jpg b.jpg output=auto
+  {command} a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
+  {command} a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
+  {command} a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
+  {command} a.jpg b.jpg weights=outdoor device=cuda max_side=1600
+  {command} a.jpg b.jpg points=ab.csv    where single points are
+  {command} pairs=list.txt output=run export=colmap   (more: {command} pairs= --help)
 
 options and their defaults:
 {options}
@@ -138,9 +139,12 @@ class MatchOptions(WeightsOptions):
     K1: Intrinsics | None = None
     """K of image 1 alone."""
     rotate: Turns = "auto"
+    points: Name | None = None
+    """CSV file of x,y in pixels of image 0 as stored: instead of matches, where each of them is in
+    image 1, or that it is not visible there."""
     output: Name | None = None
     """File of the results: .h5, .npz, .csv or .json; auto: .h5, named after the images, in the
-    current folder; null: none."""
+    current folder; with points= a .csv; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
     style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
@@ -157,6 +161,8 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
         if self.output not in (None, "auto") and Path(self.output).suffix.lower() not in FORMATS:
             raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
+        if self.points:
+            self._require_nothing_of_matches()
         path = self.picture_path
         if path and path.suffix.lower() not in PICTURE_SUFFIXES:
             expected = f"a name ending in {', '.join(PICTURE_SUFFIXES)}"
@@ -166,6 +172,15 @@ class MatchOptions(WeightsOptions):
         if self.geometry not in MODEL_OF_STYLE.get(self.style, (self.geometry,)):
             needed = " or ".join(MODEL_OF_STYLE[self.style])
             raise invalid("style", self.style, f"geometry={needed} with it, not {self.geometry}")
+
+    def _require_nothing_of_matches(self) -> None:
+        """Refuse what only matches have, beside `points` (E201)."""
+        if self.output not in (None, "auto") and Path(self.output).suffix.lower() != ".csv":
+            raise invalid("output", self.output, "a name ending in .csv with points=")
+        if self.geometry != "none":
+            raise invalid("geometry", self.geometry, "none with points=")
+        if self.style != "matches":
+            raise invalid("style", self.style, "matches with points=")
 
     @property
     def picture_path(self) -> Path | None:

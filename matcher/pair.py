@@ -1,6 +1,6 @@
 """One pair of image files, from paths to a record and a picture, as `MatchOptions` ask.
 
-Also what match.py does with a pair: `match_pair`.
+Also what the program does with a pair: `match_pair`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     started = time.perf_counter()
     matcher = load_matcher(options.weights, options)
     loaded = time.perf_counter()
-    image0, mask0 = _read(path0, options.mask0, "mask0", matcher)
-    image1, mask1 = _read(path1, options.mask1, "mask1", matcher)
+    image0, mask0 = read_input(path0, options.mask0, "mask0", matcher)
+    image1, mask1 = read_input(path1, options.mask1, "mask1", matcher)
     read = time.perf_counter()
     matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
     matched = time.perf_counter()
@@ -60,14 +60,14 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     write_results(record, options)
 
 
-def named_after(options: MatchOptions, path0: str, path1: str) -> MatchOptions:
+def named_after(options: MatchOptions, path0: str, path1: str, suffix: str = ".h5") -> MatchOptions:
     """The options with an output that is named after the pair, where that is asked for."""
     if options.output != "auto":
         return options
-    return replace(options, output=f"{Path(path0).stem}-{Path(path1).stem}.h5")
+    return replace(options, output=f"{Path(path0).stem}-{Path(path1).stem}{suffix}")
 
 
-def _read(
+def read_input(
     path: str, mask: str | None, mask_name: str, matcher: Predictor
 ) -> tuple[LoadedImage, np.ndarray | None]:
     """An image and the mask that limits it."""
@@ -137,7 +137,8 @@ def tell(line: str) -> None:
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
     """Whether all input files are there and results can go where they shall."""
-    inputs = [path for path in (*images, options.mask0, options.mask1) if path is not None]
+    given = (*images, options.mask0, options.mask1, options.points)
+    inputs = [path for path in given if path is not None]
     for path in inputs:
         if not os.path.exists(path):
             is_option = "=" in path or path.startswith("--")

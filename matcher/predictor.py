@@ -12,7 +12,9 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import Literal, NoReturn, TypedDict, Unpack
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from matcher.config import MatcherConfig
 from matcher.errors import Code, MatcherError, MemoryLimitError
@@ -28,10 +30,11 @@ from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import QualityHead, figures_of
+from matcher.network.query_points import locate_points, points_in
 from matcher.options import PredictorOptions
 from matcher.runtime import find_device, find_dtype, in_halves, own_settings
-from matcher.structures import FeatureMaps, Matches
-from matcher.validation.checked import Positive, Share, checked, invalid
+from matcher.structures import FeatureMaps, LocatedPoints, Matches
+from matcher.validation.checked import LARGEST, Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_safetensors
 from matcher.weights.hub import BUNDLED, LINEAR, resolve
 from matcher.weights.quality_file import load_quality
@@ -143,6 +146,40 @@ class Predictor:
         """
         call = CallOptions(threshold, top_k)
         return self._match([self.reader.read(image0, image1, mask0, mask1)], call)[0]
+
+    @own_settings()
+    def locate(
+        self,
+        image0: ImageSource,
+        image1: ImageSource,
+        points: np.ndarray | Tensor | Sequence[Sequence[float]],
+        *,
+        mask0: MaskSource | None = None,
+        mask1: MaskSource | None = None,
+    ) -> LocatedPoints:
+        """Where points of image 0 lie in image 1, and whether they can be seen there.
+
+        The images are matched as by `match`, with all matches; from those around a point it is
+        found by the pixels (`matcher.network.query_points`), also with ``refine=none``.
+
+        Args:
+            points: (N, 2) of (x, y) in pixels of image 0 as stored.
+
+        Returns:
+            The same points, on the CPU, with their places in pixels of image 1 as stored. A point
+            that lies outside of image 1 is not visible.
+
+        Raises:
+            UsageError: points that are not of two finite numbers or not in image 0 (E201), and as
+                `match`.
+            ImageError, MemoryLimitError: as `match`.
+        """
+        pair = self.reader.read(image0, image1, mask0, mask1)
+        points0 = points_in(points, pair.input0.image.size)
+        found = self._match([pair], CallOptions(None, LARGEST))[0]
+        if found.turned:
+            pair = pair._replace(input1=self.reader.turned(pair.input1, found.turned))
+        return locate_points(pair, found, points0, self.device)
 
     def match_many(
         self,
@@ -357,6 +394,20 @@ def load_matcher(
     predictor.weights = path
     predictor.quality = load_quality(path)
     return predictor
+
+
+def locate(
+    image0: ImageSource,
+    image1: ImageSource,
+    points: np.ndarray | Tensor | Sequence[Sequence[float]],
+    name_or_path: str | os.PathLike[str] = "compact",
+    **settings: Unpack[Settings],
+) -> LocatedPoints:
+    """Where points of image 0 lie in image 1: `load_matcher` and `Predictor.locate` in one call.
+
+    For many images load the matcher once.
+    """
+    return load_matcher(name_or_path, **settings).locate(image0, image1, points)
 
 
 def gains_by_stretch(config: MatcherConfig) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
@@ -184,6 +184,7 @@ class Matches(TensorFields):
     """(N,) float32 in [0, 1]"""
     reason: str = ""
     """Why there can be no match, such as ``too_small``; empty otherwise."""
+    _: KW_ONLY
     turned: int = 0
     """Quarter turns, counterclockwise, of image 1 at which they were found (`rotate`)."""
     converged: Tensor | None = None
@@ -260,3 +261,30 @@ class Matches(TensorFields):
         """(keypoints0, keypoints1, scores) as NumPy arrays."""
         points0, points1, scores = self.keypoints0, self.keypoints1, self.scores
         return points0.numpy(force=True), points1.numpy(force=True), scores.numpy(force=True)
+
+
+@dataclass(frozen=True)
+class LocatedPoints(TensorFields):
+    """Where points of image 0 lie in image 1: the public result of `Predictor.locate`.
+
+    Coordinates as those of `Matches`.
+    """
+
+    points0: Tensor
+    """(N, 2) float32, as asked for"""
+    points1: Tensor
+    """(N, 2) float32; the best guess for points that are not visible, NaN where there is none"""
+    confidence: Tensor
+    """(N,) float32 in [0, 1]: how likely the point is visible within 3 pixels of there"""
+
+    @property
+    def visible(self) -> Tensor:
+        """(N,) bool: those that are more likely visible there than not"""
+        return self.confidence > 0.5
+
+    def __len__(self) -> int:
+        return self.confidence.shape[0]
+
+    def numpy(self) -> tuple[np.ndarray, np.ndarray]:
+        """(points1, visible) as NumPy arrays."""
+        return self.points1.numpy(force=True), self.visible.numpy(force=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("matcher", "conf", "data", "eval")
+PACKAGES = ("matcher", "quadmatch", "conf", "data", "eval")
 PROGRAMS = ("match", "train")
 MOST_MODULES = 10
 """Directly in `matcher/`: the ground floor has to stay a page that one can read."""
@@ -76,7 +76,8 @@ FLOORS = (
     ("matcher.predictor",),
     ("matcher.drawing", "matcher.interop", "matcher.training", "matcher"),
     ("matcher.batch", "matcher.pair", "matcher.web", "matcher.tasks"),
-    ("data",),
+    ("matcher.program",),
+    ("quadmatch", "data"),
     ("eval",),
     PROGRAMS,
 )

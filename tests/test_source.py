@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("matcher", "data", "eval", "benchmarks", "assets", "docs")
+FOLDERS = ("matcher", "quadmatch", "data", "eval", "benchmarks", "assets", "docs")
 FILES = [ROOT / "match.py", ROOT / "train.py"]
 FILES += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

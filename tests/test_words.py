@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("matcher", "data", "eval", "conf", "benchmarks", "docs")
+FOLDERS = ("matcher", "quadmatch", "data", "eval", "conf", "benchmarks", "docs")
 FILES = [ROOT / "match.py", ROOT / "train.py"]
 FILES += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 OLD = {
@@ -20,7 +20,7 @@ OLD = {
     "BlockSupervision", "block_weight", "block_loss", "fold", "folding",
     "likelihood", "objective", "Objective", "cluster", "extras", "registry",
     "scene_truth", "NetworkInput", "keep_rest_only", "rest_only",
-    "heat", "heat_weight", "heat_loss", "locate", "takes",
+    "heat", "heat_weight", "heat_loss", "takes",
     "develop", "draw_tone", "add_sheet", "sheets", "rect_look", "sheet_look",
     "quad_order", "quadtree_ops", "quadtree_cpu", "quadtree_gpu", "quadtree_triton",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`match.py pairs=...`, `pack=RUN` and `verify=RUN`: words to options to what they ask for."""
+"""Collections, `pairs=...`, `pack=RUN` and `verify=RUN`: words to options to what they ask for."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matcher.errors import Code, UsageError
 from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
-usage: python match.py pairs=LIST_OR_FOLDER [output=RUN] [key=value ...] [--debug]
-       python match.py pack=RUN       all results of a finished run in one file
-       python match.py verify=RUN     check every file of a run
+usage: {command} pairs=LIST_OR_FOLDER [output=RUN] [key=value ...] [--debug]
+       {command} pack=RUN       all results of a finished run in one file
+       {command} verify=RUN     check every file of a run
 
 Matches a whole collection. Results go to a folder in small files that are complete or absent;
 run the same words again to go on after an interruption.
 
 examples:
-  python match.py pairs=list.txt root=photos output=run
-  python match.py pairs=photos select=sequential window=5 output=run export=colmap
-  python match.py pairs=queries against=database output=run export=hloc
+  {command} pairs=list.txt root=photos output=run
+  {command} pairs=photos select=sequential window=5 output=run export=colmap
+  {command} pairs=queries against=database output=run export=hloc
 
 options and their defaults:
 {options}
@@ -31,25 +31,25 @@ folder, 3 done but some pairs failed, 4 storage, 5 weights refused, 130 or 143 i
 """
 
 
-def run_collection(words: Sequence[str], version: str) -> int:
+def run_collection(words: Sequence[str], version: str, command: str) -> int:
     """Do what `words` ask for, ``pairs=...``, ``pack=...`` or ``verify=...`` first; returns the
-    exit code."""
+    exit code. `command` is what one types to start the program."""
     if {"--help", "-h"} & set(words):
-        tell(USAGE.format(options=describe(CollectionOptions)))
+        tell(USAGE.format(command=command, options=describe(CollectionOptions)))
         return 0
     words = key_values(words)
-    command, _, folder = words[0].partition("=")
-    if command == "pairs":
+    job, _, folder = words[0].partition("=")
+    if job == "pairs":
         options = options_from_words(CollectionOptions, words)
         from matcher.batch.collection import match_collection
 
         return match_collection(options, version=version, tell=tell, warn=warn)
     if len(words) > 1:
-        what = f"is not an option of {command}"
+        what = f"is not an option of {job}"
         raise UsageError(Code.UNUSABLE_WORD, words[1], what, "remove it")
     from matcher.batch.collection import pack_folder, verify_folder
 
-    if command == "pack":
+    if job == "pack":
         return pack_folder(Path(folder), tell)
     return verify_folder(Path(folder), tell, warn)
 

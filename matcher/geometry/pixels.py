@@ -65,6 +65,14 @@ def upright_to_stored(points: Tensor, orientation: int, size: tuple[int, int]) -
     return torch.stack(sides, dim=-1)
 
 
+def stored_to_upright(points: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
+    """The way back of `upright_to_stored`; `size` is that of the image as stored."""
+    swap, mirror_x, mirror_y = EXIF_STEPS[orientation]
+    x, y = points.unbind(-1)
+    sides = [size[0] - 1 - x if mirror_x else x, size[1] - 1 - y if mirror_y else y]
+    return torch.stack(sides[::-1] if swap else sides, dim=-1)
+
+
 def turn_orientation(orientation: int, quarters: int) -> int:
     """The EXIF orientation that turns upright, then by so many quarters counterclockwise."""
     stored = np.arange(6).reshape(2, 3)

@@ -25,6 +25,7 @@ from matcher.geometry.pixels import (
     EXIF_STEPS,
     network_to_original,
     resize_scale,
+    stored_to_upright,
     turn_upright,
     upright_to_stored,
 )
@@ -78,6 +79,10 @@ class PreparedImage(NamedTuple):
     def to_stored(self, points: Tensor) -> Tensor:
         """(N, 2) pixels of `image.gray` to pixels of the original image as it is stored."""
         return upright_to_stored(points, self.image.orientation, self.image.size)
+
+    def from_stored(self, points: Tensor) -> Tensor:
+        """(N, 2) pixels of the original image as it is stored to pixels of `image.gray`."""
+        return stored_to_upright(points, self.image.orientation, self.image.size)
 
 
 class PreparedPair(NamedTuple):

@@ -147,7 +147,7 @@ def _refine_in_order(
     chunk: int | None,
 ) -> PhotometricMatches:
     chunk = chunk or (CHUNK if points0.device.type == "cpu" else GPU_CHUNK)
-    zoom = _common_zoom(points0 / scale0, points1 / scale1) * scale1 / scale0
+    zoom = common_zoom(points0 / scale0, points1 / scale1) * scale1 / scale0
     start0, start1 = points0, points1
     moved = torch.zeros_like(points0[:, 0], dtype=torch.bool)
     converged, correlation = moved, torch.zeros_like(points0[:, 0])
@@ -164,7 +164,7 @@ def _refine_in_order(
             corners = strongest_corners(sharp, points0, unit0)
             points1 = points1 + (warp * (corners - points0)[:, None]).sum(-1)
             points0 = corners
-        found = _align_chunks(*levels, points0, points1, unit0, warp * unit0, fit, chunk)
+        found = align_chunks(*levels, points0, points1, unit0, warp * unit0, fit, chunk)
         points1 = torch.where(found.accepted[:, None], found.points1, points1)
         moved = moved | found.accepted
         trust = torch.where(found.accepted, 1.0, DOUBT)
@@ -194,13 +194,13 @@ def schedule(scale0: float, scale1: float, zoom: float) -> Iterator[tuple[float,
         yield network * (stored / network) ** (level / levels), FINER
 
 
-def _common_zoom(points0: Tensor, points1: Tensor) -> float:
+def common_zoom(points0: Tensor, points1: Tensor) -> float:
     """Pixels of image 1 to a pixel of image 0, in quarter octaves: few matches do not change it."""
     area = float(determinant(common_similarity(points0, points1)))
     return 2 ** (round(2 * math.log2(area)) / 4)
 
 
-def _align_chunks(
+def align_chunks(
     level0: Level,
     level1: Level,
     points0: Tensor,

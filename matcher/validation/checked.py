@@ -176,7 +176,7 @@ def is_text(annotation: Any) -> bool:
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether values of an annotation are lists, or null."""
+    """Whether values of an annotation are lists, numbers or null, and no text."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return is_list(get_args(annotation)[0])

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-import match
 from matcher.batch import run as run_module
 from matcher.batch.export.packed import pack, verify
 from matcher.batch.run import locked, open_run
@@ -27,6 +26,7 @@ from matcher.batch.shards import DUPLICATE, NO_MATCH, OK, Shard
 from matcher.batch.worker import run_local
 from matcher.errors import MatcherError, UsageError
 from matcher.files import FaultTolerantFile
+from matcher.program.match import Terminated, stop
 from tests.helpers.collections_of_pairs import Stub, stub_result, stub_run
 
 KILLED = 128 + signal.SIGKILL
@@ -45,7 +45,7 @@ def forked(work: Callable[[], object]) -> int:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except match.Terminated:
+    except Terminated:
         code = 143
     finally:
         os._exit(code)
@@ -320,7 +320,7 @@ def test_signals_end_a_run_in_order(tmp_path: Path, whole: str, trials: int) -> 
 
         def work(folder: Path = folder) -> None:
             for each in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(each, match.stop)
+                signal.signal(each, stop)
             write_run(folder, tmp_path / "acks", pause=0.005)
 
         pid = forked(work)

@@ -166,8 +166,13 @@ def test_hloc_and_packed_files_tell_which_matches_converged(tmp_path: Path) -> N
     manifest = Manifest(2, pairs.sha256, images.sha256, 1, {"refine": "photometric"})
     run = start_run(tmp_path / "run", manifest, pairs, images)
     points = torch.arange(6.0).view(3, 2) * 8
-    refined = torch.tensor([True, False, True]), torch.tensor([0.9, 0.2, 0.8])
-    matches = Matches(points, points + 1, torch.tensor([0.9, 0.8, 0.7]), "", *refined)
+    matches = Matches(
+        points,
+        points + 1,
+        torch.tensor([0.9, 0.8, 0.7]),
+        converged=torch.tensor([True, False, True]),
+        correlation=torch.tensor([0.9, 0.2, 0.8]),
+    )
     run.write(0, Shard.of([matches]))
     run.write(1, Shard.of([Code.UNREADABLE_IMAGE]))
     export_hloc(run, Root(str(tmp_path)), 1.0)

@@ -11,7 +11,7 @@ PROGRAMS = [
     "data.real.convert_index", "matcher.web.__main__", "matcher.tasks.stereo.__main__",
     "matcher.weights.__main__", "benchmarks.__main__", "benchmarks.against",
     "benchmarks.generation", "benchmarks.walk", "benchmarks.reconstruction",
-    "benchmarks.feature_cache",
+    "benchmarks.feature_cache", "benchmarks.query_points",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 import match
 from matcher.files import sha256_of
 from matcher.network.model import FeatureMatcher, build_matcher
+from matcher.options import MatchOptions
 from matcher.results.record import read_matches
 from matcher.weights.checkpoint import save_safetensors
 from tests.helpers.models import COMPACT
@@ -369,7 +370,7 @@ def test_help_and_version_are_quick(tmp_path: Path) -> None:
 def test_help_names_every_option() -> None:
     process = in_a_process("--help", cwd=ROOT)
     out, _ = process.communicate()
-    for option in dataclasses.fields(match.MatchOptions):
+    for option in dataclasses.fields(MatchOptions):
         assert f"  {option.name}=" in out
 
 

@@ -120,3 +120,11 @@ def test_a_long_value_or_name_is_cut_short() -> None:
     assert len(message([f"device={'x' * 100_000}"])) < 500
     assert len(message([f"{'x' * 100_000}=1"])) < 1000
     assert len(message(["x" * 100_000])) < 500
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("off", "off"), ("auto", "auto"), ("[1,3]", (1, 3)), ("[2]", (2,))]
+)
+def test_a_word_or_a_list_can_be_the_value_of_one_option(typed: str, value: object) -> None:
+    assert options_from_words(MatchOptions, [f"rotate={typed}"]).rotate == value
+    assert "E201 rotate: got '1,3'; expected auto, off or a list" in message(["rotate=1,3"])

@@ -1,0 +1,1 @@
+"""The programs of the command line: what `match.py` and the command `quadmatch` start."""
