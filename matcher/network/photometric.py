@@ -167,7 +167,7 @@ def _refine_in_order(
         found = align_chunks(*levels, points0, points1, unit0, warp * unit0, fit, chunk)
         points1 = torch.where(found.accepted[:, None], found.points1, points1)
         moved = moved | found.accepted
-        trust = torch.where(found.accepted, 1.0, DOUBT)
+        trust = torch.where(found.accepted, torch.ones_like(trust), DOUBT)
         if number == 1:
             converged, correlation = found.accepted & found.both_ways, found.correlation
     return PhotometricMatches(
