@@ -98,8 +98,8 @@ def drawn(targets: CoarseTargets, limit: int) -> CoarseTargets:
     if not limit or count <= limit:
         return targets
     chosen = torch.randperm(count)[:limit].sort().values.to(targets.batch.device)
-    columns = (column[chosen] for column in targets[:3])
-    return CoarseTargets(*columns, targets.size0, targets.size1)
+    batch, index0, index1 = (column[chosen] for column in targets[:3])
+    return CoarseTargets(batch, index0, index1, targets.size0, targets.size1)
 
 
 def refinable(coarse: CoarseTargets, fine: FineTargets) -> tuple[CoarseMatches, FineTargets]:
