@@ -190,6 +190,8 @@ class _AttendBlocks(Function):
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(x.shape, dtype=wide) for x in (k, v))
         d_parents = torch.zeros_like(parents)
+        # Sums over many queries stay in fp32.
+        scaled, pulled = q.to(wide) * d**-0.5, d_message.to(wide)
         for part in _chunks(groups, count, q):
             index = rows[part].flatten()
             p = used = kept[part].to(wide)
@@ -202,14 +204,12 @@ class _AttendBlocks(Function):
                 dp = dp.scatter_(-1, position[part], d_scores[part]).unflatten(-1, (-1, 4))
                 d_parents[part] = (dp * p).sum(dim=(1, 3))
                 dp = dp * parent
-            ds = dp.mul_(p)
-            ds = ds.addcmul_(ds.sum(dim=-1, keepdim=True), p, value=-1).view(-1, 4, 4 * count)
+            ds = torch._softmax_backward_data(dp, p, -1, wide).view(-1, 4, 4 * count)
             keys = k.index_select(0, index).view(-1, 4 * count, d)
-            ds *= d**-0.5
             torch.bmm(ds.to(q.dtype), keys, out=dq[part])
-            # Sums over many queries stay in fp32.
-            dk.index_add_(0, index, torch.bmm(ds.mT, q[part].to(wide)).view(-1, 4 * d))
-            dv.index_add_(0, index, torch.bmm(used.mT, d_message[part].to(wide)).view(-1, 4 * d))
+            dk.index_add_(0, index, torch.bmm(ds.mT, scaled[part]).view(-1, 4 * d))
+            dv.index_add_(0, index, torch.bmm(used.mT, pulled[part]).view(-1, 4 * d))
+        dq *= d**-0.5
         return dq, dk.to(k.dtype), dv.to(v.dtype), d_parents, None, None, None, None
 
 

@@ -32,6 +32,9 @@ class LossConfig:
     """``focal`` only: a factor of the loss."""
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
     """``focal`` only: how much certain decisions are discounted."""
+    coarse_samples: NotNegative = 0
+    """``positives`` with the dual-softmax: true matches of the coarse loss a step, at most; 0: all.
+    """
     coarse_weight: Weight = 1.0
     """Weight of the coarse loss."""
     fine_weight: Weight = 1.0

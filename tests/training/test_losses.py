@@ -15,6 +15,7 @@ from matcher.network.fine import expectation
 from matcher.training.loss.dual_softmax import true_log_confidence
 from matcher.training.loss.levels import call_loss, level_loss, opening_loss, true_blocks
 from matcher.training.loss.total import (
+    drawn,
     fine_loss,
     focal_loss,
     found,
@@ -217,6 +218,27 @@ def test_true_log_confidences_equal_those_of_the_whole_matrix(masked: bool):
         strict=True,
     ):
         assert torch.allclose(got, want, atol=1e-4)
+
+
+def test_at_most_so_many_matches_are_drawn_in_their_order() -> None:
+    targets = cells(*((b, i, 9 - i) for b in (0, 1) for i in range(10)))
+    some = drawn(targets, 6)
+    taken = list(zip(*(column.tolist() for column in some[:3]), strict=True))
+    assert len(set(taken)) == 6
+    assert taken == sorted(taken)
+    assert all(i + j == 9 for _, i, j in taken)
+    assert drawn(targets, 0) is targets
+    assert drawn(targets, 20) is targets
+
+
+def test_true_matches_of_no_chance_keep_finite_losses_and_gradients() -> None:
+    features = [(100 * torch.eye(4)).view(1, 4, 2, 2).requires_grad_() for _ in range(2)]
+    true, partner = true_log_confidence(
+        features[0], features[1], None, None, 0.1, cells((0, 0, 3), (0, 1, 1))
+    )
+    assert true.tolist() == pytest.approx([-50_000.0, 0.0])
+    assert partner.tolist() == [0, 1]
+    assert all(g.isfinite().all() for g in torch.autograd.grad(true.sum(), features))
 
 
 def test_a_limit_on_blocks_keeps_the_mean() -> None:

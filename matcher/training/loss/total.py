@@ -33,7 +33,7 @@ class TrainingLoss(NamedTuple):
 
     terms: LossTerms
     correct: Tensor
-    """(M,) bool: the best partner of a matched cell is the true one"""
+    """bool, of the matches that the coarse loss took: the best partner of a cell is the true one"""
     coarse: CoarseTargets
     fine: FineTargets
     """Of the matches that were refined."""
@@ -75,12 +75,13 @@ def training_loss(
 def coarse_loss(
     model: FeatureMatcher, output: TrainingOutput, targets: CoarseTargets, config: LossConfig
 ) -> tuple[Tensor, Tensor]:
-    """The coarse loss, and (M,) bool of the true matches that are found."""
+    """The coarse loss, and a bool for each true match that it took: whether it is found."""
     maps = output.coarse0, output.coarse1, output.mask0, output.mask1
     matching = model.config.coarse
     if config.coarse == "positives" and matching.match_type == "dual_softmax":
-        true, partner = true_log_confidence(*maps, matching.temperature, targets)
-        return positives_loss(true), partner == targets.index1
+        some = drawn(targets, config.coarse_samples)
+        true, partner = true_log_confidence(*maps, matching.temperature, some)
+        return positives_loss(true), partner == some.index1
     log_confidence = model.coarse.log_confidence(*maps)
     correct = found(log_confidence.detach(), targets)
     if config.coarse == "positives":
@@ -89,6 +90,16 @@ def coarse_loss(
         ), correct
     focal = focal_loss(log_confidence, targets, alpha=config.focal_alpha, gamma=config.focal_gamma)
     return focal, correct
+
+
+def drawn(targets: CoarseTargets, limit: int) -> CoarseTargets:
+    """At most `limit` of the true matches, drawn at random, in their order; 0: all."""
+    count = targets.batch.numel()
+    if not limit or count <= limit:
+        return targets
+    chosen = torch.randperm(count)[:limit].sort().values.to(targets.batch.device)
+    batch, index0, index1 = (column[chosen] for column in targets[:3])
+    return CoarseTargets(batch, index0, index1, targets.size0, targets.size1)
 
 
 def refinable(coarse: CoarseTargets, fine: FineTargets) -> tuple[CoarseMatches, FineTargets]:
