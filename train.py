@@ -38,13 +38,14 @@ from data.stereo import build_stereo_data
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import XFeatNet
-from matcher.errors import Code, ProcessError, program
+from matcher.errors import Code, ProcessError
 from matcher.files import only_writer, write_atomically
 from matcher.runtime import keep_freed_memory
 from matcher.tasks.detection.module import DetectionModule
 from matcher.tasks.detection.training import DetectionRunConfig
 from matcher.tasks.stereo.module import StereoModule
 from matcher.tasks.stereo.training import StereoRunConfig
+from matcher.terminal.program import program
 from matcher.training import checkpointing
 from matcher.training.base import TrainingModule
 from matcher.training.callbacks import CheckpointAndExport

@@ -25,8 +25,9 @@ import numpy as np
 
 from conf import plain_options
 from eval.benchmarks.folder import read_pairs_with_gt
-from matcher.errors import MatcherError, help_told
+from matcher.errors import MatcherError
 from matcher.files import sha256_of
+from matcher.terminal.program import help_told
 from matcher.validation.checked import invalid
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,7 +26,7 @@ from benchmarks.against import ROOT, checked_out
 from benchmarks.pair_methods import PHOTOGRAPH
 from benchmarks.worker import threshold_of
 from conf import plain_options
-from matcher.errors import program
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,1024x1024", "threads": "2", "repeats": "5"}

@@ -22,10 +22,10 @@ import numpy as np
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.shards import MATCHES, Shard
 from matcher.batch.worker import ShardMatcher
-from matcher.errors import help_told
 from matcher.images.encode import encode
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
+from matcher.terminal.program import help_told
 
 DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
 CACHE = {"with the cache": 2**32, "without it": 0}

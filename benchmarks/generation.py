@@ -20,8 +20,8 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.errors import help_told, program
 from matcher.runtime import keep_freed_memory
+from matcher.terminal.program import help_told, program
 from matcher.training.config import RunConfig
 from matcher.training.loss.total import training_loss
 from matcher.training.module import MatcherModule

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.attention import published_messages
-from matcher.errors import program
 from matcher.network.pyramid import Pyramid, build_pyramid
 from matcher.network.pyramid.attention import TreeMessages
+from matcher.terminal.program import program
 from matcher.validation.checked import Positive, checked
 from matcher.validation.words import options_from_words
 

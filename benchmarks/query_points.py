@@ -22,13 +22,13 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from matcher import Predictor, load_matcher
-from matcher.errors import help_told
 from matcher.geometry.cameras import warp_points
 from matcher.network.patches import usable
 from matcher.network.photometric import DOUBT
 from matcher.network.quality import RIGHT
 from matcher.network.query_points import Images, find_points
 from matcher.structures import ImagePair
+from matcher.terminal.program import help_told
 
 DEFAULTS = {"pairs": "36", "seed": "5", "check": "7777"}
 SIZE, POINTS = (360, 480), 400

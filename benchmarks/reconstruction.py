@@ -21,7 +21,8 @@ import numpy as np
 
 import match
 from matcher.batch.run import open_run
-from matcher.errors import help_told, require_extra
+from matcher.errors import require_extra
+from matcher.terminal.program import help_told
 
 DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
 PAGE = """\

@@ -31,7 +31,7 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.errors import program
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,192x256", "pairs": "2", "threads": "1", "rounds": "5"}

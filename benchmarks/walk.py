@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 
 from conf import compose, plain_options
-from matcher.errors import MatcherError, help_told
+from matcher.errors import MatcherError
+from matcher.terminal.program import help_told
 from matcher.validation.checked import invalid
 
 ROOT = Path(__file__).resolve().parents[1]

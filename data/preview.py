@@ -23,8 +23,9 @@ from data.datamodule import PairData, build_datamodule, collate
 from data.order import PairStream
 from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
 from matcher.drawing.matches import write_picture
-from matcher.errors import Code, UsageError, help_told, program
+from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
+from matcher.terminal.program import help_told, program
 from matcher.training.supervision import supervise
 from matcher.validation.words import key_values
 

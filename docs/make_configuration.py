@@ -23,7 +23,6 @@ from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
-from matcher.errors import help_told
 from matcher.options import MatchOptions
 from matcher.tasks.detection.__main__ import DetectionOptions
 from matcher.tasks.detection.config import DetectorConfig
@@ -31,6 +30,7 @@ from matcher.tasks.detection.training import DetectionRunConfig
 from matcher.tasks.stereo.__main__ import StereoOptions
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.training import StereoRunConfig
+from matcher.terminal.program import help_told
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
 from matcher.validation.words import default_of, meanings, shown

@@ -27,11 +27,11 @@ from matcher.drawing.attention import (
 )
 from matcher.drawing.attention_trace import AttentionTrace, Blocks, trace_attention
 from matcher.drawing.matches import draw_coverage, draw_matches
-from matcher.errors import help_told
 from matcher.files import write_atomically
 from matcher.geometry.robust import estimate_fundamental
 from matcher.images.load import read_rgb
 from matcher.structures import Matches
+from matcher.terminal.program import help_told
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "images"

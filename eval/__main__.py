@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
-from matcher.errors import Code, UsageError, program, require_extra
+from matcher.errors import Code, UsageError, require_extra
+from matcher.terminal.program import program
 from matcher.validation.words import describe, key_values
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}

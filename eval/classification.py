@@ -16,11 +16,12 @@ import torch
 
 from data.real.image_folder import CenterImages, ImageFolder, center_batches, find_images
 from eval.metrics import wilson_interval
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
 from matcher.tasks.classification.training import ImageBatch
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
 

@@ -25,12 +25,13 @@ from eval.average_precision import (
     bootstrap_interval,
     image_hits,
 )
-from matcher.errors import program, require_extra
+from matcher.errors import require_extra
 from matcher.files import write_atomically
 from matcher.tasks.detection.files import coco_results
 from matcher.tasks.detection.labels import category_numbers
 from matcher.tasks.detection.predictor import Detector
 from matcher.tasks.detection.structures import Detections
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, NotNegative, checked
 from matcher.validation.words import describe, options_from_words
 

@@ -25,10 +25,10 @@ from data.synthetic.render import render
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.rendered import HELD_OUT_SEED
 from eval.depth_truth import project
-from matcher.errors import program
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import RIGHT, QualityHead, figures_of
 from matcher.predictor import Predictor, load_matcher
+from matcher.terminal.program import program
 from matcher.validation.checked import NotNegative, Positive, checked
 from matcher.validation.words import options_from_words
 from matcher.weights.quality_file import quality_path, save_quality

@@ -16,10 +16,10 @@ from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from eval.topk_recall import Options
-from matcher.errors import program
 from matcher.network.model import FeatureMatcher
 from matcher.network.routing import grow_trees, route
 from matcher.structures import ImagePair
+from matcher.terminal.program import program
 from matcher.training.supervision import supervise
 from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import load_safetensors

@@ -22,10 +22,11 @@ import numpy as np
 from data.config import Eighths
 from data.real.stereo import find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.tasks.stereo.predictor import StereoPredictor
 from matcher.tasks.stereo.structures import StereoPair
+from matcher.terminal.program import program
 from matcher.validation.checked import NotNegative, checked
 from matcher.validation.words import describe, options_from_words
 

@@ -16,7 +16,8 @@ from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
+from matcher.terminal.program import program
 from matcher.training.topk_recall import LevelRecall, topk_recall
 from matcher.validation.checked import NotNegative, checked, invalid
 from matcher.validation.words import options_from_words

@@ -16,15 +16,9 @@ without a traceback and leave with `exit_code`.
 from __future__ import annotations
 
 import re
-import sys
-import traceback
-from collections.abc import Callable, Sequence
 from enum import IntEnum
-from functools import wraps
 from importlib import import_module
 from typing import Any
-
-from matcher.streams import lasting_streams
 
 _NO_MEMORY = re.compile(
     "out of memory|allocate memory|not enough memory|insufficient memory|bad_alloc|alloc_failed"
@@ -164,60 +158,6 @@ def missing(path: object, what: str = "no such file", remedy: str = "") -> Usage
 def unwritable(path: object, error: OSError, remedy: str = "") -> StorageError:
     """The error for a file that cannot be written (E401)."""
     return StorageError(Code.UNWRITABLE, path, f"cannot write: {error.strerror or error}", remedy)
-
-
-def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
-    """Make a function of the words of a command line the `main` of a program.
-
-    Both take the words, by default those of the process, and return the exit code. An error that
-    the user can cause is printed as its one line, an interruption is silent. The word ``--debug``
-    is taken out and shows the traceback too. Streams are as `lasting`.
-    """
-
-    @wraps(run)
-    def main(words: Sequence[str] | None = None) -> int:
-        given = sys.argv[1:] if words is None else words
-
-        def told() -> int:
-            try:
-                return run([word for word in given if word != "--debug"])
-            except MatcherError as error:
-                if "--debug" in given:
-                    traceback.print_exc()
-                sys.stderr.write(f"{error}\n")
-                return error.exit_code
-            except KeyboardInterrupt:
-                return 130
-
-        return lasting(told)
-
-    return main
-
-
-def help_told(words: Sequence[str], text: str | None) -> bool:
-    """Whether the words ask for help, such as a docstring, which is then written."""
-    asked = bool({"--help", "-h"} & set(words))
-    if asked:
-        sys.stdout.write(f"{(text or '').strip()}\n")
-    return asked
-
-
-def lasting(run: Callable[[], int]) -> int:
-    """The exit code of `run`, which goes on whatever becomes of standard output and error.
-
-    Output that is lost, but for want of a reader, is an error (E401).
-    """
-    with lasting_streams() as output:
-        try:
-            code = run()
-        except SystemExit as leaving:  # of argparse, after its help or a wrong word
-            code = leaving.code if isinstance(leaving.code, int) else 0
-        output.flush()
-        if code == 0 and output.lost is not None:
-            fault = unwritable("standard output", output.lost, "all else is done")
-            sys.stderr.write(f"{fault}\n")
-            return fault.exit_code
-        return code
 
 
 def out_of_memory(error: BaseException) -> bool:

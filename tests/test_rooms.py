@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("matcher", "quadmatch", "conf", "data", "eval")
 PROGRAMS = ("match", "train")
-MOST_MODULES = 10
+MOST_MODULES = 9
 """Directly in `matcher/`: the ground floor has to stay a page that one can read."""
 
 
@@ -65,9 +65,8 @@ def arrows() -> dict[str, set[str]]:
 
 
 FLOORS = (
-    ("matcher.streams",),
     ("matcher.errors",),
-    ("matcher.structures", "matcher.validation", "matcher.files"),
+    ("matcher.structures", "matcher.validation", "matcher.files", "matcher.terminal"),
     ("matcher.config",),
     ("matcher.runtime", "matcher.geometry", "conf"),
     ("matcher.images", "matcher.results", "matcher.attention"),

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from data.real.index import as_hdf5, read_arrays, read_scene_index
-from matcher.errors import Code, StorageError, UsageError, help_told, program
+from matcher.errors import Code, StorageError, UsageError
 from matcher.files import make_folder, write_atomically
+from matcher.terminal.program import help_told, program
 from matcher.validation.words import key_values
 
 

@@ -18,8 +18,8 @@ from eval.attention_kinds.costs import measure_costs
 from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
-from matcher.errors import program
 from matcher.files import make_folder, write_atomically
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid

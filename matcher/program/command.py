@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
 from matcher.program import match
+from matcher.terminal.program import program
 
 COMMANDS = """\
 

@@ -10,8 +10,9 @@ from types import FrameType
 
 # Torch takes seconds to import: nothing here does before the options are known to be right.
 from matcher import __version__
-from matcher.errors import Code, MatcherError, UsageError, lasting
+from matcher.errors import Code, MatcherError, UsageError
 from matcher.options import USAGE, MatchOptions
+from matcher.terminal.program import lasting
 from matcher.validation.words import describe, key_values, options_from_words
 
 COLLECTIONS = ("pairs=", "pack=", "verify=")

@@ -13,7 +13,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from matcher.errors import program, require_extra
+from matcher.errors import require_extra
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, checked
 from matcher.validation.words import describe, options_from_words
 from matcher.web.hosts import LOCAL

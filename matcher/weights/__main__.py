@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from matcher.config import MatcherConfig
-from matcher.errors import Code, UsageError, missing, program
+from matcher.errors import Code, UsageError, missing
 from matcher.files import sha256_of
+from matcher.terminal.program import program
 from matcher.weights.checkpoint import read_weights, require_finite, selftest
 from matcher.weights.convert import config_from_official, convert
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from matcher.errors import Code, UsageError, program
-from matcher.streams import LastingStream, lasting_streams
+from matcher.errors import Code, UsageError
+from matcher.terminal.program import program
+from matcher.terminal.streams import LastingStream, lasting_streams
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from matcher.errors import Code, UsageError, missing, program
+from matcher.errors import Code, UsageError, missing
 from matcher.options import Device
 from matcher.tasks.classification.predictor import Classifier
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, Positive, annotations_of, checked, unknown_option
 from matcher.validation.words import describe, options_from_words
 

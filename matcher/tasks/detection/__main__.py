@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.images.encode import FORMATS, encode
 from matcher.options import Device
@@ -15,6 +15,7 @@ from matcher.tasks.detection.picture import draw_detections
 from matcher.tasks.detection.predictor import Detector
 from matcher.tasks.detection.preprocess import read_upright
 from matcher.tasks.detection.structures import Detections
+from matcher.terminal.program import program
 from matcher.validation.checked import (
     Name,
     NotNegative,

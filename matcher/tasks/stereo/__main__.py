@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from matcher.errors import Code, UsageError, program
+from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
 from matcher.tasks.stereo.files import write_disparity, write_ply
@@ -21,6 +21,7 @@ from matcher.tasks.stereo.photographs import (
 )
 from matcher.tasks.stereo.picture import disparity_range, draw_disparity, draw_views
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
+from matcher.terminal.program import program
 from matcher.validation.checked import annotations_of, unknown_option
 from matcher.validation.words import describe, key_values, options_from_words
 

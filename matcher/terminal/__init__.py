@@ -1,0 +1,1 @@
+"""What programs have to do with the terminal: words, streams, exit codes."""
