@@ -67,7 +67,7 @@ def configuration(words: list[str]) -> dict[str, Any]:
 
 def main(batch: str, folder: str, threads: str) -> None:
     weights = next(Path("matcher").rglob("compact.safetensors"))
-    values = torch.load(batch)
+    values = torch.load(batch, weights_only=True)
     geometry = PairGeometry(**values.pop("geometry"))
     config = configuration([
         "experiment=compact", f"init_weights={weights}", f"folder={folder}",

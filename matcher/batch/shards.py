@@ -101,8 +101,15 @@ class Shard:
             part = slice(end - count, end)
             arrays = (self.keypoints0[part], self.keypoints1[part], self.scores[part])
             points0, points1, scores = map(torch.from_numpy, arrays)
-            refined = {name: self._refined(name, part) for name in REFINED}
-            out.append(Matches(points0, points1, scores, **refined) if status == OK else status)
+            matches = Matches(
+                points0,
+                points1,
+                scores,
+                converged=self._refined("converged", part),
+                correlation=self._refined("correlation", part),
+                quality=self._refined("quality", part),
+            )
+            out.append(matches if status == OK else status)
         return out
 
     def _refined(self, name: str, part: slice) -> torch.Tensor | None:

@@ -88,4 +88,4 @@ def agreement(points0: Tensor, points1: Tensor) -> tuple[Tensor, Tensor]:
     distance = torch.where(usable, distance, float("nan"))
     median = distance.nanmedian(dim=1).values.nan_to_num(FAR)
     near = (distance < 2 * NOISE).sum(dim=1)
-    return median, near / max(index.shape[1] - 1, 1)
+    return median, near.to(median.dtype) / max(index.shape[1] - 1, 1)

@@ -107,7 +107,7 @@ def nearest_option(name: str, known: Sequence[str]) -> str | None:
     meant = SYNONYMS.get(name)
     if meant in known:
         return meant
-    return next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.52)), None)
 
 
 def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
