@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -99,4 +100,14 @@ def stop(number: int, frame: FrameType | None) -> None:
     """First signal: leave in order. A second one takes effect at once."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
+    if torch_is_imported_now():
+        # An exception that passes through its native code ends the process with a core dump.
+        # Nothing has been written yet.
+        os._exit(128 + number)
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def torch_is_imported_now() -> bool:
+    """Whether the import of torch has begun and not ended."""
+    module = sys.modules.get("torch")
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

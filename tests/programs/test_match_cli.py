@@ -413,6 +413,27 @@ def test_signals_leave_nothing_behind(
     assert listing(tmp_path) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_amid_the_import_of_torch_ends_the_program_at_once(
+    number: signal.Signals, code: int
+) -> None:
+    source = (
+        "import importlib.abc, importlib.util, os, sys\n"
+        "from matcher.program.match import catch_signals\n"
+        "catch_signals()\n"
+        "class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        return importlib.util.spec_from_loader(name, self) if name == 'torch' else None\n"
+        "    def exec_module(self, module):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "import torch\n"
+        "print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 def test_nothing_is_written_unasked(program: Callable[..., Outcome], tmp_path: Path) -> None:
     code, out, _ = program(*DEMO, "output=null")
     assert code == 0
