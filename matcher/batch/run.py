@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from matcher.batch.fingerprints import ImageFiles
 from matcher.batch.manifest import Manifest, encode_list, read_list
@@ -35,9 +33,9 @@ from matcher.batch.shards import (
     shard_name,
 )
 from matcher.errors import Code, StorageError, UsageError, missing
-from matcher.files import make_folder, write_atomically
+from matcher.files import make_folder, only_writer, write_atomically
 
-MANIFEST, LISTS, SHARDS, LOCK, HOLDER = "manifest.json", "pairs-*.npz", "shards", "lock", "lock.pid"
+MANIFEST, LISTS, SHARDS = "manifest.json", "pairs-*.npz", "shards"
 PARTS = (".quadmatch-*.part", "*/.quadmatch-*.part", "colmap/database.db.part*")
 LOCK_SECONDS = 0.5
 
@@ -260,34 +258,7 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only writer of a run. The lock goes with the process, however that ends.
-
-    Raises:
-        UsageError: another process writes to it (E207).
-        StorageError: the folder cannot be written (E401).
-    """
-    make_folder(folder)
-    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        what = f"another process writes to it{_holder(folder)}"
-        raise UsageError(Code.FOLDER_IN_USE, folder, what, "wait or use another output") from None
-    except OSError as error:
-        what = f"cannot be locked: {error.strerror}"
-        raise StorageError(Code.UNWRITABLE, folder, what) from error
-    try:
-        write_atomically(folder / HOLDER, str(os.getpid()).encode())
+    """Be the only writer of a run; what a killed one left is removed. Raises as `only_writer`."""
+    with only_writer(folder, "wait or use another output", LOCK_SECONDS):
         clear_leftovers(folder)
         yield
-    finally:
-        (folder / HOLDER).unlink(missing_ok=True)
-        lock.release()
-
-
-def _holder(folder: Path) -> str:
-    try:
-        holder = folder / HOLDER
-        return f" (process {int(holder.read_text())})" if holder.is_file() else ""
-    except (OSError, ValueError):
-        return ""
