@@ -39,8 +39,9 @@ class DetectionOptimConfig:
         if self.last_rate > self.rate:
             raise invalid("optim.last_rate", self.last_rate, f"at most rate={self.rate}")
 
-    def rate_at(self, images: int) -> float:
-        """The learning rate after that many images: a function of them alone."""
+    def rate_at(self, images: int, end: float = math.inf) -> float:
+        """The learning rate after that many images: a function of them alone, wherever the run
+        ends."""
         rise = min(1.0, (images + 1) / self.warmup_images)
         done = min(1.0, images / self.total_images)
         if self.schedule == "steps":

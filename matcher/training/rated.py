@@ -1,0 +1,106 @@
+"""Trainings by AdamW whose learning rate is a function of the samples seen: stereo, detection."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Generic, Protocol
+
+import torch
+from torch import Tensor
+
+from matcher.errors import CheckpointError, Code
+from matcher.training.base import Batch, Network, TrainingModule, pairs_in
+from matcher.training.export import PAIRS
+from matcher.weights.checkpoint import read_weights
+
+
+class RatedOptim(Protocol):
+    """Options of AdamW, and how its rate goes."""
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    def rate_at(self, seen: int, end: float, /) -> float:
+        """The learning rate after so many samples of a run that ends after `end`."""
+        ...
+
+
+class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
+    """Trains a network whose loss is the sum of named terms. Subclasses say which: `terms`, and
+    `read` and `export` of its weights. `optim` and `samples_a_step`, of all devices in one step of
+    the optimizer, are set by them too."""
+
+    optim: RatedOptim
+    samples_a_step: int
+    counted: str = "pairs"
+    """What a sample is called in logs."""
+
+    @abstractmethod
+    def terms(self, model: Network, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss of a batch."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Network:
+        """The network in a file of weights."""
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        steps = self.trainer.max_steps
+        end = steps * self.samples_a_step if steps > 0 else math.inf
+        return self.optim.rate_at(self.pairs_seen, end)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.rate()
+
+    def learn(self, batch: Batch) -> Tensor:
+        terms = self.terms(self.model, batch)
+        total = torch.stack(list(terms.values())).sum()
+        if (self.global_step + 1) % self.config.trainer.log_every == 0:
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            values: dict[str, Any] = {"loss": total, **terms, "rate": rate}
+            values |= {"skipped": float(self.skipped.total), self.counted: float(self.pairs_seen)}
+            plain = {f"train/{name}": torch.as_tensor(v).detach() for name, v in values.items()}
+            self.log_dict(plain, batch_size=pairs_in(batch))
+        return total
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; gains, shifts and single numbers do not decay."""
+        decayed, kept = [], []
+        for parameter in self.model.parameters():
+            (decayed if parameter.ndim > 1 else kept).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.optim.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.optim.rate)
+
+    def on_train_start(self) -> None:
+        """The options of this run count, also where a checkpoint brings those of another."""
+        super().on_train_start()
+        self.trainer.optimizers[0].param_groups[0]["weight_decay"] = self.optim.weight_decay
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        values = self.figures(batch)
+        found = {f"val/{name}": value for name, value in values.items() if value.isfinite()}
+        self.log_dict(found, batch_size=pairs_in(batch), sync_dist=True)
+
+    def figures(self, batch: Batch) -> dict[str, Tensor]:
+        """What a validation says of a batch: the terms and their sum."""
+        terms = self.terms(self.average, batch)
+        return terms | {"loss": torch.stack(list(terms.values())).sum()}
+
+    def load(self, path: Path) -> int:
+        source: Any = self.read(path)
+        model: Any = self.model
+        if source.config != model.config:
+            what = "holds another architecture"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "set model= to match")
+        model.load_state_dict(source.state_dict())
+        seen = read_weights(path).metadata.get(PAIRS, "0")
+        return int(seen) if seen.isdecimal() else 0
