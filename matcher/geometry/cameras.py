@@ -39,7 +39,7 @@ class Camera:
     size: Size | None = None
     """Of the image; None: not known"""
     focal_known: bool = True
-    """False: the focal length is a guess, to be estimated"""
+    """False: the focal length is a guess, or was found from matches"""
 
     def __post_init__(self) -> None:
         if self.model not in LENSES:
@@ -120,25 +120,37 @@ class Camera:
         return self.rays(points) * self.focal + self.center
 
     def resized(self, size: Size) -> Camera:
-        """The camera of the image at another size; one without a size is of any."""
+        """The camera of the image at another size; one without a size is of any.
+
+        Raises:
+            UsageError: an image of another shape (E201).
+        """
         if self.size is None or size == self.size:
             return replace(self, size=size)
+        if not same_shape(self.size, size):
+            raise invalid("camera", f"{size[0]} x {size[1]} pixels", f"an image of {self.size}")
         scale = np.array(self.size) / size
         center = original_to_network(self.center, scale)
         return replace(self.with_focal(self.focal / scale), size=size).with_center(center)
 
     def with_focal(self, focal: float | np.ndarray) -> Camera:
-        """The camera with another focal length, or (2,) of them; it then counts as known."""
+        """The camera with another focal length, or (2,) of them."""
         count = LENSES[self.model].focals
         fx, fy = np.broadcast_to(focal, 2).tolist()
         focals = (fx, fy) if count == 2 else (float(np.sqrt(fx * fy)),)
-        return replace(self, params=(*focals, *self.params[count:]), focal_known=True)
+        return replace(self, params=(*focals, *self.params[count:]))
 
     def with_center(self, center: np.ndarray) -> Camera:
         """The camera with another (2,) principal point."""
         first = LENSES[self.model].focals
         params = (*self.params[:first], *center.tolist(), *self.params[first + 2 :])
         return replace(self, params=params)
+
+
+def same_shape(first: Size, second: Size) -> bool:
+    """Whether one size is another at some scale, but for rounding to whole pixels."""
+    scale = float(np.sqrt(np.prod(np.array(second, float)) / np.prod(np.array(first, float))))
+    return bool((np.abs(np.array(first) * scale - second) <= max(1.0, scale)).all())
 
 
 def rescale_intrinsics(K: Tensor, scale: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ def exif_camera(path: str | os.PathLike[str]) -> Camera | None:
     if size is None:
         return None
     camera, focal = Camera.guessed(size), _focal(_tags(path), size)
-    return camera if focal is None else camera.with_focal(focal)
+    return camera if focal is None else replace(camera.with_focal(focal), focal_known=True)
 
 
 def _focal(tags: dict[int, object], size: tuple[int, int]) -> float | None:

@@ -110,4 +110,10 @@ def test_a_guess_is_the_one_of_colmap() -> None:
     camera = Camera.guessed(SIZE)
     assert camera.focal.tolist() == [768.0, 768.0]
     assert not camera.focal_known
-    assert camera.with_focal(700.0).focal_known
+    assert camera.with_focal(700.0).focal.tolist() == [700.0, 700.0]
+
+
+def test_an_image_of_another_shape_is_of_another_camera() -> None:
+    assert a_camera("PINHOLE").resized((213, 160)).size == (213, 160)
+    with pytest.raises(UsageError, match=r"E201 camera: got '640 x 640 pixels'"):
+        a_camera("PINHOLE").resized((640, 640))
