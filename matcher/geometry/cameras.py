@@ -90,7 +90,7 @@ class Camera:
         return np.array(self.params[first : first + 2])
 
     @property
-    def K(self) -> np.ndarray:
+    def K(self) -> np.ndarray:  # noqa: N802
         """(3, 3) float64: what the camera would be without its distortion."""
         (fx, fy), (cx, cy) = self.focal, self.center
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])

@@ -53,7 +53,9 @@ class CameraTable:
         try:
             return CameraOfImage(name, camera.resized(size))
         except UsageError as error:
-            raise UsageError(error.code, f"{self.path}: {image}", error.what, error.remedy) from None
+            raise UsageError(
+                error.code, f"{self.path}: {image}", error.what, error.remedy
+            ) from None
 
 
 def keys_of(image: str) -> Iterator[str]:

@@ -81,7 +81,9 @@ def test_a_faulty_row_is_told_in_a_line(tmp_path: Path, row: str, told: str) -> 
 
 
 def test_cameras_of_colmap_go_by_its_images(tmp_path: Path) -> None:
-    text = "# list\n1 OPENCV 640 480 500 510 320 240 0.1 0 0 0\n2 SIMPLE_PINHOLE 800 600 700 400 300\n"
+    text = (
+        "# list\n1 OPENCV 640 480 500 510 320 240 0.1 0 0 0\n2 SIMPLE_PINHOLE 800 600 700 400 300\n"
+    )
     images = "# list\n1 1 0 0 0 0 0 0 1 a.jpg\n\n2 1 0 0 0 0 0 0 2 b c.jpg\n1 2 -1\n"
     (tmp_path / "images.txt").write_text(images)
     cameras = table(tmp_path, text, "cameras.txt")
