@@ -14,7 +14,7 @@ from matcher.validation.checked import Name, Positive, Share, checked, invalid
 if TYPE_CHECKING:
     from matcher.images.load import Reading
 
-MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential")}
+MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential", "pose")}
 INTRINSICS = "[fx,fy,cx,cy] or nine numbers row by row, fx and fy above 0, no skew"
 USAGE = """\
 usage: {command} IMAGE0 IMAGE1 [key=value ...] [--debug]
@@ -26,6 +26,7 @@ examples:
   {command} a.jpg b.jpg output=pairs/ab.csv threshold=0.4 top_k=1000
   {command} a.jpg b.jpg geometry=homography style=warp picture=warp.jpg
   {command} a.jpg b.jpg geometry=essential K=[520,520,319.5,239.5] estimator=magsac
+  {command} a.jpg b.jpg geometry=pose cameras=exif
   {command} a.jpg b.jpg weights=outdoor device=cuda max_side=1600
   {command} a.jpg b.jpg points=ab.csv    where single points are
   {command} pairs=list.txt output=run export=colmap   (more: {command} pairs= --help)
@@ -126,18 +127,22 @@ class MatchOptions(WeightsOptions):
     """Gray image of the size of image 0: no match where it is black."""
     mask1: Name | None = None
     """Gray image of the size of image 1: no match where it is black."""
-    geometry: Literal["none", "homography", "fundamental", "essential"] = "none"
-    """Model to fit, which tells inliers."""
+    geometry: Literal["none", "homography", "fundamental", "essential", "pose"] = "none"
+    """Model to fit, which tells inliers: homography, fundamental, essential (needs K) or pose: as
+    essential, through any lens, and focal lengths that are not known are found; none."""
     estimator: Literal["poselib", "magsac"] = "poselib"
     """What fits the model."""
     ransac_threshold: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     """Error of an inlier in pixels, at most."""
     K: Intrinsics | None = None
-    """[fx,fy,cx,cy] in pixels of both images, for geometry=essential."""
+    """[fx,fy,cx,cy] in pixels of both images, for geometry=essential and pose."""
     K0: Intrinsics | None = None
     """K of image 0 alone."""
     K1: Intrinsics | None = None
     """K of image 1 alone."""
+    cameras: Name | None = None
+    """geometry=pose: cameras of images that have no K: a CSV file, a cameras.txt or a model of
+    COLMAP, or exif; null: nothing is known of them."""
     rotate: Turns = "auto"
     points: Name | None = None
     """CSV file of x,y in pixels of image 0 as stored: instead of matches, where each of them is in
@@ -159,6 +164,8 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", self.K, "either K for both images, or K0 and K1")
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
+        if self.cameras and self.geometry != "pose":
+            raise invalid("geometry", self.geometry, "pose with cameras=")
         if self.output not in (None, "auto") and Path(self.output).suffix.lower() not in FORMATS:
             raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
         if self.points:
@@ -189,12 +196,10 @@ class MatchOptions(WeightsOptions):
         return Path(self.output).with_suffix(".png") if self.output else None
 
     @property
-    def intrinsics(self) -> tuple[list[list[float]], list[list[float]]]:
-        """(3, 3) of both images; `K` or `K0` and `K1` must be set."""
-        first, second = self.K0 or self.K, self.K1 or self.K
-        if first is None or second is None:
-            raise invalid("K", None, "[fx,fy,cx,cy] in pixels")
-        return rows_of(first), rows_of(second)
+    def intrinsics(self) -> tuple[list[list[float]] | None, list[list[float]] | None]:
+        """(3, 3) of both images; None where neither `K` nor that of the image is set."""
+        first, second = (rows_of(K) if K else None for K in (self.K0 or self.K, self.K1 or self.K))
+        return first, second
 
 
 def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:

@@ -21,14 +21,20 @@ from matcher.drawing import matches as drawing
 from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import make_folder, sha256_of
 from matcher.geometry import robust
+from matcher.geometry.cameras import Camera
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
-from matcher.geometry.verdict import judge, judge_model
+from matcher.geometry.pose import estimate_camera_pose
+from matcher.geometry.verdict import Kind, judge, judge_model
+from matcher.images.cameras import EXIF, find_camera, read_cameras
 from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
 from matcher.validation.checked import config_to_dict
+
+POSES = ("essential", "pose")
+"""Kinds of geometry that tell how the cameras stand."""
 
 
 def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> None:
@@ -91,6 +97,9 @@ def tell_record(record: MatchRecord) -> None:
         tell(f"turned    image 1 by {90 * record.matches.turned} degrees counterclockwise")
     if record.inliers is not None:
         tell(f"geometry  {record.geometry}: {record.inliers.sum()} inliers")
+    for i, camera in enumerate(record.cameras or ()):
+        if not camera.focal_known:
+            tell(f"focal     of image {i}: {camera.focal[0]:.1f} pixels, found from the matches")
     reliable = record.verdict == "reliable"
     if record.T_0to1 is not None and reliable:
         tell(f"pose      {pose_text(record.T_0to1, record.translation_unknown)}")
@@ -137,7 +146,8 @@ def tell(line: str) -> None:
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
     """Whether all input files are there and results can go where they shall."""
-    given = (*images, options.mask0, options.mask1, options.points)
+    table = None if options.cameras == EXIF else options.cameras
+    given = (*images, options.mask0, options.mask1, options.points, table)
     inputs = [path for path in given if path is not None]
     for path in inputs:
         if not os.path.exists(path):
@@ -184,18 +194,37 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
     no_inliers = np.zeros(len(record.matches), bool)
     nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
-    if options.geometry == "essential":
-        K0, K1 = (np.array(K) for K in options.intrinsics)
-        pose = robust.estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
+    if options.geometry in POSES:
+        camera0, camera1 = cameras_of(record, options)
+        pose = estimate_camera_pose(
+            *keypoints, camera0=camera0, camera1=camera1, estimator=estimator
+        )
         if pose is None:
             return nothing
         T_0to1 = np.eye(4)
         T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
-        return replace(nothing, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1)
+        cameras = pose.camera0, pose.camera1
+        found = replace(nothing, model=pose.essential, inliers=pose.inliers)
+        return replace(found, T_0to1=T_0to1, cameras=cameras)
     homography = options.geometry == "homography"
     fit = robust.estimate_homography if homography else robust.estimate_fundamental
     found = fit(*keypoints, estimator=estimator)
     return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
+
+
+def cameras_of(record: MatchRecord, options: MatchOptions) -> tuple[Camera, Camera]:
+    """What is known of the cameras of both images: their K, else what `cameras` tells."""
+    table = read_cameras(options.cameras) if options.cameras else None
+    out = []
+    for image, K in zip((record.image0, record.image1), options.intrinsics, strict=True):
+        size = image.width, image.height
+        if K is not None:
+            out.append(Camera.of_matrix(K, size))
+        elif options.cameras:
+            out.append(find_camera(table, image.name, image.name, size).camera)
+        else:
+            out.append(Camera.guessed(size))
+    return out[0], out[1]
 
 
 def judged(record: MatchRecord, options: MatchOptions) -> MatchRecord:
@@ -203,23 +232,37 @@ def judged(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     if options.geometry == "none":
         estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
         return replace(record, verdict=judge(record.matches, estimator=estimator).word)
+    points0, points1, matrix = in_pixels(record)
+    seen = np.isfinite(points0 + points1).all(axis=1)
     verdict = judge_model(
-        *record.matches.numpy()[:2],
-        pixel_model(record, options),
-        kind=options.geometry,
+        points0[seen],
+        points1[seen],
+        matrix,
+        kind=judged_kind(record, options),
         threshold=options.ransac_threshold,
     )
-    unknown = options.geometry == "essential" and verdict.translation_unknown
+    unknown = options.geometry in POSES and verdict.translation_unknown
     return replace(record, verdict=verdict.word, translation_unknown=unknown)
 
 
-def pixel_model(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
-    """The homography or the fundamental matrix of a record; None without a model."""
-    if record.model is None or record.geometry != "essential":
-        return record.model
-    return fundamental_from_essential(
-        record.model, *(np.array(K, record.model.dtype) for K in options.intrinsics)
-    )
+def judged_kind(record: MatchRecord, options: MatchOptions) -> Kind:
+    """What a model has to be judged as; with a focal length that was found, a pose has the freedom
+    of a fundamental matrix."""
+    if options.geometry == "homography":
+        return "homography"
+    known = record.cameras and all(camera.focal_known for camera in record.cameras)
+    return "essential" if known else "fundamental"
+
+
+def in_pixels(record: MatchRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(N, 2) keypoints of both images, undistorted where cameras are known, and the homography or
+    the fundamental matrix (3, 3) in these pixels; None without a model."""
+    points0, points1, _ = record.matches.numpy()
+    if record.cameras is None or record.model is None:
+        return points0, points1, record.model
+    camera0, camera1 = record.cameras
+    F = fundamental_from_essential(record.model, camera0.K, camera1.K)
+    return camera0.undistorted(points0), camera1.undistorted(points1), F
 
 
 def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
@@ -244,7 +287,7 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
         return drawing.draw_overlay(image0, image1, record.matches, max_lines=options.lines)
     if options.style == "warp" and record.model is not None:
         return drawing.draw_warp(image0, image1, record.model)
-    errors = epipolar_errors(record, options) if options.style == "epipolar" else None
+    errors = epipolar_errors(record) if options.style == "epipolar" else None
     return drawing.draw_matches(
         image0,
         image1,
@@ -256,10 +299,9 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
     )
 
 
-def epipolar_errors(record: MatchRecord, options: MatchOptions) -> np.ndarray | None:
+def epipolar_errors(record: MatchRecord) -> np.ndarray | None:
     """(N,) pixels between the points of a match and their epipolar lines; None without a model."""
-    F = pixel_model(record, options)
-    if F is None:
-        return None
-    points0, points1 = (points.astype(F.dtype) for points in record.matches.numpy()[:2])
-    return epipolar_error(points0, points1, F)
+    points0, points1, F = in_pixels(record)
+    return (
+        None if F is None else epipolar_error(points0.astype(F.dtype), points1.astype(F.dtype), F)
+    )

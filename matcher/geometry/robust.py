@@ -168,7 +168,7 @@ def _intrinsics(name: str, K: np.ndarray) -> np.ndarray:
         raise UsageError(Code.INVALID_VALUE, name, str(error)) from None
 
 
-def _poselib_options(estimator: Estimator) -> dict[str, float | int]:
+def poselib_options(estimator: Estimator) -> dict[str, float | int]:
     return {
         "max_epipolar_error": estimator.threshold,
         "max_reproj_error": estimator.threshold,
@@ -185,7 +185,7 @@ def _pose_poselib(
         _poselib_view(points, K) for points, K in ((points0, K0), (points1, K1))
     )
     pose, info = poselib.estimate_relative_pose(
-        upright0, upright1, camera0, camera1, _poselib_options(estimator), {}
+        upright0, upright1, camera0, camera1, poselib_options(estimator), {}
     )
     return np.asarray(pose.R), np.asarray(pose.t), np.asarray(info["inliers"], dtype=bool)
 
@@ -236,7 +236,7 @@ def _model_poselib(
     kind: str, points0: np.ndarray, points1: np.ndarray, estimator: Estimator
 ) -> tuple[np.ndarray, np.ndarray]:
     fit = poselib.estimate_homography if kind == "homography" else poselib.estimate_fundamental
-    matrix, info = fit(points0, points1, _poselib_options(estimator), {})
+    matrix, info = fit(points0, points1, poselib_options(estimator), {})
     return np.asarray(matrix), np.asarray(info["inliers"], dtype=bool)
 
 

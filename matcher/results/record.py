@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from matcher.errors import Code, StorageError, missing
+from matcher.errors import Code, StorageError, UsageError, missing
 from matcher.files import write_atomically
+from matcher.geometry.cameras import Camera
 from matcher.results.formats import (
     BROKEN,
     FORMATS,
@@ -51,15 +52,17 @@ class MatchRecord:
     image0: ImageRecord = UNKNOWN
     image1: ImageRecord = UNKNOWN
     geometry: str = "none"
-    """``homography``, ``fundamental`` or ``essential`` if a model was estimated."""
+    """``homography``, ``fundamental``, ``essential`` or ``pose`` if a model was estimated."""
     model: np.ndarray | None = None
     """(3, 3) float64: a homography (x1 ~ H x0) or a fundamental matrix (x1^T F x0 = 0) in pixels,
     or an essential matrix in normalized coordinates; None if there is none."""
     inliers: np.ndarray | None = None
     """(N,) bool, the matches that agree with `model`."""
     T_0to1: np.ndarray | None = None
-    """(4, 4) float64, for ``essential``: takes points of camera 0 to camera 1, its translation of
-    length 1, as its true length cannot be known."""
+    """(4, 4) float64, for ``essential`` and ``pose``: takes points of camera 0 to camera 1, its
+    translation of length 1, as its true length cannot be known."""
+    cameras: tuple[Camera, Camera] | None = None
+    """Of both images, likewise, with the focal lengths that were found."""
     verdict: str = ""
     """``reliable`` or ``too few to tell`` (`matcher.geometry.verdict`); empty: not judged."""
     translation_unknown: bool = False
@@ -133,6 +136,9 @@ def _attributes(record: MatchRecord) -> Attributes:
         out["verdict"] = record.verdict
     if record.translation_unknown:
         out["translation"] = "unknown"
+    for i, camera in enumerate(record.cameras or ()):
+        out[f"camera{i}"] = " ".join([camera.model, *map(str, camera.params)])
+        out[f"focal{i}"] = "known" if camera.focal_known else "found"
     for i, image in enumerate((record.image0, record.image1)):
         # File names may hold bytes that are not UTF-8; HDF5 and JSON readers refuse those.
         out[f"image{i}_name"] = image.name.encode("utf-8", "backslashreplace").decode()
@@ -150,6 +156,7 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
     for i in (0, 1):
         width, height = (int(rest.pop(f"image{i}_{side}")) for side in ("width", "height"))
         images.append(ImageRecord(str(rest.pop(f"image{i}_name")), width, height))
+    cameras = [_camera(rest, i, image) for i, image in enumerate(images) if f"camera{i}" in rest]
     column = {
         name: torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
         for name in ("keypoints0", "keypoints1", "scores", *REFINED)
@@ -173,10 +180,21 @@ def _record(arrays: Arrays, attributes: Attributes) -> MatchRecord:
         model=arrays.get("model"),
         inliers=None if inliers is None else inliers.astype(bool),
         T_0to1=arrays.get("T_0to1"),
+        cameras=(cameras[0], cameras[1]) if len(cameras) == 2 else None,
         verdict=str(rest.pop("verdict", "")),
         translation_unknown=rest.pop("translation", "") == "unknown",
         provenance=rest,
     )
+
+
+def _camera(attributes: Attributes, i: int, image: ImageRecord) -> Camera:
+    """The camera of image `i`, taken out of the attributes."""
+    model, *params = str(attributes.pop(f"camera{i}")).split()
+    known = attributes.pop(f"focal{i}") == "known"
+    try:
+        return Camera(model, tuple(map(float, params)), (image.width, image.height), known)
+    except UsageError as error:
+        raise ValueError(error) from None
 
 
 def _format_of(path: Path) -> Format:

@@ -111,7 +111,7 @@ BAD = [
     # contradictions
     ("geometry=essential", "K", "geometry=essential"),
     ("style=warp", "style", "geometry=homography"),
-    ("style=epipolar geometry=homography", "style", "geometry=fundamental or essential"),
+    ("style=epipolar geometry=homography", "style", "geometry=fundamental or essential or pose"),
     ("K=[1,1,0,0] K0=[1,1,0,0]", "K", "either K"),
     ("K0=[1,1,0,0] geometry=essential", "K", "geometry=essential"),
     ("output=one.png picture=one.png", "output", ".h5"),

@@ -50,7 +50,7 @@ def words_of(listed: dict[str, str]) -> list[str]:
 
 
 def test_the_page_is_read() -> None:
-    assert (len(PAIR), len(COLLECTION)) == (29, 37)
+    assert (len(PAIR), len(COLLECTION)) == (30, 37)
     assert len(TRAINING) > 100
     assert len(EVALUATION) == 21
 
@@ -87,7 +87,7 @@ def refused(read: Refuse, name: str, value: str) -> None:
 
 @pytest.mark.parametrize("name", [*PAIR])
 def test_match_refuses_another_type(name: str) -> None:
-    text = {"weights", "mask0", "mask1", "output", "picture", "points"}
+    text = {"weights", "mask0", "mask1", "output", "picture", "points", "cameras"}
     refused(lambda w: options_from_words(MatchOptions, w), name, "" if name in text else NESTED)
 
 

@@ -1,0 +1,181 @@
+"""Cameras of images from files: a table (CSV), a model of COLMAP, or the EXIF of each photograph.
+
+A row of a table is ``name,fx,fy,cx,cy``, and where the lens bends lines ``,model`` and COLMAP's
+parameters behind the center. `name` is an image, a folder or ``*`` for all images; the center of
+the top-left pixel is (0, 0). A row that is a name alone: these images share a camera whose focal
+length nobody knows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from matcher.errors import Code, MatcherError, UsageError, missing, require_extra
+from matcher.geometry.cameras import Camera, Size
+from matcher.geometry.lenses import LENSES
+from matcher.images.exif import exif_camera
+
+EXIF = "exif"
+ALL = "*"
+
+
+class CameraOfImage(NamedTuple):
+    """The camera of an image, and a name of it that images of the same camera share."""
+
+    name: str
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class CameraTable:
+    """Cameras by the names of images and folders; a camera of None is not known."""
+
+    path: str
+    entries: Mapping[str, tuple[str, Camera | None]]
+
+    def find(self, image: str, size: Size) -> CameraOfImage:
+        """The camera of an image at its size: that of the image, else of the nearest folder that
+        the table names, else of all; one of its own, of which nothing is known, where it names
+        none.
+
+        Raises:
+            UsageError: the image has another shape than those of the camera (E201).
+        """
+        name, camera = next(
+            (self.entries[key] for key in keys_of(image) if key in self.entries), (image, None)
+        )
+        if camera is None:
+            return CameraOfImage(name, Camera.guessed(size))
+        try:
+            return CameraOfImage(name, camera.resized(size))
+        except UsageError as error:
+            raise UsageError(
+                error.code, f"{self.path}: {image}", error.what, error.remedy
+            ) from None
+
+
+def keys_of(image: str) -> Iterator[str]:
+    """Names under which a table may hold an image, the nearest first: its path from any folder on,
+    then its folders likewise, then all images."""
+    parts = Path(image).as_posix().split("/")
+    for end in range(len(parts), 0, -1):
+        yield from ("/".join(parts[start:end]) for start in range(end))
+    yield ALL
+
+
+def find_camera(source: CameraTable | None, image: str, path: str, size: Size) -> CameraOfImage:
+    """The camera of an image from a table, or without one from the EXIF in its file at `path`,
+    where photographs of one focal length and size share a camera."""
+    if source is not None:
+        return source.find(image, size)
+    camera = exif_camera(path) or Camera.guessed(size)
+    return CameraOfImage(f"{camera.focal[0]:.6g}" if camera.focal_known else image, camera)
+
+
+def read_cameras(path: str) -> CameraTable | None:
+    """The table in a CSV file, a ``cameras.txt`` or a folder with a model of COLMAP; None for
+    `EXIF`.
+
+    Raises:
+        UsageError: no such file (E111), no table (E112), a line that is no camera (E113), or a
+            binary model without pycolmap (E210).
+    """
+    if path == EXIF:
+        return None
+    place = Path(path)
+    if not place.exists():
+        raise missing(path, remedy="give a CSV file, a cameras.txt of COLMAP or exif")
+    if place.is_dir() and (place / "cameras.bin").is_file():
+        return CameraTable(path, dict(_binary_entries(place)))
+    file = place / "cameras.txt" if place.is_dir() else place
+    entries = _colmap_entries if file.suffix == ".txt" else _csv_entries
+    return CameraTable(path, dict(entries(file)))
+
+
+def _csv_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
+    for first, (number, line) in enumerate(_lines(path)):
+        name, *values = [cell.strip() for cell in next(csv.reader([line]))]
+        try:
+            camera = _row_camera(values)
+        except (ValueError, MatcherError) as error:
+            if first == 0 and not _is_number(values[0]):
+                continue
+            raise _faulty(path, number, error) from None
+        key = name if name == ALL else Path(name).as_posix()
+        yield key, (key, camera)
+
+
+def _row_camera(values: list[str]) -> Camera | None:
+    """The camera of fx, fy, cx, cy, the model and its parameters; None where they are empty."""
+    if not any(values):
+        return None
+    fx, fy, cx, cy = map(float, values[:4])
+    model, *rest = [value for value in values[4:] if value] or ["PINHOLE"]
+    one = model in LENSES and LENSES[model].focals == 1
+    if one and fx != fy:
+        raise ValueError(f"{model} has one focal length, got {fx:g} and {fy:g}")
+    return Camera(model, ((fx,) if one else (fx, fy)) + (cx, cy, *map(float, rest)))
+
+
+def _colmap_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
+    cameras: dict[str, Camera] = {}
+    for number, line in _lines(path):
+        try:
+            key, model, width, height, *params = line.split()
+            size = int(width), int(height)
+            cameras[key] = Camera.of_colmap(model, list(map(float, params)), size)
+        except (ValueError, MatcherError) as error:
+            raise _faulty(path, number, error) from None
+    images = path.with_name("images.txt")
+    if not images.is_file():
+        if len(cameras) != 1:
+            what, remedy = f"holds {len(cameras)} cameras", "put COLMAP's images.txt beside it"
+            raise UsageError(Code.UNREADABLE_LIST, path, what, remedy)
+        yield from ((ALL, camera) for camera in cameras.items())
+        return
+    lines = [line for line in _text(images).splitlines() if not line.startswith("#")]
+    for number, line in enumerate(lines[::2], 1):
+        try:
+            key, name = line.split(maxsplit=9)[8:]
+            yield name, (key, cameras[key])
+        except (ValueError, LookupError) as error:
+            raise _faulty(images, 2 * number - 1, error) from None
+
+
+def _binary_entries(folder: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
+    model = require_extra("pycolmap", "sfm", f"cameras={folder}").Reconstruction(folder)
+    for image in model.images.values():
+        c = model.cameras[image.camera_id]
+        camera = Camera.of_colmap(c.model.name, c.params, (c.width, c.height))
+        yield image.name, (str(image.camera_id), camera)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, with their numbers."""
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise missing(path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "give a CSV file, a cameras.txt of COLMAP or exif"
+        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read: {error}", remedy) from error
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("+-")[:1].isdigit()
+
+
+def _faulty(path: Path, number: int, error: Exception) -> UsageError:
+    what = error.what if isinstance(error, MatcherError) else str(error)
+    remedy = error.remedy if isinstance(error, MatcherError) else "see docs/cameras.md"
+    return UsageError(Code.FAULTY_LINE, path, f"line {number} is no camera: {what}", remedy)

@@ -1,0 +1,69 @@
+"""The focal length that the EXIF of a photograph tells."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+from matcher.errors import MatcherError
+from matcher.geometry.cameras import Camera
+from matcher.images.decode import stored_size
+from matcher.images.opening import open_regular, reading
+
+FILM_DIAGONAL = 43.27
+"""Millimeters, of a 35 mm film: equivalent focal lengths go by the diagonal (CIPA DCG-001)."""
+MILLIMETERS = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+"""In the units of EXIF: inch, and what follows it."""
+SMALLEST_SENSOR = 3.0
+"""Millimeters across: a smaller one means that a picture was shrunk and its EXIF half changed."""
+
+
+def exif_camera(path: str | os.PathLike[str]) -> Camera | None:
+    """The camera of a photograph as its EXIF tells, in pixels as stored; a guess without a known
+    focal length where it does not tell. None where there is no image with a size."""
+    size = stored_size(path)
+    if size is None:
+        return None
+    camera, focal = Camera.guessed(size), _focal(_tags(path), size)
+    return camera if focal is None else replace(camera.with_focal(focal), focal_known=True)
+
+
+def _focal(tags: dict[int, object], size: tuple[int, int]) -> float | None:
+    """Pixels, or None.
+
+    The resolution of a focal plane is that of the sensor: without the number of pixels that it had,
+    or one that leads to a sensor as small as none is, it tells nothing of a picture that may have
+    been shrunk.
+    """
+    film = _number(tags.get(Base.FocalLengthIn35mmFilm))
+    if film:
+        return film / FILM_DIAGONAL * float(np.hypot(*size))
+    unit = MILLIMETERS.get(int(_number(tags.get(Base.FocalPlaneResolutionUnit))))
+    names = Base.FocalLength, Base.FocalPlaneXResolution, Base.ExifImageWidth
+    length, resolution, width = (_number(tags.get(name)) for name in names)
+    if unit is None or not (length and resolution and width):
+        return None
+    sensor = width * unit / resolution
+    return length / sensor * size[0] if sensor >= SMALLEST_SENSOR else None
+
+
+def _tags(path: str | os.PathLike[str]) -> dict[int, object]:
+    """What the EXIF of a photograph holds of how it was taken; nothing where it is damaged."""
+    try:
+        with open_regular(path) as file, reading(os.fspath(path)), Image.open(file) as image:
+            return dict(image.getexif().get_ifd(IFD.Exif))
+    except MatcherError:
+        return {}
+
+
+def _number(value: object) -> float:
+    """A value of EXIF, 0 for what is no number above 0."""
+    try:
+        number = float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, ArithmeticError):
+        return 0.0
+    return number if 0 < number < np.inf else 0.0
