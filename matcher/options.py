@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from matcher.images.sizes import MAX_PIXELS
-from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
+from matcher.results.formats import FOREIGN_SUFFIXES, FORMATS, PICTURE_SUFFIXES
 from matcher.validation.checked import Name, Positive, Share, checked, invalid
 
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ class MatchOptions(WeightsOptions):
     """CSV file of x,y in pixels of image 0 as stored: instead of matches, where each of them is in
     image 1, or that it is not visible there."""
     output: Name | None = None
-    """File of the results: .h5, .npz, .csv or .json; auto: .h5, named after the images, in the
-    current folder; with points= a .csv; null: none."""
+    """File of the results: .h5, .npz, .csv or .json; or for other programs: .vrt (GDAL), .points
+    (QGIS), .pto (Hugin), .ply (a cloud of points, with geometry=essential); auto: .h5, named after
+    the images, in the current folder; with points= a .csv; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
     style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
@@ -159,8 +160,7 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", self.K, "either K for both images, or K0 and K1")
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
-        if self.output not in (None, "auto") and Path(self.output).suffix.lower() not in FORMATS:
-            raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
+        self._require_output()
         if self.points:
             self._require_nothing_of_matches()
         path = self.picture_path
@@ -172,6 +172,16 @@ class MatchOptions(WeightsOptions):
         if self.geometry not in MODEL_OF_STYLE.get(self.style, (self.geometry,)):
             needed = " or ".join(MODEL_OF_STYLE[self.style])
             raise invalid("style", self.style, f"geometry={needed} with it, not {self.geometry}")
+
+    def _require_output(self) -> None:
+        """Refuse a file of results of a kind that is not written (E201)."""
+        if self.output in (None, "auto"):
+            return
+        suffix, known = Path(self.output).suffix.lower(), (*FORMATS, *FOREIGN_SUFFIXES)
+        if suffix not in known:
+            raise invalid("output", self.output, f"a name ending in {', '.join(known)}")
+        if suffix == ".ply" and self.geometry in ("none", "homography", "fundamental"):
+            raise invalid("geometry", self.geometry, "essential, for a cloud of points (.ply)")
 
     def _require_nothing_of_matches(self) -> None:
         """Refuse what only matches have, beside `points` (E201)."""

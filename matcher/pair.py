@@ -24,8 +24,10 @@ from matcher.geometry import robust
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
 from matcher.geometry.verdict import judge, judge_model
 from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
+from matcher.interop.pair_files import write_for_others
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
+from matcher.results.formats import FOREIGN_SUFFIXES
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
 from matcher.validation.checked import config_to_dict
@@ -117,7 +119,10 @@ def write_results(record: MatchRecord, options: MatchOptions) -> None:
     """Write the files that `options` ask for, and tell where they are."""
     if options.output:
         replaced = _replaced(options.output)
-        write_matches(options.output, record)
+        if Path(options.output).suffix.lower() in FOREIGN_SUFFIXES:
+            write_for_others(options.output, record, options)
+        else:
+            write_matches(options.output, record)
         tell(f"output    {options.output}{replaced}")
     if options.picture_path:
         replaced = _replaced(options.picture_path)
