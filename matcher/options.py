@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from matcher.images.sizes import MAX_PIXELS
-from matcher.results.formats import FORMATS, PICTURE_SUFFIXES
+from matcher.results.formats import FOREIGN_SUFFIXES, FORMATS, PICTURE_SUFFIXES
 from matcher.validation.checked import Name, Positive, Share, checked, invalid
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ class MatchOptions(WeightsOptions):
     """CSV file of x,y in pixels of image 0 as stored: instead of matches, where each of them is in
     image 1, or that it is not visible there."""
     output: Name | None = None
-    """File of the results: .h5, .npz, .csv or .json; auto: .h5, named after the images, in the
-    current folder; with points= a .csv; null: none."""
+    """File of the results: .h5, .npz, .csv or .json; or for other programs: .vrt (GDAL), .points
+    (QGIS), .pto (Hugin), .ply (a cloud of points, with geometry=essential); auto: .h5, named after
+    the images, in the current folder; with points= a .csv; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
     style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
@@ -166,8 +167,7 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
         if self.cameras and self.geometry != "pose":
             raise invalid("geometry", self.geometry, "pose with cameras=")
-        if self.output not in (None, "auto") and Path(self.output).suffix.lower() not in FORMATS:
-            raise invalid("output", self.output, f"a name ending in {', '.join(FORMATS)}")
+        self._require_output()
         if self.points:
             self._require_nothing_of_matches()
         path = self.picture_path
@@ -179,6 +179,16 @@ class MatchOptions(WeightsOptions):
         if self.geometry not in MODEL_OF_STYLE.get(self.style, (self.geometry,)):
             needed = " or ".join(MODEL_OF_STYLE[self.style])
             raise invalid("style", self.style, f"geometry={needed} with it, not {self.geometry}")
+
+    def _require_output(self) -> None:
+        """Refuse a file of results of a kind that is not written (E201)."""
+        if self.output in (None, "auto"):
+            return
+        suffix, known = Path(self.output).suffix.lower(), (*FORMATS, *FOREIGN_SUFFIXES)
+        if suffix not in known:
+            raise invalid("output", self.output, f"a name ending in {', '.join(known)}")
+        if suffix == ".ply" and self.geometry in ("none", "homography", "fundamental"):
+            raise invalid("geometry", self.geometry, "essential, for a cloud of points (.ply)")
 
     def _require_nothing_of_matches(self) -> None:
         """Refuse what only matches have, beside `points` (E201)."""

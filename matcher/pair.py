@@ -27,8 +27,10 @@ from matcher.geometry.pose import estimate_camera_pose
 from matcher.geometry.verdict import Kind, judge, judge_model
 from matcher.images.cameras import EXIF, find_camera, read_cameras
 from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
+from matcher.interop.pair_files import write_for_others
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
+from matcher.results.formats import FOREIGN_SUFFIXES
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
 from matcher.validation.checked import config_to_dict
@@ -126,7 +128,10 @@ def write_results(record: MatchRecord, options: MatchOptions) -> None:
     """Write the files that `options` ask for, and tell where they are."""
     if options.output:
         replaced = _replaced(options.output)
-        write_matches(options.output, record)
+        if Path(options.output).suffix.lower() in FOREIGN_SUFFIXES:
+            write_for_others(options.output, record, options)
+        else:
+            write_matches(options.output, record)
         tell(f"output    {options.output}{replaced}")
     if options.picture_path:
         replaced = _replaced(options.picture_path)

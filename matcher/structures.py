@@ -18,8 +18,8 @@ from torch import Tensor
 
 from matcher.errors import Code, UsageError
 
-RESULTS = "matcher.results.record"
-"""The module of files, in a room above this one: imported when it is asked for."""
+RESULTS, TRANSFORMS = "matcher.results.record", "matcher.geometry.transforms"
+"""Modules of rooms above this one: imported when they are asked for."""
 Self = TypeVar("Self", bound="TensorFields")
 
 
@@ -256,6 +256,25 @@ class Matches(TensorFields):
             remedy = "expected photometric, for matches that are filtered by convergence"
             raise UsageError(Code.INVALID_VALUE, "refine", "got 'none'", remedy)
         return self if self.converged is None else self[self.converged]
+
+    def transform(self, kind: str = "homography", *, threshold: float = 1.0) -> Any:
+        """The `matcher.geometry.transforms.Transform` of image 0 to image 1 that most agree with.
+
+        It knows what scikit-image, OpenCV and SimpleITK want to bring image 1 onto image 0.
+
+        Args:
+            kind: ``similarity``, ``affine`` or ``homography``.
+            threshold: pixels that a match may be off.
+
+        Returns:
+            None where too few matches agree.
+
+        Raises:
+            UsageError: another kind or threshold (E201).
+        """
+        transforms = import_module(TRANSFORMS)
+        how = transforms.Estimator(threshold=threshold)
+        return transforms.estimate_transform(kind, *self.numpy()[:2], estimator=how)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keypoints0, keypoints1, scores) as NumPy arrays."""

@@ -201,6 +201,19 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
 
         how = options.merge, options.camera, options.converged_only
         tell(f"colmap    {export_colmap(run, root, *how)}")
+    elif options.export == "colmap_text":
+        from matcher.batch.export.colmap_text import export_colmap_text
+
+        tell(f"colmap    {export_colmap_text(run, options.merge, options.converged_only)}")
+    elif options.export == "gdal":
+        from matcher.batch.export.gdal import FOLDER, export_gdal
+
+        written = export_gdal(run, root, options.converged_only)
+        tell(f"gdal      {len(written)} virtual rasters and .points in {run.folder / FOLDER}")
+    elif options.export == "hugin":
+        from matcher.batch.export.hugin import export_hugin
+
+        tell(f"hugin     {export_hugin(run, root, options.camera, options.converged_only)}")
 
 
 def tell_outdated(run: Run, tell: Tell) -> None:

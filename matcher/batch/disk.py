@@ -18,7 +18,15 @@ MATCHES_A_CELL = 0.4
 CELL = 8
 BYTES_A_SHARD = 6_000
 SAMPLES = 32
-EXPORT_SIZE = {"none": 0.0, "pack": 1.3, "hloc": 5.0, "colmap": 3.0}
+EXPORT_SIZE = {
+    "none": 0.0,
+    "pack": 1.3,
+    "hloc": 5.0,
+    "colmap": 3.0,
+    "colmap_text": 22.0,
+    "gdal": 10.0,
+    "hugin": 1.0,
+}
 """Most that an export and its scratch files take at a time, in sizes of the shards."""
 
 

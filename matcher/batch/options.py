@@ -54,16 +54,17 @@ class CollectionOptions(WeightsOptions):
     """This machine, or a cluster."""
     workers: Threads = 2
     """engine=ray: models that match at a time."""
-    export: Literal["none", "pack", "hloc", "colmap"] = "none"
-    """What is written when all is done: one file, two HDF5 files or a database."""
+    export: Literal["none", "pack", "hloc", "colmap", "colmap_text", "gdal", "hugin"] = "none"
+    """What is written when all is done: one file, two HDF5 files, a database, text for COLMAP,
+    control points for GDAL and QGIS, or a project for Hugin."""
     merge: Annotated[float, Field(ge=0.1, le=100)] = 2.0
-    """hloc and colmap: points closer than so many pixels become one keypoint."""
+    """hloc, colmap: points closer than so many pixels become one keypoint."""
     converged_only: bool = False
-    """hloc and colmap: leave out matches whose refinement did not converge, one in five; the others
-    are exact to a few tenths of a pixel."""
+    """In all exports but pack: leave out matches whose refinement did not converge, one in five;
+    the others are exact to a few tenths of a pixel."""
     K: Intrinsics | None = None
-    """colmap: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null: one
-    camera each, guessed."""
+    """colmap, hugin: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null:
+    one camera each, guessed."""
 
     def __post_init__(self) -> None:
         require_intrinsics("K", self.K)

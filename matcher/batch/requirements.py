@@ -23,6 +23,9 @@ TARGETS = {
     "pack": ("packed.h5",),
     "hloc": ("features.h5", "matches.h5"),
     "colmap": ("colmap/database.db",),
+    "colmap_text": ("colmap_text/matches.txt",),
+    "gdal": (),
+    "hugin": ("panorama.pto",),
 }
 """What each export writes."""
 
@@ -76,6 +79,12 @@ def require_tools(pairs: PairList, root: Root, options: CollectionOptions) -> No
         from matcher.batch.export.colmap import require_colmap
 
         require_colmap(pairs.names, root, options.camera)
+    if options.export == "colmap_text":
+        from matcher.batch.export.colmap_text import require_names
+
+        require_names(pairs.names)
+    if options.export == "gdal":
+        require_extra("rasterio", "geo", "export=gdal")
 
 
 def require_writable(folder: Path, export: str) -> None:

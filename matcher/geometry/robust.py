@@ -19,7 +19,7 @@ from matcher.geometry.epipolar import essential_from_pose, pixel_rays
 from matcher.geometry.validity import usable_intrinsics
 from matcher.validation.checked import Positive, checked
 
-MINIMUM = {"homography": 4, "fundamental": 7, "essential": 5}
+MINIMUM = {"similarity": 3, "affine": 3, "homography": 4, "fundamental": 7, "essential": 5}
 
 
 @checked("estimator.")
@@ -95,7 +95,7 @@ def estimate_pose(
         estimator: how; its threshold counts in pixels at the mean focal length.
     """
     estimator = estimator or Estimator()
-    points0, points1 = _points(keypoints0, keypoints1)
+    points0, points1 = finite_points(keypoints0, keypoints1)
     K0, K1 = (_intrinsics(name, K) for name, K in (("K0", K0), ("K1", K1)))
     if len(points0) < MINIMUM["essential"]:
         return None
@@ -106,7 +106,7 @@ def estimate_pose(
     rotation, translation, inliers = pose
     length = float(np.linalg.norm(translation))
     healthy = np.isfinite(rotation).all() and np.isfinite(length) and length > 0
-    if not healthy or not _supported("essential", points0, points1, inliers):
+    if not healthy or not is_supported("essential", points0, points1, inliers):
         return None
     return PoseEstimate(rotation, translation / length, inliers)
 
@@ -128,7 +128,7 @@ def estimate_homography(
 def _estimate_model(
     kind: str, keypoints0: np.ndarray, keypoints1: np.ndarray, estimator: Estimator
 ) -> ModelEstimate | None:
-    points0, points1 = _points(keypoints0, keypoints1)
+    points0, points1 = finite_points(keypoints0, keypoints1)
     # OpenCV's robust fundamental matrix refuses fewer than eight.
     opencv_fundamental = kind == "fundamental" and estimator.name != "poselib"
     if len(points0) < (8 if opencv_fundamental else MINIMUM[kind]):
@@ -137,11 +137,11 @@ def _estimate_model(
     found = fit(kind, points0, points1, estimator)
     if found is None or found[0].shape != (3, 3) or not np.isfinite(found[0]).all():
         return None
-    healthy = np.any(found[0]) and _supported(kind, points0, points1, found[1])
+    healthy = np.any(found[0]) and is_supported(kind, points0, points1, found[1])
     return ModelEstimate(*found) if healthy else None
 
 
-def _supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.ndarray) -> bool:
+def is_supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.ndarray) -> bool:
     """Whether enough inliers agree and spread over more than a line in both images."""
     if inliers.sum() < MINIMUM[kind]:
         return False
@@ -152,7 +152,7 @@ def _supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.
     return True
 
 
-def _points(keypoints0: np.ndarray, keypoints1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def finite_points(keypoints0: np.ndarray, keypoints1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points0, points1 = (np.ascontiguousarray(k, dtype=np.float64) for k in (keypoints0, keypoints1))
     if points0.ndim != 2 or points0.shape[1] != 2 or points0.shape != points1.shape:
         raise ValueError(f"keypoints {points0.shape} and {points1.shape}; expected (N, 2) twice")

@@ -16,7 +16,8 @@ commands, each with --help:
   quadmatch IMAGE0 IMAGE1 ...         as `quadmatch match`, which all of the above is about
   quadmatch pairs LIST_OR_FOLDER ...  a whole collection; `pack RUN` and `verify RUN` after it
   quadmatch export KIND LIST_OR_FOLDER ...
-                                      the same and its results as KIND: colmap, hloc or pack
+                                      the same and its results as KIND: colmap, colmap_text, gdal,
+                                      hloc, hugin or pack
   quadmatch web                       a page in the browser
   quadmatch stereo LEFT RIGHT ...     disparity of a rectified pair
   quadmatch classify IMAGE ...        classes of an image

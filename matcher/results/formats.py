@@ -30,6 +30,8 @@ ARRAYS = ("keypoints0", "keypoints1", "scores", *REFINED, "inliers", "model", "T
 COLUMNS = {"score": "scores", **{name: name for name in REFINED}, "inlier": "inliers"}
 """Of a table after the four coordinates, and the arrays in them, as far as there are any."""
 MODELS = ("model", "T_0to1")
+FOREIGN_SUFFIXES = (".vrt", ".points", ".pto", ".ply")
+"""Of files for other programs, which are not read back (`matcher.interop.pair_files`)."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 HDF5_VERSION = "v110"

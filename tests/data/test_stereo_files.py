@@ -16,6 +16,7 @@ from data.real.stereo import (
     read_stereo,
 )
 from matcher.errors import ImageError, MatcherError, UsageError
+from matcher.interop.point_cloud import write_ply
 from matcher.tasks.stereo.files import (
     read_disparity,
     read_kitti,
@@ -23,7 +24,6 @@ from matcher.tasks.stereo.files import (
     write_disparity,
     write_kitti,
     write_pfm,
-    write_ply,
 )
 
 FIELD = np.array([[1.5, 0.0, 7.25], [0.5, 100.0, 3.0]], np.float32)

@@ -12,7 +12,8 @@ from PIL import Image
 from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
-from matcher.tasks.stereo.files import write_disparity, write_ply
+from matcher.interop.point_cloud import write_ply
+from matcher.tasks.stereo.files import write_disparity
 from matcher.tasks.stereo.options import StereoOptions
 from matcher.tasks.stereo.photographs import (
     RectifiedPair,

@@ -1,4 +1,4 @@
-"""Files of disparity: PFM, KITTI's 16-bit PNG, NumPy archives; and clouds of points as PLY.
+"""Files of disparity: PFM, KITTI's 16-bit PNG, NumPy archives.
 
 In arrays 0 means unknown. PFM holds infinity there, as Middlebury does; rows run bottom up in it.
 """
@@ -142,21 +142,6 @@ def require_suffix(path: PathLike) -> str:
             Code.INVALID_VALUE, path, f"suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}"
         )
     return suffix
-
-
-def write_ply(path: PathLike, points: np.ndarray, colors: np.ndarray) -> None:
-    """Write (N, 3) points and their (N, 3) uint8 RGB as a binary PLY.
-
-    Raises:
-        StorageError: it cannot be written (E401).
-    """
-    rows = np.empty(len(points), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    rows["xyz"], rows["rgb"] = points, colors
-    properties = [f"property float {axis}" for axis in "xyz"]
-    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    header = "\n".join([*lines, *properties, "end_header\n"]).encode()
-    write_atomically(os.fspath(path), header + rows.tobytes())
 
 
 def _read_archive(path: str) -> np.ndarray:
