@@ -186,7 +186,9 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry == "essential":
         K0, K1 = (np.array(K) for K in options.intrinsics)
-        pose = robust.estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator)
+        exact = record.matches.converged
+        exact = None if exact is None else exact.numpy()
+        pose = robust.estimate_pose(*keypoints, K0=K0, K1=K1, estimator=estimator, exact=exact)
         if pose is None:
             return nothing
         T_0to1 = np.eye(4)
