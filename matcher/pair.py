@@ -201,8 +201,13 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry in POSES:
         camera0, camera1 = cameras_of(record, options)
+        exact = record.matches.converged
         pose = estimate_camera_pose(
-            *keypoints, camera0=camera0, camera1=camera1, estimator=estimator
+            *keypoints,
+            camera0=camera0,
+            camera1=camera1,
+            estimator=estimator,
+            exact=None if exact is None else exact.numpy(),
         )
         if pose is None:
             return nothing

@@ -45,6 +45,7 @@ def estimate_camera_pose(
     camera0: Camera,
     camera1: Camera,
     estimator: Estimator | None = None,
+    exact: np.ndarray | None = None,
 ) -> CameraPose | None:
     """Relative pose from pixels as stored; None if it cannot be had.
 
@@ -53,6 +54,7 @@ def estimate_camera_pose(
         camera0: of image 0; where its focal length is not known, one is found. Two unknown ones of
             images of one size are taken for the same camera.
         estimator: how; PoseLib finds focal lengths whichever is named.
+        exact: (N,) bool, as of `estimate_pose`.
     """
     estimator = estimator or Estimator()
     points0, points1 = camera0.undistorted(keypoints0), camera1.undistorted(keypoints1)
@@ -62,7 +64,8 @@ def estimate_camera_pose(
     if found is None:
         return None
     K0, K1 = (camera.K for camera in found)
-    pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=estimator)
+    exact = None if exact is None else exact[seen]
+    pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=estimator, exact=exact)
     if pose is None:
         return None
     inliers = np.zeros(len(seen), bool)

@@ -20,6 +20,8 @@ from matcher.geometry.validity import usable_intrinsics
 from matcher.validation.checked import Positive, checked
 
 MINIMUM = {"similarity": 3, "affine": 3, "homography": 4, "fundamental": 7, "essential": 5}
+ENOUGH_EXACT = 20
+"""Exact inliers from which they alone decide the pose: four times a minimal sample."""
 
 
 @checked("estimator.")
@@ -85,14 +87,20 @@ def estimate_pose(
     K0: np.ndarray,
     K1: np.ndarray,
     estimator: Estimator | None = None,
+    exact: np.ndarray | None = None,
 ) -> PoseEstimate | None:
     """Relative pose from pixels and intrinsics; None if it cannot be had.
+
+    All correspondences find it and all inliers are told; where enough of those are exact, the pose
+    is then adjusted to these alone.
 
     Args:
         keypoints0, keypoints1: (N, 2) pixels.
         K0, K1: (3, 3) with rows fx s cx, 0 fy cy, 0 0 1 or a multiple of it; `UsageError` (E201)
             where it is not.
         estimator: how; its threshold counts in pixels at the mean focal length.
+        exact: (N,) bool, those right to a few tenths of a pixel (`Matches.converged`); None: not
+            known.
     """
     estimator = estimator or Estimator()
     points0, points1 = finite_points(keypoints0, keypoints1)
@@ -103,6 +111,8 @@ def estimate_pose(
     pose = fit(points0, points1, K0, K1, estimator)
     if pose is None:
         return None
+    if exact is not None:
+        pose = _adjusted(pose, exact, points0, points1, K0, K1, estimator)
     rotation, translation, inliers = pose
     length = float(np.linalg.norm(translation))
     healthy = np.isfinite(rotation).all() and np.isfinite(length) and length > 0
@@ -188,6 +198,33 @@ def _pose_poselib(
         upright0, upright1, camera0, camera1, poselib_options(estimator), {}
     )
     return np.asarray(pose.R), np.asarray(pose.t), np.asarray(info["inliers"], dtype=bool)
+
+
+def _adjusted(
+    pose: RawPose,
+    exact: np.ndarray,
+    points0: np.ndarray,
+    points1: np.ndarray,
+    K0: np.ndarray,
+    K1: np.ndarray,
+    estimator: Estimator,
+) -> RawPose:
+    """The pose that fits its exact inliers best; the same where these do not fix one."""
+    rotation, translation, inliers = pose
+    used = inliers & np.asarray(exact, dtype=bool)
+    finite = np.isfinite(rotation).all() and np.isfinite(translation).all()
+    if not finite or used.sum() < ENOUGH_EXACT:
+        return pose
+    if not _supported("essential", points0, points1, used):
+        return pose
+    (upright0, camera0), (upright1, camera1) = (
+        _poselib_view(points[used], K) for points, K in ((points0, K0), (points1, K1))
+    )
+    first = poselib.CameraPose()
+    first.R, first.t = rotation, translation / max(float(np.linalg.norm(translation)), 1e-12)
+    how = {"loss_type": "CAUCHY", "loss_scale": estimator.threshold / 2}
+    found, _ = poselib.refine_relative_pose(upright0, upright1, first, camera0, camera1, how)
+    return np.asarray(found.R), np.asarray(found.t), inliers
 
 
 def _poselib_view(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, dict[str, object]]:

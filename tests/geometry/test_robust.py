@@ -84,6 +84,42 @@ def test_fundamental_and_homography_of_exact_points(name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+def test_exact_inliers_decide_the_pose_and_all_are_told(name):
+    points0, points1 = two_views()
+    rng = np.random.default_rng(1)
+    exact = np.arange(len(points0)) % 2 == 0
+    points1 = points1 + rng.normal(0, np.where(exact, 0.02, 0.5)[:, None], points1.shape)
+    plain, adjusted = (
+        estimate_pose(points0, points1, K0=K0, K1=K1, estimator=Estimator(name), exact=known)
+        for known in (None, exact)
+    )
+    assert plain is not None
+    assert adjusted is not None
+    error = degrees_between(plain.rotation, ROTATION)
+    assert degrees_between(adjusted.rotation, ROTATION) < min(0.01, error / 3)
+    assert adjusted.translation @ TRANSLATION > 0
+    assert adjusted.inliers.tolist() == plain.inliers.tolist()
+
+
+def test_a_few_exact_ones_or_ones_on_a_line_do_not_decide():
+    points0, points1 = two_views()
+    points1 = points1 + np.random.default_rng(1).normal(0, 0.3, points1.shape)
+    plain = estimate_pose(points0, points1, K0=K0, K1=K1)
+    few = np.arange(len(points0)) < 10
+    adjusted = estimate_pose(points0, points1, K0=K0, K1=K1, exact=few)
+    assert plain is not None
+    assert adjusted is not None
+    assert adjusted.rotation.tobytes() == plain.rotation.tobytes()
+    points0[:30] = np.linspace([100, 100], [300, 200], 30)
+    points1[:30] = np.linspace([150, 120], [350, 260], 30)
+    on_a_line = estimate_pose(points0, points1, K0=K0, K1=K1, exact=np.arange(len(points0)) < 30)
+    without = estimate_pose(points0, points1, K0=K0, K1=K1)
+    assert on_a_line is not None
+    assert without is not None
+    assert on_a_line.rotation.tobytes() == without.rotation.tobytes()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_same_seed_gives_the_same_bits(name):
     points = two_views(outliers=0.5)
     first, second = (
