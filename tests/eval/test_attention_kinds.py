@@ -98,7 +98,7 @@ def test_a_row_is_trained_once_and_continues_where_it_stood(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(accuracy, "fit", refuse)
+    monkeypatch.setattr(accuracy, "train_on", refuse)
     assert np.array_equal(train_row("pvt", 0, recipe, tmp_path), found)
     with pytest.raises(UsageError, match="E206"):
         train_row("pvt", 0, Recipe(data, 2.0, 4, 0, 0), tmp_path)
