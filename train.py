@@ -22,7 +22,6 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -56,7 +55,7 @@ from matcher.training.base import TrainingModule
 from matcher.training.config import BaseRunConfig, RunConfig
 from matcher.training.distillation import Teacher
 from matcher.training.module import MatcherModule
-from matcher.training.trainer import fit_module, steps_of_run
+from matcher.training.trainer import fit_module, hush_lightning, steps_of_run
 from matcher.validation.checked import config_from_dict
 
 logger = logging.getLogger("train")
@@ -237,8 +236,7 @@ def main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    hush_lightning()
     config = compose_run(words)
     folder = Path(config["folder"])
     try:

@@ -20,6 +20,7 @@ from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
+from matcher.training.trainer import hush_lightning
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid
@@ -88,6 +89,7 @@ def main(words: list[str]) -> int:
     output = Path(options.output)
     make_folder(output)
     torch.set_num_threads(options.threads)
+    hush_lightning()
     runs: dict[str, dict[int, np.ndarray]] = {}
     for seed in options.seeds if options.train else ():
         for name in options.rows:

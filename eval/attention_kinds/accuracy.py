@@ -15,9 +15,8 @@ from data.classification import ClassificationData, ClassificationDataConfig
 from data.real.image_folder import CenterImages, center_batches
 from eval.attention_kinds.rows import ROWS, SIDE, seed_by_name
 from eval.classification import ranks
-from eval.training import train_on
-from matcher.errors import Code, StorageError, UsageError
-from matcher.files import make_folder, write_atomically
+from eval.training import read_result, train_on, write_result
+from matcher.files import make_folder
 from matcher.network.pyramid import PyramidConfig
 from matcher.tasks.classification.module import ClassificationModule
 from matcher.tasks.classification.training import ClassificationOptimConfig, ClassificationRunConfig
@@ -68,9 +67,9 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     path = folder / f"{name}-{seed}"
     make_folder(path)
     settings = _settings(model, optim, seed, recipe, labels, count)
-    done = _read(path / "result.json", settings)
+    done = read_result(path / "result.json", settings, "ranks")
     if done is not None:
-        return done
+        return np.array(done, dtype=int)
     steps = math.ceil(optim.total_images / recipe.batch)
     trainer = TrainerConfig(
         max_steps=steps, precision="32-true", channels_last=False, progress=False,
@@ -85,8 +84,7 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     batches = center_batches(CenterImages(val, SIDE))
     found = ranks(module.average, batches, range(len(labels)))
     module.export(path / FINAL)
-    content = {"settings": settings, "ranks": found.tolist()}
-    write_atomically(path / "result.json", json.dumps(content).encode())
+    write_result(path / "result.json", settings, ranks=found.tolist())
     return found
 
 
@@ -129,19 +127,3 @@ def _settings(
         "labels": list(labels),
         "images": count,
     }
-
-
-def _read(path: Path, settings: dict[str, Any]) -> np.ndarray | None:
-    """The ranks of a finished run; None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        found, stored = np.array(content["ranks"], dtype=int), content["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"not a readable result ({error})"
-        raise StorageError(Code.DAMAGED_RESULT, path, what, "delete it") from error
-    if stored != settings:
-        what, remedy = "a run with other settings", "give another output folder"
-        raise UsageError(Code.OTHER_SETTINGS, path, what, remedy)
-    return found

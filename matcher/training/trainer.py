@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +25,12 @@ from matcher.training.config import BaseRunConfig, TrainerConfig
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """For one process of several to answer the others."""
+
+
+def hush_lightning() -> None:
+    """Keep Lightning's advice out of the output of a program."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
