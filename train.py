@@ -37,6 +37,7 @@ from data.classification import build_classification_data
 from data.datamodule import TrainingData, build_datamodule
 from data.detection import build_detection_data
 from data.stereo import build_stereo_data
+from eval.box_precision import BoxPrecision
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import XFeatNet
@@ -108,7 +109,7 @@ def detection(values: dict[str, Any], data: dict[str, Any]) -> Job:
     """Training of a detector."""
     run = config_from_dict(DetectionRunConfig, values)
     source = partial(build_detection_data, data, run.model, run.seed)
-    return Job(run, source, partial(DetectionModule, run), list)
+    return Job(run, source, partial(DetectionModule, run), lambda: [BoxPrecision(run.model.names)])
 
 
 def classification(values: dict[str, Any], data: dict[str, Any]) -> Job:
