@@ -8,6 +8,7 @@ Examples:
   python train.py debug=overfit                       one batch by heart
   python train.py task=stereo                         the bundled stereo network
   python train.py task=detection data.folder=BCCD     a detector of blood cells
+  python train.py task=classification data.folder=IMAGENETTE   a classifier of its folders
 
 docs/configuration.md lists the options; files of conf/ set many in a word. A run keeps its
 checkpoints, logs and exported weights in its folder, runs/NAME.
@@ -21,9 +22,9 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,15 +33,19 @@ import torch
 from pytorch_lightning import Callback
 
 from conf import compose_run
+from data.classification import build_classification_data
 from data.datamodule import TrainingData, build_datamodule
 from data.detection import build_detection_data
 from data.stereo import build_stereo_data
+from eval.box_precision import BoxPrecision
 from eval.callbacks import MatchFigures, PoseAUC
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import XFeatNet
 from matcher.errors import Code, ProcessError
 from matcher.files import only_writer, write_atomically
 from matcher.runtime import keep_freed_memory
+from matcher.tasks.classification.module import ClassificationModule
+from matcher.tasks.classification.training import ClassificationRunConfig
 from matcher.tasks.detection.module import DetectionModule
 from matcher.tasks.detection.training import DetectionRunConfig
 from matcher.tasks.stereo.module import StereoModule
@@ -48,11 +53,10 @@ from matcher.tasks.stereo.training import StereoRunConfig
 from matcher.terminal.program import program
 from matcher.training import checkpointing
 from matcher.training.base import TrainingModule
-from matcher.training.callbacks import CheckpointAndExport
 from matcher.training.config import BaseRunConfig, RunConfig
 from matcher.training.distillation import Teacher
 from matcher.training.module import MatcherModule
-from matcher.training.trainer import build_trainer, steps_of_run
+from matcher.training.trainer import fit_module, hush_lightning, steps_of_run
 from matcher.validation.checked import config_from_dict
 
 logger = logging.getLogger("train")
@@ -105,10 +109,24 @@ def detection(values: dict[str, Any], data: dict[str, Any]) -> Job:
     """Training of a detector."""
     run = config_from_dict(DetectionRunConfig, values)
     source = partial(build_detection_data, data, run.model, run.seed)
-    return Job(run, source, partial(DetectionModule, run), list)
+    return Job(run, source, partial(DetectionModule, run), lambda: [BoxPrecision(run.model.names)])
 
 
-TASKS = {"matcher": matching, "stereo": stereo, "detection": detection}
+def classification(values: dict[str, Any], data: dict[str, Any]) -> Job:
+    """Training of a classifier of the folders of `data`."""
+    run = config_from_dict(ClassificationRunConfig, values)
+    images = build_classification_data(data, run.seed)
+    run = replace(run, model=replace(run.model, classes=len(images.labels)))
+    module = partial(ClassificationModule, run, images.labels, images.config.side)
+    return Job(run, partial(build_classification_data, data, run.seed), module, list)
+
+
+TASKS = {
+    "matcher": matching,
+    "stereo": stereo,
+    "detection": detection,
+    "classification": classification,
+}
 
 
 def train(config: dict[str, Any], datamodule: TrainingData | None = None) -> dict[str, float]:
@@ -187,13 +205,9 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
     if run.init_weights and resume is None:
         module.pairs_seen = module.load(Path(run.init_weights))
         module.average.load_state_dict(module.model.state_dict())
-    keeper = CheckpointAndExport(run)
-    max_steps = steps_of_run(run.trainer, steps_an_epoch)
-    trainer = build_trainer(run, max_steps, [keeper, *job.watchers()])
+    steps = steps_of_run(run.trainer, steps_an_epoch)
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
-    except SystemExit as error:  # What Lightning makes of an interruption that did not wait.
-        raise KeyboardInterrupt from error
+        trainer = fit_module(run, module, datamodule, steps, resume, job.watchers())
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process killed while it hands a batch over shows as a broken connection.
         if isinstance(error, RuntimeError) and not DEAD_LOADER.match(str(error)):
@@ -201,8 +215,6 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
         where = f"after {module.pairs_seen} pairs, the last {module.last_pair}"
         reason = str(error) or type(error).__name__
         raise LoaderError(Code.DEAD_LOADER, "loader", f"{where}: {reason}") from error
-    if keeper.signal:
-        raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return metrics | {
         "pairs_seen": float(module.pairs_seen),
@@ -225,8 +237,7 @@ def main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    hush_lightning()
     config = compose_run(words)
     folder = Path(config["folder"])
     try:

@@ -76,8 +76,8 @@ def calls_of_training_step(folder: Path) -> list[str]:
     from data.datamodule import build_datamodule
     from matcher.training.config import RunConfig
     from matcher.training.module import MatcherModule
+    from matcher.training.trainer import build_trainer
     from matcher.validation.checked import config_from_dict
-    from train import build_trainer
 
     words = ["trainer.accelerator=cpu", "trainer.progress=false", "data.workers=0"]
     values = compose("train", ["experiment=smoke", *words])

@@ -37,11 +37,20 @@ DATACLASSES = {
         "": "matcher.tasks.detection.training:DetectionRunConfig",
         "data": "data.detection:DetectionDataConfig",
     },
+    "train_classification": {
+        "": "matcher.tasks.classification.training:ClassificationRunConfig",
+        "data": "data.classification:ClassificationDataConfig",
+    },
     "eval": {"": "eval.options:EvalOptions"},
 }
 """What each file of options is composed over, as ``<name>_defaults``, and under which key. By name:
 these rooms compose too."""
-TASKS = {"matcher": "train", "stereo": "train_stereo", "detection": "train_detection"}
+TASKS = {
+    "matcher": "train",
+    "stereo": "train_stereo",
+    "detection": "train_detection",
+    "classification": "train_classification",
+}
 """The file of options of each task that train.py knows."""
 REFUSED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 

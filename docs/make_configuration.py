@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from conf import compose, compose_run
+from data.classification import ClassificationDataConfig
 from data.config import DataConfig
 from data.detection import DetectionDataConfig
 from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
+from matcher.network.pyramid import PyramidConfig
 from matcher.options import MatchOptions
+from matcher.tasks.classification.__main__ import ClassificationOptions
+from matcher.tasks.classification.training import ClassificationRunConfig
 from matcher.tasks.detection.__main__ import DetectionOptions
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.training import DetectionRunConfig
@@ -61,6 +65,9 @@ def document() -> str:
     values = compose_run(["task=detection", "data.folder=FOLDER"])
     pictures = config_from_dict(DetectionDataConfig, values.pop("data"))
     detection = config_from_dict(DetectionRunConfig, values)
+    values = compose_run(["task=classification", "data.folder=FOLDER"])
+    images = config_from_dict(ClassificationDataConfig, values.pop("data"))
+    classes = config_from_dict(ClassificationRunConfig, values)
     parts = [
         HEAD,
         "## Matching: `python match.py IMAGE0 IMAGE1 key=value ...`\n",
@@ -95,6 +102,17 @@ def document() -> str:
         table(DetectionRunConfig, skip=("model", "trainer"), other=detection, column="`train.py`"),
         table(DetectionDataConfig, prefix="data.", other=pictures, column="`train.py`"),
         table(DetectorConfig, prefix="model.", other=detection.model, column="`train.py`"),
+        "## Classification: `python -m matcher.tasks.classification IMAGE weights=FILE "
+        "key=value ...`\n",
+        table(ClassificationOptions, skip=("image",)),
+        "### Training it: `python train.py task=classification key=value ...`\n",
+        "The classes are the folders of `data.folder`, whatever `model.classes` says. The other "
+        "options of `trainer.` are those above.\n",
+        table(
+            ClassificationRunConfig, skip=("model", "trainer"), other=classes, column="`train.py`"
+        ),
+        table(ClassificationDataConfig, prefix="data.", other=images, column="`train.py`"),
+        table(PyramidConfig, prefix="model.", other=classes.model, column="`train.py`"),
         "## Evaluation: `python -m eval benchmark=NAME key=value ...`\n",
         table(EvalOptions, skip=("benchmark",)),
         groups("eval.yaml"),

@@ -89,6 +89,13 @@ def average_precision(images: Sequence[ImageHits], threshold: int = 0) -> float:
     return float(np.append(falling, 0.0)[np.minimum(at, len(falling))].mean())
 
 
+def precisions(classes: Sequence[Sequence[ImageHits]]) -> np.ndarray:
+    """(classes, T) average precisions at all thresholds; NaN where there is no true box."""
+    thresholds = range(len(THRESHOLDS))
+    every = [[average_precision(images, t) for t in thresholds] for images in classes]
+    return np.array(every).reshape(len(classes), len(THRESHOLDS))
+
+
 def bootstrap_interval(
     classes: Sequence[Sequence[ImageHits]], draws: int = 500, seed: int = 0
 ) -> tuple[float, float]:

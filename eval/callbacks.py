@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,6 +25,8 @@ from matcher.images.load import read_rgb
 from matcher.network.model import FeatureMatcher
 from matcher.predictor import Predictor
 from matcher.structures import ImagePair
+
+T = TypeVar("T")
 
 
 class PoseAUC(pl.Callback):
@@ -128,13 +130,19 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 def _log(module: pl.LightningModule, prefix: str, errors: list[float]) -> None:
     """Log the areas of the errors of all processes."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, errors)
-        errors = [error for part in parts for error in part]
+    errors = gathered(errors)
     if errors:
         areas = error_auc(errors, POSE_LIMITS)
         module.log_dict({f"{prefix}@{t}": 100 * a for t, a in zip(POSE_LIMITS, areas, strict=True)})
+
+
+def gathered(values: list[T]) -> list[T]:
+    """The values of all processes that train together."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, values)
+    return [value for part in parts for value in part]
 
 
 class MatchFigures(pl.Callback):

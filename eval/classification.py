@@ -20,7 +20,7 @@ from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
-from matcher.tasks.classification.training import ImageBatch
+from matcher.tasks.classification.structures import ImageBatch
 from matcher.terminal.program import program
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words

@@ -19,12 +19,7 @@ import numpy as np
 
 from data.detection import find_annotated
 from data.real.boxes import AnnotatedImage, TrueBoxes, read_annotated
-from eval.average_precision import (
-    THRESHOLDS,
-    average_precision,
-    bootstrap_interval,
-    image_hits,
-)
+from eval.average_precision import THRESHOLDS, bootstrap_interval, image_hits, precisions
 from matcher.errors import require_extra
 from matcher.files import write_atomically
 from matcher.tasks.detection.files import coco_results
@@ -105,8 +100,7 @@ def score(
         [image_hits(f, t, number) for f, t in zip(found, truths, strict=True)]
         for number in range(len(labels))
     ]
-    every = [[average_precision(images, t) for t in range(len(THRESHOLDS))] for images in classes]
-    table = np.array(every).reshape(len(labels), len(THRESHOLDS))
+    table = precisions(classes)
     known = table[~np.isnan(table[:, 0])]
     means = known.mean(axis=0) if len(known) else np.full(len(THRESHOLDS), np.nan)
     return DetectionScore(

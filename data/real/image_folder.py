@@ -9,22 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.order import Key, PairStream
+from data.order import Key
 from matcher.errors import Code, UsageError, missing
 from matcher.images.imagenet import to_input
 from matcher.images.load import read_rgb
 from matcher.tasks.classification.preprocess import center_square
-from matcher.tasks.classification.training import ImageBatch
+from matcher.tasks.classification.structures import ImageBatch
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 MIN_AREA = 0.35
 """Least share of an image that a training crop shows."""
 RATIO = 4 / 3
 """Most that a training crop is stretched along one axis."""
-Sample = tuple[Tensor, int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,14 @@ class ImageFolder:
     """Sorted by class, then by name"""
     classes: tuple[int, ...]
     """Of the files"""
+
+    def spread(self, most: int) -> ImageFolder:
+        """At most so many images, spread over all classes; 0: all."""
+        if not most or most >= len(self.files):
+            return self
+        chosen = np.linspace(0, len(self.files) - 1, most).astype(int)
+        files, classes = (tuple(x[i] for i in chosen) for x in (self.files, self.classes))
+        return ImageFolder(self.labels, files, classes)
 
 
 def find_images(folder: Path | str) -> ImageFolder:
@@ -63,8 +69,8 @@ def find_images(folder: Path | str) -> ImageFolder:
 
 
 @dataclass(eq=False)
-class TrainingImages(Dataset[Sample]):
-    """Random crops, half of them mirrored: what is drawn depends on (seed, epoch, index) alone."""
+class TrainingImages(Dataset[ImageBatch]):
+    """Batches of one: random crops, half of them mirrored, as (seed, epoch, index) alone tell."""
 
     folder: ImageFolder
     side: int
@@ -74,16 +80,16 @@ class TrainingImages(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.folder.files)
 
-    def __getitem__(self, key: Key) -> Sample:
+    def __getitem__(self, key: Key) -> ImageBatch:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = random_crop(read_rgb(self.folder.files[index]), self.side, rng)
-        return to_input(pixels[None])[0], self.folder.classes[index]
+        return _batch_of_one(pixels, self.folder.classes[index])
 
 
 @dataclass(eq=False)
-class CenterImages(Dataset[Sample]):
-    """The center of every image, as classifiers are measured."""
+class CenterImages(Dataset[ImageBatch]):
+    """Batches of one: the center of every image, as classifiers are measured."""
 
     folder: ImageFolder
     side: int
@@ -91,9 +97,10 @@ class CenterImages(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.folder.files)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, key: int | Key) -> ImageBatch:
+        index = key[1] if isinstance(key, tuple) else key
         pixels = center_square(read_rgb(self.folder.files[index]), self.side)
-        return to_input(pixels[None])[0], self.folder.classes[index]
+        return _batch_of_one(pixels, self.folder.classes[index])
 
 
 def random_crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -112,33 +119,12 @@ def random_crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.n
     return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
 
 
-def training_batches(
-    images: TrainingImages, batch_size: int, start: int = 0, workers: int = 0
-) -> Iterator[ImageBatch]:
-    """Batches without end from image `start` on: a function of the seed and `start` alone."""
-
-    def order(epoch: int) -> list[int]:
-        return np.random.default_rng((images.seed, epoch)).permutation(len(images)).tolist()
-
-    stream = PairStream(order, batch_size, start=start)
-    # With a generator of its own, a loader leaves that of PyTorch as a resumed run needs it.
-    yield from DataLoader(
-        images,
-        batch_sampler=stream,
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator(),
-    )
-
-
 def center_batches(
     images: CenterImages, batch_size: int = 64, workers: int = 0
 ) -> Iterator[ImageBatch]:
     """All images once, in order."""
-    yield from DataLoader(images, batch_size, num_workers=workers, collate_fn=collate)
+    yield from DataLoader(images, batch_size, num_workers=workers, collate_fn=ImageBatch.collate)
 
 
-def collate(samples: list[Sample]) -> ImageBatch:
-    """A batch of samples."""
-    images, classes = zip(*samples, strict=True)
-    return ImageBatch(torch.stack(images), torch.tensor(classes))
+def _batch_of_one(pixels: np.ndarray, number: int) -> ImageBatch:
+    return ImageBatch(to_input(pixels[None]), torch.tensor([number]))

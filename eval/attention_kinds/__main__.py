@@ -13,13 +13,14 @@ import torch
 from pydantic import Field
 
 from data.real.image_folder import CenterImages, center_batches, find_images
-from eval.attention_kinds.accuracy import Recipe, spread, train_row
+from eval.attention_kinds.accuracy import FINAL, Recipe, train_row
 from eval.attention_kinds.costs import measure_costs
 from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
+from matcher.training.trainer import hush_lightning
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid
@@ -88,6 +89,7 @@ def main(words: list[str]) -> int:
     output = Path(options.output)
     make_folder(output)
     torch.set_num_threads(options.threads)
+    hush_lightning()
     runs: dict[str, dict[int, np.ndarray]] = {}
     for seed in options.seeds if options.train else ():
         for name in options.rows:
@@ -115,8 +117,8 @@ def _trained(name: str, seed: int, options: KindsOptions) -> np.ndarray:
 
 def _masses(options: KindsOptions) -> dict[str, Mass]:
     """What every row would reach of the full attention that was trained."""
-    weights = Path(options.output) / f"full-{options.seeds[0]}" / "final.safetensors"
-    found = spread(find_images(Path(options.data) / "val"), MASS_IMAGES)
+    weights = Path(options.output) / f"full-{options.seeds[0]}" / FINAL
+    found = find_images(Path(options.data) / "val").spread(MASS_IMAGES)
     images = torch.cat([batch.images for batch in center_batches(CenterImages(found, SIDE))])
     stage = queries_and_keys(load_pyramid(weights).model, images)
     masses = {name: mass_reached(ROWS[name], stage) for name in options.rows}

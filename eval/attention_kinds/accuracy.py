@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from data.real.image_folder import (
-    CenterImages,
-    ImageFolder,
-    TrainingImages,
-    center_batches,
-    find_images,
-    training_batches,
-)
+from data.classification import ClassificationData, ClassificationDataConfig
+from data.real.image_folder import CenterImages, center_batches
 from eval.attention_kinds.rows import ROWS, SIDE, seed_by_name
 from eval.classification import ranks
-from matcher.errors import Code, StorageError, UsageError
-from matcher.files import make_folder, write_atomically
+from eval.training import read_result, train_on, write_result
+from matcher.files import make_folder
 from matcher.network.pyramid import PyramidConfig
-from matcher.tasks.classification.training import ClassificationOptimConfig, ClassifierModule, fit
-from matcher.validation.checked import config_to_dict, invalid
-from matcher.weights.pyramid import save_pyramid
+from matcher.tasks.classification.module import ClassificationModule
+from matcher.tasks.classification.training import ClassificationOptimConfig, ClassificationRunConfig
+from matcher.training.config import TrainerConfig
+from matcher.validation.checked import config_to_dict
+
+FINAL = "final.safetensors"
+"""The weights of a run that has ended."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +56,35 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
         UsageError: the run in the folder has other settings (E206), or ``train`` and ``val`` have
             other classes (E201).
     """
-    train, val = (find_images(recipe.data / part) for part in ("train", "val"))
-    if train.labels != val.labels:
-        raise invalid("data", str(recipe.data), "the same classes in train and val")
-    config = replace(ROWS[name], classes=len(train.labels))
-    optim = ClassificationOptimConfig(total_images=round(recipe.epochs * len(train.files)))
-    run = folder / f"{name}-{seed}"
-    make_folder(run)
-    settings = _settings(config, seed, recipe, optim, train)
-    done = _read(run / "result.json", settings)
+    options = ClassificationDataConfig(
+        folder=str(recipe.data), side=SIDE, val_images=recipe.most_images,
+        batch_size=recipe.batch, workers=recipe.workers,
+    )  # fmt: skip
+    images = ClassificationData(options, seed)
+    labels, count, val = images.labels, images.pairs_an_epoch, images.validation_images
+    model = replace(ROWS[name], classes=len(labels))
+    optim = ClassificationOptimConfig(total_images=round(recipe.epochs * count))
+    path = folder / f"{name}-{seed}"
+    make_folder(path)
+    settings = _settings(model, optim, seed, recipe, labels, count)
+    done = read_result(path / "result.json", settings, "ranks")
     if done is not None:
-        return done
-    torch.manual_seed(seed)
-    module = ClassifierModule(config, optim)
-    seed_by_name(module.model, seed)
-    images = TrainingImages(train, SIDE, seed)
-    fit(
-        module,
-        lambda start: training_batches(images, recipe.batch, start, recipe.workers),
-        run / "state.pt",
-        report=_lines(run / "log.csv"),
+        return np.array(done, dtype=int)
+    steps = math.ceil(optim.total_images / recipe.batch)
+    trainer = TrainerConfig(
+        max_steps=steps, precision="32-true", channels_last=False, progress=False,
+        checkpoint_steps=64, log_every=1,
+    )  # fmt: skip
+    run = ClassificationRunConfig(
+        name=name, folder=str(path), seed=seed, model=model, optim=optim, trainer=trainer
     )
-    found = ranks(module.model, center_batches(CenterImages(spread(val, recipe.most_images), SIDE)),
-                  range(len(val.labels)))  # fmt: skip
-    save_pyramid(run / "final.safetensors", module.model, train.labels, SIDE)
-    content = {"settings": settings, "ranks": found.tolist()}
-    write_atomically(run / "result.json", json.dumps(content).encode())
+    module = ClassificationModule(run, labels, SIDE, recipe.batch)
+    seed_by_name(module.model, seed)
+    train_on(module, images)
+    batches = center_batches(CenterImages(val, SIDE))
+    found = ranks(module.average, batches, range(len(labels)))
+    module.export(path / FINAL)
+    write_result(path / "result.json", settings, ranks=found.tolist())
     return found
 
 
@@ -109,54 +110,20 @@ def interval_of_difference(
     return float(gain.mean()), float(low), float(high)
 
 
-def spread(images: ImageFolder, most: int) -> ImageFolder:
-    """At most so many images, spread over all classes."""
-    if not most or most >= len(images.files):
-        return images
-    chosen = np.linspace(0, len(images.files) - 1, most).astype(int)
-    files, classes = (tuple(x[i] for i in chosen) for x in (images.files, images.classes))
-    return ImageFolder(images.labels, files, classes)
-
-
 def _settings(
-    config: PyramidConfig,
+    model: PyramidConfig,
+    optim: ClassificationOptimConfig,
     seed: int,
     recipe: Recipe,
-    optim: ClassificationOptimConfig,
-    train: ImageFolder,
+    labels: tuple[str, ...],
+    count: int,
 ) -> dict[str, Any]:
     return {
-        "model": json.loads(json.dumps(config_to_dict(config))),
+        "model": json.loads(json.dumps(config_to_dict(model))),
         "optim": config_to_dict(optim),
         "seed": seed,
         "batch": recipe.batch,
         "validation": recipe.most_images,
-        "labels": list(train.labels),
-        "images": len(train.files),
+        "labels": list(labels),
+        "images": count,
     }
-
-
-def _read(path: Path, settings: dict[str, Any]) -> np.ndarray | None:
-    """The ranks of a finished run; None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        found, stored = np.array(content["ranks"], dtype=int), content["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"not a readable result ({error})"
-        raise StorageError(Code.DAMAGED_RESULT, path, what, "delete it") from error
-    if stored != settings:
-        what, remedy = "a run with other settings", "give another output folder"
-        raise UsageError(Code.OTHER_SETTINGS, path, what, remedy)
-    return found
-
-
-def _lines(path: Path) -> Callable[[int, dict[str, float]], None]:
-    """Appends the loss of every step to a file."""
-
-    def report(images: int, values: dict[str, float]) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{images},{values['loss']:.4f},{values['gradient']:.4f}\n")
-
-    return report

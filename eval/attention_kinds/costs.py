@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,7 +47,7 @@ def measure_costs(rows: Mapping[str, PyramidConfig], rounds: int) -> dict[str, C
     return {
         name: Costs(
             keys=keys_of_a_query(config, SIDE // 4),
-            multiply_adds=multiply_adds(build_row(config, 0), SIDE),
+            multiply_adds=multiply_adds(build_row(config, 0).eval(), (SIDE, SIDE)),
             parameters=sum(p.numel() for p in build_row(config, 0).parameters()),
             milliseconds=1e3 * statistics.median(times[name]) / TIMED_BATCH,
             megabytes=_peak(config),
@@ -56,15 +56,17 @@ def measure_costs(rows: Mapping[str, PyramidConfig], rounds: int) -> dict[str, C
     }
 
 
-def multiply_adds(model: nn.Module, side: int) -> int:
-    """Of one square image, forward.
+def multiply_adds(
+    call: Callable[[Tensor], object], size: tuple[int, int], device: str = "cpu"
+) -> int:
+    """Of `call` with one image of `size`, (height, width).
 
     Attention is counted as plain products: PyTorch's counter does not see its fused kernels for
     CPUs, and full attention would come out cheaper than any other.
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model.eval()(torch.zeros(1, 3, side, side))
+        call(torch.zeros(1, 3, *size, device=device))
     return counter.get_total_flops() // 2
 
 

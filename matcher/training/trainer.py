@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from matcher.errors import Code, UsageError
-from matcher.training.callbacks import AtomicCheckpointIO, ProgressLines
+from matcher.training.base import TrainingModule
+from matcher.training.callbacks import AtomicCheckpointIO, CheckpointAndExport, ProgressLines
 from matcher.training.config import BaseRunConfig, TrainerConfig
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """For one process of several to answer the others."""
+
+
+def hush_lightning() -> None:
+    """Keep Lightning's advice out of the output of a program."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
@@ -33,6 +42,38 @@ def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
     if config.max_epochs >= 0:
         limits.append(math.ceil(config.max_epochs * steps_an_epoch))
     return min(limits, default=-1)
+
+
+def fit_module(
+    run: BaseRunConfig,
+    module: TrainingModule,
+    data: LightningDataModule,
+    max_steps: int,
+    resume: Path | None = None,
+    watchers: Sequence[Callback] = (),
+) -> Trainer:
+    """Train until the end of a run, with checkpoints and exports in its folder.
+
+    Args:
+        run: how, and where.
+        module: what learns.
+        data: from what.
+        max_steps: optimizer steps; -1 for no limit.
+        resume: the checkpoint to go on from.
+        watchers: what else watches the run.
+
+    Raises:
+        InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
+    """
+    keeper = CheckpointAndExport(run)
+    trainer = build_trainer(run, max_steps, [keeper, *watchers])
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    except SystemExit as error:  # What Lightning makes of an interruption that did not wait.
+        raise KeyboardInterrupt from error
+    if keeper.signal:
+        raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
+    return trainer
 
 
 def build_trainer(

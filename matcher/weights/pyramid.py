@@ -78,9 +78,14 @@ def load_published(path: Path | str, config: PyramidConfig | str) -> Pyramid:
 
 
 def save_pyramid(
-    path: Path | str, model: Pyramid, labels: Sequence[str] = (), side: int = PUBLISHED_SIDE
+    path: Path | str,
+    model: Pyramid,
+    labels: Sequence[str] = (),
+    side: int = PUBLISHED_SIDE,
+    **about: str,
 ) -> None:
-    """Write a pyramid, its configuration, names of its classes and the side of its images.
+    """Write a pyramid, its configuration, names of its classes and the side of its images; `about`
+    is metadata too.
 
     Raises:
         CheckpointError: the weights are not finite (E504).
@@ -93,6 +98,7 @@ def save_pyramid(
         "config": json.dumps(config_to_dict(model.config), sort_keys=True),
         "labels": json.dumps(list(labels)),
         "side": str(side),
+        **about,
     }
     write_weights(path, Weights(tensors, metadata))
 

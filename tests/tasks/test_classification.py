@@ -1,44 +1,27 @@
-"""Classification: preprocessing, the program, training that resumes, and its figures."""
+"""Classification: preprocessing, the program, and its figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data.real.image_folder import (
-    CenterImages,
-    TrainingImages,
-    center_batches,
-    find_images,
-    training_batches,
-)
+from data.real.image_folder import CenterImages, center_batches, find_images
 from eval.classification import ClassificationEvalOptions, columns_of, ranks, score
 from eval.classification import evaluate as evaluate_folder
 from eval.metrics import wilson_interval
-from matcher.errors import StorageError, UsageError
+from matcher.errors import UsageError
 from matcher.images.imagenet import to_input
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.__main__ import main
 from matcher.tasks.classification.predictor import Classifier
 from matcher.tasks.classification.preprocess import center_square
-from matcher.tasks.classification.training import (
-    ClassificationOptimConfig,
-    ClassifierModule,
-    ImageBatch,
-    fit,
-)
-from matcher.weights.pyramid import save_pyramid
-from tests.helpers.image_classes import COLORS, write_classes
+from tests.helpers.image_classes import COLORS, train_classifier, write_classes
 from tests.helpers.pyramids import GOLDEN, SMALL
 
-CONFIG = replace(SMALL, classes=3)
 LABELS = tuple(COLORS)
 
 
@@ -48,27 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(folder: Path) -> Path:
-    """Of a network that has seen the folder for a minute of its time."""
-    module = trained(folder, folder / "state.pt", 240, rate=3e-3)
-    save_pyramid(folder / "colors.safetensors", module.model, LABELS, side=32)
-    return folder / "colors.safetensors"
-
-
-def trained(folder: Path, state: Path, total: int, stop: int = 0, **options: Any) -> Any:
-    optim = ClassificationOptimConfig(total_images=total, **options)
-    torch.manual_seed(0)
-    module = ClassifierModule(CONFIG, optim)
-    images = TrainingImages(find_images(folder), 32, seed=1)
-
-    def batches(start: int) -> Iterator[ImageBatch]:
-        for batch in training_batches(images, 6, start):
-            if stop and start >= stop:
-                raise KeyboardInterrupt
-            start += 6
-            yield batch
-
-    return fit(module, batches, state, save_every=12)
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a network that has seen such a folder for a minute of its time."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_classifier(folder, "trainer.max_steps=40")
+    return folder / "run" / "weights.safetensors"
 
 
 def test_preprocessing_is_pillows_bicubic_of_the_shorter_side_and_the_center() -> None:
@@ -147,55 +114,6 @@ def test_what_cannot_work_is_one_line(
 def test_a_missing_image_is_told(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.png", f"weights={weights}"]) == 2
     assert "E111 nowhere.png" in capsys.readouterr().err
-
-
-def test_training_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
-    whole = trained(folder, tmp_path / "whole.pt", 60)
-    with pytest.raises(KeyboardInterrupt):
-        trained(folder, tmp_path / "parts.pt", 60, stop=24)
-    resumed = trained(folder, tmp_path / "parts.pt", 60)
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_state_of_other_settings_or_a_damaged_one_is_refused(
-    folder: Path, tmp_path: Path
-) -> None:
-    trained(folder, tmp_path / "state.pt", 12)
-    with pytest.raises(UsageError, match=r"E206 .*other settings"):
-        trained(folder, tmp_path / "state.pt", 12, rate=1e-4)
-    (tmp_path / "state.pt").write_bytes(b"PK")
-    with pytest.raises(StorageError, match=r"E402 .*delete it to start anew"):
-        trained(folder, tmp_path / "state.pt", 12)
-
-
-def test_the_rate_rises_and_falls_with_the_images() -> None:
-    optim = ClassificationOptimConfig(total_images=1000, rate=1e-2, last_rate=1e-4)
-    assert optim.rate_at(0) < 1e-3
-    assert optim.rate_at(50) == pytest.approx(1e-2, rel=0.02)
-    assert optim.rate_at(1000) == pytest.approx(1e-4)
-    with pytest.raises(UsageError, match=r"E201 classification.optim.last_rate"):
-        ClassificationOptimConfig(rate=1e-3, last_rate=1e-2)
-
-
-def test_a_step_that_is_not_finite_changes_nothing() -> None:
-    module = ClassifierModule(CONFIG, ClassificationOptimConfig())
-    before = [p.clone() for p in module.parameters()]
-    batch = ImageBatch(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))
-    module.step(batch, module.configure_optimizers(), 0)
-    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-
-
-def test_batches_are_the_same_from_wherever_one_starts(folder: Path) -> None:
-    images = TrainingImages(find_images(folder), 16, seed=3)
-    one = training_batches(images, 2)
-    for _ in range(5):
-        next(one)
-    later = training_batches(images, 2, start=10)
-    for _ in range(4):  # over the end of an epoch of 13
-        a, b = next(one), next(later)
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.classes, b.classes)
 
 
 def test_folders_are_classes_and_gray_images_count(folder: Path) -> None:

@@ -198,6 +198,7 @@ def test_training_writes_weights_that_find_with_its_labels(tmp_path: Path, voc: 
     metrics = run(tmp_path, voc, "trainer.max_steps=2", "trainer.validate_steps=1")
     assert metrics["pairs_seen"] == 8
     assert metrics["val/loss"] > 0
+    assert 0 <= metrics["val/ap"] <= metrics["val/ap50"] <= 1
     path = tmp_path / "weights.safetensors"
     assert read_weights(path).metadata["training_pairs"] == "8"
     assert load_detector(path).config.names == LABELS

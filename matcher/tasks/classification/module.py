@@ -1,0 +1,71 @@
+"""Training of a classifier: the loss of a step, and what a validation says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from matcher.network.pyramid import Pyramid
+from matcher.tasks.classification.structures import ImageBatch
+from matcher.tasks.classification.training import ClassificationRunConfig
+from matcher.training.export import PAIRS
+from matcher.training.rated import RatedModule
+from matcher.weights.pyramid import load_pyramid, save_pyramid
+
+
+class ClassificationModule(RatedModule[Pyramid, ImageBatch]):
+    """Trains a `Pyramid` on batches of `ImageBatch`; what others call pairs are images.
+
+    Args:
+        config: the run; its model has a class for each of the `labels`.
+        labels: names of the classes, which the weights will tell.
+        side: pixels of the square images, likewise.
+        images_a_step: images of all devices in one optimizer step.
+        steps_an_epoch: is not used; the rate is a function of images.
+    """
+
+    task = "classification"
+    counted = "images"
+    shown = ("loss", "rate", "skipped")
+    config: ClassificationRunConfig
+
+    def __init__(
+        self,
+        config: ClassificationRunConfig,
+        labels: Sequence[str],
+        side: int,
+        images_a_step: int,
+        steps_an_epoch: float = math.inf,
+    ) -> None:
+        super().__init__(
+            config,
+            lambda: Pyramid(config.model),
+            clip=config.optim.clip,
+            ema=0.0,
+            channels_last=config.trainer.channels_last,
+        )
+        self.optim = config.optim
+        self.samples_a_step = images_a_step
+        self.labels, self.side = tuple(labels), side
+
+    def terms(self, model: Pyramid, batch: ImageBatch) -> dict[str, Tensor]:
+        smoothing = self.config.optim.smoothing
+        loss = F.cross_entropy(model(batch.images), batch.classes, label_smoothing=smoothing)
+        return {"cross_entropy": loss}
+
+    def figures(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """The loss without smoothing, and the shares whose class is among the best 1 and 5."""
+        logits = self.average(batch.images)
+        before = (logits > logits.gather(1, batch.classes[:, None])).sum(dim=1)
+        tops = {f"top{n}": (before < n).float().mean() for n in (1, 5)}
+        return {"loss": F.cross_entropy(logits, batch.classes), **tops}
+
+    def read(self, path: Path) -> Pyramid:
+        return load_pyramid(path).model
+
+    def export(self, path: Path) -> None:
+        save_pyramid(path, self.average, self.labels, self.side, **{PAIRS: str(self.pairs_seen)})
