@@ -136,15 +136,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
+    from eval.report.figures import method_colors
+
     panels = [s for s in sections_of(rows) if s[0].endswith("float32, cpu")]
     figure = Figure(figsize=(4 * max(1, len(panels)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
+    colors = method_colors(row["method"] for _, chosen in panels for row in chosen)
     for i, (title, chosen) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1, title=title.removesuffix(", float32, cpu"))
         tokens = sorted({row["tokens"] for row in chosen})
         for method in dict.fromkeys(row["method"] for row in chosen):
             points = sorted((r["tokens"], r["seconds"]) for r in chosen if r["method"] == method)
-            axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=method)
+            style = {"color": colors[method], "marker": "o", "markersize": 3, "label": method}
+            axes.loglog(*zip(*points, strict=True), **style)
         axes.set(xlabel="tokens", ylabel="seconds")
         axes.set_xticks(tokens, [f"{count / 1000:.3g}k" for count in tokens])
         axes.xaxis.set_minor_locator(NullLocator())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ th:first-child, td:first-child { text-align: left }
 img { max-width: 100% }
 figure { margin: 1em 0 }
 figcaption, .facts { color: #555 }
-.pair { display: flex; flex-wrap: wrap; gap: 1em }
-.pair figure { flex: 1 1 30em }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30em, 100%), 1fr)) }
+.pair { gap: 1em }
+.pair figure { margin: 0 }
+.pair img { width: 100%; aspect-ratio: 3 / 2; object-fit: contain; background: #fafaf8 }
 """
 
 
@@ -85,17 +87,26 @@ def _document(body: str, words: Sequence[str], timings: Sequence[tables.Record])
 
 
 def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
+    # Matplotlib is an extra that only reports need.
+    from eval.report.figures import method_colors
+
     parts = ["<h1>Evaluation</h1>"]
+    colors = method_colors(e.record["method"] for e in evaluations)
     groups = dict.fromkeys(tables.group_of(e.record) for e in evaluations)
     for group in groups:
         inside = [e for e in evaluations if tables.group_of(e.record) == group]
-        parts += _section(folder, "-".join(group), inside, drawn)
+        parts += _section(folder, "-".join(group), inside, drawn, colors)
     head = f"<!doctype html><meta charset='utf-8'><title>Evaluation</title><style>{STYLE}</style>"
     return f"{head}\n{chr(10).join(parts)}\n"
 
 
-def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: int) -> list[str]:
-    # Matplotlib is an extra that only reports need.
+def _section(
+    folder: Path,
+    name: str,
+    evaluations: Sequence[Evaluation],
+    drawn: int,
+    colors: Mapping[str, str],
+) -> list[str]:
     from eval.report.figures import error_curves, precision_recall, time_against_auc
 
     (folder / "figures").mkdir(exist_ok=True)
@@ -107,9 +118,9 @@ def _section(folder: Path, name: str, evaluations: Sequence[Evaluation], drawn: 
     curves = folder / "figures" / f"{name}-errors.png"
     points = folder / "figures" / f"{name}-precision-recall.png"
     times = folder / f"timing-{name}.png"
-    error_curves(curves, measured)
-    precision_recall(points, measured)
-    time_against_auc(times, measured)
+    error_curves(curves, measured, colors)
+    precision_recall(points, measured, colors)
+    time_against_auc(times, measured, colors)
     figures = [Drawn(curves, "Errors"), Drawn(points, "Precision"), Drawn(times, "Time")]
     parts.append(_gallery(folder, figures))
     for evaluation in measured:

@@ -29,22 +29,25 @@ from matcher.validation.checked import invalid
 GAP = 8
 FRAME_MS = 1200
 POINT = np.array([(255, 255, 255)])
-KEY = ("weight", "none", "most")
 
 
-def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.ndarray:
+def draw_blocks(
+    image: np.ndarray, blocks: Blocks, *, width: int = 720, most: float | None = None
+) -> np.ndarray:
     """Blocks over their image: the yellower, the heavier; vermilion outlines for opened ones.
 
     Of a (H, W), (H, W, 3) or (H, W, 4) uint8 RGB image of any size, and blocks in its pixels; the
-    picture is (height, `width`, 3) uint8 RGB of the same shape.
+    picture is (height, `width`, 3) uint8 RGB of the same shape. Weights of `most` and above are
+    yellow; None: the heaviest of these blocks is.
     """
     canvas, scale = _at_width(image, width)
     gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
     level = np.zeros(canvas.shape[:2], np.float32)
     corners = np.rint((blocks.boxes + 0.5) * np.tile(scale, 2)).astype(int)
-    peak = max(float(blocks.scores.max(initial=0.0)), 1e-12)
+    peak = max(_most(blocks) if most is None else most, 1e-12)
     # The root lets the weak blocks be seen beside a very strong one.
-    for (x0, y0, x1, y1), score in zip(corners, np.sqrt(blocks.scores / peak), strict=True):
+    strength = np.sqrt(np.minimum(blocks.scores / peak, 1.0))
+    for (x0, y0, x1, y1), score in zip(corners, strength, strict=True):
         level[y0:y1, x0:x1] = score
     weight = (0.85 * np.sqrt(level))[..., None]
     mixed = weight * palette(level)
@@ -82,7 +85,8 @@ def draw_attention(
 
     The first row holds image 0 with the point and the blocks of each level; the second the
     QuadTree message of all levels together, full and linear attention on the same features, and
-    the confidence of the match.
+    the confidence of the match. All weights are on one scale, the confidence on its own from 0
+    to 1.
 
     Args:
         image0, image1: uint8 RGB, as `trace_attention` got them.
@@ -95,22 +99,27 @@ def draw_attention(
     """
     over = (image0, image1)[trace.target(layer)]
     levels = trace.quadtree(point, layer, head)
+    whole = {
+        "QuadTree": trace.merged(point, layer, head),
+        "full": trace.full(point, layer, head),
+        "linear": trace.linear(point, layer, head),
+    }
+    most = _most(*levels, *whole.values())
     first = [(draw_point(image0, point, width=width), "image 0 and the point")]
     for number, blocks in enumerate(levels, start=1):
         text = f"level {number} of {len(levels)}{_opened(blocks)}"
-        first.append((draw_blocks(over, blocks, width=width), text))
-    second = []
-    for name, image, blocks in (
-        ("QuadTree", over, trace.merged(point, layer, head)),
-        ("full", over, trace.full(point, layer, head)),
-        ("linear", over, trace.linear(point, layer, head)),
-        ("confidence", image1, trace.confidence(point)),
-    ):
-        text = f"{name}, peak {blocks.scores.max():.2g}"
-        second.append((draw_blocks(image, blocks, width=width), text))
+        first.append((draw_blocks(over, blocks, width=width, most=most), text))
+    second = [
+        (draw_blocks(over, blocks, width=width, most=most), f"{name}, peak {_most(blocks):.2g}")
+        for name, blocks in whole.items()
+    ]
+    match = trace.confidence(point)
+    picture = draw_blocks(image1, match, width=width, most=1.0)
+    second.append((picture, f"confidence, peak {_most(match):.2g}"))
     who = "all heads" if head is None else f"head {head}"
     text = f"{trace.layer(layer).name} layer {layer % len(trace.layers)}, {who}"
-    return with_legend(_grid([first, second]), Legend(text, KEY))
+    key = "weight (confidence)", "0", f"{most:.2g} (1)"
+    return with_legend(_grid([first, second]), Legend(text, key))
 
 
 def draw_heads(
@@ -121,18 +130,24 @@ def draw_heads(
     *,
     width: int = 300,
 ) -> np.ndarray:
-    """QuadTree attention of one point, all levels together: a row a layer, a column a head.
+    """QuadTree attention of one point, all levels together: a row a layer, a column a head, all on
+    one scale.
 
     Arguments and errors as `draw_attention`.
     """
+    panels = [
+        [trace.merged(point, number, head) for head in range(layer.query.shape[0])]
+        for number, layer in enumerate(trace.layers)
+    ]
+    most = _most(*(blocks for row in panels for blocks in row))
     rows = []
-    for number, layer in enumerate(trace.layers):
-        over, row = (image0, image1)[trace.target(number)], []
-        for head in range(layer.query.shape[0]):
-            picture = draw_blocks(over, trace.merged(point, number, head), width=width)
-            row.append((picture, f"{layer.name} layer {number}, head {head}"))
-        rows.append(row)
-    return with_legend(_grid(rows), Legend("QuadTree attention of one point", KEY))
+    for number, (layer, panel) in enumerate(zip(trace.layers, panels, strict=True)):
+        over = (image0, image1)[trace.target(number)]
+        pictures = [draw_blocks(over, blocks, width=width, most=most) for blocks in panel]
+        names = [f"{layer.name} layer {number}, head {head}" for head in range(len(panel))]
+        rows.append(list(zip(pictures, names, strict=True)))
+    key = "weight", "0", f"{most:.2g}"
+    return with_legend(_grid(rows), Legend("QuadTree attention of one point", key))
 
 
 def animate_descent(
@@ -152,14 +167,17 @@ def animate_descent(
     over = (image0, image1)[trace.target(layer)]
     levels = trace.quadtree(point, layer, head)
     whole = trace.merged(point, layer, head)
+    most = _most(*levels, whole)
     pictures = [(_fit(draw_point(image0, point, width=width), over), "the point in image 0")]
     for number, blocks in enumerate(levels):
         name = f"level {number + 1} of {len(levels)}"
         plain = Blocks(blocks.boxes, blocks.scores, np.zeros_like(blocks.opened))
-        pictures.append((draw_blocks(over, plain, width=width), f"{name}: {len(blocks)} scored"))
+        picture = draw_blocks(over, plain, width=width, most=most)
+        pictures.append((picture, f"{name}: {len(blocks)} scored"))
         if blocks.opened.any():
-            pictures.append((draw_blocks(over, blocks, width=width), f"{name}{_opened(blocks)}"))
-    pictures.append((draw_blocks(over, whole, width=width), "the levels together"))
+            picture = draw_blocks(over, blocks, width=width, most=most)
+            pictures.append((picture, f"{name}{_opened(blocks)}"))
+    pictures.append((draw_blocks(over, whole, width=width, most=most), "the levels together"))
     frames = [with_legend(picture, Legend(text)) for picture, text in pictures]
     height = max(len(frame) for frame in frames)
     return [_padded(frame, height, width) for frame in frames]
@@ -176,6 +194,11 @@ def write_animation(path: Path | str, frames: Sequence[np.ndarray]) -> None:
     out = BytesIO()
     images[0].save(out, "GIF", append_images=images[1:], duration=FRAME_MS, loop=0, save_all=True)
     write_atomically(path, out.getvalue())
+
+
+def _most(*panels: Blocks) -> float:
+    """The largest weight."""
+    return max((float(blocks.scores.max(initial=0.0)) for blocks in panels), default=0.0)
 
 
 def _at_width(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
-from matcher.drawing import attention_trace
+from matcher.drawing import attention, attention_trace
 from matcher.drawing.attention import (
     animate_descent,
     draw_attention,
@@ -259,6 +259,41 @@ def test_pictures_show_every_level_and_head(trace: AttentionTrace) -> None:
     heads = draw_heads(*IMAGES, trace, POINT, width=100)
     assert heads.shape[1] == 2 * (100 + 8)
     assert four.dtype == heads.dtype == np.uint8
+
+
+def test_a_weight_has_the_same_color_in_every_panel_of_a_picture(
+    trace: AttentionTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[float, float]] = []
+
+    def spy(image: np.ndarray, blocks: Blocks, *, width: int, most: float) -> np.ndarray:
+        shown.append((float(blocks.scores.max()), most))
+        return draw_blocks(image, blocks, width=width, most=most)
+
+    monkeypatch.setattr(attention, "draw_blocks", spy)
+    draw_attention(*IMAGES, trace, POINT, width=160)
+    *weights, (_, of_confidence) = shown
+    peaks, scales = zip(*weights, strict=True)
+    assert len(peaks) == 3 + 3
+    assert {*scales} == {max(peaks)}
+    assert of_confidence == 1
+    for draw in (draw_heads, animate_descent):
+        shown.clear()
+        draw(*IMAGES, trace, POINT, width=100)
+        peaks, scales = zip(*shown, strict=True)
+        assert {*scales} == {max(peaks)}
+
+
+def test_weights_of_half_the_scale_are_drawn_alike_beside_any_others() -> None:
+    image = np.full((40, 80, 3), 128, np.uint8)
+    boxes = np.array([[-0.5, -0.5, 39.5, 39.5], [39.5, -0.5, 79.5, 39.5]])
+    closed = np.zeros(2, bool)
+    beside = [
+        draw_blocks(image, Blocks(boxes, np.array([0.5, x], np.float32), closed), most=1.0)
+        for x in (0.1, 1.0)
+    ]
+    assert (beside[0][:, :300] == beside[1][:, :300]).all()
+    assert (beside[0][:, 420:] != beside[1][:, 420:]).any()
 
 
 def test_the_animation_goes_down_the_pyramid(trace: AttentionTrace, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from kornia.feature import DISK, LoFTR
 from eval.__main__ import main
 from eval.benchmarks.folder import Benchmark, read_pairs_with_gt
 from eval.benchmarks.sizing import Sizing
-from eval.methods import MethodOptions, MethodUnavailableError, build_method
+from eval.methods import ALL, MethodOptions, MethodUnavailableError, build_method
 from eval.predictions import Prediction, prepare
+from eval.report.figures import method_colors
 from eval.report.gallery import pixel_errors
 from matcher.config import (
     BackboneConfig,
@@ -114,6 +115,13 @@ def test_two_runs_differ_in_timing_alone(folder, tmp_path):
         if name.endswith((".png", ".jpg")):
             assert name in page
     assert (tmp_path / "a" / "timing-few0-poselib.png").is_file()
+
+
+def test_a_method_has_the_same_color_in_all_figures():
+    some, all_of_them = method_colors(["mine.safetensors", "orb"]), method_colors([*ALL, "mine"])
+    assert some["orb"] == all_of_them["orb"]
+    assert len({all_of_them[name] for name in ALL}) == len(ALL)
+    assert method_colors(["outdoor", "compact"])["outdoor"] != all_of_them["compact"]
 
 
 def test_published_protocols_measure_the_network_without_refinement(folder, tmp_path):
