@@ -215,7 +215,7 @@ def _adjusted(
     finite = np.isfinite(rotation).all() and np.isfinite(translation).all()
     if not finite or used.sum() < ENOUGH_EXACT:
         return pose
-    if not _supported("essential", points0, points1, used):
+    if not is_supported("essential", points0, points1, used):
         return pose
     (upright0, camera0), (upright1, camera1) = (
         _poselib_view(points[used], K) for points, K in ((points0, K0), (points1, K1))
