@@ -56,7 +56,7 @@ def estimate_camera_pose(
     """
     estimator = estimator or Estimator()
     points0, points1 = camera0.undistorted(keypoints0), camera1.undistorted(keypoints1)
-    seen = np.isfinite(points0).all(axis=1) & np.isfinite(points1).all(axis=1)
+    seen = np.isfinite(np.hstack([points0, points1])).all(axis=1)
     points0, points1 = points0[seen], points1[seen]
     found = with_focals(points0, points1, camera0, camera1, estimator)
     if found is None:
@@ -115,11 +115,11 @@ def _focals(F: np.ndarray, camera0: Camera, camera1: Camera) -> tuple[float, flo
         return 1.0, _other_focal(F, camera0, camera1)
     if camera1.focal_known:
         return _other_focal(F.T, camera1, camera0), 1.0
-    views = [
+    guess0, guess1 = (
         {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [c.focal[0], *c.center]}
         for c in (camera0, camera1)
-    ]
-    first, second, _ = poselib.focals_from_fundamental_iterative(F, *views)
+    )
+    first, second, _ = poselib.focals_from_fundamental_iterative(F, guess0, guess1)
     return float(first.focal()), float(second.focal())
 
 
