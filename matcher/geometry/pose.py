@@ -25,8 +25,8 @@ from matcher.geometry.robust import (
 
 LEAST = 8
 """Matches for a focal length."""
-FOCALS = np.geomspace(0.25, 8.0, 4000)
-"""Focal lengths that are looked at, in longer sides of the image."""
+FOCALS = np.geomspace(0.2, 6.0, 4000)
+"""Focal lengths that are looked at, over the one that is guessed."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _focals(F: np.ndarray, camera0: Camera, camera1: Camera) -> tuple[float, flo
 def _other_focal(F: np.ndarray, known: Camera, unknown: Camera) -> float:
     """Pixels of the camera of image 1, where that of image 0 is known: of the essential matrix
     K1^T F K0 the first two singular values are then closest to each other."""
-    focals = FOCALS * max(unknown.size or (1, 1))
+    focals = FOCALS * unknown.focal.mean()
     K1 = np.tile(np.eye(3), (len(focals), 1, 1))
     K1[:, [0, 1], [0, 1]] = focals[:, None]
     K1[:, :2, 2] = unknown.center
