@@ -67,7 +67,7 @@ def errors(matcher: Predictor, pair: ImagePair) -> Iterator[tuple[float, float]]
         for image, K in ((pair.image0, geometry.K0), (pair.image1, geometry.K1)):
             camera, behind = through_lens(model, K[0].double().numpy())
             gray = (image[0, 0].clamp(0, 1).numpy() * 255).round().astype(np.uint8)
-            views.append(cv2.remap(gray, behind, None, cv2.INTER_LINEAR))
+            views.append(cv2.remap(gray, behind[..., 0], behind[..., 1], cv2.INTER_LINEAR))
             cameras.append(camera)
         points = matcher.match(*views).numpy()[:2]
         plain = [Camera.of_matrix(camera.K, SEEN) for camera in cameras]
@@ -79,13 +79,17 @@ def errors(matcher: Predictor, pair: ImagePair) -> Iterator[tuple[float, float]]
 
 def all_errors(matcher: Predictor, count: int, seed: int) -> np.ndarray:
     """(pairs, models, 2) degrees."""
-    mix = {"plane": 0.0, "room": 0.4, "street": 0.3, "clutter": 0.3}
-    scenes = SyntheticScenes(
-        SyntheticConfig(
-            size=RENDERED, pairs=count, seed=seed, mix=mix, procedural=90, texture_seed=seed,
-            overlap=(0.4, 0.9), strength=0.3,
-        )
-    )  # fmt: skip
+    config = SyntheticConfig(
+        size=RENDERED,
+        pairs=count,
+        seed=seed,
+        mix={"room": 0.4, "street": 0.3, "clutter": 0.3},
+        procedural=90,
+        texture_seed=seed,
+        overlap=(0.4, 0.9),
+        strength=0.3,
+    )
+    scenes = SyntheticScenes(config)
     return np.array([list(errors(matcher, render(scenes[i]))) for i in range(count)])
 
 

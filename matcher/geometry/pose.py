@@ -56,7 +56,7 @@ def estimate_camera_pose(
     """
     estimator = estimator or Estimator()
     points0, points1 = camera0.undistorted(keypoints0), camera1.undistorted(keypoints1)
-    seen = np.isfinite(np.hstack([points0, points1])).all(axis=1)
+    seen = np.isfinite(points0 + points1).all(axis=1)
     points0, points1 = points0[seen], points1[seen]
     found = with_focals(points0, points1, camera0, camera1, estimator)
     if found is None:
@@ -65,7 +65,7 @@ def estimate_camera_pose(
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=estimator)
     if pose is None:
         return None
-    inliers = np.zeros(len(seen), bool)
+    inliers = np.zeros(len(keypoints0), bool)
     inliers[seen] = pose.inliers
     return CameraPose(pose.rotation, pose.translation, inliers, *found)
 
