@@ -46,12 +46,14 @@ def through_lens(model: str, K: np.ndarray) -> tuple[Camera, np.ndarray]:
     (H, W, 2) float32 pixels of that image behind its own."""
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in SEEN))
     pixels, limit = np.stack([x, y], axis=-1), np.array(RENDERED[::-1]) - 1
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     for focal in np.geomspace(0.3, 3, 200) * SEEN[0]:
         focals = (float(focal),) * LENSES[model].focals
         center = ((SEEN[0] - 1) / 2, (SEEN[1] - 1) / 2)
         camera = Camera(model, (*focals, *center, *BENT[model]), SEEN)
-        behind = camera.rays(pixels.reshape(-1, 2)) * K[[0, 1], [0, 1]] + K[:2, 2]
-        if ((behind >= 0) & (behind <= limit)).all():
+        seen = camera.rays(border) * K[[0, 1], [0, 1]] + K[:2, 2]
+        if ((seen >= 0) & (seen <= limit)).all():
+            behind = camera.rays(pixels) * K[[0, 1], [0, 1]] + K[:2, 2]
             return camera, behind.reshape(pixels.shape).astype(np.float32)
     raise ValueError(f"{model}: no lens fits")
 
