@@ -84,8 +84,8 @@ def true_rows(folder: Path, scene: str) -> list[list[str]]:
     return [row for row in rows if row[0].startswith(scene)]
 
 
-def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Camera centers (3,) by name, in meters from the first camera, and the (3, 3) intrinsics."""
+def true_poses(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Poses (4, 4) by name, from the first camera, in meters, and the (3, 3) intrinsics."""
     rows = true_rows(folder, scene)
     step = {}
     for name0, name1, *values in rows:
@@ -99,8 +99,13 @@ def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.nd
             if name0 == name and name1 not in poses:
                 poses[name1] = T_0to1 @ poses[name0]
                 front.append(name1)
-    centers = {name: -pose[:3, :3].T @ pose[:3, 3] for name, pose in sorted(poses.items())}
-    return centers, np.array(rows[0][4:13], float).reshape(3, 3)
+    return dict(sorted(poses.items())), np.array(rows[0][4:13], float).reshape(3, 3)
+
+
+def ground_truth(folder: Path, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Camera centers (3,) by name, in meters from the first camera, and the (3, 3) intrinsics."""
+    poses, K = true_poses(folder, scene)
+    return {name: -pose[:3, :3].T @ pose[:3, 3] for name, pose in poses.items()}, K
 
 
 def aligned_errors(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -127,19 +132,10 @@ def scores(
 ) -> Iterator[Score]:
     """Match a scene once and reconstruct it with each merging; words go to match.py."""
     centers, K = ground_truth(folder, scene)
-    names, run = list(centers), runs / scene
-    run.mkdir(parents=True, exist_ok=True)
-    pairs = sorted((row[0], row[1]) for row in true_rows(folder, scene))
-    (run / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    names = list(centers)
     for merge in merges:
-        code = match.main([
-            f"pairs={run / 'pairs.txt'}", f"root={folder / 'images'}", f"output={run}",
-            f"K=[{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}]", "export=colmap", f"merge={merge}",
-            *words,
-        ])  # fmt: skip
-        if code:
-            raise SystemExit(code)
-        model = reconstruct(run / "colmap" / "database.db", folder / "images")
+        database = matched(folder, runs / scene, scene, K, [f"merge={merge}", *words])
+        model = reconstruct(database, folder / "images")
         cameras = {image.name: image.projection_center() for image in model.images.values()}
         errors = aligned_errors(
             np.array(list(cameras.values())), np.array([centers[name] for name in cameras])
@@ -148,6 +144,20 @@ def scores(
             scene, merge, len(cameras), len(names), model.num_points3D(),
             model.compute_mean_track_length(), model.compute_mean_reprojection_error(), errors,
         )  # fmt: skip
+
+
+def matched(folder: Path, run: Path, scene: str, K: np.ndarray, words: Sequence[str]) -> Path:
+    """COLMAP's database of the pairs of a scene, matched in the folder `run`."""
+    run.mkdir(parents=True, exist_ok=True)
+    pairs = sorted((row[0], row[1]) for row in true_rows(folder, scene))
+    (run / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    code = match.main([
+        f"pairs={run / 'pairs.txt'}", f"root={folder / 'images'}", f"output={run}",
+        f"K=[{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}]", "export=colmap", *words,
+    ])  # fmt: skip
+    if code:
+        raise SystemExit(code)
+    return run / "colmap" / "database.db"
 
 
 def table(results: Sequence[Score]) -> str:

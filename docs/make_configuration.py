@@ -31,6 +31,7 @@ from matcher.tasks.classification.training import ClassificationRunConfig
 from matcher.tasks.detection.__main__ import DetectionOptions
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.training import DetectionRunConfig
+from matcher.tasks.localization.options import LocalizationOptions
 from matcher.tasks.stereo.__main__ import StereoOptions
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.training import StereoRunConfig
@@ -74,6 +75,8 @@ def document() -> str:
         table(MatchOptions),
         "## Matching a collection: `python match.py pairs=LIST_OR_FOLDER key=value ...`\n",
         table(CollectionOptions),
+        "## Localization: `quadmatch localize QUERY key=value ...`\n",
+        table(LocalizationOptions, skip=("query",)),
         "## Training: `python train.py key=value ...`\n",
         "The defaults are those of the published outdoor model; the files of `conf/` choose "
         "others, and the column `train.py` holds what the program takes where that differs.\n",

@@ -13,6 +13,7 @@ from matcher.batch.export.packed import outcome, pack, verify
 from matcher.batch.fingerprints import ImageFiles, fingerprint
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.manifest import Manifest, continued_list, shortened
+from matcher.batch.masks import Masks
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList, find_pairs
 from matcher.batch.progress import LOG, Progress, warnings_noted
@@ -106,13 +107,17 @@ def fingerprints(
     before: Run | None, pairs: PairList, root: Root, options: CollectionOptions, tell: Tell
 ) -> ImageFiles:
     """Those of the images; of images that are gone those of the run, whose results stay."""
-    images = ImageFiles.of(pairs.names, root, readers=options.readers)
+    masks = Masks(options.masks, allow_outside=options.allow_outside_root)
+    images = ImageFiles.of(pairs.names, root, readers=options.readers, masks=masks)
+    if options.masks is not None:
+        found = sum(mask is not None for mask in images.masks or ())
+        tell(f"masks     of {found} of {len(pairs.names)} images")
     if before is None:
         return images
     count = len(before.pairs.names)
     digest = images.digest.copy()
     digest[:count][images.missing[:count]] = before.images.digest[images.missing[:count]]
-    now = ImageFiles(digest)
+    now = ImageFiles(digest, images.masks)
     changed = np.flatnonzero(before.images.differs(ImageFiles(digest[:count])))
     if len(changed):
         names = shortened([pairs.names[i] for i in changed])
@@ -128,7 +133,8 @@ def replaced_images(run: Run, root: Root, stamps: list[Stamp]) -> list[str]:
         name
         for image, (name, stamp) in enumerate(zip(run.pairs.names, stamps, strict=True))
         if stamp_of(root, name) != stamp
-        and fingerprint(root.path(name)) != run.images.digest[image].tobytes()
+        and fingerprint(root.path(name), run.images.mask(image))
+        != run.images.digest[image].tobytes()
     ]
 
 
@@ -199,7 +205,7 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
     elif options.export == "colmap":
         from matcher.batch.export.colmap import export_colmap
 
-        how = options.merge, options.camera, options.converged_only
+        how = options.merge, options.pinhole, options.converged_only, options.cameras
         tell(f"colmap    {export_colmap(run, root, *how)}")
     elif options.export == "colmap_text":
         from matcher.batch.export.colmap_text import export_colmap_text
@@ -213,7 +219,8 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
     elif options.export == "hugin":
         from matcher.batch.export.hugin import export_hugin
 
-        tell(f"hugin     {export_hugin(run, root, options.camera, options.converged_only)}")
+        how = options.pinhole, options.cameras, options.converged_only
+        tell(f"hugin     {export_hugin(run, root, *how)}")
 
 
 def tell_outdated(run: Run, tell: Tell) -> None:

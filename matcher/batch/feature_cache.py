@@ -36,7 +36,8 @@ class ImageFeatures:
 
     The backbone sees one image at a time, on its own canvas, so features do not depend on what
     else is asked for or still kept. So many `readers` are threads that read and decode ahead.
-    `require_same` refuses the file of an image that is not the one it should be.
+    `require_same` refuses the file of an image that is not the one it should be, `mask_of` names
+    the file of its mask.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class ImageFeatures:
         cache_bytes: int,
         readers: int = 2,
         require_same: Callable[[int, str], None] = lambda image, path: None,
+        mask_of: Callable[[int], str | None] = lambda image: None,
     ) -> None:
         self.predictor = predictor
         self.path_of = path_of
         self.require_same = require_same
+        self.mask_of = mask_of
         self.cache_bytes = cache_bytes
         self.extractions = 0
         self._kept: OrderedDict[int, Extracted] = OrderedDict()
@@ -108,7 +111,7 @@ class ImageFeatures:
 
     def read(self, image: int) -> PreparedImage:
         """An image read anew, with its pixels; raises as `input`."""
-        return self.predictor.reader.read_one(self.path_of(image))
+        return self.predictor.reader.read_one(self.path_of(image), self.mask_of(image))
 
     def _read(self, image: int) -> PreparedImage:
         read = self.read(image)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
-from matcher.validation.checked import Name, Positive, Threads, checked
+from matcher.validation.checked import Name, Positive, Threads, checked, invalid
 from matcher.validation.words import shown
 
-Camera = tuple[float, float, float, float]
+Pinhole = tuple[float, float, float, float]
 """(fx, fy, cx, cy) in pixels."""
 
 
@@ -65,12 +65,20 @@ class CollectionOptions(WeightsOptions):
     K: Intrinsics | None = None
     """colmap, hugin: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null:
     one camera each, guessed."""
+    cameras: Name | None = None
+    """colmap, hugin: instead of K, a CSV file, a cameras.txt or a model of COLMAP, or exif: images
+    of one row, or of one focal length and size, share a camera."""
+    masks: Name | None = None
+    """Folder of gray images, each of the name of an image, .png for any suffix, or both: no match
+    where it is black; images without one are whole."""
 
     def __post_init__(self) -> None:
         require_intrinsics("K", self.K)
+        if self.K and self.cameras:
+            raise invalid("cameras", self.cameras, "either K or cameras")
 
     @property
-    def camera(self) -> Camera | None:
+    def pinhole(self) -> Pinhole | None:
         if self.K is None:
             return None
         fx, fy, cx, cy = self.K if len(self.K) == 4 else (self.K[i] for i in (0, 4, 2, 5))

@@ -78,7 +78,7 @@ def require_tools(pairs: PairList, root: Root, options: CollectionOptions) -> No
     if options.export == "colmap":
         from matcher.batch.export.colmap import require_colmap
 
-        require_colmap(pairs.names, root, options.camera)
+        require_colmap(pairs.names, root, options.pinhole, options.cameras)
     if options.export == "colmap_text":
         from matcher.batch.export.colmap_text import require_names
 

@@ -148,6 +148,7 @@ def build_shard_matcher(
         cache_bytes=options.cache_mb * 10**6,
         readers=options.readers,
         require_same=run.images.require_same,
+        mask_of=run.images.mask,
     )
     return ShardMatcher(predictor, features, options.batch_size)
 

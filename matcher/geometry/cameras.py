@@ -74,9 +74,9 @@ class Camera:
 
     @staticmethod
     def guessed(size: Size) -> Camera:
-        """A camera of which nothing is known but the size of its image."""
+        """A camera of which nothing is known but the size of its image, as COLMAP guesses it."""
         center = ((size[0] - 1) / 2, (size[1] - 1) / 2)
-        return Camera("SIMPLE_PINHOLE", (GUESSED_FOCAL * max(size), *center), size, False)
+        return Camera("SIMPLE_RADIAL", (GUESSED_FOCAL * max(size), *center, 0.0), size, False)
 
     @property
     def focal(self) -> np.ndarray:

@@ -25,8 +25,8 @@ from matcher.geometry.robust import (
 
 LEAST = 8
 """Matches for a focal length."""
-FOCALS = np.geomspace(0.25, 8.0, 4000)
-"""Focal lengths that are looked at, in longer sides of the image."""
+FOCALS = np.geomspace(0.2, 6.0, 4000)
+"""Focal lengths that are looked at, over the one that is guessed."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def estimate_camera_pose(
     """
     estimator = estimator or Estimator()
     points0, points1 = camera0.undistorted(keypoints0), camera1.undistorted(keypoints1)
-    seen = np.isfinite(points0).all(axis=1) & np.isfinite(points1).all(axis=1)
+    seen = np.isfinite(points0 + points1).all(axis=1)
     points0, points1 = points0[seen], points1[seen]
     found = with_focals(points0, points1, camera0, camera1, estimator)
     if found is None:
@@ -68,7 +68,7 @@ def estimate_camera_pose(
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=estimator, exact=exact)
     if pose is None:
         return None
-    inliers = np.zeros(len(seen), bool)
+    inliers = np.zeros(len(keypoints0), bool)
     inliers[seen] = pose.inliers
     return CameraPose(pose.rotation, pose.translation, inliers, *found)
 
@@ -118,18 +118,18 @@ def _focals(F: np.ndarray, camera0: Camera, camera1: Camera) -> tuple[float, flo
         return 1.0, _other_focal(F, camera0, camera1)
     if camera1.focal_known:
         return _other_focal(F.T, camera1, camera0), 1.0
-    views = [
+    guess0, guess1 = (
         {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [c.focal[0], *c.center]}
         for c in (camera0, camera1)
-    ]
-    first, second, _ = poselib.focals_from_fundamental_iterative(F, *views)
+    )
+    first, second, _ = poselib.focals_from_fundamental_iterative(F, guess0, guess1)
     return float(first.focal()), float(second.focal())
 
 
 def _other_focal(F: np.ndarray, known: Camera, unknown: Camera) -> float:
     """Pixels of the camera of image 1, where that of image 0 is known: of the essential matrix
     K1^T F K0 the first two singular values are then closest to each other."""
-    focals = FOCALS * max(unknown.size or (1, 1))
+    focals = FOCALS * unknown.focal.mean()
     K1 = np.tile(np.eye(3), (len(focals), 1, 1))
     K1[:, [0, 1], [0, 1]] = focals[:, None]
     K1[:, :2, 2] = unknown.center

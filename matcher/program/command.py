@@ -21,11 +21,14 @@ commands, each with --help:
   quadmatch web                       a page in the browser
   quadmatch stereo LEFT RIGHT ...     disparity of a rectified pair
   quadmatch classify IMAGE ...        classes of an image
+  quadmatch localize QUERY model=FOLDER images=FOLDER ...
+                                      where photographs were taken, in a model of COLMAP
   quadmatch weights COMMAND ...       convert weights, or tell what they hold
   quadmatch selftest [WEIGHTS]        do weights compute what they did when they were saved?
 """
 MODULES = {
     "classify": "matcher.tasks.classification.__main__",
+    "localize": "matcher.tasks.localization.__main__",
     "stereo": "matcher.tasks.stereo.__main__",
     "web": "matcher.web.__main__",
     "weights": "matcher.weights.__main__",

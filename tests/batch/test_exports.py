@@ -313,6 +313,38 @@ def test_one_camera_a_size_turned_or_scaled(tmp_path: Path) -> None:
         assert cameras[name].has_prior_focal_length
 
 
+TABLE = """\
+left,150,150,79.5,59.5,OPENCV,-0.1,0.01,0,0
+phone
+alone.png,140,140,79.5,59.5
+"""
+
+
+def test_images_of_one_row_share_a_camera_with_its_lens(tmp_path: Path) -> None:
+    names = ["left/a.png", "left/b.png", "left/small.png", "phone/c.png", "phone/d.png"]
+    names += ["alone.png", "stranger.png", "stray.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (80, 60) if "small" in name else (160, 120)).save(tmp_path / name)
+    (tmp_path / "cameras.csv").write_text(TABLE)
+    run = run_of(tmp_path / "run", {(names[0], name): grid() for name in names[1:]})
+    source = str(tmp_path / "cameras.csv")
+    _, cameras = shape_of(export_colmap(run, Root(str(tmp_path)), 1.0, cameras=source))
+    owners = {name: cameras[name].camera_id for name in names}
+    assert owners["left/a.png"] == owners["left/b.png"] != owners["left/small.png"]
+    assert owners["phone/c.png"] == owners["phone/d.png"]
+    assert len(set(owners.values())) == 6
+    left = cameras["left/a.png"]
+    assert (left.model.name, left.has_prior_focal_length) == ("OPENCV", True)
+    assert left.params.tolist() == pytest.approx([150, 150, 80, 60, -0.1, 0.01, 0, 0])
+    for name in ("phone/c.png", "stranger.png"):
+        assert (cameras[name].model.name, cameras[name].has_prior_focal_length) == (
+            "SIMPLE_RADIAL",
+            False,
+        )
+        assert cameras[name].params.tolist() == pytest.approx([1.2 * 160, 80, 60, 0])
+
+
 def test_the_size_of_a_camera_is_the_one_whose_middle_it_looks_through() -> None:
     sizes = {"a": (100, 200), "b": (100, 200), "c": (200, 100)}
     cameras = camera_of_each_size((50.0, 60.0, 98.0, 51.0), sizes)

@@ -10,7 +10,7 @@ from matcher.geometry.cameras import Camera
 from matcher.geometry.lenses import LENSES
 from matcher.geometry.pose import CameraPose, estimate_camera_pose
 from matcher.geometry.robust import Estimator
-from tests.geometry.test_cameras import SIZE, a_camera, of_pycolmap
+from tests.geometry.test_cameras import SIZE, a_camera, project
 
 ROTATION = cv2.Rodrigues(np.array([0.1, 0.25, -0.05]))[0]
 TRANSLATION = np.array([0.9, 0.1, 0.3]) / np.linalg.norm([0.9, 0.1, 0.3])
@@ -24,7 +24,7 @@ def views(camera0: Camera, camera1: Camera, wrong: float = 0.2) -> list[np.ndarr
     points = np.c_[rng.uniform(-1, 1, (300, 2)) * [1.4, 1.0], rng.uniform(3, 8, 300)]
     moved = points @ ROTATION.T + TRANSLATION
     out = [
-        of_pycolmap(camera).img_from_cam(there) - 0.5 + rng.normal(0, 0.3, (300, 2))
+        project(camera, there) + rng.normal(0, 0.3, (300, 2))
         for camera, there in ((camera0, points), (camera1, moved))
     ]
     bad = int(300 * wrong)
@@ -71,7 +71,7 @@ def test_a_shared_focal_length_is_found() -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_focal_length_beside_a_known_camera_is_found(turned: bool) -> None:
-    cameras = [PINHOLE, WIDER]
+    cameras = PINHOLE, WIDER
     points = views(*cameras)
     given = [PINHOLE, Camera.guessed((800, 600))]
     if turned:

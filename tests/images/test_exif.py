@@ -14,7 +14,7 @@ from matcher.images.exif import exif_camera
 
 SIZES = [(640, 480), (480, 640), (1024, 683), (333, 500)]
 INCH = 25.4
-Tags = dict[Base, object]
+Tags = dict[int, object]
 
 
 def photograph(path: Path, size: tuple[int, int], tags: Tags) -> Path:

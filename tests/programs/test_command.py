@@ -35,7 +35,9 @@ def test_commands_are_words_of_the_matching_program(words: str, same: str) -> No
     assert command.match_words(words.split()) == same.split()
 
 
-@pytest.mark.parametrize("name", ["stereo", "classify", "web", "weights", "pairs", "match", "pack"])
+@pytest.mark.parametrize(
+    "name", ["stereo", "classify", "localize", "web", "weights", "pairs", "match", "pack"]
+)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([name, "--help"]) == 0
     told = capsys.readouterr()

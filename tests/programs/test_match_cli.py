@@ -159,6 +159,29 @@ def test_the_bundled_weights_find_the_pose_of_the_demo_pair(
     assert np.degrees(np.arccos(np.clip(record.T_0to1[:3, 3] @ direction, -1, 1))) < 3
 
 
+@pytest.mark.parametrize("known", ["", "K0", "cameras"])
+def test_the_pose_of_the_demo_pair_is_found_with_what_is_known(
+    program: Callable[..., Outcome], tmp_path: Path, known: str
+) -> None:
+    """Focal lengths that nobody told are found and told: 520 pixels."""
+    (tmp_path / "cameras.csv").write_text(f"*,{DEMO_K[1:-1]}\n")
+    words = {"": [], "K0": [f"K0={DEMO_K}"], "cameras": ["cameras=cameras.csv"]}[known]
+    style = ["style=epipolar", "picture=lines.jpg"]
+    code, out, err = program(*DEMO, "weights=compact", "geometry=pose", *words, *style)
+    assert (code, err) == (0, "")
+    record = read_matches(tmp_path / "matches.h5")
+    assert record.T_0to1 is not None
+    turn = record.T_0to1[:3, :3] @ DEMO_T[:3, :3].T
+    assert np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))) < 2
+    assert record.verdict == "reliable"
+    assert record.cameras is not None
+    for i, camera in enumerate(record.cameras):
+        assert camera.focal[0] == pytest.approx(520, rel=0.05)
+        assert camera.focal_known == (known == "cameras" or (known == "K0" and i == 0))
+        told = f"focal     of image {i}: {camera.focal[0]:.1f} pixels, found"
+        assert (told in out) != camera.focal_known
+
+
 @pytest.mark.parametrize(
     ("style", "geometry"),
     [("overlay", "none"), ("coverage", "none"), ("warp", "homography"),

@@ -50,7 +50,7 @@ def words_of(listed: dict[str, str]) -> list[str]:
 
 
 def test_the_page_is_read() -> None:
-    assert (len(PAIR), len(COLLECTION)) == (30, 37)
+    assert (len(PAIR), len(COLLECTION)) == (30, 39)
     assert len(TRAINING) > 100
     assert len(EVALUATION) == 21
 
@@ -93,7 +93,7 @@ def test_match_refuses_another_type(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*COLLECTION])
 def test_a_collection_refuses_another_type(name: str) -> None:
-    text = {"pairs", "against", "root", "output", "weights"}
+    text = {"pairs", "against", "root", "output", "weights", "cameras", "masks"}
     refused(
         lambda w: options_from_words(CollectionOptions, [*(["pairs=x"] * (name != "pairs")), *w]),
         name,

@@ -1,4 +1,4 @@
-"""Cameras of images of several sizes under one K."""
+"""Which camera each image of a collection has."""
 
 from __future__ import annotations
 
@@ -7,15 +7,38 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from matcher.batch.options import Camera
+from matcher.batch.image_names import Root
+from matcher.batch.options import Pinhole
+from matcher.geometry.cameras import Camera, Size, same_shape
 from matcher.geometry.pixels import original_to_network
+from matcher.images.cameras import CameraOfImage, find_camera, read_cameras
 from matcher.validation.checked import invalid
 
-Size = tuple[int, int]
-"""(width, height) in pixels."""
+
+def camera_of_each_image(
+    sizes: Mapping[str, Size], root: Root, pinhole: Pinhole | None, source: str | None
+) -> dict[str, CameraOfImage]:
+    """The camera of each image by its name, where anything is told of it.
+
+    Args:
+        sizes: of the images that can be read.
+        pinhole: one camera of all images, see `camera_of_each_size`.
+        source: else a file of cameras or ``exif``, see `read_cameras`.
+
+    Raises:
+        UsageError: as `camera_of_each_size`, `read_cameras` and `find_camera`.
+    """
+    if pinhole is not None:
+        of_size = camera_of_each_size(pinhole, sizes)
+        cameras = {size: Camera("PINHOLE", of_size[size], size) for size in of_size}
+        return {name: CameraOfImage("K", cameras[size]) for name, size in sizes.items()}
+    if source is None:
+        return {}
+    table = read_cameras(source)
+    return {name: find_camera(table, name, root.path(name), size) for name, size in sizes.items()}
 
 
-def camera_of_each_size(camera: Camera, sizes: Mapping[str, Size]) -> dict[Size, Camera]:
+def camera_of_each_size(camera: Pinhole, sizes: Mapping[str, Size]) -> dict[Size, Pinhole]:
     """The camera at each of the sizes that images have.
 
     `camera` belongs to the size in whose middle its principal point lies, or nearest to it. At
@@ -30,14 +53,14 @@ def camera_of_each_size(camera: Camera, sizes: Mapping[str, Size]) -> dict[Size,
         UsageError: an image has another shape, so that it is of another camera (E201).
     """
     own = _own_size(camera, list(sizes.values()))
-    out: dict[Size, Camera] = {}
+    out: dict[Size, Pinhole] = {}
     for name, size in sizes.items():
         if size not in out:
             out[size] = _at_size(camera, own, size, name)
     return out
 
 
-def _own_size(camera: Camera, sizes: list[Size]) -> Size:
+def _own_size(camera: Pinhole, sizes: list[Size]) -> Size:
     counts = Counter(sizes)
     center = np.array(camera[2:])
 
@@ -48,23 +71,17 @@ def _own_size(camera: Camera, sizes: list[Size]) -> Size:
     return min(counts, key=off)
 
 
-def _at_size(camera: Camera, own: Size, size: Size, name: str) -> Camera:
+def _at_size(camera: Pinhole, own: Size, size: Size, name: str) -> Pinhole:
     fx, fy, cx, cy = camera
     if size == own:
         return camera
-    if _same_shape(own, size):
+    if same_shape(own, size):
         scale = np.array(own) / size
         x, y = original_to_network(np.array([cx, cy]), scale)
         return fx / scale[0], fy / scale[1], float(x), float(y)
     turned = own[1], own[0]
-    if _same_shape(turned, size):
+    if same_shape(turned, size):
         scale = np.array(turned) / size
         return fy / scale[0], fx / scale[1], (size[0] - 1) / 2, (size[1] - 1) / 2
     text = f"one camera: {name} has {size[0]} x {size[1]} pixels, others {own[0]} x {own[1]}"
     raise invalid("K", list(camera), f"images of {text}; leave K out, or match them apart")
-
-
-def _same_shape(own: Size, size: Size) -> bool:
-    """Whether one size is another at some scale, but for rounding to whole pixels."""
-    scale = float(np.sqrt(np.prod(np.array(size, float)) / np.prod(np.array(own, float))))
-    return bool((np.abs(np.array(own) * scale - size) <= max(1.0, scale)).all())

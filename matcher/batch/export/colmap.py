@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from matcher.batch.export.cameras import Size, camera_of_each_size
+from matcher.batch.export.cameras import camera_of_each_image
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
 from matcher.batch.image_names import Root, encode_name
-from matcher.batch.options import Camera
+from matcher.batch.options import Pinhole
 from matcher.batch.run import Run
 from matcher.errors import Code, StorageError, UsageError, require_extra
 from matcher.files import make_folder
+from matcher.geometry.cameras import GUESSED_FOCAL, Camera, Size
 from matcher.geometry.pixels import to_colmap
+from matcher.images.cameras import CameraOfImage
 from matcher.images.decode import stored_size
 
 FOLDER, DATABASE = "colmap", "database.db"
@@ -28,17 +30,17 @@ smaller ones, where by chance many points lie within 4 pixels of a line."""
 VERIFIED_RATIO = 0.25
 """Share of the matches that the geometry of a verified pair explains. Random matches have some 15
 inliers now and then: of 200 sets of 100 to 400 none has this share."""
-FOCAL_FACTOR = 1.2
-"""Focal length of a camera of which nothing is known, in longer sides, as COLMAP guesses it."""
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def require_colmap(names: Sequence[str], root: Root, camera: Camera | None) -> None:
+def require_colmap(
+    names: Sequence[str], root: Root, camera: Pinhole | None, cameras: str | None
+) -> None:
     """Refuse what the export would refuse in the end.
 
     Raises:
-        UsageError: pycolmap is not installed (E210), COLMAP cannot hold a name (E209), or an image
-            has a shape that is not of `camera` (E201).
+        UsageError: pycolmap is not installed (E210), COLMAP cannot hold a name (E209), an image has
+            a shape that is not of its camera (E201), or as `read_cameras`.
     """
     require_extra("pycolmap", "sfm", "export=colmap")
     for name in names:
@@ -46,16 +48,17 @@ def require_colmap(names: Sequence[str], root: Root, camera: Camera | None) -> N
             what = "COLMAP cannot hold this name"
             remedy = "rename the image: no control characters, UTF-8"
             raise UsageError(Code.NAME_NOT_EXPORTABLE, encode_name(name), what, remedy)
-    if camera is not None:
-        camera_of_each_size(camera, _sizes(names, root))
+    if camera is not None or cameras is not None:
+        camera_of_each_image(_sizes(names, root), root, camera, cameras)
 
 
 def export_colmap(
     run: Run,
     root: Root,
     side: float,
-    camera: Camera | None = None,
+    camera: Pinhole | None = None,
     converged_only: bool = False,
+    cameras: str | None = None,
 ) -> Path:
     """Write cameras, images, keypoints, matches and verified geometries into
     ``colmap/database.db``; images that cannot be read are not in it.
@@ -69,12 +72,13 @@ def export_colmap(
         camera: the same for all images, the center of the top-left pixel at (0, 0), turned or
             scaled to each of their sizes; by default each image has a camera of its own, guessed.
         converged_only: leave out matches whose refinement did not converge.
+        cameras: else a file of cameras or ``exif``; images of one of its cameras share one.
 
     Raises:
         UsageError: as `require_colmap`.
         StorageError: a shard is damaged (E402), or COLMAP cannot write (E401).
     """
-    require_colmap(run.pairs.names, root, camera)
+    require_colmap(run.pairs.names, root, camera, cameras)
     pycolmap = require_extra("pycolmap", "sfm", "export=colmap")
     folder = run.folder / FOLDER
     make_folder(folder)
@@ -82,7 +86,8 @@ def export_colmap(
     _remove(part)
     try:
         with _quiet(pycolmap):
-            _write(pycolmap, part, run, root, side, camera, converged_only)
+            assigned = camera_of_each_image(_sizes(run.pairs.names, root), root, camera, cameras)
+            _write(pycolmap, part, run, root, side, assigned, converged_only)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
         raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
@@ -97,12 +102,11 @@ def _write(
     run: Run,
     root: Root,
     side: float,
-    camera: Camera | None,
+    cameras: Mapping[str, CameraOfImage],
     converged_only: bool,
 ) -> None:
     names = run.pairs.names
     sizes = _sizes(names, root)
-    cameras = None if camera is None else camera_of_each_size(camera, sizes)
     written = {number for number, name in enumerate(names, 1) if name in sizes}
     with (
         merged_keypoints(run, side, converged_only) as merged,
@@ -138,28 +142,28 @@ def _write_images(
     names: Sequence[str],
     root: Root,
     sizes: Mapping[str, Size],
-    cameras: Mapping[Size, Camera] | None,
+    cameras: Mapping[str, CameraOfImage],
 ) -> None:
     """Enter images, numbered from 1 as in the list, their cameras, and a rig and frames for them,
-    as COLMAP 4 wants it: one camera a size, or one an image."""
-    written: dict[Size, Any] = {}
+    as COLMAP 4 wants it; a camera of several images at each of their sizes."""
+    written: dict[tuple[str, Size], Any] = {}
     for number, name in enumerate(names, 1):
         if name not in sizes:
             continue
         size = sizes[name]
-        camera = written.get(size)
+        owner = cameras[name].name if name in cameras else f"image {number}"
+        camera = written.get((owner, size))
         if camera is None:
-            if cameras is None:
-                camera = _guessed(pycolmap, root.path(name), size)
+            if name in cameras:
+                camera = _camera(pycolmap, cameras[name].camera, size)
             else:
-                camera = _pinhole(pycolmap, cameras[size], size)
+                camera = _guessed(pycolmap, root.path(name), size)
             camera.camera_id = number
             file.write_camera(camera, use_camera_id=True)
             rig = pycolmap.Rig(rig_id=number)
             rig.add_ref_sensor(camera.sensor_id)
             file.write_rig(rig, use_rig_id=True)
-            if cameras is not None:
-                written[size] = camera
+            written[owner, size] = camera
         image = pycolmap.Image(name=name, camera_id=camera.camera_id, image_id=number)
         file.write_image(image, use_image_id=True)
         frame = pycolmap.Frame(frame_id=number, rig_id=camera.camera_id)
@@ -181,15 +185,14 @@ def _write_matches(
             file.write_matches(*both, matches)
 
 
-def _pinhole(pycolmap: Any, camera: Camera, size: Size) -> Any:
-    fx, fy, *center = camera
-    cx, cy = to_colmap(np.array(center))
+def _camera(pycolmap: Any, camera: Camera, size: Size) -> Any:
+    """With its lens; one whose focal length is not known is for COLMAP to refine."""
     return pycolmap.Camera(
-        model="PINHOLE",
+        model=camera.model,
         width=size[0],
         height=size[1],
-        params=[fx, fy, cx, cy],
-        has_prior_focal_length=True,
+        params=camera.colmap_params,
+        has_prior_focal_length=camera.focal_known,
     )
 
 
@@ -201,7 +204,7 @@ def _guessed(pycolmap: Any, path: str, size: Size) -> Any:
             return camera
     except (ValueError, RuntimeError):
         pass
-    focal = FOCAL_FACTOR * max(size)
+    focal = GUESSED_FOCAL * max(size)
     return pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", focal, *size)
 
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from matcher.batch.export.agreeing import agreeing_pairs
-from matcher.batch.export.cameras import Size, camera_of_each_size
+from matcher.batch.export.cameras import camera_of_each_image
 from matcher.batch.image_names import Root
-from matcher.batch.options import Camera
+from matcher.batch.options import Pinhole
 from matcher.batch.run import Run
 from matcher.images.decode import stored_size
 from matcher.interop.hugin import Picture, Tie, write_hugin
@@ -19,10 +19,20 @@ POINTS = 100
 
 
 def export_hugin(
-    run: Run, root: Root, camera: Camera | None = None, converged_only: bool = False
+    run: Run,
+    root: Root,
+    pinhole: Pinhole | None = None,
+    cameras: str | None = None,
+    converged_only: bool = False,
 ) -> Path:
     """Write all images that can be read, and the control points of pairs that a homography
     explains.
+
+    Args:
+        run: is finished.
+        root: of its images.
+        pinhole, cameras: see `camera_of_each_image`; the focal lengths alone go into a project.
+        converged_only: leave out matches whose refinement did not converge.
 
     Raises:
         UsageError: an image does not fit its camera, or a project cannot hold its name (E201).
@@ -31,11 +41,11 @@ def export_hugin(
     names = run.pairs.names
     found = ((i, stored_size(root.path(name))) for i, name in enumerate(names))
     sizes = {i: size for i, size in found if size is not None}
-    cameras: dict[Size, Camera] = {}
-    if camera is not None:
-        cameras = camera_of_each_size(camera, {names[i]: size for i, size in sizes.items()})
+    of_name = {names[i]: size for i, size in sizes.items()}
+    known = camera_of_each_image(of_name, root, pinhole, cameras)
+    focals = {name: one.camera.focal[0] for name, one in known.items() if one.camera.focal_known}
     pictures = [
-        Picture(os.path.abspath(root.path(names[i])), *size, cameras[size][0] if cameras else None)
+        Picture(os.path.abspath(root.path(names[i])), *size, focals.get(names[i]))
         for i, size in sizes.items()
     ]
     place = {image: number for number, image in enumerate(sizes)}

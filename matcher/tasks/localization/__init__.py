@@ -1,0 +1,1 @@
+"""Localization: where a photograph was taken, in a model that COLMAP made of others."""

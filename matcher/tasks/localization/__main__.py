@@ -1,0 +1,107 @@
+"""Photographs in a model of COLMAP: `quadmatch localize QUERY model=FOLDER images=FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matcher.errors import Code, UsageError, missing
+from matcher.files import write_atomically
+from matcher.geometry.cameras import Camera, Size
+from matcher.images.cameras import CameraTable, find_camera, read_cameras
+from matcher.images.load import read_image
+from matcher.images.suffixes import is_read
+from matcher.options import rows_of
+from matcher.predictor import load_matcher
+from matcher.tasks.localization.localizer import Localizer, Location
+from matcher.tasks.localization.options import LocalizationOptions
+from matcher.tasks.localization.scene import read_scene
+from matcher.terminal.program import program
+from matcher.validation.words import describe, key_values, options_from_words
+
+USAGE = """\
+usage: quadmatch localize QUERY model=FOLDER images=FOLDER [key=value ...] [--debug]
+
+Finds where a photograph, or each of a folder, was taken in a model that COLMAP made of others.
+
+examples:
+  quadmatch localize query.jpg model=sparse/0 images=photos cameras=exif
+  quadmatch localize queries model=sparse/0 images=photos cameras=queries.csv output=poses.txt
+
+options and their defaults:
+{options}
+"""
+
+
+@program
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    if not words or {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE.format(options=describe(LocalizationOptions)))
+        return 0
+    if "=" in words[0] or words[0].startswith("--"):
+        raise UsageError(Code.MISSING_IMAGE, "localize", f"got {words[0]} first", "see --help")
+    run(options_from_words(LocalizationOptions, [f"query={words[0]}", *key_values(words[1:])]))
+    return 0
+
+
+def run(options: LocalizationOptions) -> None:
+    """Localize what is asked for, tell it and write it."""
+    queries = photographs(options.query)
+    table = read_cameras(options.cameras) if options.cameras else None
+    localizer = Localizer(
+        load_matcher(options.weights, options),
+        read_scene(options.model, options.images),
+        options.most,
+    )
+    poses = []
+    for name, path in queries:
+        size = read_image(path, **options.reading).size
+        found = localizer.localize(path, camera_of(name, path, size, options, table))
+        sys.stdout.write(f"{told(name, found)}\n")
+        if found is not None:
+            numbers = [*found.quaternion, *found.pose[:3, 3]]
+            poses.append(" ".join([name, *(f"{number:.9g}" for number in numbers)]))
+    sys.stdout.write(f"located   {len(poses)} of {len(queries)} photographs\n")
+    if options.output:
+        write_atomically(options.output, "".join(f"{line}\n" for line in poses).encode())
+        sys.stdout.write(f"output    {options.output}\n")
+
+
+def photographs(query: str) -> list[tuple[str, str]]:
+    """The name and the path of each photograph.
+
+    Raises:
+        UsageError: there is no such file or folder, or no image in it (E111).
+    """
+    place = Path(query)
+    if not place.is_dir():
+        return [(place.name, query)]
+    names = sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if is_read(p.name))
+    if not names:
+        raise missing(query, "holds no image")
+    return [(name, str(place / name)) for name in names]
+
+
+def camera_of(
+    name: str, path: str, size: Size, options: LocalizationOptions, table: CameraTable | None
+) -> Camera:
+    """What the options tell of the camera of a photograph."""
+    if options.K:
+        return Camera.of_matrix(rows_of(options.K), size)
+    if options.cameras:
+        return find_camera(table, name, path, size).camera
+    return Camera.guessed(size)
+
+
+def told(name: str, found: Location | None) -> str:
+    """The pose of a photograph in a line."""
+    if found is None:
+        return f"camera    {name}: not found"
+    center = ", ".join(f"{value:.4g}" for value in found.center)
+    focal = "" if found.camera.focal_known else f", focal length {found.camera.focal[0]:.1f} pixels"
+    return f"camera    {name}: at [{center}]{focal}, {found.inliers} of {found.points} points agree"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

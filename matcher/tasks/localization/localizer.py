@@ -1,0 +1,124 @@
+"""The pose of a photograph in a model: its keypoints are located in it, then PnP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from matcher.errors import require_extra
+from matcher.geometry.cameras import Camera
+from matcher.geometry.pixels import to_colmap
+from matcher.images.load import read_image
+from matcher.predictor import Predictor
+from matcher.tasks.localization.scene import SceneImage
+
+RANKING_SIDE = 320
+"""Longer side of the images at which those that show the same are looked for."""
+LEAST_INLIERS = 12
+MAX_ERROR = 4.0
+"""Pixels of an inlier; the refinement trusts those of one pixel."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a photograph was taken."""
+
+    pose: np.ndarray
+    """(4, 4) takes points of the model to the camera"""
+    camera: Camera
+    """The one that was given, or with the focal length that was found"""
+    inliers: int
+    """Points that agree, of `points`"""
+    points: int
+    images: tuple[str, ...]
+    """Images of the model that it was matched with"""
+
+    @property
+    def center(self) -> np.ndarray:
+        """(3,) of the camera, in the unit of the model"""
+        return -self.pose[:3, :3].T @ self.pose[:3, 3]
+
+    @property
+    def quaternion(self) -> np.ndarray:
+        """(4,) w, x, y, z of the rotation, as COLMAP's files hold it"""
+        pycolmap = require_extra("pycolmap", "sfm", "localize")
+        return np.roll(pycolmap.Rotation3d(self.pose[:3, :3]).quat, 1)
+
+
+class Localizer:
+    """Localizes photographs in a model.
+
+    Args:
+        predictor: of `load_matcher`.
+        scene: of `read_scene`.
+        most: images of the model that a photograph is matched with in full; where there are more,
+            those of most matches in small.
+    """
+
+    def __init__(self, predictor: Predictor, scene: Sequence[SceneImage], most: int = 5) -> None:
+        small = replace(predictor.options, max_side=RANKING_SIDE, refine="none", rotate="off")
+        self.predictor, self.scene, self.most = predictor, scene, most
+        self._small = Predictor(predictor.model, small)
+
+    def localize(self, path: str, camera: Camera) -> Location | None:
+        """The pose of the photograph in a file; None if it cannot be had.
+
+        Args:
+            camera: of the photograph as stored; a focal length that is not known is found.
+
+        Raises:
+            MatcherError: as `Predictor.match`.
+        """
+        nearest = self._nearest(path)
+        seen = [self._seen(image, path) for image in nearest]
+        pixels, points = (np.concatenate(columns) for columns in zip(*seen, strict=True))
+        found = _absolute_pose(pixels, points, camera)
+        if found is None:
+            return None
+        names = tuple(image.name for image in nearest)
+        return Location(*found, points=len(points), images=names)
+
+    def _nearest(self, path: str) -> list[SceneImage]:
+        if len(self.scene) <= self.most:
+            return list(self.scene)
+        query = read_image(path, **self.predictor.reader.reading)
+        pairs = ((image.path, query) for image in self.scene)
+        counts = [len(matches) for matches in self._small.match_many(pairs)]
+        order = np.argsort(counts, kind="stable")[::-1]
+        return [self.scene[i] for i in order[: self.most]]
+
+    def _seen(self, image: SceneImage, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 2) pixels of the photograph in which points of the model are seen, and the (N, 3)
+        points."""
+        located = self.predictor.locate(image.path, path, image.keypoints)
+        pixels, visible = located.numpy()
+        return pixels[visible].astype(np.float64), image.points[visible]
+
+
+def _absolute_pose(
+    pixels: np.ndarray, points: np.ndarray, camera: Camera
+) -> tuple[np.ndarray, Camera, int] | None:
+    """The (4, 4) pose, the camera with its focal length, and the number of inliers."""
+    pycolmap = require_extra("pycolmap", "sfm", "localize")
+    if len(points) < LEAST_INLIERS or camera.size is None:
+        return None
+    width, height = camera.size
+    theirs = pycolmap.Camera(
+        model=camera.model, width=width, height=height, params=camera.colmap_params
+    )
+    unknown = not camera.focal_known
+    found = pycolmap.estimate_and_refine_absolute_pose(
+        to_colmap(pixels),
+        points,
+        theirs,
+        {"ransac": {"max_error": MAX_ERROR, "random_seed": 0}, "estimate_focal_length": unknown},
+        {"refine_focal_length": unknown},
+    )
+    if found is None or found["num_inliers"] < LEAST_INLIERS:
+        return None
+    pose = np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]])
+    if unknown:
+        camera = camera.with_focal(theirs.mean_focal_length())
+    return pose, camera, int(found["num_inliers"])
