@@ -32,19 +32,23 @@ POINT = np.array([(255, 255, 255)])
 KEY = ("weight", "none", "most")
 
 
-def draw_blocks(image: np.ndarray, blocks: Blocks, *, width: int = 720) -> np.ndarray:
+def draw_blocks(
+    image: np.ndarray, blocks: Blocks, *, width: int = 720, peak: float | None = None
+) -> np.ndarray:
     """Blocks over their image: the yellower, the heavier; vermilion outlines for opened ones.
 
     Of a (H, W), (H, W, 3) or (H, W, 4) uint8 RGB image of any size, and blocks in its pixels; the
-    picture is (height, `width`, 3) uint8 RGB of the same shape.
+    picture is (height, `width`, 3) uint8 RGB of the same shape. `peak` is the weight of the
+    brightest yellow, None that of the heaviest block.
     """
     canvas, scale = _at_width(image, width)
     gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).astype(np.float32)
     level = np.zeros(canvas.shape[:2], np.float32)
     corners = np.rint((blocks.boxes + 0.5) * np.tile(scale, 2)).astype(int)
-    peak = max(float(blocks.scores.max(initial=0.0)), 1e-12)
+    peak = max(float(blocks.scores.max(initial=0.0)) if peak is None else peak, 1e-12)
     # The root lets the weak blocks be seen beside a very strong one.
-    for (x0, y0, x1, y1), score in zip(corners, np.sqrt(blocks.scores / peak), strict=True):
+    levels = np.sqrt((blocks.scores / peak).clip(0, 1))
+    for (x0, y0, x1, y1), score in zip(corners, levels, strict=True):
         level[y0:y1, x0:x1] = score
     weight = (0.85 * np.sqrt(level))[..., None]
     mixed = weight * palette(level)
@@ -111,6 +115,33 @@ def draw_attention(
     who = "all heads" if head is None else f"head {head}"
     text = f"{trace.layer(layer).name} layer {layer % len(trace.layers)}, {who}"
     return with_legend(_grid([first, second]), Legend(text, KEY))
+
+
+def draw_on_one_scale(
+    image0: np.ndarray,
+    point: Sequence[float],
+    panels: Sequence[tuple[str, np.ndarray, Blocks]],
+    *,
+    columns: int = 4,
+    width: int = 300,
+) -> np.ndarray:
+    """What several attentions weigh for one point: one color is one weight in all of them.
+
+    Args:
+        image0: (H, W, 3) uint8 RGB.
+        point: (x, y) in its pixels.
+        panels: name, image and blocks in its pixels, of each attention.
+        columns: panels in a row, the point in image 0 counted.
+        width: of one panel in pixels.
+    """
+    peak = max(float(blocks.scores.max(initial=0.0)) for _, _, blocks in panels)
+    drawn = [(draw_point(image0, point, width=width), "the point")]
+    for name, image, blocks in panels:
+        picture = draw_blocks(image, blocks, width=width, peak=peak)
+        drawn.append((picture, f"{name}, peak {blocks.scores.max():.2g}"))
+    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    text = f"attention of one point on one scale, up to {peak:.2g}"
+    return with_legend(_grid(rows), Legend(text, KEY))
 
 
 def draw_heads(
