@@ -1,16 +1,28 @@
-"""The training data of a stereo run: rendered pairs, resumable at any pair."""
+"""The training data of a stereo run: rendered pairs and warped frames, resumable at any pair."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
+from data.config import Frames
 from data.datamodule import TrainingData
+from data.order import Key
+from data.real.stereo_frames import StereoFrames
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
-from matcher.validation.checked import NotNegative, Positive, checked, config_from_dict, invalid
+from matcher.tasks.stereo.structures import StereoPair
+from matcher.validation.checked import (
+    NotNegative,
+    Positive,
+    Share,
+    checked,
+    config_from_dict,
+    invalid,
+)
 
 VALIDATION_SEED = 9001
 """Of the scenes that a validation shows; their procedural textures are none of the training."""
@@ -26,7 +38,39 @@ class StereoDataConfig:
     """Loader processes; 0 loads in the training process. Pairs do not depend on it."""
     val_pairs: Positive = 24
     """Pairs of a validation, of the first of `stereo.sizes`."""
+    frames: str = ""
+    """Folder of an RGB-D sequence, whose frames are warped to pairs with real texture; empty: none.
+    """
+    frame_numbers: Frames = (0, 10**9)
+    """Numbers (first, behind the last) of the frames to use."""
+    frame_share: Share = 0.25
+    """Share of the groups of pairs that are of `frames`, where there are some."""
     stereo: StereoSceneConfig = field(default_factory=StereoSceneConfig)
+
+
+@dataclass(eq=False)
+class WithFrames(Dataset[StereoPair]):
+    """Rendered pairs, and in the place of a share of their groups warped frames of the same size.
+
+    A pair depends on (seed, epoch, index), the textures and the frames alone.
+    """
+
+    scenes: StereoScenes
+    frames: StereoFrames
+    share: float
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, key: Key) -> StereoPair:
+        epoch, index = key
+        config = self.scenes.config
+        by_group = np.random.default_rng((config.seed, 31, epoch, index // config.group))
+        if by_group.random() >= self.share:
+            return self.scenes[key]
+        rng = np.random.default_rng((config.seed, 32, epoch, index))
+        size = self.scenes.size_at(epoch, index)
+        return self.frames.draw(rng, size, config.disparity, config.misalignment)
 
 
 class StereoData(TrainingData):
@@ -47,7 +91,11 @@ class StereoData(TrainingData):
             # Pairs of a batch are stacked, and those of one group have one size.
             expected = f"a multiple of the {step} pairs a step, as when the run began"
             raise invalid("data.stereo.group", self.scenes.group, expected)
-        return StereoScenes(self.scenes), lambda epoch: range(self.scenes.pairs)
+        pairs: Any = StereoScenes(self.scenes)
+        if self.config.frames:
+            frames = StereoFrames(self.config.frames, self.config.frame_numbers)
+            pairs = WithFrames(pairs, frames, self.config.frame_share)
+        return pairs, lambda epoch: range(self.scenes.pairs)
 
     def _validation(self) -> Dataset[Any]:
         scenes = self.scenes

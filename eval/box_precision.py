@@ -66,8 +66,8 @@ def looked_at(
         boxes, scores, classes = (values.cpu().numpy() for values in of_image)
         names = tuple(labels[i] for i in classes)
         own = batch.index == b
-        truth = (values[own].cpu().numpy() for values in (batch.boxes, batch.classes))
+        corners, numbers = (values[own].cpu().numpy() for values in (batch.boxes, batch.classes))
         yield (
             Detections(boxes - np.float32(0.5), names, scores, classes, (width, height)),
-            TrueBoxes(*truth, np.zeros(int(own.sum()), bool)),
+            TrueBoxes(corners, numbers, np.zeros(len(numbers), bool)),
         )

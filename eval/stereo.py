@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from data.config import Eighths
-from data.real.stereo import find_kitti, find_middlebury, read_stereo
+from data.real.stereo import filled, find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
@@ -171,25 +171,6 @@ def sgbm(left: np.ndarray, right: np.ndarray) -> Estimate:
     disparity = matcher.compute(*views)[:, reach:].astype(np.float32) / 16
     found = disparity >= 0
     return Estimate(filled(disparity, found), ~found, found)
-
-
-def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(H, W) disparity whose holes take the lower of the next known values left and right; a row
-    without any is 0."""
-    width = disparity.shape[1]
-    column = np.arange(width)
-    before = np.maximum.accumulate(np.where(found, column, -1), axis=1)
-    after = np.minimum.accumulate(np.where(found, column, width)[:, ::-1], axis=1)[:, ::-1]
-    sides = [
-        np.where(
-            (index >= 0) & (index < width),
-            np.take_along_axis(disparity, index.clip(0, width - 1), axis=1),
-            np.inf,
-        )
-        for index in (before, after)
-    ]
-    lower = np.minimum(*sides)
-    return np.where(np.isfinite(lower), lower, 0).astype(np.float32)
 
 
 def network(weights: str | None) -> Method:

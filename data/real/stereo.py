@@ -151,6 +151,25 @@ def read_calibration(path: str | Path) -> Calibration:
     return Calibration(*numbers)
 
 
+def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(H, W) disparity whose holes take the lower of the next known values left and right; a row
+    without any is 0."""
+    width = disparity.shape[1]
+    column = np.arange(width)
+    before = np.maximum.accumulate(np.where(found, column, -1), axis=1)
+    after = np.minimum.accumulate(np.where(found, column, width)[:, ::-1], axis=1)[:, ::-1]
+    sides = [
+        np.where(
+            (index >= 0) & (index < width),
+            np.take_along_axis(disparity, index.clip(0, width - 1), axis=1),
+            np.inf,
+        )
+        for index in (before, after)
+    ]
+    lower = np.minimum(*sides)
+    return np.where(np.isfinite(lower), lower, 0).astype(np.float32)
+
+
 def _occluded(files: StereoFiles, disparity: torch.Tensor) -> torch.Tensor:
     if files.mask is not None:
         mask = read_rgb(files.mask)[..., 0]

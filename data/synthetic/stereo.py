@@ -96,12 +96,15 @@ class StereoScenes(Dataset[StereoPair]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
+        rng = np.random.default_rng((self.config.seed, 22, epoch, index))
+        return render_stereo(*draw_stereo(rng, self.config, self.bank, self.size_at(epoch, index)))
+
+    def size_at(self, epoch: int, index: int) -> tuple[int, int]:
+        """(H, W) of a pair, the same for all of its group."""
         config = self.config
         by_group = np.random.default_rng((config.seed, 21, epoch, index // config.group))
         shares = np.array(config.shares) / sum(config.shares)
-        size = config.sizes[int(by_group.choice(len(shares), p=shares))]
-        rng = np.random.default_rng((config.seed, 22, epoch, index))
-        return render_stereo(*draw_stereo(rng, config, self.bank, size))
+        return config.sizes[int(by_group.choice(len(shares), p=shares))]
 
 
 class Rig(NamedTuple):

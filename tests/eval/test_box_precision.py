@@ -43,7 +43,8 @@ def told(monkeypatch: pytest.MonkeyPatch, shift: float) -> dict[str, float]:
     monkeypatch.setattr(box_precision, "find_boxes", found)
     logged: dict[str, float] = {}
     module: Any = SimpleNamespace(average=RetinaNet(SMALL).eval(), log_dict=logged.update)
-    callback, trainer = BoxPrecision(LABELS), Any
+    callback = BoxPrecision(LABELS)
+    trainer: Any = None
     callback.on_validation_epoch_start(trainer, module)
     callback.on_validation_batch_end(trainer, module, None, seen, 0)
     callback.on_validation_epoch_end(trainer, module)

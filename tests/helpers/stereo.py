@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
 
@@ -36,3 +39,18 @@ def plain_training(
         pairs += batch.left.shape[0]
         losses.append(float(loss.detach()))
     return module, losses
+
+
+def write_frames(folder: Path, numbers: tuple[int, ...] = (0, 1), known: float = 0.9) -> Path:
+    """Frames of smooth texture before a wall with a box, some depth of which is not known."""
+    rng = np.random.default_rng(0)
+    for number in numbers:
+        gray = cv2.resize(rng.integers(0, 256, (12, 16)).astype(np.uint8), (128, 96))
+        depth = np.full((48, 64), 3000, np.uint16)
+        depth[10:40, 20:40] = 1500
+        depth[rng.random(depth.shape) > known] = 0
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), gray)
+        cv2.imwrite(str(folder / f"{number:06d}.depth.png"), depth)
+    poses = np.repeat(np.eye(4, dtype=np.float32)[None], len(numbers), 0)
+    np.savez(folder / "cameras.npz", frame=np.array(numbers), K=np.eye(3) * 100, pose=poses)
+    return folder

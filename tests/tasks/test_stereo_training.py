@@ -23,7 +23,7 @@ from matcher.tasks.stereo.training import StereoOptimConfig
 from matcher.tasks.stereo.weights import load_stereo
 from matcher.training import checkpointing
 from matcher.weights.checkpoint import read_weights
-from tests.helpers.stereo import TINY, plain_training
+from tests.helpers.stereo import TINY, plain_training, write_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = StereoSceneConfig(
@@ -93,6 +93,15 @@ def test_a_validation_logs_and_shows_its_figures(
     assert 0 <= metrics["val/bad3"] <= 1
     assert metrics["val/end_point"] > 0
     assert metrics["train/rate"] == pytest.approx(1e-3 / 8)
+
+
+def test_frames_of_a_room_train_too(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    folder = write_frames(tmp_path / "room")
+    more = ("trainer.max_steps=1", f"data.frames={folder}", "data.frame_share=1.0")
+    metrics = run(tmp_path / "run", *more)
+    assert metrics["pairs_seen"] == 4
+    assert metrics["train/match"] > 0
 
 
 def test_the_rate_rises_then_falls_to_its_last_value() -> None:
