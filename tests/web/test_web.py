@@ -182,7 +182,9 @@ def test_the_page_is_built(tmp_path: Path) -> None:
     assert page.title == "quadmatch"
 
 
-def test_paths_are_no_weights_over_http_either(tmp_path: Path) -> None:
+def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("gradio", reason="extra web is not installed")
     from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
 
@@ -195,5 +197,6 @@ def test_paths_are_no_weights_over_http_either(tmp_path: Path) -> None:
         values = [*(SETTINGS | {"weights": "/etc/passwd"}).values()]
         with pytest.raises(Exception, match="list of choices"):
             Client(url, verbose=False).predict(*demo, *values, api_name="/match")
+        assert capsys.readouterr().out == ""
     finally:
         page.close()
