@@ -56,11 +56,11 @@ $(VENV)/bench.stamp: $(VENV)/dev.stamp
 $(WEB)/core.stamp: pyproject.toml requirements.lock
 	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 with venv is needed; set PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(WEB)
-	$(WEB)/bin/python $(PIP) --editable '.[web]'
+	$(WEB)/bin/python $(PIP) --editable '.[web,sfm]'
 	@touch $@
 
 $(WEB)/dev.stamp: $(WEB)/core.stamp
-	$(WEB)/bin/python $(PIP) --editable '.[web,dev]'
+	$(WEB)/bin/python $(PIP) pytest pytest-timeout selenium
 	@touch $@
 
 clean:

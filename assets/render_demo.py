@@ -1,4 +1,4 @@
-"""Render the demo pair: a small gallery room hung with public-domain photographs.
+"""Render the demo pair and the examples: a small gallery hung with public-domain photographs.
 
 Every surface is a textured parallelogram. Each pixel is a ray to the nearest one, so perspective
 and occlusion are exact; a lamp of finite size gives soft shadows, and it stands elsewhere in the
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +19,9 @@ import skimage.data
 from PIL import Image
 
 WIDTH, HEIGHT, FOCAL, SAMPLES = 640, 480, 520.0, 3
+SMALL = 384, 288
 HERE = Path(__file__).resolve().parent
+WARM, COOL = (1.08, 1.0, 0.9), (0.92, 1.0, 1.1)
 
 
 @dataclass(frozen=True)
@@ -173,30 +176,69 @@ def look(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z], axis=1) @ turn
 
 
-def render(eye: tuple, target: tuple, roll: float, lamp: tuple, tint: tuple) -> Image.Image:
-    start, scene = np.array(eye, dtype=np.float64), room()
+class View(NamedTuple):
+    """A camera, and the lamp by which it sees."""
+
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    roll: float
+    lamp: tuple[float, float, float]
+    tint: tuple[float, float, float]
+
+
+DEMO = (
+    View((-0.7, -0.3, 0.25), (0.0, 0.0, 3.6), 0.5, (-1.5, -1.3, 1.2), WARM),
+    View((0.85, -0.5, 0.4), (0.1, 0.1, 3.6), -3.0, (1.6, -1.2, 1.3), COOL),
+)
+EXAMPLES = {
+    "flat": (
+        View((-1.5, -0.45, 2.35), (-1.3, -0.35, 4.17), 1.0, (-1.5, -1.3, 1.2), WARM),
+        View((-0.1, -0.75, 2.6), (-1.25, -0.35, 4.17), -6.0, (1.6, -1.2, 1.3), COOL),
+    ),
+    "wide": (
+        View((-1.2, -0.4, 0.6), (0.3, 0.0, 3.4), 1.5, (-1.5, -1.3, 1.2), WARM),
+        View((1.5, -0.6, 0.9), (0.3, 0.0, 3.4), -2.0, (1.6, -1.2, 1.3), COOL),
+    ),
+    "turned": (
+        View((0.3, -0.3, 1.0), (0.4, 0.2, 3.6), 2.0, (-1.5, -1.3, 1.2), WARM),
+        View((-0.2, -0.45, 0.7), (0.4, 0.1, 3.6), -1.0, (1.6, -1.2, 1.3), COOL),
+    ),
+}
+"""Pairs of the web page: one picture on a wall, a long way between the cameras, and a camera held
+upright, whose picture lies on its side."""
+
+
+def render(view: View, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image.Image:
+    """The picture of a view, (width, height) pixels."""
+    start, scene = np.array(view.eye, dtype=np.float64), room()
+    width, height = size
+    focal = FOCAL * width / WIDTH
     step = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
-    xs = (np.arange(WIDTH)[:, None] + step - (WIDTH - 1) / 2).ravel() / FOCAL
-    ys = (np.arange(HEIGHT)[:, None] + step - (HEIGHT - 1) / 2).ravel() / FOCAL
+    xs = (np.arange(width)[:, None] + step - (width - 1) / 2).ravel() / focal
+    ys = (np.arange(height)[:, None] + step - (height - 1) / 2).ravel() / focal
     x, y = np.meshgrid(xs, ys)
     ray = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
-    ray = ray @ look(start, np.array(target, dtype=np.float64), roll).T
+    ray = ray @ look(start, np.array(view.target, dtype=np.float64), view.roll).T
     distance, color, normal = nearest(scene, start, ray)
-    light = lit(scene, start + distance[:, None] * ray, normal, np.array(lamp), 6)
-    shade = color * (0.10 + 5.5 * light[:, None]) * np.float32(tint)
+    light = lit(scene, start + distance[:, None] * ray, normal, np.array(view.lamp), 6)
+    shade = color * (0.10 + 5.5 * light[:, None]) * np.float32(view.tint)
     shade *= (1 / (1 + 0.35 * (x**2 + y**2))).reshape(-1, 1)
-    pixels = shade.reshape(HEIGHT, SAMPLES, WIDTH, SAMPLES, 3).mean(axis=(1, 3))
+    pixels = shade.reshape(height, SAMPLES, width, SAMPLES, 3).mean(axis=(1, 3))
     pixels = 1 - np.exp(-1.6 * pixels)
-    noise = np.random.default_rng(round(1000 * abs(roll))).normal(0, 0.006, pixels.shape)
+    noise = np.random.default_rng(round(1000 * abs(view.roll))).normal(0, 0.006, pixels.shape)
     return Image.fromarray((255 * np.clip(pixels ** (1 / 2.2) + noise, 0, 1)).round().astype("u1"))
 
 
 def main() -> None:
-    warm, cool = (1.08, 1.0, 0.9), (0.92, 1.0, 1.1)
-    first = render((-0.7, -0.3, 0.25), (0.0, 0.0, 3.6), 0.5, (-1.5, -1.3, 1.2), warm)
-    second = render((0.85, -0.5, 0.4), (0.1, 0.1, 3.6), -3.0, (1.6, -1.2, 1.3), cool)
-    for image, name in ((first, "demo0.jpg"), (second, "demo1.jpg")):
-        image.save(HERE / name, quality=92)
+    for number, view in enumerate(DEMO):
+        render(view).save(HERE / f"demo{number}.jpg", quality=92)
+    (HERE / "examples").mkdir(exist_ok=True)
+    for name, views in EXAMPLES.items():
+        for number, view in enumerate(views):
+            picture = render(view, SMALL)
+            if (name, number) == ("turned", 1):
+                picture = picture.transpose(Image.Transpose.ROTATE_90)
+            picture.save(HERE / "examples" / f"{name}{number}.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -10,27 +10,25 @@ the most; those of the processor leave out what other programs took.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.against import ROOT, checked_out
 from benchmarks.pair_methods import PHOTOGRAPH
+from benchmarks.tree_process import TreeProcess
 from benchmarks.worker import threshold_of
 from conf import plain_options
-from matcher.terminal.program import program
+from matcher.terminal.program import help_told, program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,1024x1024", "threads": "2", "repeats": "5"}
-PROGRAM = Path(__file__).with_name("time_pairs.py")
+PROGRAM = "time_pairs.py"
 
 
 class Call(NamedTuple):
@@ -42,56 +40,24 @@ class Call(NamedTuple):
     peak_megabytes: float
 
 
-class Tree:
-    """A process that matches pairs with the matcher of one tree.
-
-    Raises:
-        RuntimeError: it ended, from `call`.
-    """
-
-    def __init__(self, tree: Path, threads: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), str(PHOTOGRAPH), str(threads)],
-            cwd=tree,
-            env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def call(self, size: tuple[int, int], threshold: float) -> Call:
-        """Match the pair of that size (H, W) in pixels once."""
-        stdin, stdout = _pipes(self._process)
-        try:
-            print(*size, threshold, file=stdin, flush=True)
-            return Call(*json.loads(stdout.readline()))
-        except (BrokenPipeError, json.JSONDecodeError) as error:
-            what = f"{PROGRAM.name} ended with {self._process.wait()}"
-            raise RuntimeError(what) from error
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the process has no pipes")
-    return process.stdin, process.stdout
+def call(process: TreeProcess, size: tuple[int, int], threshold: float) -> Call:
+    """Match the pair of that size (H, W) in pixels once."""
+    process.ask(*size, threshold)
+    return Call(*process.answer())
 
 
 def compare(
     trees: Sequence[Path], size: tuple[int, int], threads: int, repeats: int
 ) -> list[list[Call]]:
     """Calls of each tree, one after the other in turns; the first of each warmed it up."""
-    processes = [Tree(tree, threads) for tree in trees]
+    processes = [TreeProcess(tree, PROGRAM, str(PHOTOGRAPH), threads=threads) for tree in trees]
     try:
         cells = math.prod(size) // 64
-        wanted = [threshold_of(p.call(size, 0.0).scores, cells // 8) for p in processes]
+        wanted = [threshold_of(call(p, size, 0.0).scores, cells // 8) for p in processes]
         calls: list[list[Call]] = [[] for _ in processes]
         for _ in range(repeats):
             for kept, each, threshold in zip(calls, processes, wanted, strict=True):
-                kept.append(each.call(size, threshold))
+                kept.append(call(each, size, threshold))
         return calls
     finally:
         for each in processes:
@@ -102,14 +68,14 @@ def lines_of(size: str, ours: Sequence[Call], theirs: Sequence[Call]) -> list[st
     """What was measured, in words."""
     out = []
     for what in ("clock", "processor"):
-        seconds = [[getattr(call, what) for call in calls] for calls in (theirs, ours)]
+        seconds = [[getattr(each, what) for each in calls] for calls in (theirs, ours)]
         then, now = (
             f"{statistics.median(taken):.3f} s [{min(taken):.3f}, {max(taken):.3f}]"
             for taken in seconds
         )
         ratio = statistics.median(seconds[0]) / statistics.median(seconds[1])
         out.append(f"{size:10} {what:10} {then} to {now}: {ratio:.2f} times as fast")
-    peaks = [max(call.peak_megabytes for call in calls) for calls in (theirs, ours)]
+    peaks = [max(each.peak_megabytes for each in calls) for calls in (theirs, ours)]
     matches = [len(calls[-1].scores) for calls in (theirs, ours)]
     out.append(f"{size:10} memory     {peaks[0]:.0f} MB to {peaks[1]:.0f} MB, matches {matches}")
     return out
@@ -124,6 +90,8 @@ def growth(points: Sequence[tuple[int, float]]) -> float:
 @program
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     if not words or "=" in words[0]:
         raise invalid("COMMIT", words[0] if words else None, "a commit, as in HEAD~1")
     options = plain_options(words[1:], DEFAULTS)
@@ -147,7 +115,7 @@ def main(words: list[str]) -> int:
             sys.stdout.write("\n".join(lines_of(text, *calls)) + "\n")
             sys.stdout.flush()
             for kept, of_tree in zip(points, calls, strict=True):
-                seconds = statistics.median(call.processor for call in of_tree)
+                seconds = statistics.median(each.processor for each in of_tree)
                 kept.append((height * width, seconds))
     if len(sizes) > 1:
         exponents = growth(points[1]), growth(points[0])

@@ -17,11 +17,13 @@ from statistics import median
 
 import torch
 
+from conf import plain_options
 from matcher.images.load import read_image
 from matcher.images.preprocess import resize
 from matcher.network.photometric import refine_matches
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
+from matcher.terminal.program import help_told, program
 
 DEMO = [Path(__file__).resolve().parents[1] / "assets" / f"demo{i}.jpg" for i in (0, 1)]
 SIZE = (640, 480)
@@ -46,8 +48,12 @@ def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float],
     return network[1:], stage[1:], found
 
 
+@program
 def main(words: list[str]) -> int:
-    chosen = DEFAULTS | dict(word.split("=", 1) for word in words)
+    """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
+    chosen = plain_options(words, DEFAULTS)
     torch.set_num_threads(int(chosen["threads"]))
     warm_allocator()
     predictor = load_matcher("compact", device="cpu", refine="none")

@@ -11,11 +11,8 @@ and the most; those of the processor leave out what other programs took. Renderi
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,16 +23,17 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.against import ROOT, checked_out
+from benchmarks.tree_process import TreeProcess
 from conf import plain_options
 from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.terminal.program import program
+from matcher.terminal.program import help_told, program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,192x256", "pairs": "2", "threads": "1", "rounds": "5"}
-PROGRAM = Path(__file__).with_name("time_steps.py")
+PROGRAM = "time_steps.py"
 WARM_UP = 4
 """Steps until freed memory is used again; the first answer is that of no step."""
 
@@ -46,46 +44,6 @@ class Step(NamedTuple):
     clock: float
     processor: float
     peak_megabytes: float
-
-
-class Training:
-    """A process that trains in a tree.
-
-    Raises:
-        RuntimeError: it ended, from `step`.
-    """
-
-    def __init__(self, tree: Path, batch: Path, folder: Path, threads: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), str(batch), str(folder), str(threads)],
-            cwd=tree,
-            env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        # Lightning draws one batch ahead: before the first step is asked for, one is handed out.
-        self._ask()
-
-    def step(self) -> Step:
-        """Take a step."""
-        self._ask()
-        if self._process.stdout is None:
-            raise RuntimeError("the process has no pipes")
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{PROGRAM.name} ended with {self._process.wait()}")
-        return Step(*json.loads(line))
-
-    def _ask(self) -> None:
-        if self._process.stdin is None:
-            raise RuntimeError("the process has no pipes")
-        print(file=self._process.stdin, flush=True)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 def save_batch(path: Path, size: tuple[int, int], pairs: int) -> None:
@@ -104,13 +62,18 @@ def save_batch(path: Path, size: tuple[int, int], pairs: int) -> None:
 def compare(trees: Sequence[Path], batch: Path, threads: int, rounds: int) -> list[list[Step]]:
     """Steps of each tree, one after the other in turns, after those that warm up."""
     trainings = [
-        Training(tree, batch, batch.with_name(f"run_{n}"), threads) for n, tree in enumerate(trees)
+        TreeProcess(tree, PROGRAM, str(batch), str(batch.with_name(f"run_{n}")), threads=threads)
+        for n, tree in enumerate(trees)
     ]
     try:
+        for training in trainings:
+            # Lightning draws one batch ahead, so one is handed out before the first step.
+            training.ask()
         steps: list[list[Step]] = [[] for _ in trainings]
         for n in range(WARM_UP + rounds):
             for kept, training in zip(steps, trainings, strict=True):
-                step = training.step()
+                training.ask()
+                step = Step(*training.answer())
                 if n >= WARM_UP:
                     kept.append(step)
         return steps
@@ -140,6 +103,8 @@ def lines_of(size: str, ours: Sequence[Step], theirs: Sequence[Step]) -> list[st
 @program
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     if not words or "=" in words[0]:
         raise invalid("COMMIT", words[0] if words else None, "a commit, as in HEAD~1")
     options = plain_options(words[1:], DEFAULTS)

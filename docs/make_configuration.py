@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -50,8 +50,11 @@ keeps both alike. An unknown option is refused, and the nearest known one is nam
 """
 
 
-def main() -> None:
-    TARGET.write_text(document(), encoding="utf-8")
+def main(words: Sequence[str]) -> int:
+    """Run the program; returns its exit code."""
+    if not help_told(words, __doc__):
+        TARGET.write_text(document(), encoding="utf-8")
+    return 0
 
 
 def document() -> str:
@@ -173,5 +176,5 @@ def opening(file: Path) -> str:
     return re.split(r"\.(?: |$)", words)[0].rstrip(":")
 
 
-if __name__ == "__main__" and not help_told(sys.argv[1:], __doc__):
-    main()
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

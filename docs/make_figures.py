@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -45,7 +46,10 @@ TOPKS = (16, 8, 8)
 TURNS = (0, 20, 45, 90, 180)
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
+    """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     if not REAL_FOLDER.is_dir():
         sys.stderr.write(f"{REAL_FOLDER} is not there: nothing was drawn\n")
         return 1
@@ -189,5 +193,5 @@ def draw_cost() -> None:
     write_atomically(FOLDER / "cost.png", out.getvalue())
 
 
-if __name__ == "__main__" and not help_told(sys.argv[1:], __doc__):
-    sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -221,9 +221,13 @@ def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
         raise invalid(name, K, INTRINSICS)
 
 
+def camera_of(K: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) of the same four or of nine numbers row by row."""
+    fx, fy, cx, cy = K if len(K) == 4 else (K[i] for i in (0, 4, 2, 5))
+    return fx, fy, cx, cy
+
+
 def rows_of(K: tuple[float, ...]) -> list[list[float]]:
     """The three rows of [fx,fy,cx,cy] or of nine numbers."""
-    if len(K) == 9:
-        return [list(K[i : i + 3]) for i in (0, 3, 6)]
-    fx, fy, cx, cy = K
+    fx, fy, cx, cy = camera_of(K)
     return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
+from matcher.options import Intrinsics, WeightsOptions, camera_of, require_intrinsics
 from matcher.validation.checked import Name, Positive, Threads, checked, invalid
 from matcher.validation.words import shown
 
@@ -79,10 +79,7 @@ class CollectionOptions(WeightsOptions):
 
     @property
     def pinhole(self) -> Pinhole | None:
-        if self.K is None:
-            return None
-        fx, fy, cx, cy = self.K if len(self.K) == 4 else (self.K[i] for i in (0, 4, 2, 5))
-        return fx, fy, cx, cy
+        return None if self.K is None else camera_of(self.K)
 
     @property
     def settings(self) -> dict[str, str | int | float | bool | None]:

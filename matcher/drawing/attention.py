@@ -145,7 +145,7 @@ def draw_on_one_scale(
         picture = draw_blocks(image, blocks, width=width, most=most)
         drawn.append((picture, f"{name}, peak {_most(blocks):.2g}"))
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
-    text = f"attention of one point on one scale"
+    text = "attention of one point on one scale"
     key = "weight", "0", f"{most:.2g}"
     return with_legend(_grid(rows), Legend(text, key))
 

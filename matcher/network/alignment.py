@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.network.patches import FLAT, Level
-
+FLAT = 0.5 / 255
+"""Deviation of a patch, of white, below which it shows nothing but the steps of 8 bits."""
 CURVATURE = 0.003
 """Squared slope per pixel of a patch of deviation 1 below which a direction is not to be trusted.
 On rendered warps the tenth of the matches below it end within 0.5 px half as often as the next."""
@@ -25,6 +26,33 @@ FALL = 0.02
 limit of 0.001 rejects on rendered warps, 1,387 are right within 1 px."""
 SUPPORT = 0.3
 """Least share of a patch that lies on usable pixels."""
+
+
+class Level(NamedTuple):
+    """A blurred image, and how far its pixels may be used."""
+
+    values: Tensor
+    """(h, w)"""
+    weight: Tensor
+    """(h', w') in [0, 1]; covers the same area"""
+    extent: tuple[float, float]
+    """(width, height) of that area in pixels of the image"""
+
+    def sample(self, points: Tensor) -> Tensor:
+        """(M, G) values at (M, G, 2) pixels of the image."""
+        return self._read(self.values, points, "border")
+
+    def weigh(self, points: Tensor) -> Tensor:
+        """(M, G) weights at (M, G, 2) pixels of the image; 0 outside of it."""
+        return self._read(self.weight, points, "zeros")
+
+    def _read(self, values: Tensor, points: Tensor, beyond: str) -> Tensor:
+        grid = (points + 0.5) * (2 / points.new_tensor(self.extent)) - 1
+        # One item of a batch for each match: torch runs threads over the batch only.
+        items = values.expand(len(points), 1, *values.shape)
+        return F.grid_sample(items, grid[:, None], padding_mode=beyond, align_corners=False)[
+            :, 0, 0
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What patches are read from: images blurred to a level, and how far their pixels may be used."""
+"""The levels that patches are read from: blurred images, and how far their pixels may be used."""
 
 from __future__ import annotations
 
@@ -9,39 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.network.alignment import Level
+
 SHARP = 0.7
 """Blur in pixels of a level under which bilinear values pull by a few hundredths of a pixel."""
 EXACT = 1.4
 """Blur under which they pull by a few thousandths."""
-FLAT = 0.5 / 255
-"""Deviation of a patch, of white, below which it shows nothing but the steps of 8 bits."""
-
-
-class Level(NamedTuple):
-    """A blurred image, and how far its pixels may be used."""
-
-    values: Tensor
-    """(h, w)"""
-    weight: Tensor
-    """(h', w') in [0, 1]; covers the same area"""
-    extent: tuple[float, float]
-    """(width, height) of that area in pixels of the image"""
-
-    def sample(self, points: Tensor) -> Tensor:
-        """(M, G) values at (M, G, 2) pixels of the image."""
-        return self._read(self.values, points, "border")
-
-    def weigh(self, points: Tensor) -> Tensor:
-        """(M, G) weights at (M, G, 2) pixels of the image; 0 outside of it."""
-        return self._read(self.weight, points, "zeros")
-
-    def _read(self, values: Tensor, points: Tensor, beyond: str) -> Tensor:
-        grid = (points + 0.5) * (2 / points.new_tensor(self.extent)) - 1
-        # One item of a batch for each match: torch runs threads over the batch only.
-        items = values.expand(len(points), 1, *values.shape)
-        return F.grid_sample(items, grid[:, None], padding_mode=beyond, align_corners=False)[
-            :, 0, 0
-        ]
 
 
 class Usable(NamedTuple):

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from matcher.images.packed_gray import unpack_gray
 from matcher.images.preprocess import PreparedPair
-from matcher.network.alignment import Aligned, Fit, align
+from matcher.network.alignment import Aligned, Fit, Level, align
 from matcher.network.local_affine import common_similarity, determinant, local_affines
-from matcher.network.patches import Level, Usable, blurred, usable
+from matcher.network.patches import Usable, blurred, usable
 from matcher.structures import Matches
 
 __all__ = ["PhotometricMatches", "local_affines", "refine", "refine_matches"]

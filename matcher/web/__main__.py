@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 from pydantic import Field
@@ -70,7 +72,13 @@ def main(words: list[str]) -> int:
     warm_allocator()
     with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
         where = {"server_name": options.address, "server_port": options.port}
-        launch(build_page(Path(folder)), options.allowed_hosts, **where)
+        page = build_page(Path(folder))
+        _, url, _ = launch(page, options.allowed_hosts, prevent_thread_lock=True, **where)
+        sys.stdout.write(f"page      {url} (Ctrl-C ends it)\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+        page.close(verbose=False)
     return 0
 
 

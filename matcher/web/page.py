@@ -11,26 +11,62 @@ import numpy as np
 
 from matcher.drawing.attention import draw_attention
 from matcher.drawing.attention_trace import trace_attention
-from matcher.drawing.matches import write_picture
+from matcher.drawing.canvas import arrange, shrunk
 from matcher.errors import MatcherError
-from matcher.results.record import write_matches
-from matcher.web.app import GEOMETRIES, LOWEST, WEIGHTS, MatchedPair, find, predictor, show
+from matcher.images.load import read_rgb
+from matcher.options import MatchOptions
+from matcher.web.app import (
+    LOWEST,
+    WEIGHTS,
+    MatchedPair,
+    Shown,
+    find,
+    find_point,
+    options_of,
+    predictor,
+    show,
+    verdict_text,
+)
+from matcher.web.downloads import COLMAP, LABELS, can_write_colmap, write_colmap, write_downloads
 from matcher.web.folders import PageFolders
 from matcher.web.hosts import LOCAL, RequireHost
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EXAMPLES = {
+    "flat": "examples/flat",
+    "wide": "examples/wide",
+    "indoor": "demo",
+    "turned": "examples/turned",
+}
+"""Name to the path of both images in the assets, but for 0.jpg and 1.jpg."""
+GEOMETRIES = ("none", "fundamental", "homography", "essential")
+ESTIMATORS = ("poselib", "magsac")
 MAX_UPLOAD = "30mb"
 FORGET = 3600
 """Seconds after which uploads are deleted."""
-HEIGHT = 300
-DOWNLOADS = {"matches.csv": "Download matches (CSV)", "matches.png": "Download picture (PNG)"}
-NOTHING = None, "", None, *(gr.update(value=None, interactive=False) for _ in DOWNLOADS)
-"""What is shown without matches: picture, numbers, coverage and downloads."""
-MANUAL = """
-Click a point of image 0 to see what its cell looks at. Above: the blocks that each level of the
+HEIGHT, THUMBNAIL = 280, 120
+SIDE_BY_SIDE = 150
+"""Least width of a field in pixels, so that both stay beside each other on a telephone."""
+NOTHING = (
+    None, "", None, None, "", "", *(gr.update(value=None, interactive=False) for _ in LABELS),
+)  # fmt: skip
+"""What is shown without matches: picture, verdict, coverage, warp, texts and downloads."""
+NO_POINT = None, None, None, "", None
+"""The point, its two pictures, its text and its attention before a click."""
+POINT_MANUAL = "Click a point of image 0 above to see where it is in image 1."
+ATTENTION_MANUAL = """
+What the cell of the point that you clicked looks at. Above: the blocks that each level of the
 QuadTree scored, opened ones outlined. Below: the levels together, beside full and linear attention
 on the same features, and the confidence of the match. *Self* layers look at image 0, *cross*
 layers at image 1.
+"""
+CSS = """
+.examples .grid-wrap { height: auto; min-height: 0; max-height: none; overflow: visible }
+.examples .grid-container { grid-template-rows: auto; grid-auto-rows: auto }
+.examples .thumbnail-item { aspect-ratio: 8 / 3; height: auto; min-width: 0 }
+@media (max-width: 600px) {
+  .examples .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important }
+}
 """
 
 
@@ -58,9 +94,24 @@ def look(
     """The attention of a point of image 0, once there is one."""
     if pair is None or point is None or layer is None:
         return None
-    trace = told(trace_attention, predictor(pair.weights), pair.image0, pair.image1)
+    matcher = predictor(pair.weights, pair.max_side)
+    trace = told(trace_attention, matcher, pair.image0, pair.image1)
     drawn = pair.image0, pair.image1, trace, point
     return told(lambda: draw_attention(*drawn, layer=int(layer)))
+
+
+def examples() -> dict[str, list[str]]:
+    """The paths of the pairs that are there: an installed package has none."""
+    paths = {
+        name: [str(ASSETS / f"{path}{n}.jpg") for n in "01"] for name, path in EXAMPLES.items()
+    }
+    return {name: pair for name, pair in paths.items() if all(map(Path.is_file, map(Path, pair)))}
+
+
+def thumbnail(paths: Sequence[str]) -> np.ndarray:
+    """Both images of a pair beside each other."""
+    canvas, *_ = arrange(*map(read_rgb, paths))
+    return shrunk(canvas, THUMBNAIL / canvas.shape[0])
 
 
 class Actions:
@@ -70,36 +121,43 @@ class Actions:
         self.folders = PageFolders(folder)
 
     def match(
-        self,
-        image0: Any,
-        image1: Any,
-        weights: str,
-        threshold: float,
-        geometry: str,
-        request: gr.Request,
-    ) -> tuple:
-        pair = told(find, image0, image1, weights)
-        return pair, *self.refresh(pair, threshold, geometry, request)
+        self, image0: Any, image1: Any, weights: str, geometry: str, threshold: float,
+        max_side: float, top_k: float, estimator: str, K: str, request: gr.Request,
+    ) -> tuple:  # fmt: skip
+        settings = weights, geometry, threshold, max_side, top_k, estimator, K
+        pair = told(lambda: find(image0, image1, options_of(*settings)))
+        return pair, *self.refresh(pair, *settings, request)
 
     def refresh(
-        self, pair: MatchedPair | None, threshold: float, geometry: str, request: gr.Request
-    ) -> tuple:
+        self, pair: MatchedPair | None, weights: str, geometry: str, threshold: float,
+        max_side: float, top_k: float, estimator: str, K: str, request: gr.Request,
+    ) -> tuple:  # fmt: skip
         if pair is None:
             return NOTHING
-        shown = told(show, pair, threshold, geometry)
-        place = self.folders.of(request.session_hash)
-        write_matches(place / "matches.csv", shown.record)
-        write_picture(place / "matches.png", shown.picture)
-        numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
-        files = [gr.update(value=str(place / name), interactive=True) for name in DOWNLOADS]
-        return shown.picture, f"**{numbers}: {shown.record.verdict}**", shown.coverage, *files
+        options = told(options_of, weights, geometry, threshold, max_side, top_k, estimator, K)
+        shown = told(show, pair, options)
+        files = self.downloads(self.folders.of(request.session_hash), pair, shown, options)
+        buttons = [gr.update(value=files.get(n), interactive=n in files) for n in LABELS]
+        texts = shown.warp_text, shown.pose_text
+        return shown.picture, verdict_text(shown), shown.coverage, shown.warp, *texts, *buttons
 
-    def point_at(
-        self, pair: MatchedPair | None, layer: float | None, event: gr.SelectData
-    ) -> tuple:
+    def downloads(
+        self, folder: Path, pair: MatchedPair, shown: Shown, options: MatchOptions
+    ) -> dict[str, str]:
+        """Name to path of the files that can be written."""
+        files = write_downloads(folder, shown)
+        if can_write_colmap():
+            images = pair.image0, pair.image1
+            try:
+                files[COLMAP] = write_colmap(folder, images, shown.record.matches, options)
+            except MatcherError as error:
+                gr.Warning(f"no file for COLMAP: {error}")
+        return {name: str(path) for name, path in files.items()}
+
+    def point_at(self, pair: MatchedPair | None, event: gr.SelectData) -> tuple:
         if pair is None:
             raise refusal("match the images first")
-        return event.index, look(pair, event.index, layer), gr.Tabs(selected="attention")
+        return event.index, *told(find_point, pair, event.index), None, gr.Tabs(selected="point")
 
     def forget(self, request: gr.Request) -> None:
         self.folders.forget(request.session_hash)
@@ -115,41 +173,107 @@ def build_page(folder: Path) -> Any:
         pair, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
         with gr.Row():
             images = [
-                gr.Image(label=f"image {n}", type="numpy", sources=["upload"], height=HEIGHT)
+                gr.Image(
+                    label=f"image {n}",
+                    type="numpy",
+                    sources=["upload"],
+                    height=HEIGHT,
+                    min_width=SIDE_BY_SIDE,
+                )
                 for n in "01"
             ]
-        examples = [str(EXAMPLES / f"demo{n}.jpg") for n in "01"]
-        if all(Path(path).is_file() for path in examples):
-            gr.Examples([examples], images, cache_examples=False, label="Or take these")
-        with gr.Row():
-            weights = gr.Dropdown(list(WEIGHTS), value="compact", label="weights")
-            geometry = gr.Dropdown(list(GEOMETRIES), value="fundamental", label="geometry")
-            threshold = gr.Slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
+        offer_examples(images)
+        settings = offer_settings()
         start = gr.Button("Match", variant="primary")
-        numbers = gr.Markdown()
+        verdict = gr.Markdown()
         with gr.Tabs() as tabs:
             with gr.Tab("Matches"):
                 picture = result()
             with gr.Tab("Coverage"):
                 coverage = result()
-            with gr.Tab("Attention", id="attention"):
-                gr.Markdown(MANUAL)
+            with gr.Tab("Warp"):
+                warp_text, warp = gr.Markdown(), result()
+            with gr.Tab("Pose"):
+                pose = gr.Markdown()
+            with gr.Tab("Point", id="point"):
+                gr.Markdown(POINT_MANUAL)
+                where = gr.Markdown()
+                with gr.Row():
+                    ends = [result(), result()]
+            with gr.Tab("Attention"):
+                gr.Markdown(ATTENTION_MANUAL)
                 layer = gr.Number(-1, label="layer (0 is the first, -1 the last)", precision=0)
                 attention = result()
         with gr.Row():
-            files = [gr.DownloadButton(label, interactive=False) for label in DOWNLOADS.values()]
-        shown = [picture, numbers, coverage, *files]
-        settings = [threshold, geometry]
-        start.click(actions.match, [*images, weights, *settings], [pair, *shown])
-        for setting in settings:
-            setting.change(actions.refresh, [pair, *settings], shown, trigger_mode="always_last")
-        images[0].select(actions.point_at, [pair, layer], [point, attention, tabs])
-        layer.change(look, [pair, point, layer], attention)
+            files = [
+                gr.DownloadButton(label, interactive=False, min_width=SIDE_BY_SIDE)
+                for label in LABELS.values()
+            ]
+        shown = [picture, verdict, coverage, warp, warp_text, pose, *files]
+        of_point = [point, *ends, where, attention]
+        values = list(settings.values())
+        start.click(actions.match, [*images, *values], [pair, *shown])
+        for name, setting in settings.items():
+            if name not in ("weights", "max_side"):  # These need the images matched again.
+                setting.change(actions.refresh, [pair, *values], shown, trigger_mode="always_last")
+        attended = {"fn": look, "inputs": [pair, point, layer], "outputs": attention}
+        images[0].select(actions.point_at, pair, [*of_point, tabs]).then(**attended)
+        layer.change(**attended)
         for image in images:
-            emptied = [pair, point, attention, *shown]
-            image.change(lambda: (None, None, None, *NOTHING), None, emptied)
+            image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
         page.unload(actions.forget)
     return page
+
+
+def offer_examples(images: Sequence[Any]) -> None:
+    """A strip of pairs that a click puts into the fields."""
+    pairs = examples()
+    if not pairs:
+        return
+    gr.Markdown("Or take a pair of these:")
+    strip = gr.Gallery(
+        [(thumbnail(paths), name) for name, paths in pairs.items()],
+        show_label=False,
+        columns=len(pairs),
+        object_fit="contain",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_classes="examples",
+    )
+
+    def take(event: gr.SelectData) -> list[np.ndarray]:
+        return [read_rgb(path) for path in list(pairs.values())[event.index]]
+
+    strip.select(take, None, list(images))
+
+
+def offer_settings() -> dict[str, Any]:
+    """The controls, in the order of `options_of`."""
+    default = MatchOptions()
+    with gr.Row():
+        weights = gr.Dropdown(list(WEIGHTS), value=default.weights, label="weights")
+        geometry = gr.Dropdown(list(GEOMETRIES), value="fundamental", label="geometry")
+    with gr.Accordion("More settings", open=False):
+        with gr.Row():
+            threshold = gr.Slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
+            max_side = gr.Slider(256, 2048, value=default.max_side, step=32, label="max_side")
+        with gr.Row():
+            # Gradio makes 0 of an empty field.
+            top_k = gr.Number(0, label="top_k (0: all matches)", precision=0, minimum=0)
+            estimator = gr.Dropdown(list(ESTIMATORS), value=default.estimator, label="estimator")
+            K = gr.Textbox(
+                "", label="K (for the pose)", placeholder="fx, fy, cx, cy in pixels", max_length=300
+            )
+    return {
+        "weights": weights,
+        "geometry": geometry,
+        "threshold": threshold,
+        "max_side": max_side,
+        "top_k": top_k,
+        "estimator": estimator,
+        "K": K,
+    }
 
 
 def launch(page: Any, hosts: Collection[str] = LOCAL, **options: Any) -> Any:
@@ -158,6 +282,7 @@ def launch(page: Any, hosts: Collection[str] = LOCAL, **options: Any) -> Any:
     from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
 
     page.queue(max_size=8, default_concurrency_limit=1)
-    options = {"server_name": "127.0.0.1", "share": False, "max_file_size": MAX_UPLOAD} | options
+    options = {"server_name": "127.0.0.1", "share": False, "quiet": True} | options
+    options["max_file_size"] = MAX_UPLOAD
     checks = {"middleware": [Middleware(RequireHost, hosts=hosts)]}
-    return page.launch(**options, app_kwargs=checks, footer_links=[])
+    return page.launch(**options, app_kwargs=checks, footer_links=[], css=CSS)

@@ -1,4 +1,9 @@
-"""Ctrl-C in an evaluation with two workers ends it after the pairs under way, not after all."""
+"""Ctrl-C in an evaluation with two workers ends it after the pairs under way, not after all.
+
+Nine processes import the library: tests/eval/test_processes.py has the same in a second.
+"""
+
+# slow
 
 import glob
 import os

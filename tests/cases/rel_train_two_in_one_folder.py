@@ -2,6 +2,7 @@
 while the first one runs, as both write the same checkpoints and weights and drop those of the other."""
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ try:
         if (folder / "config.json").exists():
             break
         time.sleep(0.1)
+    first.send_signal(signal.SIGSTOP)  # It keeps the folder, and leaves the processor.
     second = subprocess.run(
         [*words, "trainer.max_steps=2", "seed=7", "resume=auto"],
         timeout=280,

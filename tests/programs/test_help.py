@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 PROGRAMS = [
-    "match", "train", "eval.__main__", "eval.stereo", "eval.topk_recall", "data.preview",
-    "data.real.convert_index", "matcher.web.__main__", "matcher.tasks.stereo.__main__",
-    "matcher.weights.__main__", "benchmarks.__main__", "benchmarks.against",
-    "benchmarks.generation", "benchmarks.walk", "benchmarks.reconstruction",
-    "benchmarks.feature_cache", "benchmarks.query_points",
+    "match", "train", "eval.__main__", "eval.attention_kinds.__main__", "eval.classification",
+    "eval.detection", "eval.quality", "eval.routing_recall", "eval.stereo", "eval.topk_recall",
+    "eval.unrelated", "data.preview", "data.real.convert_index", "docs.make_configuration",
+    "docs.make_figures", "docs.make_tables", "matcher.web.__main__", "matcher.weights.__main__",
+    "matcher.tasks.stereo.__main__", "matcher.tasks.detection.__main__",
+    "matcher.tasks.classification.__main__", "benchmarks.__main__", "benchmarks.against",
+    "benchmarks.against_speed", "benchmarks.feature_cache", "benchmarks.generation",
+    "benchmarks.pyramid", "benchmarks.query_points", "benchmarks.reconstruction",
+    "benchmarks.refinement", "benchmarks.stereo_rows", "benchmarks.training_step",
+    "benchmarks.walk",
 ]  # fmt: skip
+STARTED_BY_OTHERS = {
+    "benchmarks.predict_pairs", "benchmarks.time_pairs", "benchmarks.time_steps",
+    "quadmatch.__main__",
+}  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_program_is_asked() -> None:
+    folders = ("benchmarks", "data", "docs", "eval", "matcher", "quadmatch")
+    files = [*ROOT.glob("*.py"), *(path for f in folders for path in (ROOT / f).rglob("*.py"))]
+    programs = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in files
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert programs == {*PROGRAMS, *STARTED_BY_OTHERS}
 
 
 @pytest.mark.parametrize("word", ["--help", "-h"])

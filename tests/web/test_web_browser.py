@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+
+from matcher.structures import Matches
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -23,6 +27,7 @@ CHROMIUM = next(
 DRIVER = shutil.which("chromedriver") or ""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SECONDS = 120
+TELEPHONE = 390, 844
 END = "\ue010"
 """WebDriver's code of the key that moves a slider to its end."""
 
@@ -104,7 +109,11 @@ class Visitor:
         """Click the button of that name."""
 
         def pressed() -> bool:
-            named = [b for b in self.all("button") if b.text.strip() == text and b.is_displayed()]
+            named = [
+                b
+                for b in self.all("button")
+                if b.text.splitlines()[:1] == [text] and b.is_displayed()
+            ]
             for button in named[:1]:
                 button.click()
             return bool(named)
@@ -126,10 +135,24 @@ class Visitor:
 
     def open(self, tab: str) -> None:
         """Show the tab of that name and wait for its picture."""
-        script = """[...document.querySelectorAll("[role=tab]")]
-            .find(e => e.offsetParent && e.innerText.trim() === arguments[0]).click()"""
-        self.browser.execute_script(script, tab)
+        self.show(tab)
         self.until(tab, lambda: self.tab() == tab and self.picture())
+
+    def show(self, tab: str) -> None:
+        """Select the tab of that name, also where it is in the menu of those that do not fit."""
+        script = """const all = document.querySelectorAll("[role=tab], .overflow-dropdown button");
+            const named = [...all].find(e => e.offsetParent && e.innerText.trim() === arguments[0]);
+            (named || document.querySelector(".overflow-menu > button")).click();
+            return Boolean(named)"""
+        self.until(tab, lambda: self.browser.execute_script(script, tab))
+
+    def text(self) -> str:
+        """What is written on the selected tab."""
+        return " ".join(self.seen("[role=tabpanel]", "innerText"))
+
+    def width(self) -> int:
+        """Of the page, in its own pixels: more than the window's where one has to scroll."""
+        return self.browser.execute_script("return document.documentElement.scrollWidth")
 
     def download(self, button: str, suffix: str) -> Path:
         self.press(button)
@@ -161,27 +184,61 @@ def test_upload_match_click_threshold_download_leave(
     count = visitor.count()
     assert count > 100
     assert "inliers" in numbers
+    assert numbers.endswith("reliable")
     first = visitor.until("picture", visitor.picture)
     visitor.screenshot("web_matches.jpg")
 
     visitor.all(".image-frame.selectable img")[0].click()
-    visitor.until("attention", lambda: visitor.tab() == "Attention" and visitor.picture())
+    visitor.until("point", lambda: visitor.tab() == "Point" and visitor.picture())
+    assert re.search(r"of image 0 is (at \(|not visible)", visitor.text())
+    visitor.open("Attention")
     visitor.screenshot("web_attention.jpg")
+    visitor.open("Warp")
+    assert "matches agree with one plane" in visitor.text()
     visitor.open("Matches")
 
+    visitor.press("More settings")
+    visitor.until("threshold", lambda: visitor.seen("input[type=range]", "value"))
     visitor.all("input[type=range]")[0].send_keys(END)
     visitor.until("other numbers", lambda: visitor.numbers() not in ("", numbers))
     assert visitor.count() < count / 2
     visitor.until("other picture", lambda: visitor.picture() not in ("", first))
 
-    table = visitor.download("Download matches (CSV)", ".csv")
+    table = visitor.download("Matches (CSV)", ".csv")
     lines = [line for line in table.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
     assert len(lines) - 1 == visitor.count()
-    drawing = visitor.download("Download picture (PNG)", ".png")
+    drawing = visitor.download("Picture (PNG)", ".png")
     assert np.asarray(Image.open(drawing)).std() > 10
+    assert len(Matches.load(visitor.download("Matches (HDF5)", ".h5"))) == visitor.count()
+    with ZipFile(visitor.download("COLMAP (ZIP)", ".zip")) as file:
+        assert "database.db" in file.namelist()
 
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
 
     assert [*results.glob("*/matches.csv")]
     browser.get("about:blank")
     visitor.until("empty folder of results", lambda: not [*results.iterdir()])
+
+
+def test_an_example_on_a_telephone_and_its_pose(url: str, browser: Any, tmp_path: Path) -> None:
+    screen = {"width": TELEPHONE[0], "height": TELEPHONE[1], "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    visitor = Visitor(browser, tmp_path / "downloads")
+    browser.get(url)
+    names = ["flat", "wide", "indoor", "turned"]
+    captions = ".examples .caption-label"
+    visitor.until("examples", lambda: visitor.seen(captions, "innerText") == names)
+    assert visitor.width() <= TELEPHONE[0]
+
+    visitor.all(".examples button.thumbnail-item")[names.index("indoor")].click()
+    visitor.until("images", lambda: len(visitor.all(".image-frame.selectable img")) == 1)
+    visitor.press("More settings")
+    field = visitor.until(
+        "K", lambda: visitor.all("textarea[placeholder^=fx], input[placeholder^=fx]")
+    )
+    field[0].send_keys("520, 520, 319.5, 239.5")
+    visitor.press("Match")
+    visitor.until("numbers", visitor.numbers)
+    visitor.show("Pose")
+    visitor.until("pose", lambda: "rotation by 26" in visitor.text())
+    assert visitor.width() <= TELEPHONE[0]
