@@ -73,7 +73,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
         )
     images = fingerprints(before, pairs, root, options, tell)
     manifest = Manifest.of(pairs, images, options.shard_size, settings)
-    with locked(output):
+    with locked(output, options.lock):
         require_writable(output, options.export)
         run = start_run(output, manifest, pairs, images, retry=options.retry)
         replaced: list[str] = []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from matcher.files import Lock
 from matcher.options import Intrinsics, WeightsOptions, require_intrinsics
 from matcher.validation.checked import Name, Positive, Threads, checked, invalid
 from matcher.validation.words import shown
@@ -44,6 +45,8 @@ class CollectionOptions(WeightsOptions):
     stopped."""
     extend: bool = False
     """Add what is new in pairs= to the run in output=."""
+    lock: Lock = "system"
+    """How output= is kept to one process; soft: by a file, for network disks without locks."""
     retry: bool = False
     """Match pairs of the run that failed once more."""
     threads: Threads | None = None
