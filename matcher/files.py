@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from matcher.errors import Code, StorageError, UsageError, unwritable
 
@@ -73,8 +73,13 @@ def make_folder(folder: Path) -> None:
         raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
 
 
+Lock = Literal["system", "soft"]
+
+
 @contextmanager
-def only_writer(folder: Path, remedy: str, seconds: float = 0.5) -> Iterator[None]:
+def only_writer(
+    folder: Path, remedy: str, seconds: float = 0.5, lock: Lock = "system"
+) -> Iterator[None]:
     """Be the only process that writes to a folder, which is made where it is not there.
 
     The lock goes with the process, however that ends; processes that it forks have none.
@@ -82,19 +87,24 @@ def only_writer(folder: Path, remedy: str, seconds: float = 0.5) -> Iterator[Non
     Args:
         remedy: what whoever comes second should do.
         seconds: to wait for another process that is about to end.
+        lock: ``soft`` takes a file for the lock, for network disks without locks. That of a process
+            that was killed is taken over on the same machine; on others someone must remove it.
 
     Raises:
         UsageError: another process writes to it (E207).
         StorageError: the folder cannot be written (E401).
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, SoftFileLock, Timeout
 
     make_folder(folder)
-    lock, holder = FileLock(folder / "lock", timeout=seconds), folder / "lock.pid"
+    kind, name = (FileLock, "lock") if lock == "system" else (SoftFileLock, "lock.soft")
+    held, holder = kind(folder / name, timeout=seconds), folder / "lock.pid"
     try:
-        lock.acquire()
+        held.acquire()
     except Timeout:
         what = f"another process writes to it{_process_in(holder)}"
+        if lock == "soft":
+            remedy += f"; if it was killed on another machine, remove {folder / name}"
         raise UsageError(Code.FOLDER_IN_USE, folder, what, remedy) from None
     except OSError as error:
         what = f"cannot be locked: {error.strerror}"
@@ -104,7 +114,7 @@ def only_writer(folder: Path, remedy: str, seconds: float = 0.5) -> Iterator[Non
         yield
     finally:
         holder.unlink(missing_ok=True)
-        lock.release()
+        held.release()
 
 
 def _process_in(holder: Path) -> str:

@@ -14,6 +14,7 @@ from matcher.batch.fingerprints import ImageFiles, fingerprint
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.manifest import Manifest, continued_list, shortened
 from matcher.batch.masks import Masks
+from matcher.batch.neighbors import chooser
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList, find_pairs
 from matcher.batch.progress import LOG, Progress, warnings_noted
@@ -48,11 +49,12 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     listed, folder = find_pairs(
         options.pairs,
         against=options.against,
-        select=options.select,
+        select="sequential" if options.select == "sequential" else "exhaustive",
         window=options.window,
         root=options.root,
         allow_outside=options.allow_outside_root,
         warn=warn,
+        choose=chooser(options, warn),
     )
     root, output = Root(folder, allow_outside=options.allow_outside_root), Path(options.output)
     before = open_run(output) if has_run(output) else None
@@ -72,7 +74,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
         )
     images = fingerprints(before, pairs, root, options, tell)
     manifest = Manifest.of(pairs, images, options.shard_size, settings)
-    with locked(output):
+    with locked(output, options.lock):
         require_writable(output, options.export)
         run = start_run(output, manifest, pairs, images, retry=options.retry)
         replaced: list[str] = []

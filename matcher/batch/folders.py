@@ -103,9 +103,11 @@ def neighbors(count: int, reach: int) -> np.ndarray:
     return np.stack([first, second], axis=1).astype(np.int32)
 
 
-def folder_by_folder(folder0: Folder, folder1: Folder) -> tuple[list[str], np.ndarray, str]:
-    """Each image of one folder with each of the other: names relative to their common parent,
-    (N, 2) int32 pairs, and that parent."""
+def both_folders(
+    folder0: Folder, folder1: Folder
+) -> tuple[list[str], tuple[np.ndarray, np.ndarray], str]:
+    """Names of the images of two folders relative to their common parent, the numbers of the images
+    of each, and that parent."""
     paths = [os.path.abspath(folder.path) for folder in (folder0, folder1)]
     parent = os.path.commonpath(paths)
     sides = [
@@ -113,9 +115,14 @@ def folder_by_folder(folder0: Folder, folder1: Folder) -> tuple[list[str], np.nd
         for path, f in zip(paths, (folder0, folder1), strict=True)
     ]
     number = {name: i for i, name in enumerate(dict.fromkeys(sides[0] + sides[1]))}
-    ends = [np.array([number[name] for name in side], np.int32) for side in sides]
-    index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 2)
-    return list(number), index[index[:, 0] != index[:, 1]], parent
+    first, second = (np.array([number[name] for name in side], np.int32) for side in sides)
+    return list(number), (first, second), parent
+
+
+def each_with_each(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, 2) int32 pairs of images by number, none with itself."""
+    index = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1).reshape(-1, 2)
+    return index[index[:, 0] != index[:, 1]]
 
 
 def _files(path: str, outside: bool, warn: Tell) -> Iterator[tuple[str, str]]:

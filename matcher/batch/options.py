@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from matcher.files import Lock
 from matcher.options import Intrinsics, WeightsOptions, camera_of, require_intrinsics
 from matcher.validation.checked import Name, Positive, Threads, checked, invalid
 from matcher.validation.words import shown
@@ -23,10 +24,16 @@ class CollectionOptions(WeightsOptions):
     """A list of pairs or a folder of images."""
     against: Name | None = None
     """Another folder: each image of pairs= with each of this one."""
-    select: Literal["exhaustive", "sequential"] = "exhaustive"
-    """Pairs of one folder: all of them, or in each of its folders those within a window."""
+    select: Literal["exhaustive", "sequential", "retrieval", "covisible", "poses", "gps"] = (
+        "exhaustive"
+    )
+    """Pairs of folders. exhaustive: all; sequential: in each folder those that follow each other,
+    frame9 before frame10; or each image with those nearest to it, retrieval: by what they show,
+    covisible: by common points of model=, poses: by its cameras, gps: by EXIF."""
     window: Positive = 5
-    """select=sequential: each image with so many that follow, frame9 before frame10."""
+    """Each image with so many that follow or are nearest."""
+    model: Name | None = None
+    """select=covisible and poses: folder of a COLMAP model of the images."""
     root: Name | None = None
     """Folder that the names in a list are relative to; null: that of the list."""
     allow_outside_root: bool = False
@@ -38,6 +45,8 @@ class CollectionOptions(WeightsOptions):
     stopped."""
     extend: bool = False
     """Add what is new in pairs= to the run in output=."""
+    lock: Lock = "system"
+    """How output= is kept to one process; soft: by a file, for network disks without locks."""
     retry: bool = False
     """Match pairs of the run that failed once more."""
     threads: Threads | None = None
@@ -76,6 +85,8 @@ class CollectionOptions(WeightsOptions):
         require_intrinsics("K", self.K)
         if self.K and self.cameras:
             raise invalid("cameras", self.cameras, "either K or cameras")
+        if self.select in ("covisible", "poses") and self.model is None:
+            raise invalid("model", None, f"the folder of a COLMAP model with select={self.select}")
 
     @property
     def pinhole(self) -> Pinhole | None:

@@ -10,19 +10,27 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from matcher.batch.folders import Tell, folder_by_folder, read_folder, say_nothing
+from matcher.batch.folders import (
+    Tell,
+    both_folders,
+    each_with_each,
+    read_folder,
+    say_nothing,
+)
 from matcher.batch.image_names import encode_name
 from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.images.opening import open_regular
 from matcher.images.suffixes import looks_like_picture
 
+Choice = Callable[[list[str], str, np.ndarray, np.ndarray], np.ndarray]
+"""Picks pairs: see `find_pairs`."""
 COLUMNS = ("name0", "name1")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
@@ -187,6 +195,7 @@ def find_pairs(
     root: str | None = None,
     allow_outside: bool = False,
     warn: Tell = say_nothing,
+    choose: Choice | None = None,
 ) -> tuple[PairList, str]:
     """The pairs that a user names, and the folder that their names are relative to.
 
@@ -194,21 +203,29 @@ def find_pairs(
         pairs: a list or a folder of images; the other options as of `CollectionOptions`.
         allow_outside: follow links of folders that lead out of them.
         warn: hears of what a folder holds and is left out, a line each.
+        choose: picks the pairs of images of folders, in place of `select` and `window`; it is given
+            their names, the folder these are relative to, and the numbers of the images of the two
+            sides.
 
     Raises:
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
     if against is not None:
         sides = [read_folder(path, outside=allow_outside, warn=warn) for path in (pairs, against)]
-        names, index, folder = folder_by_folder(*sides)
+        names, ends, folder = both_folders(*sides)
+        index = choose(names, folder, *ends) if choose else each_with_each(*ends)
         listed = PairList(names, index)
     elif os.path.isdir(pairs):
-        images = read_folder(pairs, outside=allow_outside, warn=warn)
-        listed = PairList(
-            images.names, images.neighbors(None if select == "exhaustive" else window)
-        )
-        folder = pairs
+        images, folder = read_folder(pairs, outside=allow_outside, warn=warn), pairs
+        numbers = np.arange(len(images.names), dtype=np.int32)
+        if choose:
+            index = choose(images.names, folder, numbers, numbers)
+        else:
+            index = images.neighbors(None if select == "exhaustive" else window)
+        listed = PairList(images.names, index)
     else:
+        if choose:
+            raise UsageError(Code.UNUSABLE_WORD, pairs, "is no folder to select pairs of images of")
         listed = PairList.of(read_pairs(pairs))
         folder = root or os.path.dirname(pairs) or "."
     alone = len(listed.names) - len(np.unique(listed.index))

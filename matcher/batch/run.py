@@ -33,7 +33,7 @@ from matcher.batch.shards import (
     shard_name,
 )
 from matcher.errors import Code, StorageError, UsageError, missing
-from matcher.files import make_folder, only_writer, write_atomically
+from matcher.files import Lock, make_folder, only_writer, write_atomically
 
 MANIFEST, LISTS, SHARDS = "manifest.json", "pairs-*.npz", "shards"
 PARTS = (".quadmatch-*.part", "*/.quadmatch-*.part", "colmap/database.db.part*")
@@ -257,8 +257,8 @@ def clear_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, lock: Lock = "system") -> Iterator[None]:
     """Be the only writer of a run; what a killed one left is removed. Raises as `only_writer`."""
-    with only_writer(folder, "wait or use another output", LOCK_SECONDS):
+    with only_writer(folder, "wait or use another output", LOCK_SECONDS, lock):
         clear_leftovers(folder)
         yield

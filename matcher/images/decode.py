@@ -144,6 +144,16 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
+def exif_of(path: str | os.PathLike[str]) -> Image.Exif | None:
+    """The EXIF of an image file, from its header; None where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            image = _identify(file)
+            return None if image is None else image.getexif()
+    except (MatcherError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
     """Pixels of a picture of Pillow as it stands, of a kind that `matcher.images.pixels` takes.
 
