@@ -12,6 +12,7 @@ import numpy as np
 
 from matcher.batch.export.cameras import Size, camera_of_each_size
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
+from matcher.batch.export.tracks import Load, refine_tracks
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.options import Camera
 from matcher.batch.run import Run
@@ -56,6 +57,7 @@ def export_colmap(
     side: float,
     camera: Camera | None = None,
     converged_only: bool = False,
+    load: Load | None = None,
 ) -> Path:
     """Write cameras, images, keypoints, matches and verified geometries into
     ``colmap/database.db``; images that cannot be read are not in it.
@@ -69,6 +71,7 @@ def export_colmap(
         camera: the same for all images, the center of the top-left pixel at (0, 0), turned or
             scaled to each of their sizes; by default each image has a camera of its own, guessed.
         converged_only: leave out matches whose refinement did not converge.
+        load: reads the images to refine the tracks; None: they are left.
 
     Raises:
         UsageError: as `require_colmap`.
@@ -82,7 +85,7 @@ def export_colmap(
     _remove(part)
     try:
         with _quiet(pycolmap):
-            _write(pycolmap, part, run, root, side, camera, converged_only)
+            _write(pycolmap, part, run, root, side, camera, converged_only, load)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
         raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
@@ -99,6 +102,7 @@ def _write(
     side: float,
     camera: Camera | None,
     converged_only: bool,
+    load: Load | None,
 ) -> None:
     names = run.pairs.names
     sizes = _sizes(names, root)
@@ -109,6 +113,10 @@ def _write(
         pycolmap.Database.open(database) as file,
         pycolmap.DatabaseTransaction(file),
     ):
+        if load is not None:
+            refine_tracks(
+                merged, pair_matches(run, converged_only), load, placed_only=converged_only
+            )
         _write_images(pycolmap, file, names, root, sizes, cameras)
         _write_matches(file, merged, written, pair_matches(run, converged_only))
     _verify(pycolmap, database, float(np.median([max(size) for size in sizes.values()] or [SMALL])))
