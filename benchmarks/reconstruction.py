@@ -6,14 +6,15 @@ Matches the pairs of a scene in ``pairs_with_gt.txt`` by `match.py pairs=... exp
 the true intrinsics, lets COLMAP map them and compares the camera centers with the ground truth of
 that file after the best similarity. RUNS is a folder to work in: what is matched there
 already is not matched again. Further words: ``scenes=A,B`` (names of images begin so),
-``merge=1,2,4`` (pixels), ``document=FILE`` and options of match.py. Needs the extra ``sfm``.
+``merge=1,2,4`` (pixels), ``converged_only=true,false``, ``refine_tracks=true,false`` (all
+combinations are tried), ``document=FILE`` and options of match.py. Needs the extra ``sfm``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ from matcher.batch.run import open_run
 from matcher.errors import require_extra
 from matcher.terminal.program import help_told
 
-DEFAULTS = {"scenes": "fountain-P11,Herz-Jesus-P25", "merge": "1,2,4", "document": ""}
+SCENES = "fountain-P11,Herz-Jesus-P25"
+TRIED = {"merge": "1,2", "converged_only": "true", "refine_tracks": "true,false"}
+"""Options of the export and their values, all combinations of which are tried."""
 PAGE = """\
 # Reconstruction
 
@@ -36,17 +39,18 @@ python -m benchmarks.reconstruction ../shared/eval/strecha RUNS{options} documen
 
 The photographs of Strecha's {scenes} at a long side of 832 pixels.
 The pairs that see the same ({pairs}) are matched by our matcher alone, points merged
-in cells of `merge` pixels (`match.py pairs=... export=colmap`); the true intrinsics, then COLMAP's
-incremental mapping with its own settings. Center error: distance of the camera centers from the
-surveyed ones after the best similarity.
+in cells of `merge` pixels (`match.py pairs=... export=colmap`), without those whose refinement did
+not converge (`converged_only`), all points of a track laid on one of its views (`refine_tracks`);
+the true intrinsics, then COLMAP's incremental mapping with its own settings. Center error: distance
+of the camera centers from the surveyed ones after the best similarity.
 
 Weights sha256 {weights}.
 
 {table}
 """  # noqa: E501
 HEAD = (
-    "scene", "merge", "registered", "points", "images a point", "reprojection error",
-    "center error, mean", "center error, most",
+    "scene", "merge", "converged only", "tracks refined", "registered", "points", "images a point",
+    "reprojection error", "center error, mean", "center error, most",
 )  # fmt: skip
 
 
@@ -54,7 +58,8 @@ class Score(NamedTuple):
     """One reconstruction against the truth."""
 
     scene: str
-    merge: str
+    tried: dict[str, str]
+    """`TRIED`, a value each"""
     registered: int
     images: int
     points: int
@@ -68,7 +73,9 @@ class Score(NamedTuple):
     def row(self) -> tuple[str, ...]:
         return (
             self.scene,
-            f"{self.merge} px",
+            f"{self.tried['merge']} px",
+            self.tried["converged_only"],
+            self.tried["refine_tracks"],
             f"{self.registered} of {self.images}",
             f"{self.points:,}",
             f"{self.track:.1f}",
@@ -128,20 +135,21 @@ def reconstruct(database: Path, images: Path) -> Any:
 
 
 def scores(
-    folder: Path, runs: Path, scene: str, merges: Sequence[str], words: Sequence[str]
+    folder: Path, runs: Path, scene: str, tried: Sequence[dict[str, str]], words: Sequence[str]
 ) -> Iterator[Score]:
-    """Match a scene once and reconstruct it with each merging; words go to match.py."""
+    """Match a scene once and reconstruct it with each way to export; words go to match.py."""
     centers, K = ground_truth(folder, scene)
     names = list(centers)
-    for merge in merges:
-        database = matched(folder, runs / scene, scene, K, [f"merge={merge}", *words])
+    for export in tried:
+        how = [f"{name}={value}" for name, value in export.items()]
+        database = matched(folder, runs / scene, scene, K, [*how, *words])
         model = reconstruct(database, folder / "images")
         cameras = {image.name: image.projection_center() for image in model.images.values()}
         errors = aligned_errors(
             np.array(list(cameras.values())), np.array([centers[name] for name in cameras])
         )
         yield Score(
-            scene, merge, len(cameras), len(names), model.num_points3D(),
+            scene, export, len(cameras), len(names), model.num_points3D(),
             model.compute_mean_track_length(), model.compute_mean_reprojection_error(), errors,
         )  # fmt: skip
 
@@ -170,14 +178,16 @@ def main(words: list[str]) -> int:
         return 0
     folder, runs = (Path(word) for word in words[:2])
     given = dict(word.split("=", 1) for word in words[2:])
-    chosen = {name: given.pop(name, default) for name, default in DEFAULTS.items()}
+    scenes, document = given.pop("scenes", SCENES).split(","), given.pop("document", "")
+    values = [given.pop(name, default).split(",") for name, default in TRIED.items()]
+    tried = [dict(zip(TRIED, each, strict=True)) for each in product(*values)]
     options = [f"{name}={value}" for name, value in given.items()]
-    results, scenes = [], chosen["scenes"].split(",")
+    results = []
     for scene in scenes:
-        for score in scores(folder, runs, scene, chosen["merge"].split(","), options):
+        for score in scores(folder, runs, scene, tried, options):
             results.append(score)
             print(" | ".join(score.row), flush=True)
-    if chosen["document"]:
+    if document:
         manifest = open_run(runs / results[0].scene).manifest
         shown = "".join(f" {word}" for word in words[2:] if not word.startswith("document="))
         page = PAGE.format(
@@ -187,7 +197,7 @@ def main(words: list[str]) -> int:
             weights=manifest.settings["weights_sha256"],
             table=table(results),
         )
-        Path(chosen["document"]).write_text(page, encoding="utf-8")
+        Path(document).write_text(page, encoding="utf-8")
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -44,6 +45,9 @@ REAL = REAL_FOLDER / "fountain-P11_0004.jpg", REAL_FOLDER / "fountain-P11_0007.j
 REAL_PLACE = (368, 262)
 TOPKS = (16, 8, 8)
 TURNS = (0, 20, 45, 90, 180)
+WARP = np.array([[0.92, -0.12, 60.0], [0.1, 0.95, -20.0], [1e-4, -5e-5, 1.0]])
+PRECISIONS = (0.05, 0.1, 0.25, 0.5, 1, 3)
+"""Pixels that the axis names."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -64,6 +68,7 @@ def main(words: Sequence[str]) -> int:
     frames = animate_descent(*images, trace, point, head=0, width=360)
     write_animation(FOLDER / "descent.gif", frames)
     draw_cost()
+    draw_precision(matcher, images[0])
     real_trace = trace_attention(matcher, *REAL)
     real_point = matched_near(REAL_PLACE, matcher.match(*REAL))
     sketches = [sketch(read_rgb(path)) for path in REAL]
@@ -191,6 +196,41 @@ def draw_cost() -> None:
     figure.savefig(out, format="png", dpi=110)
     plt.close(figure)
     write_atomically(FOLDER / "cost.png", out.getvalue())
+
+
+def draw_precision(matcher: Predictor, image: np.ndarray) -> None:
+    """How exact matches are: shares within a distance of the truth, for a warp that is known."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    height, width = image.shape[:2]
+    warped = cv2.warpPerspective(image, WARP, (width, height), flags=cv2.INTER_CUBIC)
+    placed = Predictor(matcher.model, replace(matcher.options, refine="none"))
+    refined = matcher.match(image, warped)
+    curves = (
+        ("as the network places them", ":", placed.match(image, warped)),
+        ("refined", "--", refined),
+        ("those that converged", "-", refined.converged_only()),
+    )
+    figure, axes = plt.subplots(figsize=(6, 3.4))
+    for (label, line, matches), color in zip(
+        curves, ("#888888", "#285ae1", "#e15500"), strict=True
+    ):
+        points0, points1, _ = matches.numpy()
+        there = cv2.perspectiveTransform(points0[:, None], WARP)[:, 0]
+        distance = np.sort(np.linalg.norm(points1 - there, axis=1))
+        share = 100 * np.arange(1, len(distance) + 1) / len(distance)
+        axes.semilogx(distance, share, line, color=color, label=f"{label}: {len(matches)}")
+    axes.set(xlim=(0.02, 10), ylim=(0, 100), xlabel="distance from the truth (px)")
+    axes.set_ylabel("matches within (%)")
+    axes.set_xticks(PRECISIONS, [f"{pixels:g}" for pixels in PRECISIONS])
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    figure.tight_layout()
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    plt.close(figure)
+    write_atomically(FOLDER / "precision.png", out.getvalue())
 
 
 if __name__ == "__main__":

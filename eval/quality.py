@@ -2,14 +2,17 @@
 
 Options: pairs=140 to fit to, unseen=60 to measure on (other scenes and other textures),
 size=192x256, photos=FOLDER, output=FILE (default: beside the weights, where `load_matcher` finds
-it). Prints the expected calibration error and the area under the ROC curve of right against wrong
-matches on the unseen pairs, those of the score beside them, and the reliability diagram as a table.
+it), real=FOLDER with pairs_with_gt.txt, of which it is also measured on real_pairs=20, figure=FILE
+for the reliability diagram (.png).
+
+Prints the expected calibration error and the area under the ROC curve of right against wrong
+matches on pairs that were not fitted to, those of the score beside them, and the diagram as a table.
 """  # noqa: E501
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -22,9 +25,12 @@ from torch import Tensor
 from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
-from eval.benchmarks.folder import EvalPair
+from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.rendered import HELD_OUT_SEED
 from eval.depth_truth import project
+from matcher.errors import require_extra
+from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
+from matcher.images.load import ImageSource
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import RIGHT, QualityHead, figures_of
 from matcher.predictor import Predictor, load_matcher
@@ -33,6 +39,8 @@ from matcher.validation.checked import NotNegative, Positive, checked
 from matcher.validation.words import options_from_words
 from matcher.weights.quality_file import quality_path, save_quality
 
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(N,) pixels of matches from the truth, of (N, 2) points in both images."""
 SEED = 4_000_037
 STEPS = 2000
 DECAY = 1e-4
@@ -48,6 +56,9 @@ class Options:
     size: Annotated[str, Field(pattern=r"^[0-9]+x[0-9]+$", description="HEIGHTxWIDTH")] = "192x256"
     photos: str = ""
     output: str = ""
+    figure: str = ""
+    real: str = ""
+    real_pairs: Positive = 20
     seed: NotNegative = 0
 
     def scenes(self, seed: int, count: int) -> SyntheticScenes:
@@ -72,13 +83,22 @@ class Sample(NamedTuple):
 
 def sample(predictor: Predictor, scenes: SyntheticScenes) -> Sample:
     """Matches of all scenes with their truth; `predictor` must not refine."""
-    parts = [
-        of_pair for index in range(len(scenes)) for of_pair in _of_scene(predictor, scenes, index)
-    ]
-    return Sample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return _joined(_of_scene(predictor, scenes, index) for index in range(len(scenes)))
 
 
-def _of_scene(predictor: Predictor, scenes: SyntheticScenes, index: int) -> Iterator[Sample]:
+def sample_photographs(predictor: Predictor, folder: Path, count: int) -> Sample:
+    """Matches of `count` pairs spread over ``pairs_with_gt.txt`` of a folder; those near their
+    epipolar line count as right, which some wrong ones are by chance."""
+    pairs = read_pairs_with_gt(folder)
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
+    return _joined(_of_photographs(predictor, pairs[index]) for index in chosen)
+
+
+def _joined(samples: Iterable[Sample]) -> Sample:
+    return Sample(*(torch.cat(column) for column in zip(*samples, strict=True)))
+
+
+def _of_scene(predictor: Predictor, scenes: SyntheticScenes, index: int) -> Sample:
     with torch.inference_mode():
         views = render(scenes[index])
     truth = views.geometry
@@ -87,19 +107,32 @@ def _of_scene(predictor: Predictor, scenes: SyntheticScenes, index: int) -> Iter
     images = [
         (x[0, 0].clamp(0, 1) * 255).round().byte().numpy() for x in (views.image0, views.image1)
     ]
-    placed = predictor.match(images[0], images[1])
-    if not len(placed):
-        return
-    pair = predictor.reader.read(images[0], images[1])
-    refined = refine_matches(pair, placed, predictor.device)
     K0, K1, T = (m[0].double().numpy() for m in (truth.K0, truth.K1, truth.T_0to1))
     cameras = EvalPair("", Path(), Path(), K0=K0, K1=K1, T_0to1=T)
-    points0, points1, _ = refined.numpy()
-    there, seen = project(points0, truth.depth0[0].numpy(), truth.depth1[0].numpy(), cameras)
-    right = seen & (np.linalg.norm(points1 - there, axis=1) < RIGHT)
-    yield Sample(
-        figures_of(pair, placed, refined).clone(), torch.from_numpy(right), refined.scores.clone()
-    )
+    depths = truth.depth0[0].numpy(), truth.depth1[0].numpy()
+
+    def distance(points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
+        there, seen = project(points0, *depths, cameras)
+        return np.where(seen, np.linalg.norm(points1 - there, axis=1), np.inf)
+
+    return _measured(predictor, images[0], images[1], distance)
+
+
+def _of_photographs(predictor: Predictor, pair: EvalPair) -> Sample:
+    if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
+        raise RuntimeError(f"{pair.name}: no pose")
+    F = fundamental_from_pose(pair.K0, pair.K1, pair.T_0to1)
+    return _measured(predictor, pair.image0, pair.image1, lambda a, b: epipolar_error(a, b, F))
+
+
+def _measured(
+    predictor: Predictor, image0: ImageSource, image1: ImageSource, distance: Distance
+) -> Sample:
+    placed = predictor.match(image0, image1)
+    pair = predictor.reader.read(image0, image1)
+    refined = refine_matches(pair, placed, predictor.device)
+    right = torch.from_numpy(distance(*refined.numpy()[:2]) < RIGHT)
+    return Sample(figures_of(pair, placed, refined).clone(), right, refined.scores.clone())
 
 
 def fit(data: Sample) -> QualityHead:
@@ -159,9 +192,39 @@ def roc_area(score: np.ndarray, right: np.ndarray) -> float:
     return float(above / (positive * negative))
 
 
+def draw_reliability(path: Path, curves: Mapping[str, Sequence[Bin]]) -> None:
+    """What is told against what is found, and how many matches are told it."""
+    from eval.report.figures import COLORS, picture
+
+    with picture(path) as axes:
+        axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as told")
+        for (name, bins), color in zip(curves.items(), COLORS, strict=False):
+            told, found, share = zip(*bins, strict=True)
+            axes.plot(told, found, color=color, label=name)
+            axes.scatter(told, found, s=[20 + 400 * part for part in share], color=color)
+        axes.set(xlabel="told: probability of a right match", ylabel="found: share that is right")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.legend(loc="upper left")
+
+
 def tell(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def tell_measures(name: str, head: QualityHead, data: Sample) -> list[Bin]:
+    """Tell how well the head and the score know the right matches; the bins of the head."""
+    with torch.inference_mode():
+        quality = head(data.figures).double().numpy()
+    right = data.right.numpy()
+    tell(f"{name}: {len(right)} matches, {100 * right.mean():.1f}% right")
+    for what, values in (("score", data.score.double().numpy()), ("quality", quality)):
+        error, area = calibration_error(reliability(values, right)), roc_area(values, right)
+        tell(f"{what:8} calibration error {error:.3f}, area under ROC {area:.3f}")
+    bins = reliability(quality, right)
+    for told, found, share in bins:
+        tell(f"told {told:.2f}  found {found:.2f}  of {100 * share:4.1f}% of the matches")
+    return bins
 
 
 @program
@@ -172,21 +235,20 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     weights, *rest = words
     options = options_from_words(Options, rest)
+    if options.figure:
+        require_extra("matplotlib", "dev", "figure=")
     predictor = load_matcher(weights, refine="none", offline=True)
     path = predictor.weights
     if path is None:
         raise RuntimeError("weights without a file")
     head = fit(sample(predictor, options.scenes(SEED + options.seed, options.pairs)))
-    unseen = sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))
-    with torch.inference_mode():
-        probability = head(unseen.figures).double().numpy()
-    right = unseen.right.numpy()
-    tell(f"{len(right)} matches of {options.unseen} unseen pairs, {100 * right.mean():.1f}% right")
-    for name, values in (("quality", probability), ("score", unseen.score.double().numpy())):
-        error, area = calibration_error(reliability(values, right)), roc_area(values, right)
-        tell(f"{name:8} calibration error {error:.3f}, area under ROC {area:.3f}")
-    for told, found, share in reliability(probability, right):
-        tell(f"told {told:.2f}  found {found:.2f}  of {100 * share:4.1f}% of the matches")
+    unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}
+    if options.real:
+        folder = Path(options.real)
+        unseen[folder.resolve().name] = sample_photographs(predictor, folder, options.real_pairs)
+    curves = {name: tell_measures(name, head, data) for name, data in unseen.items()}
+    if options.figure:
+        draw_reliability(Path(options.figure), curves)
     target = Path(options.output) if options.output else quality_path(path)
     save_quality(head, target, path)
     tell(f"written  {target}")

@@ -134,10 +134,10 @@ class Predictor:
             threshold: for this call, as `top_k`.
 
         Returns:
-            Matches on the CPU, best first, in pixels of the original images. A match that was
-            refined to outside of its image is dropped. No match is a result, not an error; its
-            reason is ``too_small`` for an image below 32 pixels and ``masked`` for one that is
-            all masked.
+            Matches on the CPU, best first (`Matches.rank`), in pixels of the original images. A
+            match that was refined to outside of its image is dropped. No match is a result, not an
+            error; its reason is ``too_small`` for an image below 32 pixels and ``masked`` for one
+            that is all masked.
 
         Raises:
             UsageError: a missing file (E111), or an option or a mask that cannot work (E201).
@@ -327,7 +327,7 @@ class Predictor:
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
         split = [found.to("cpu") for found in output.split(len(pairs))]
         found = [self._in_original(f, p) for f, p in zip(split, pairs, strict=True)]
-        return found if top_k is None else [each.top(top_k) for each in found]
+        return [each.top(len(each) if top_k is None else top_k) for each in found]
 
     def _in_original(self, found: Matches, pair: PreparedPair) -> Matches:
         """Matches of the network in pixels of the originals, refined where that is asked for."""

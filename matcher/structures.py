@@ -238,9 +238,17 @@ class Matches(TensorFields):
             index = [int(index)]
         return self._map(lambda t: t[index])
 
+    @property
+    def rank(self) -> Tensor:
+        """(N,) float32, larger for better ones: the quality, half of it where the refinement did
+        not converge; the score where nothing tells the quality."""
+        if self.quality is None or self.converged is None:
+            return self.scores
+        return self.quality * torch.where(self.converged, 1.0, 0.5)
+
     def top(self, k: int) -> Matches:
-        """The `k` best, best first; ties keep their order."""
-        return self[torch.argsort(self.scores, descending=True, stable=True)[:k]]
+        """The `k` best by `rank`, best first; ties keep their order."""
+        return self[torch.argsort(self.rank, descending=True, stable=True)[:k]]
 
     def above(self, threshold: float) -> Matches:
         """Those with a score above `threshold`."""

@@ -58,7 +58,7 @@ def require_sound(matches: Matches, size0: tuple[int, int], size1: tuple[int, in
         assert ((keypoints >= 0) & (keypoints < torch.tensor(size))).all()
     assert torch.isfinite(matches.scores).all()
     assert ((matches.scores >= 0) & (matches.scores <= 1)).all()
-    assert (matches.scores.diff() <= 0).all()
+    assert (matches.rank.diff() <= 0).all()
     assert len(matches.keypoints0.unique(dim=0)) == len(matches)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,19 @@ def test_convergence_follows_every_choice_of_matches() -> None:
     assert len(Matches.empty("masked").converged_only()) == 0
     with pytest.raises(ValueError, match=r"converged \(2,\) for 5 matches"):
         Matches(points, points, matches.scores, converged=torch.ones(2, dtype=torch.bool))
+
+
+def test_the_best_matches_are_those_of_quality_that_converged() -> None:
+    points = torch.arange(8.0).view(4, 2)
+    matches = Matches(
+        points,
+        points,
+        torch.tensor([0.9, 0.5, 0.4, 0.3]),
+        converged=torch.tensor([False, True, True, False]),
+        quality=torch.tensor([0.9, 0.2, 0.8, 0.3]),
+    )
+    assert matches.top(3).scores.tolist() == pytest.approx([0.4, 0.9, 0.5])
+    assert replace(matches, quality=None).top(2).scores.tolist() == pytest.approx([0.9, 0.5])
 
 
 def test_batches_and_threads_give_the_same_refined_matches(compact: Predictor) -> None:

@@ -201,14 +201,18 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
         tell(f"packed    {run.folder / PACKED}")
     elif options.export == "hloc":
         from matcher.batch.export.hloc import export_hloc
+        from matcher.batch.export.tracks import pixels_of
 
-        for path in export_hloc(run, root, options.merge, options.converged_only):
+        load = pixels_of(run, root, options)
+        for path in export_hloc(run, root, options.merge, options.converged_only, load):
             tell(f"hloc      {path}")
     elif options.export == "colmap":
         from matcher.batch.export.colmap import export_colmap
+        from matcher.batch.export.tracks import pixels_of
 
         how = options.merge, options.pinhole, options.converged_only, options.cameras
-        tell(f"colmap    {export_colmap(run, root, *how)}")
+        load = pixels_of(run, root, options)
+        tell(f"colmap    {export_colmap(run, root, *how, load)}")
     elif options.export == "colmap_text":
         from matcher.batch.export.colmap_text import export_colmap_text
 

@@ -71,6 +71,9 @@ class CollectionOptions(WeightsOptions):
     converged_only: bool = False
     """In all exports but pack: leave out matches whose refinement did not converge, one in five;
     the others are exact to a few tenths of a pixel."""
+    refine_tracks: bool = True
+    """hloc and colmap, with refine=photometric: lay all points of a track on the pixels of one of
+    its views, so that they mean one spot."""
     K: Intrinsics | None = None
     """colmap, hugin: [fx,fy,cx,cy] in pixels of all images, scaled or turned to their sizes; null:
     one camera each, guessed."""

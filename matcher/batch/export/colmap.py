@@ -12,6 +12,7 @@ import numpy as np
 
 from matcher.batch.export.cameras import camera_of_each_image
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
+from matcher.batch.export.tracks import Load, refine_tracks
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.options import Pinhole
 from matcher.batch.run import Run
@@ -59,6 +60,7 @@ def export_colmap(
     camera: Pinhole | None = None,
     converged_only: bool = False,
     cameras: str | None = None,
+    load: Load | None = None,
 ) -> Path:
     """Write cameras, images, keypoints, matches and verified geometries into
     ``colmap/database.db``; images that cannot be read are not in it.
@@ -73,6 +75,7 @@ def export_colmap(
             scaled to each of their sizes; by default each image has a camera of its own, guessed.
         converged_only: leave out matches whose refinement did not converge.
         cameras: else a file of cameras or ``exif``; images of one of its cameras share one.
+        load: reads the images to refine the tracks; None: they are left.
 
     Raises:
         UsageError: as `require_colmap`.
@@ -87,7 +90,7 @@ def export_colmap(
     try:
         with _quiet(pycolmap):
             assigned = camera_of_each_image(_sizes(run.pairs.names, root), root, camera, cameras)
-            _write(pycolmap, part, run, root, side, assigned, converged_only)
+            _write(pycolmap, part, run, root, side, assigned, converged_only, load)
         part.replace(database)
     except (OSError, RuntimeError, ValueError) as error:
         raise StorageError(Code.UNWRITABLE, database, f"COLMAP cannot write it: {error}") from error
@@ -104,6 +107,7 @@ def _write(
     side: float,
     cameras: Mapping[str, CameraOfImage],
     converged_only: bool,
+    load: Load | None,
 ) -> None:
     names = run.pairs.names
     sizes = _sizes(names, root)
@@ -113,6 +117,10 @@ def _write(
         pycolmap.Database.open(database) as file,
         pycolmap.DatabaseTransaction(file),
     ):
+        if load is not None:
+            refine_tracks(
+                merged, pair_matches(run, converged_only), load, placed_only=converged_only
+            )
         _write_images(pycolmap, file, names, root, sizes, cameras)
         _write_matches(file, merged, written, pair_matches(run, converged_only))
     _verify(pycolmap, database, float(np.median([max(size) for size in sizes.values()] or [SMALL])))

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from matcher.batch.export.keypoints import Merged, PairMatches, merged_keypoints, pair_matches
+from matcher.batch.export.tracks import Load, refine_tracks
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.pairs import PairList
 from matcher.batch.run import Run
@@ -36,9 +37,12 @@ def pair_key(name0: str, name1: str) -> str:
     return "/".join(name.replace("/", "-") for name in (name0, name1))
 
 
-def export_hloc(run: Run, root: Root, side: float, converged_only: bool = False) -> list[Path]:
+def export_hloc(
+    run: Run, root: Root, side: float, converged_only: bool = False, load: Load | None = None
+) -> list[Path]:
     """Write both files into the folder of a finished run; points of an image in a cell of `side`
-    pixels become one keypoint. `converged_only` leaves out the other matches.
+    pixels become one keypoint. `converged_only` leaves out the other matches; `load` reads the
+    images to refine the tracks, None leaves them.
 
     Raises:
         UsageError: hloc's keys cannot tell two pairs apart or hold a name (E209).
@@ -47,6 +51,10 @@ def export_hloc(run: Run, root: Root, side: float, converged_only: bool = False)
     require_hloc(run.pairs)
     paths = [run.folder / FEATURES, run.folder / MATCHES]
     with merged_keypoints(run, side, converged_only) as merged:
+        if load is not None:
+            refine_tracks(
+                merged, pair_matches(run, converged_only), load, placed_only=converged_only
+            )
         with hdf5_published(paths[0]) as (file, disk):
             for image, name in enumerate(run.pairs.names):
                 keypoints, scores = merged.keypoints(image)

@@ -25,7 +25,8 @@ from matcher.results.formats import REFINED
 from matcher.validation.checked import invalid
 
 POINT = np.dtype([("image", "i4"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
-KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4")])
+KEYPOINT = np.dtype([("cell", "i8"), ("x", "f4"), ("y", "f4"), ("score", "f4"), ("left", "?")])
+"""`left`: its matches are left out."""
 SCRATCH_POINTS = 2_000_000
 """Points a scratch file, as long as there are not too many files."""
 MAX_SCRATCH_FILES = 256
@@ -90,6 +91,15 @@ class Merged:
         xy = np.stack([keypoints["x"], keypoints["y"]], axis=1)
         return xy, keypoints["score"].copy()
 
+    def place(self, image: int, xy: np.ndarray, left: np.ndarray) -> None:
+        """Put the keypoints of an image at (K, 2) and leave out the matches of some, (K,) bool; the
+        others keep theirs."""
+        keypoints = self._read(image).copy()
+        keypoints["x"], keypoints["y"] = xy.T
+        keypoints["left"] = left
+        self._file.seek(self._starts[image])
+        self._file.write(keypoints.tobytes())
+
     def matches(self, pair: PairMatches) -> tuple[np.ndarray, np.ndarray]:
         """(M, 2) uint32 matches of a pair as indices into keypoints, one to one, and (M,) scores.
 
@@ -97,12 +107,14 @@ class Merged:
         """
         if pair.image0 == pair.image1 or not len(pair.scores):
             return np.zeros((0, 2), np.uint32), np.zeros(0, np.float32)
-        ends = [
-            np.searchsorted(self._read(image)["cell"], self._cells(points))
-            for image, points in pair.sides()
-        ]
+        ends, left = [], np.zeros(len(pair.scores), bool)
+        for image, points in pair.sides():
+            keypoints = self._read(image)
+            ends.append(np.searchsorted(keypoints["cell"], self._cells(points)))
+            left |= keypoints["left"][ends[-1]]
         index = np.stack(ends, axis=1)
         keep = one_to_one(index, pair.scores)
+        keep = keep[~left[keep]]
         return index[keep].astype(np.uint32), pair.scores[keep]
 
     def _cells(self, points: np.ndarray) -> np.ndarray:
