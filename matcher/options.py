@@ -149,7 +149,7 @@ class MatchOptions(WeightsOptions):
     image 1, or that it is not visible there."""
     output: Name | None = None
     """File of the results: .h5, .npz, .csv or .json; or for other programs: .vrt (GDAL), .points
-    (QGIS), .pto (Hugin), .ply (a cloud of points, with geometry=essential); auto: .h5, named after
+    (QGIS), .pto (Hugin), .ply (a cloud of points, with geometry=essential or pose); auto: .h5, named after
     the images, in the current folder; with points= a .csv; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
@@ -187,8 +187,10 @@ class MatchOptions(WeightsOptions):
         suffix, known = Path(self.output).suffix.lower(), (*FORMATS, *FOREIGN_SUFFIXES)
         if suffix not in known:
             raise invalid("output", self.output, f"a name ending in {', '.join(known)}")
-        if suffix == ".ply" and self.geometry in ("none", "homography", "fundamental"):
-            raise invalid("geometry", self.geometry, "essential, for a cloud of points (.ply)")
+        if suffix == ".ply" and self.geometry not in ("essential", "pose"):
+            raise invalid(
+                "geometry", self.geometry, "essential or pose, for a cloud of points (.ply)"
+            )
 
     def _require_nothing_of_matches(self) -> None:
         """Refuse what only matches have, beside `points` (E201)."""

@@ -150,7 +150,7 @@ def tell(line: str) -> None:
 
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
-    """Whether all input files are there and results can go where they shall."""
+    """Whether all input files are there, cameras can be read and results go where they shall."""
     table = None if options.cameras == EXIF else options.cameras
     given = (*images, options.mask0, options.mask1, options.points, table)
     inputs = [path for path in given if path is not None]
@@ -159,6 +159,8 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
             is_option = "=" in path or path.startswith("--")
             hint = "the first two arguments are the images" if is_option else ""
             raise missing(path, remedy=hint)
+    if options.cameras:
+        read_cameras(options.cameras)
     targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
     for target in targets:
         if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
@@ -312,6 +314,6 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
 def epipolar_errors(record: MatchRecord) -> np.ndarray | None:
     """(N,) pixels between the points of a match and their epipolar lines; None without a model."""
     points0, points1, F = in_pixels(record)
-    return (
-        None if F is None else epipolar_error(points0.astype(F.dtype), points1.astype(F.dtype), F)
-    )
+    if F is None:
+        return None
+    return epipolar_error(points0.astype(F.dtype), points1.astype(F.dtype), F)

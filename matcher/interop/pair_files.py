@@ -16,6 +16,7 @@ import os
 
 import numpy as np
 
+from matcher.geometry.cameras import Camera
 from matcher.images.load import read_rgb
 from matcher.interop.gdal import control_points, write_gdal, write_qgis
 from matcher.interop.hugin import Picture, Tie, write_hugin
@@ -42,12 +43,17 @@ def write_for_others(path: str, record: MatchRecord, options: MatchOptions) -> N
 
 
 def _pictures(record: MatchRecord, options: MatchOptions) -> list[Picture]:
-    known = bool(options.K or (options.K0 and options.K1))
-    focals = [K[0][0] for K in options.intrinsics] if known else [None, None]
-    images = record.image0, record.image1
+    cameras = record.cameras or [
+        None if K is None else Camera.of_matrix(np.array(K)) for K in options.intrinsics
+    ]
     return [
-        Picture(os.path.abspath(image.name), image.width, image.height, focal)
-        for image, focal in zip(images, focals, strict=True)
+        Picture(
+            os.path.abspath(image.name),
+            image.width,
+            image.height,
+            None if camera is None else float(camera.focal[0]),
+        )
+        for image, camera in zip((record.image0, record.image1), cameras, strict=True)
     ]
 
 
@@ -56,10 +62,16 @@ def _cloud(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) points that lie in front of both cameras, and (N, 3) RGB as image 0 shows them; none
     without a pose."""
-    if record.T_0to1 is None:
+    if record.T_0to1 is None or record.cameras is None:
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    K0, K1 = (np.array(K, np.float64) for K in options.intrinsics)
-    points = triangulate(keypoints0, keypoints1, K0=K0, K1=K1, T_0to1=record.T_0to1)
+    camera0, camera1 = record.cameras
+    points = triangulate(
+        camera0.undistorted(keypoints0),
+        camera1.undistorted(keypoints1),
+        K0=camera0.K,
+        K1=camera1.K,
+        T_0to1=record.T_0to1,
+    )
     seen = np.isfinite(points).all(axis=1)
     reading = {name: getattr(options, name) for name in ("allow_truncated", "bands", "nodata")}
     image = read_rgb(record.image0.name, max_pixels=options.max_pixels, **reading)
