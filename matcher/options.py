@@ -149,8 +149,8 @@ class MatchOptions(WeightsOptions):
     image 1, or that it is not visible there."""
     output: Name | None = None
     """File of the results: .h5, .npz, .csv or .json; or for other programs: .vrt (GDAL), .points
-    (QGIS), .pto (Hugin), .ply (a cloud of points, with geometry=essential or pose); auto: .h5, named after
-    the images, in the current folder; with points= a .csv; null: none."""
+    (QGIS), .pto (Hugin), .ply (a cloud of points, with a pose); auto: .h5, named after the images,
+    in the current folder; with points= a .csv; null: none."""
     picture: Name | None = "auto"
     """Picture of the matches: .png, .jpg or .webp; auto: beside the output; null: none."""
     style: Literal["matches", "overlay", "coverage", "warp", "epipolar"] = "matches"
