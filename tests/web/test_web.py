@@ -191,7 +191,9 @@ def test_what_the_page_offers_is_small_and_reliable(name: str, turned: int) -> N
     assert all(path.stat().st_size < 40_000 for path in paths)
     pair = app.find(*(np.asarray(Image.open(path)) for path in paths), options())
     assert pair.matches.turned == turned
-    assert app.show(pair, options()).record.verdict == "reliable"
+    shown = app.show(pair, options())
+    assert shown.record.verdict == "reliable"
+    assert ("image 1 turned by 270 degrees" in app.verdict_text(shown)) == (turned == 3)
 
 
 def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
