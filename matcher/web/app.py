@@ -190,8 +190,10 @@ def find_point(pair: MatchedPair, point: Sequence[float]) -> Found:
 
 
 def verdict_text(shown: Shown) -> str:
-    """The verdict first, then the numbers, as Markdown."""
+    """The numbers and the verdict, as Markdown."""
     numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
+    if turned := shown.record.matches.turned:
+        numbers += f", image 1 turned by {90 * turned} degrees counterclockwise"
     why = (
         "" if shown.record.verdict == "reliable" else " (wrong matches can agree as well as these)"
     )

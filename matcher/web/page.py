@@ -33,12 +33,12 @@ from matcher.web.hosts import LOCAL, RequireHost
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXAMPLES = {
-    "flat": "examples/flat",
-    "wide": "examples/wide",
-    "indoor": "demo",
-    "turned": "examples/turned",
+    "flat": ("examples/flat", "312, 312, 191.5, 143.5"),
+    "wide": ("examples/wide", "312, 312, 191.5, 143.5"),
+    "indoor": ("demo", "520, 520, 319.5, 239.5"),
+    "turned": ("examples/turned", ""),
 }
-"""Name to the path of both images in the assets, but for 0.jpg and 1.jpg."""
+"""Name to the path of both images in the assets, but for 0.jpg and 1.jpg, and their K."""
 GEOMETRIES = ("none", "fundamental", "homography", "essential")
 ESTIMATORS = ("poselib", "magsac")
 MAX_UPLOAD = "30mb"
@@ -103,7 +103,7 @@ def look(
 def examples() -> dict[str, list[str]]:
     """The paths of the pairs that are there: an installed package has none."""
     paths = {
-        name: [str(ASSETS / f"{path}{n}.jpg") for n in "01"] for name, path in EXAMPLES.items()
+        name: [str(ASSETS / f"{path}{n}.jpg") for n in "01"] for name, (path, _) in EXAMPLES.items()
     }
     return {name: pair for name, pair in paths.items() if all(map(Path.is_file, map(Path, pair)))}
 
@@ -182,7 +182,7 @@ def build_page(folder: Path) -> Any:
                 )
                 for n in "01"
             ]
-        offer_examples(images)
+        strip = offer_examples()
         settings = offer_settings()
         start = gr.Button("Match", variant="primary")
         verdict = gr.Markdown()
@@ -212,6 +212,7 @@ def build_page(folder: Path) -> Any:
         shown = [picture, verdict, coverage, warp, warp_text, pose, *files]
         of_point = [point, *ends, where, attention]
         values = list(settings.values())
+        strip.select(take_example, None, [*images, settings["K"]])
         start.click(actions.match, [*images, *values], [pair, *shown])
         for name, setting in settings.items():
             if name not in ("weights", "max_side"):  # These need the images matched again.
@@ -220,21 +221,22 @@ def build_page(folder: Path) -> Any:
         images[0].select(actions.point_at, pair, [*of_point, tabs]).then(**attended)
         layer.change(**attended)
         for image in images:
+            image.upload(own_intrinsics, settings["K"], settings["K"])
             image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
         page.unload(actions.forget)
     return page
 
 
-def offer_examples(images: Sequence[Any]) -> None:
-    """A strip of pairs that a click puts into the fields."""
+def offer_examples() -> Any:
+    """A strip of pairs to click at."""
     pairs = examples()
-    if not pairs:
-        return
-    gr.Markdown("Or take a pair of these:")
-    strip = gr.Gallery(
+    if pairs:
+        gr.Markdown("Or take a pair of these:")
+    return gr.Gallery(
         [(thumbnail(paths), name) for name, paths in pairs.items()],
+        visible=bool(pairs),
         show_label=False,
-        columns=len(pairs),
+        columns=len(EXAMPLES),
         object_fit="contain",
         allow_preview=False,
         interactive=False,
@@ -242,10 +244,16 @@ def offer_examples(images: Sequence[Any]) -> None:
         elem_classes="examples",
     )
 
-    def take(event: gr.SelectData) -> list[np.ndarray]:
-        return [read_rgb(path) for path in list(pairs.values())[event.index]]
 
-    strip.select(take, None, list(images))
+def take_example(event: gr.SelectData) -> tuple[np.ndarray, np.ndarray, str]:
+    """Both images and the K of the pair that was clicked."""
+    name, paths = list(examples().items())[event.index]
+    return read_rgb(paths[0]), read_rgb(paths[1]), EXAMPLES[name][1]
+
+
+def own_intrinsics(K: str) -> str:
+    """`K` beside an upload: that of an example is not its own."""
+    return "" if K in {of_example for _, of_example in EXAMPLES.values()} else K
 
 
 def offer_settings() -> dict[str, Any]:

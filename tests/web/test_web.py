@@ -19,6 +19,7 @@ from matcher.structures import Matches
 from matcher.web import __main__ as program
 from matcher.web import app, downloads
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 IMAGE = np.zeros((64, 80, 3), np.uint8)
 
 
@@ -176,10 +177,23 @@ def test_without_gradio_the_program_says_what_to_install(
 
 def test_the_page_is_built(tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="extra web is not installed")
-    from matcher.web.page import build_page
+    from matcher.web.page import build_page, examples
 
     page = build_page(tmp_path)
     assert page.title == "quadmatch"
+    assert list(examples()) == ["flat", "wide", "indoor", "turned"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "turned"), [("flat", 0), ("wide", 0), ("turned", 3)])
+def test_what_the_page_offers_is_small_and_reliable(name: str, turned: int) -> None:
+    paths = [ASSETS / "examples" / f"{name}{n}.jpg" for n in (0, 1)]
+    assert all(path.stat().st_size < 40_000 for path in paths)
+    pair = app.find(*(np.asarray(Image.open(path)) for path in paths), options())
+    assert pair.matches.turned == turned
+    shown = app.show(pair, options())
+    assert shown.record.verdict == "reliable"
+    assert ("image 1 turned by 270 degrees" in app.verdict_text(shown)) == (turned == 3)
 
 
 def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
@@ -188,7 +202,7 @@ def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
     pytest.importorskip("gradio", reason="extra web is not installed")
     from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
 
-    from matcher.web.page import ASSETS, build_page, launch
+    from matcher.web.page import build_page, launch
 
     page = build_page(tmp_path)
     _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)

@@ -232,11 +232,6 @@ def test_an_example_on_a_telephone_and_its_pose(url: str, browser: Any, tmp_path
 
     visitor.all(".examples button.thumbnail-item")[names.index("indoor")].click()
     visitor.until("images", lambda: len(visitor.all(".image-frame.selectable img")) == 1)
-    visitor.press("More settings")
-    field = visitor.until(
-        "K", lambda: visitor.all("textarea[placeholder^=fx], input[placeholder^=fx]")
-    )
-    field[0].send_keys("520, 520, 319.5, 239.5")
     visitor.press("Match")
     visitor.until("numbers", visitor.numbers)
     visitor.show("Pose")
