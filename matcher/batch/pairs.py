@@ -186,6 +186,12 @@ def _checked(names: list[str], line: Line) -> tuple[str, str]:
     return names[0], names[1]
 
 
+def chosen_pairs(names: list[str], index: np.ndarray) -> PairList:
+    """Pairs of (N, 2) numbers; images in none of them are not in the list."""
+    used = np.unique(index)
+    return PairList([names[i] for i in used], np.searchsorted(used, index).astype(np.int32))
+
+
 def find_pairs(
     pairs: str,
     *,
@@ -213,16 +219,18 @@ def find_pairs(
     if against is not None:
         sides = [read_folder(path, outside=allow_outside, warn=warn) for path in (pairs, against)]
         names, ends, folder = both_folders(*sides)
-        index = choose(names, folder, *ends) if choose else each_with_each(*ends)
-        listed = PairList(names, index)
+        if choose:
+            listed = chosen_pairs(names, choose(names, folder, *ends))
+        else:
+            listed = PairList(names, each_with_each(*ends))
     elif os.path.isdir(pairs):
         images, folder = read_folder(pairs, outside=allow_outside, warn=warn), pairs
         numbers = np.arange(len(images.names), dtype=np.int32)
         if choose:
-            index = choose(images.names, folder, numbers, numbers)
+            listed = chosen_pairs(images.names, choose(images.names, folder, numbers, numbers))
         else:
-            index = images.neighbors(None if select == "exhaustive" else window)
-        listed = PairList(images.names, index)
+            reach = None if select == "exhaustive" else window
+            listed = PairList(images.names, images.neighbors(reach))
     else:
         if choose:
             raise UsageError(Code.UNUSABLE_WORD, pairs, "is no folder to select pairs of images of")

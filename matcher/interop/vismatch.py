@@ -7,6 +7,7 @@ result = quadmatch(device="cpu")("a.jpg", "b.jpg")  # as of every matcher of vis
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,12 @@ def quadmatch(device: str = "cpu", weights: str = "compact", **settings: Any) ->
         UsageError: vismatch cannot be imported (E210), and as `load_matcher`.
     """
     try:
-        from vismatch import BaseMatcher  # pyright: ignore[reportMissingImports]
+        base: Any = import_module("vismatch").BaseMatcher
     except ImportError as error:
         what = f"cannot be imported: {error}"
         raise UsageError(Code.MISSING_EXTRA, "vismatch", what, "pip install vismatch") from error
 
-    class QuadMatch(BaseMatcher):
+    class QuadMatch(base):
         """Pictures are (3, H, W) from 0 to 1; keypoints are in their pixels."""
 
         def __init__(self) -> None:
