@@ -26,4 +26,4 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links out of docs/ as links of the site; a folder of notebooks is its first one."""
     markdown = LINK.sub(r"](\1", markdown)
-    return markdown.replace("](notebooks)", "](notebooks/01_match_your_photos.ipynb)")
+    return markdown.replace("](notebooks)", "](notebooks/01_match_a_pair.ipynb)")

@@ -8,6 +8,7 @@ exact, and it keeps the levels of the attention that were trained at every size.
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,9 @@ def trace(model: FeatureMatcher, top_k: int) -> ExportedProgram:
     Raises:
         UsageError: a matcher with Sinkhorn's coarse matching, which no graph of this kind holds.
     """
-    graph = MatchingGraph(model, top_k).eval()
+    graph = MatchingGraph(deepcopy(model), top_k).eval()
+    # Other orders of memory than the usual one would be conditions on the sizes.
+    graph.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     least = least_side(model.config)
     dims = [Dim(name, min=least, max=LARGEST_SIDE) for name in ("h0", "w0", "h1", "w1")]
     sizes = (
