@@ -113,7 +113,8 @@ class OnnxPredictor(Predictor):
 
     def _match_pair(self, pair: PreparedPair) -> Matches:
         images, masks = zip(*map(self._inputs, pair), strict=True)
-        return Matches(*map(torch.from_numpy, self.run([*images, *masks])))
+        keypoints0, keypoints1, scores = map(torch.from_numpy, self.run([*images, *masks]))
+        return Matches(keypoints0, keypoints1, scores)
 
     def _inputs(self, image: PreparedImage) -> tuple[np.ndarray, np.ndarray]:
         """(1, 1, H, W) pixels and (1, H, W) mask, large enough for the graph."""

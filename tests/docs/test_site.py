@@ -91,6 +91,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     for page in pages:
         html = (tmp_path / page).read_text(encoding="utf-8")
         assert outside(Resources(html).found) == [], page
+        assert 'class="mermaid"' not in html, "the theme would fetch a script to draw it"
     for sheet in tmp_path.rglob("*.css"):
         assert outside(re.findall(r"url\(([^)]*)\)", sheet.read_text(encoding="utf-8"))) == []
     api = (tmp_path / "api.html").read_text(encoding="utf-8")
