@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PIP := -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 INSTALL := $(BIN)/python $(PIP)
 
-.PHONY: setup match test test-slow web test-web bench lint clean
+.PHONY: setup match test test-slow web test-web bench docs lint clean
 
 setup: $(VENV)/core.stamp
 
@@ -33,6 +33,9 @@ test-web: $(WEB)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks --report docs/records/performance.md
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -64,4 +67,4 @@ $(WEB)/dev.stamp: $(WEB)/core.stamp
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(WEB) outputs
+	rm -rf $(VENV) $(WEB) outputs site

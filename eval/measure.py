@@ -129,7 +129,9 @@ def _homography_measures(
     points0, points1, truth, (width, height) = _transfer(pair, prediction, sizing)
     distance = np.linalg.norm(warp(points0, truth) - points1, axis=1)
     row |= shares_within(distance, prediction, "accuracy")
-    estimate = estimate_homography(points0, points1, estimator=protocol.homography)
+    best = np.argsort(-prediction.matches.scores.numpy(), kind="stable")
+    best = np.sort(best[: protocol.homography_matches])
+    estimate = estimate_homography(points0[best], points1[best], estimator=protocol.homography)
     if estimate is not None:
         row["corner_error"] = corner_error(estimate.matrix, truth, width=width, height=height)
         row["inliers"] = int(estimate.inliers.sum())

@@ -18,6 +18,8 @@ class Protocol:
     homography: Estimator
     convention: Convention = EXACT
     """How images are resized and their points scaled."""
+    homography_matches: int | None = None
+    """Best matches of a pair that a homography is estimated from; None: all."""
 
 
 PROTOCOLS = {
@@ -26,12 +28,14 @@ PROTOCOLS = {
         Estimator("ransac", 0.5, confidence=0.99999, iterations=1000, published_focal=True),
         Estimator("ransac", 3.0, confidence=0.995, iterations=2000),
         PUBLISHED,
+        homography_matches=1000,
     ),
     "poselib": Protocol("poselib", Estimator("poselib", 1.0), Estimator("poselib", 3.0)),
     "magsac": Protocol("magsac", Estimator("magsac", 1.0), Estimator("magsac", 3.0)),
 }
 """``loftr`` is the published evaluation of LoFTR and QuadTree: OpenCV RANSAC at 0.5 px divided by
-the published mean of focal lengths. A pose that cannot be estimated is an infinite error."""
+the published mean of focal lengths; of homographies at 3 px, from the 1,000 best matches. A pose
+that cannot be estimated is an infinite error."""
 
 
 def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:

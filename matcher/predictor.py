@@ -99,19 +99,23 @@ class Predictor:
         options: PredictorOptions | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        self.options = options = _options(options, settings)
-        self.weights: Path | None = None
-        """The file that `load_matcher` read."""
-        self.quality: QualityHead | None = None
-        """What tells how likely refined matches are right; `load_matcher` finds it."""
-        stretch = gains_by_stretch(model.config) if options.stretch is None else options.stretch
-        reading: Reading = {**options.reading, "stretch": stretch}
-        self.reader = PairReader(model.config, options.max_side, reading)
-        self.device = find_device(options.device)
+        self._set_options(model.config, options_of(options, settings))
         # Channels last: the maps of the transformer are views of its tokens, and convolutions on
         # the CPU need no reordering.
         self.model = model.to(self.device).eval()
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def _set_options(self, config: MatcherConfig, options: PredictorOptions) -> None:
+        """All that does not hang on the model itself."""
+        self.options = options
+        self.weights: Path | None = None
+        """The file that `load_matcher` read."""
+        self.quality: QualityHead | None = None
+        """What tells how likely refined matches are right; `load_matcher` finds it."""
+        stretch = gains_by_stretch(config) if options.stretch is None else options.stretch
+        reading: Reading = {**options.reading, "stretch": stretch}
+        self.reader = PairReader(config, options.max_side, reading)
+        self.device = find_device(options.device)
         self.dtype = find_dtype(options.dtype, self.device)
 
     def match(
@@ -381,7 +385,7 @@ def load_matcher(
         UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
         CheckpointError: weights that are refused or cannot be fetched (E501 to E509).
     """
-    options = _options(options, settings)
+    options = options_of(options, settings)
     find_device(options.device)
     name = os.fspath(name_or_path)
     asked = {"transformer.coarsest_cells": coarsest_cells, "coarse.routing": routing}
@@ -428,7 +432,7 @@ def _reliable_inliers(matches: Matches) -> int:
     return verdict.inliers if verdict.reliable else 0
 
 
-def _options(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
+def options_of(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
     """`options` with single ones replaced; E201 or E202 where that cannot be."""
     changes = dict(settings)
     if "device" in changes and changes["device"] is not None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from matcher.attention import cpu, reference
+from matcher.attention.operator import quadtree_operator
 from matcher.attention.pyramid import (
     MapSize,
     build_pyramids,
@@ -113,6 +114,10 @@ class QuadTreeAttention(nn.Module):
         h, w = query.shape[-2:]
         if self.lepe is not None and key.shape[-2:] != (h, w):
             raise ValueError(f"LePE needs equal grids, got {(h, w)} and {tuple(key.shape[-2:])}")
+        if torch.compiler.is_exporting() and query_mask is not None and key_mask is not None:
+            maps = (query, key, value, query_mask, key_mask)
+            settings = (self.level_weights, self.topks, self.heads, self.variant)
+            return quadtree_operator(attend)(*maps, *settings)
         pyramids, topks, padded = self._prepare(query, key, value, query_mask, key_mask)
         messages = descend(pyramids, topks, self.variant)
         if self.lepe is not None:
@@ -159,6 +164,24 @@ class QuadTreeAttention(nn.Module):
             key, key_mask = pad_to(key, key_mask, cell)
         pyramids = build_pyramids(query, key, value, query_mask, key_mask, len(topks), self.heads)
         return pyramids, topks, (query.shape[-2], query.shape[-1])
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    level_weights: Tensor | None,
+    topks: Sequence[int],
+    heads: int,
+    variant: Variant,
+) -> Tensor:
+    """(B, C, h0, w0) message with the levels of `topks`, arguments as `QuadTreeAttention`."""
+    pyramids = build_pyramids(query, key, value, query_mask, key_mask, len(topks), heads)
+    weights = None if level_weights is None else level_weights.softmax(dim=0)
+    size = (query.shape[-2], query.shape[-1])
+    return merge_levels(descend(pyramids, topks, variant), weights, len(topks), size)
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:

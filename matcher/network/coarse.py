@@ -158,17 +158,15 @@ def inside_border(
 ) -> Tensor:
     """(L,) bool of the cells that may match: at least `border` cells from the edge of the valid
     part of a map of `size` (h, w), valid under the (h, w) `mask`."""
-    h, w = size
-    valid = torch.ones(h, w, dtype=torch.bool, device=device) if mask is None else mask
-    if border == 0:
-        return valid.flatten()
-    rows, columns = valid.any(dim=1).nonzero()[:, 0], valid.any(dim=0).nonzero()[:, 0]
-    allowed = torch.zeros_like(valid)
-    if rows.numel():
-        top, bottom = int(rows[0]) + border, int(rows[-1]) + 1 - border
-        left, right = int(columns[0]) + border, int(columns[-1]) + 1 - border
-        if top < bottom and left < right:
-            allowed[top:bottom, left:right] = valid[top:bottom, left:right]
+    valid = torch.ones(*size, dtype=torch.bool, device=device) if mask is None else mask
+    allowed = valid
+    for axis, side in enumerate(size):
+        place = torch.arange(side, device=device)
+        there = valid.any(dim=1 - axis)
+        first = torch.where(there, place, side).amin(dim=0) + border
+        last = torch.where(there, place, -1).amax(dim=0) - border
+        inside = (place >= first) & (place <= last)
+        allowed = allowed & inside.unsqueeze(1 - axis)
     return allowed.flatten()
 
 

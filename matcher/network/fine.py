@@ -117,10 +117,11 @@ class FineMatcher(nn.Module):
     ) -> Tensor:
         """(M, D, side, side) around the centers of cells `index`, zeros outside of the map."""
         columns = coarse.shape[-1]
-        row, column = (index // columns) * self.ratio, (index % columns) * self.ratio
+        row = index // columns
+        column = index - row * columns
         reach = torch.arange(side, device=fine.device) - side // 2
-        y = row[:, None, None] + reach[None, :, None]
-        x = column[:, None, None] + reach[None, None, :]
+        y = row[:, None, None] * self.ratio + reach[None, :, None]
+        x = column[:, None, None] * self.ratio + reach[None, None, :]
         h, w = fine.shape[-2:]
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
         flat = (batch[:, None, None] * h + y.clamp(0, h - 1)) * w + x.clamp(0, w - 1)
@@ -128,7 +129,7 @@ class FineMatcher(nn.Module):
         window = rows.index_select(0, flat.flatten()).view(*flat.shape, fine.shape[1])
         window = window * inside[..., None]
         if self.use_coarse:
-            cell = coarse.permute(0, 2, 3, 1)[batch, index // columns, index % columns]
+            cell = coarse.permute(0, 2, 3, 1)[batch, row, column]
             of_window, of_cell = self.merge.weight.chunk(2, dim=1)
             cell = F.linear(self.reduce_coarse(cell), of_cell, self.merge.bias)
             window = F.linear(window, of_window) + cell[:, None, None]

@@ -167,7 +167,8 @@ class FeatureMatcher(nn.Module):
 
     def cell_centers(self, index: Tensor, columns: int) -> Tensor:
         """(M, 2) pixel (x, y) of cells with raster `index` in a map of `columns` columns."""
-        return torch.stack([index % columns, index // columns], dim=1).float() * self.stride
+        row = index // columns
+        return torch.stack([index - row * columns, row], dim=1).float() * self.stride
 
 
 def build_matcher(config: MatcherConfig | None = None) -> FeatureMatcher:

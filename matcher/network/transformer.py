@@ -39,8 +39,7 @@ class Transformer(nn.Module):
             x0: (B, C, h0, w0); x1: (B, C, h1, w1).
             mask0: (B, h0, w0) bool of valid cells, None means everywhere; mask1 likewise.
         """
-        few = x0[:, 0].numel() <= TOGETHER_CELLS
-        if few and x0.shape == x1.shape and all(block.simultaneous for block in self.blocks):
+        if self._can_be_together(x0, x1):
             return self._together(x0, x1, mask0, mask1)
         for layer, name, block in self._layers():
             if name == "self":
@@ -52,6 +51,12 @@ class Transformer(nn.Module):
                 x1 = block(x1, source, mask1, mask0, Place(layer, ("1to0",)))
                 x0 = new0
         return x0, x1
+
+    def _can_be_together(self, x0: Tensor, x1: Tensor) -> bool:
+        if torch.compiler.is_exporting():  # for any sizes
+            return False
+        few = x0[:, 0].numel() <= TOGETHER_CELLS
+        return few and x0.shape == x1.shape and all(b.simultaneous for b in self.blocks)
 
     def _together(
         self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None

@@ -18,6 +18,8 @@ commands, each with --help:
   quadmatch export KIND LIST_OR_FOLDER ...
                                       the same and its results as KIND: colmap, colmap_text, gdal,
                                       hloc, hugin or pack
+  quadmatch export onnx [output=FILE] the matcher itself, for ONNX Runtime and OpenVINO
+  quadmatch data NAME                 published benchmarks: what to fetch, checks, layout
   quadmatch web                       a page in the browser
   quadmatch stereo LEFT RIGHT ...     disparity of a rectified pair
   quadmatch classify IMAGE ...        classes of an image
@@ -27,6 +29,7 @@ commands, each with --help:
   quadmatch selftest [WEIGHTS]        do weights compute what they did when they were saved?
 """
 MODULES = {
+    "data": "matcher.program.published_data",
     "classify": "matcher.tasks.classification.__main__",
     "localize": "matcher.tasks.localization.__main__",
     "stereo": "matcher.tasks.stereo.__main__",
@@ -47,6 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
     first, rest = words[:1], words[1:]
     if first == ["selftest"]:
         first, rest = ["weights"], ["selftest", *(rest or [bundled_weights()])]
+    if words[:2] in (["export", "onnx"], ["export", "torch"]):
+        return import_module("matcher.program.export_graph").main(words[1:])
     if first and first[0] in MODULES:
         return import_module(MODULES[first[0]]).main(rest)
     if first and first[0] in OF_A_CHECKOUT:

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import cv2
@@ -13,12 +14,15 @@ import torch
 
 from eval.__main__ import main
 from eval.benchmarks import READERS, load_benchmark
-from eval.benchmarks.folder import posed_pairs, read_pairs_with_gt
+from eval.benchmarks.folder import EvalPair, posed_pairs, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
 from eval.depth_truth import measure_against_depth
+from eval.measure import measure_pair
+from eval.metrics import warp
 from eval.predictions import Prediction
+from eval.protocols import protocol_named
 from matcher.errors import UsageError
 from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.structures import Matches
@@ -363,3 +367,21 @@ def test_intrinsics_with_skew_and_of_any_scale_measure_the_same(tmp_path):
     for p, K0, K1 in ((points[0], pair.K0, pair.K1), (moved, other.K0, other.K1)):
         errors = normalized_epipolar_error(p, points[1], K0=K0, K1=K1, T_0to1=pair.T_0to1)
         assert errors.max() < 1e-9
+
+
+def test_the_published_homography_comes_from_the_best_thousand_matches():
+    generator = np.random.default_rng(0)
+    points = generator.uniform(0, 400, (3000, 2))
+    truth = np.array([[1, 0.05, 4.0], [-0.05, 1, 3.0], [0, 0, 1.0]])
+    targets = warp(points, truth)
+    targets[1000:] += (30.0, 0.0)  # twice as many agree on another homography
+    scores = np.linspace(1, 0, len(points))
+    matches = Matches(*(torch.tensor(x, dtype=torch.float32) for x in (points, targets, scores)))
+    pair = EvalPair("a b", Path("a"), Path("b"), homography=truth)
+    prediction = Prediction(matches, (400, 400), (400, 400), 0.0, 0.0, 0.0)
+    errors = {
+        name: measure_pair(pair, prediction, Sizing(), protocol_named(name))["corner_error"]
+        for name in ("loftr", "poselib")
+    }
+    assert errors["loftr"] < 0.1
+    assert errors["poselib"] > 20
