@@ -8,12 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from eval.quality import Sample, calibration_error, fit, reliability, roc_area
+from eval.quality import (
+    Bin,
+    Sample,
+    calibration_error,
+    draw_reliability,
+    fit,
+    reliability,
+    roc_area,
+    sample_photographs,
+)
+from matcher import load_matcher
 from matcher.errors import CheckpointError
 from matcher.network.quality import FIGURES, QualityHead
 from matcher.weights.hub import resolve
 from matcher.weights.quality_file import load_quality, quality_path, save_quality
+from tests.helpers.shifted_images import fourier_shift, quantized, texture
 
 
 def test_calibration_and_roc_by_hand() -> None:
@@ -39,6 +51,31 @@ def test_a_fit_is_calibrated_and_the_same_every_time() -> None:
     assert (probability - chance[4000:]).abs().mean() < 0.06
     bins = reliability(probability.double().numpy(), right[4000:].numpy())
     assert calibration_error(bins) < 0.05
+
+
+def test_photographs_are_judged_by_their_epipolar_lines(tmp_path: Path) -> None:
+    image = texture(6, (128, 160), cutoff=0.2)
+    (tmp_path / "images").mkdir()
+    for name, view in (("a.png", image), ("b.png", fourier_shift(image, (8, 0)))):
+        Image.fromarray(quantized(view, 8).mul(255).byte().numpy()).save(tmp_path / "images" / name)
+    K = "100 0 79.5 0 100 63.5 0 0 1"
+    lines = [
+        f"a.png b.png 0 0 {K} {K} 1 0 0 {x} 0 1 0 {y} 0 0 1 0 0 0 0 1" for x, y in ((1, 0), (0, 1))
+    ]
+    predictor = load_matcher("compact", refine="none", device="cpu", offline=True)
+    shares = []
+    for line in lines:
+        (tmp_path / "pairs_with_gt.txt").write_text(f"{line}\n")
+        found = sample_photographs(predictor, tmp_path, 3)
+        assert found.figures.shape == (len(found.right), len(FIGURES))
+        shares.append(float(found.right.float().mean()))
+    assert shares[0] > 0.95
+    assert shares[1] < 0.05
+
+
+def test_the_reliability_diagram_is_a_picture(tmp_path: Path) -> None:
+    draw_reliability(tmp_path / "a.png", {"one": [Bin(0.2, 0.1, 0.5), Bin(0.9, 1.0, 0.5)]})
+    assert np.ptp(np.asarray(Image.open(tmp_path / "a.png").convert("L"))) > 200
 
 
 def test_a_head_is_found_beside_its_own_weights_alone(tmp_path: Path) -> None:
