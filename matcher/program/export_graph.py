@@ -4,7 +4,7 @@ usage: quadmatch export onnx [output=matcher.onnx] [weights=compact] [top_k=4096
        quadmatch export torch [output=matcher.pt2] ...
 
   onnx    for ONNX Runtime, OpenVINO and others (opset 23)
-  torch   a program of torch.export; it needs `import matcher` where it is loaded
+  torch   a program of torch.export; docs/onnx.md says how it is loaded
 
 The file takes two gray images of any two sizes and their masks, and gives the best top_k matches in
 pixels with their scores, 0 for what is none. docs/onnx.md shows how it is used.
