@@ -23,7 +23,7 @@ from eval.peak_memory import PeakMemory
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.model import RetinaNet
-from matcher.terminal.program import program
+from matcher.terminal.program import help_told, program
 from matcher.validation.checked import Positive, checked
 from matcher.validation.words import options_from_words
 
@@ -140,6 +140,8 @@ def table(found: dict[str, Costs]) -> str:
 @program
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    if help_told(words, __doc__):
+        return 0
     options = options_from_words(Options, words)
     sys.stdout.write(table(measure(options)))
     return 0

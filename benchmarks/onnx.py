@@ -21,6 +21,7 @@ from PIL import Image
 from matcher import Matches, load_matcher
 from matcher.interop.onnx import OnnxPredictor, Runtime, export_onnx
 from matcher.predictor import Predictor
+from matcher.terminal.program import help_told
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ((640, 480), (471, 313), (1024, 768))
@@ -50,6 +51,8 @@ def timed(call: Callable[[], Matches]) -> tuple[Matches, float]:
 
 def main(words: list[str]) -> int:
     """Print the table."""
+    if help_told(words, __doc__):
+        return 0
     plain = {"refine": "none", "dtype": "float32", "device": "cpu", "offline": True}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(words[0]) if words else Path(folder) / "compact.onnx"

@@ -513,6 +513,7 @@ def half(name: str) -> np.ndarray:
 
 def test_a_turned_image_matches_as_an_upright_one_where_asked_to(compact: Predictor) -> None:
     turning = Predictor(compact.model, device="cpu", rotate="auto", dtype="float32")
+    turning.quality = compact.quality
     image0, image1 = map(half, DEMO)
     upright = turning.match(image0, image1)
     assert torch.equal(upright.keypoints1, compact.match(image0, image1).keypoints1)

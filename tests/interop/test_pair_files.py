@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from matcher.errors import ImageError, UsageError
+from matcher.geometry.cameras import Camera
 from matcher.geometry.epipolar import essential_from_pose
 from matcher.interop.hugin import Picture, Tie, write_hugin
 from matcher.interop.pair_files import write_for_others
@@ -245,7 +246,9 @@ def two_views(folder: Path) -> tuple[MatchRecord, np.ndarray]:
     essential = essential_from_pose(T[:3, :3], T[:3, 3])
     record = record_of(matches, *paths)
     inliers = np.ones(30, bool)
-    return replace(record, geometry="essential", model=essential, T_0to1=T, inliers=inliers), points
+    cameras = Camera.of_matrix(K), Camera.of_matrix(K)
+    found = {"model": essential, "T_0to1": T, "inliers": inliers, "cameras": cameras}
+    return replace(record, geometry="essential", **found), points
 
 
 def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:

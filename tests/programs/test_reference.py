@@ -93,7 +93,7 @@ def test_match_refuses_another_type(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*COLLECTION])
 def test_a_collection_refuses_another_type(name: str) -> None:
-    text = {"pairs", "against", "root", "output", "weights", "cameras", "masks"}
+    text = {"pairs", "against", "root", "output", "weights", "cameras", "masks", "model"}
     refused(
         lambda w: options_from_words(CollectionOptions, [*(["pairs=x"] * (name != "pairs")), *w]),
         name,
