@@ -184,7 +184,7 @@ def draw_cost() -> None:
     sizes = [(320, 256), (640, 480), (1280, 960), (2560, 1920)]
     megapixels = [w * h / 1e6 for w, h in sizes]
     full = [(w // 8 * (h // 8)) ** 2 for w, h in sizes]
-    figure, axes = plt.subplots(figsize=(6, 3.4))
+    figure, axes = plt.subplots(figsize=(6, 3.8))
     axes.loglog(megapixels, full, "o-", color="#e15500", label="full attention")
     tree = [quadtree_scores(*size) for size in sizes]
     axes.loglog(megapixels, tree, "s--", color="#285ae1", label="QuadTree, three levels")
@@ -212,7 +212,7 @@ def draw_precision(matcher: Predictor, image: np.ndarray) -> None:
         ("refined", "--", refined),
         ("those that converged", "-", refined.converged_only()),
     )
-    figure, axes = plt.subplots(figsize=(6, 3.4))
+    figure, axes = plt.subplots(figsize=(6, 3.8))
     for (label, line, matches), color in zip(
         curves, ("#888888", "#285ae1", "#e15500"), strict=True
     ):
@@ -225,7 +225,7 @@ def draw_precision(matcher: Predictor, image: np.ndarray) -> None:
     axes.set_ylabel("matches within (%)")
     axes.set_xticks(PRECISIONS, [f"{pixels:g}" for pixels in PRECISIONS])
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
     figure.tight_layout()
     out = BytesIO()
     figure.savefig(out, format="png", dpi=110)
