@@ -82,8 +82,9 @@ def _pose_measures(
     (points0, K0), (points1, K1) = views(pair, prediction, sizing)
     errors = normalized_epipolar_error(points0, points1, K0=K0, K1=K1, T_0to1=T)
     row |= {name: precision(errors, limit) for name, limit in PRECISION.items()}
-    exact = prediction.matches.converged
-    exact = None if exact is None else exact.numpy()
+    # Other estimators stay as they were published.
+    converged = prediction.matches.converged if protocol.pose.name == "poselib" else None
+    exact = None if converged is None else converged.numpy()
     pose = estimate_pose(points0, points1, K0=K0, K1=K1, estimator=protocol.pose, exact=exact)
     if pose is not None:
         rotation, translation = pose_errors(pose, T)

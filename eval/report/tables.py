@@ -53,9 +53,12 @@ def group_of(record: Record) -> tuple[str, str]:
 
 def statement(record: Record) -> str:
     """The protocol of a record in words."""
+    model = record["model"]
+    if model == "essential" and record["estimator"].startswith("PoseLib"):
+        model += ", adjusted to inliers whose refinement converged, where a method tells them"
     facts = [
         f"{record['pairs']} pairs",
-        f"{record['estimator']} ({record['model']}), threshold {record['threshold']:g} "
+        f"{record['estimator']} ({model}), threshold {record['threshold']:g} "
         f"{record['threshold_unit']}, confidence {record['confidence']:g}, "
         f"at most {record['iterations']} iterations, seed {record['seed']}",
         f"images: {record['image_size']}",
