@@ -35,7 +35,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks --report docs/records/performance.md
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
