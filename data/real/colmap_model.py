@@ -15,11 +15,9 @@ import numpy as np
 from data.real.readers import numbered_lines, read_text, require_file
 from data.real.rgbd_layouts import rigid, unit_quaternion
 from matcher.errors import Code, ImageError, UsageError, require_extra
+from matcher.geometry.colmap_model import LEAST_BYTES, require_whole
 from matcher.geometry.pixels import from_colmap
 from matcher.geometry.validity import usable_intrinsics, usable_pose
-
-LEAST_BYTES = {"cameras": 48, "images": 73, "points3D": 51}
-"""Of one entry in the files of a binary model, each of which begins with the number of entries."""
 
 
 class Camera(NamedTuple):
@@ -107,9 +105,7 @@ def _require_pose(image: ColmapImage) -> None:
 
 def read_binary(folder: Path) -> ColmapModel:
     pycolmap = require_extra("pycolmap", "sfm", f"{folder} (a binary COLMAP model)")
-    for name, least in LEAST_BYTES.items():
-        (count,) = struct.unpack("<Q", (folder / f"{name}.bin").open("rb").read(8))
-        _require_bytes(folder / f"{name}.bin", 8 + count * least)
+    require_whole(folder)
     model = pycolmap.Reconstruction(folder)
     for name, size in _stored_bytes(model).items():
         _require_bytes(folder / f"{name}.bin", size)

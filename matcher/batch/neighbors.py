@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +11,12 @@ import numpy as np
 from matcher.batch.folders import Tell
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import Choice
-from matcher.errors import Code, UsageError, missing, require_extra
+from matcher.errors import missing
+from matcher.geometry.colmap_model import load_model
 from matcher.images.gps import gps_position
 
 Nearness = Callable[[int], np.ndarray]
 """(N,) float of one image to all, the higher the nearer, -inf for never."""
-LEAST_BYTES = {"cameras": 48, "images": 73, "points3D": 51}
-"""Of one entry in the files of a binary model, each of which begins with the number of entries."""
 WIDEST = 60.0
 """Degrees between the axes of two cameras that can see the same, at most."""
 
@@ -91,26 +89,9 @@ def read_model(folder: str) -> Any:
         UsageError: pycolmap is not installed (E210), there is no model (E111) or a damaged one
             (E112).
     """
-    pycolmap = require_extra("pycolmap", "sfm", "model=")
     if not any(os.path.isfile(os.path.join(folder, f"images.{kind}")) for kind in ("bin", "txt")):
         raise missing(folder, "holds no COLMAP model", "give the folder of its images.bin")
-    try:
-        if os.path.isfile(os.path.join(folder, "images.bin")):
-            for name, least in LEAST_BYTES.items():
-                _require_whole(os.path.join(folder, f"{name}.bin"), least)
-        return pycolmap.Reconstruction(folder)
-    except (OSError, ValueError, RuntimeError, struct.error) as error:
-        what = f"is no COLMAP model: {error}"
-        raise UsageError(Code.UNREADABLE_LIST, folder, what, "write it anew") from error
-
-
-def _require_whole(path: str, least: int) -> None:
-    """Refuse a file that is too short for its number of entries: pycolmap would read on, sometimes
-    without end."""
-    with open(path, "rb") as file:
-        (count,) = struct.unpack("<Q", file.read(8))
-    if os.path.getsize(path) < 8 + count * least:
-        raise ValueError(f"{os.path.basename(path)} is cut off")
+    return load_model(folder, "model=")
 
 
 def by_points(model: Any, names: list[str]) -> Nearness:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from matcher.errors import Code, MatcherError, UsageError, missing, require_extra
+from matcher.errors import Code, MatcherError, UsageError, missing
 from matcher.geometry.cameras import Camera, Size
+from matcher.geometry.colmap_model import load_model
 from matcher.geometry.lenses import LENSES
 from matcher.images.exif import exif_camera
 
@@ -147,7 +148,7 @@ def _colmap_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]
 
 
 def _binary_entries(folder: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
-    model = require_extra("pycolmap", "sfm", f"cameras={folder}").Reconstruction(folder)
+    model = load_model(folder, f"cameras={folder}")
     for image in model.images.values():
         c = model.cameras[image.camera_id]
         camera = Camera.of_colmap(c.model.name, c.params, (c.width, c.height))

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matcher.errors import Code, UsageError, missing, require_extra
+from matcher.errors import Code, UsageError, missing
+from matcher.geometry.colmap_model import load_model
 from matcher.geometry.pixels import from_colmap
 from matcher.images.decode import stored_size
 from matcher.validation.checked import invalid
@@ -34,14 +35,9 @@ def read_scene(model: str, images: str) -> list[SceneImage]:
             (E201), the model cannot be read or holds no points (E112), or pycolmap is not
             installed (E210).
     """
-    pycolmap = require_extra("pycolmap", "sfm", f"model={model}")
     if not any((Path(model) / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
         raise missing(model, "no model of COLMAP", "give the folder of cameras, images, points3D")
-    try:
-        stored = pycolmap.Reconstruction(model)
-    except (RuntimeError, ValueError) as error:
-        what = f"is no model of COLMAP: {error}"
-        raise UsageError(Code.UNREADABLE_LIST, model, what) from error
+    stored = load_model(model, f"model={model}")
     found = [_scene_image(stored, image, images) for _, image in sorted(stored.images.items())]
     seen = [image for image in found if len(image.points)]
     if not seen:
