@@ -20,6 +20,7 @@ from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
+from matcher.training.config import Precision
 from matcher.training.trainer import hush_lightning
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
@@ -72,6 +73,8 @@ class KindsOptions:
     """Of training."""
     workers: NotNegative = 0
     """Processes that read images."""
+    precision: Precision = "auto"
+    """Of training; auto: bf16 where the processor computes in it. Equal for all rows."""
 
     def __post_init__(self) -> None:
         for name in self.rows:
@@ -107,8 +110,9 @@ def main(words: list[str]) -> int:
 
 def _trained(name: str, seed: int, options: KindsOptions) -> np.ndarray:
     recipe = Recipe(
-        Path(options.data), options.epochs, options.batch, options.validation, options.workers
-    )
+        Path(options.data), options.epochs, options.batch, options.validation, options.workers,
+        options.precision,
+    )  # fmt: skip
     found = train_row(name, seed, recipe, Path(options.output))
     sys.stdout.write(f"{name}, seed {seed}: top-1 {(found < 1).mean():.1%} of {len(found)}\n")
     sys.stdout.flush()

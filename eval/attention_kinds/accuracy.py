@@ -20,7 +20,8 @@ from matcher.files import make_folder
 from matcher.network.pyramid import PyramidConfig
 from matcher.tasks.classification.module import ClassificationModule
 from matcher.tasks.classification.training import ClassificationOptimConfig, ClassificationRunConfig
-from matcher.training.config import TrainerConfig
+from matcher.training.config import Precision, TrainerConfig
+from matcher.training.trainer import precision
 from matcher.validation.checked import config_to_dict
 
 FINAL = "final.safetensors"
@@ -38,6 +39,7 @@ class Recipe:
     most_images: int
     """of the validation that are measured; 0: all"""
     workers: int
+    precision: Precision = "32-true"
 
 
 def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
@@ -66,15 +68,16 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     optim = ClassificationOptimConfig(total_images=round(recipe.epochs * count))
     path = folder / f"{name}-{seed}"
     make_folder(path)
+    steps = math.ceil(optim.total_images / recipe.batch)
+    trainer = TrainerConfig(
+        max_steps=steps, precision=recipe.precision, progress=False,
+        checkpoint_steps=64, log_every=1,
+    )  # fmt: skip
     settings = _settings(model, optim, seed, recipe, labels, count)
+    settings["precision"] = precision(trainer)
     done = read_result(path / "result.json", settings, "ranks")
     if done is not None:
         return np.array(done, dtype=int)
-    steps = math.ceil(optim.total_images / recipe.batch)
-    trainer = TrainerConfig(
-        max_steps=steps, precision="32-true", channels_last=False, progress=False,
-        checkpoint_steps=64, log_every=1,
-    )  # fmt: skip
     run = ClassificationRunConfig(
         name=name, folder=str(path), seed=seed, model=model, optim=optim, trainer=trainer
     )

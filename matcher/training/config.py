@@ -20,6 +20,8 @@ from matcher.validation.checked import (
 Weight = Annotated[float, Field(ge=0, le=1e3)]
 Minutes = Annotated[float, Field(ge=0, le=1e7)]
 Limit = Annotated[int, Field(ge=-1)]
+Precision = Literal["auto", "bf16-mixed", "32-true"]
+"""Of a training; auto: bf16 where the hardware computes in it."""
 
 
 @checked("loss.")
@@ -99,7 +101,7 @@ class TrainerConfig:
     """Machines."""
     strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
     """``auto`` (ddp where several processes train), ``ddp`` or ``ddp_spawn``."""
-    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    precision: Precision = "auto"
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
     """Layout of the model in memory: channels last where its maps have 16 channels or more."""
