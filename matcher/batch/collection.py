@@ -227,6 +227,12 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
 
         how = options.pinhole, options.cameras, options.converged_only
         tell(f"hugin     {export_hugin(run, root, *how)}")
+    elif options.export == "verdicts":
+        from matcher.batch.export.verdicts import export_verdicts
+
+        written = export_verdicts(run, options.converged_only)
+        tell(f"verdicts  {written.path}")
+        tell(f"reliable  {written.reliable} of {written.pairs} pairs with matches")
 
 
 def tell_outdated(run: Run, tell: Tell) -> None:

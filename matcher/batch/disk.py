@@ -26,6 +26,7 @@ EXPORT_SIZE = {
     "colmap_text": 22.0,
     "gdal": 10.0,
     "hugin": 1.0,
+    "verdicts": 0.1,
 }
 """Most that an export and its scratch files take at a time, in sizes of the shards."""
 

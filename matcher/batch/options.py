@@ -63,9 +63,11 @@ class CollectionOptions(WeightsOptions):
     """This machine, or a cluster."""
     workers: Threads = 2
     """engine=ray: models that match at a time."""
-    export: Literal["none", "pack", "hloc", "colmap", "colmap_text", "gdal", "hugin"] = "none"
+    export: Literal[
+        "none", "pack", "hloc", "colmap", "colmap_text", "gdal", "hugin", "verdicts"
+    ] = "none"
     """What is written when all is done: one file, two HDF5 files, a database, text for COLMAP,
-    control points for GDAL and QGIS, or a project for Hugin."""
+    control points for GDAL and QGIS, a project for Hugin, or a table of which pairs to trust."""
     merge: Annotated[float, Field(ge=0.1, le=100)] = 2.0
     """hloc, colmap: points closer than so many pixels become one keypoint."""
     converged_only: bool = False

@@ -26,6 +26,7 @@ TARGETS = {
     "colmap_text": ("colmap_text/matches.txt",),
     "gdal": (),
     "hugin": ("panorama.pto",),
+    "verdicts": ("verdicts.csv",),
 }
 """What each export writes."""
 

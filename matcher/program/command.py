@@ -17,7 +17,7 @@ commands, each with --help:
   quadmatch pairs LIST_OR_FOLDER ...  a whole collection; `pack RUN` and `verify RUN` after it
   quadmatch export KIND LIST_OR_FOLDER ...
                                       the same and its results as KIND: colmap, colmap_text, gdal,
-                                      hloc, hugin or pack
+                                      hloc, hugin, pack or verdicts
   quadmatch export onnx [output=FILE] the matcher itself, for ONNX Runtime and OpenVINO
   quadmatch data NAME                 published benchmarks: what to fetch, checks, layout
   quadmatch web                       a page in the browser

@@ -1,7 +1,8 @@
-"""Control points for GDAL, a project for Hugin and text for COLMAP of a whole collection."""
+"""Control points for GDAL, a project for Hugin, text for COLMAP and verdicts of a collection."""
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rasterio.transform import Affine
 from matcher.batch.export.colmap_text import export_colmap_text
 from matcher.batch.export.gdal import export_gdal
 from matcher.batch.export.hugin import POINTS, export_hugin
+from matcher.batch.export.verdicts import export_verdicts
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run
 from matcher.errors import UsageError
@@ -113,7 +115,22 @@ def test_names_that_colmaps_text_cannot_hold_are_refused(tmp_path: Path, name: s
         export_colmap_text(run_of(tmp_path / "run", {(name, "b.jpg"): []}), 1.0)
 
 
-@pytest.mark.parametrize("export", ["gdal", "hugin"])
+def test_a_table_tells_which_pairs_to_trust(tmp_path: Path) -> None:
+    run, _ = finished(tmp_path)
+    written = export_verdicts(run)
+    assert (written.reliable, written.pairs) == (1, 2)
+    with open(written.path, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["image0"], row["image1"], row["status"]) for row in table] == [
+        ("a.tif", "b.tif", "ok"), ("b.tif", "a.tif", "no_match"), ("b.tif", "c.tif", "ok"),
+    ]  # fmt: skip
+    assert [row["verdict"] for row in table] == ["reliable", "too few to tell", "too few to tell"]
+    assert [int(row["matches"]) for row in table] == [225, 0, 100]
+    assert table[0]["translation_unknown"] == "True"
+    assert int(table[0]["inliers"]) >= 150
+
+
+@pytest.mark.parametrize("export", ["gdal", "hugin", "verdicts"])
 def test_the_program_exports(program, tmp_path: Path, export: str) -> None:
     code, out, _ = program("pairs=img", "output=run", f"export={export}", "refine=none")
     assert code == 0
