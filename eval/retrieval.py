@@ -20,7 +20,7 @@ import numpy as np
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from matcher.batch.folders import read_folder
 from matcher.batch.retrieval import describe
-from matcher.options import WeightsOptions
+from matcher.predictor import load_matcher
 from matcher.terminal.program import program
 from matcher.validation.checked import Name, Positive, checked
 from matcher.validation.words import options_from_words
@@ -113,7 +113,7 @@ def main(words: list[str]) -> int:
     number = {path: i for i, path in enumerate(paths)}
     others = [] if options.beside is None else read_folder(options.beside).names
     files = [str(path) for path in paths] + [str(Path(options.beside or "") / o) for o in others]
-    ranked = most_similar(describe(files, WeightsOptions(weights=options.weights)))
+    ranked = most_similar(describe(files, load_matcher(options.weights)))
     cameras = nearest_cameras(pairs, number)
     listed, near = listed_neighbors(pairs, number), {i: o[:NEAREST] for i, o in cameras.items()}
     sys.stdout.write(f"{len(paths)} images of {options.root}, {len(others)} beside them\n")

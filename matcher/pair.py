@@ -193,8 +193,14 @@ def conversions(image0: LoadedImage, image1: LoadedImage) -> dict[str, str | int
     return facts
 
 
-def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
-    """The record with the model that `options` asks for; no inlier if there is none."""
+def with_model(
+    record: MatchRecord, options: MatchOptions, cameras: tuple[Camera, Camera] | None = None
+) -> MatchRecord:
+    """The record with the model that `options` asks for; no inlier if there is none.
+
+    Args:
+        cameras: of both images; None: what `options` tell of them.
+    """
     if options.geometry == "none":
         return record
     keypoints = record.matches.numpy()[:2]
@@ -202,7 +208,7 @@ def with_model(record: MatchRecord, options: MatchOptions) -> MatchRecord:
     no_inliers = np.zeros(len(record.matches), bool)
     nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry in POSES:
-        camera0, camera1 = cameras_of(record, options)
+        camera0, camera1 = cameras or cameras_of(record, options)
         exact = record.matches.converged
         pose = estimate_camera_pose(
             *keypoints,

@@ -25,7 +25,7 @@ def chooser(options: CollectionOptions, warn: Tell) -> Choice | None:
     """What picks the pairs that `options` ask for; None where no nearness is asked for.
 
     What it picks from may lack things: it raises UsageError for a model that cannot be read (E111,
-    E112) or without pycolmap (E210), and as `matcher.batch.retrieval.describe`.
+    E112) or without pycolmap (E210), and as `matcher.predictor.load_matcher`.
     """
     if options.select in ("exhaustive", "sequential"):
         return None
@@ -34,8 +34,9 @@ def chooser(options: CollectionOptions, warn: Tell) -> Choice | None:
         paths = [os.path.join(folder, name) for name in names]
         if options.select == "retrieval":
             from matcher.batch.retrieval import describe
+            from matcher.predictor import load_matcher
 
-            near = by_descriptor(describe(paths, options))
+            near = by_descriptor(describe(paths, load_matcher(options.weights, options)))
         elif options.select == "gps":
             near = by_place([gps_position(path) for path in paths], names, warn)
         else:

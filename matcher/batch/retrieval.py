@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.errors import MatcherError
-from matcher.options import WeightsOptions
-from matcher.predictor import Predictor, load_matcher
+from matcher.images.load import ImageSource
+from matcher.predictor import Predictor
 
 POWER = 3.0
 """Of the mean: the higher, the more the strongest features count."""
@@ -25,19 +25,16 @@ MAX_SIDE = 320
 """Images are shrunk to it: what a place looks like as a whole tells more than its bricks."""
 
 
-def describe(paths: Sequence[str], options: WeightsOptions) -> np.ndarray:
-    """(N, 2 C) float32 descriptors of image files, each of length 1; their products tell how alike
-    two images are. An image that cannot be read has zeros.
+def describe(images: Sequence[ImageSource], predictor: Predictor) -> np.ndarray:
+    """(N, 2 C) float32 descriptors of images, each of length 1; their products tell how alike two
+    images are. An image that cannot be read has zeros.
 
     Args:
-        options: weights and how images are read; of their sizes `MAX_SIDE` decides.
-
-    Raises:
-        UsageError, CheckpointError: as `load_matcher`.
+        predictor: its network, and how it reads images; of their sizes `MAX_SIDE` decides.
     """
-    predictor = load_matcher(options.weights, replace(options, max_side=MAX_SIDE))
-    width = 2 * predictor.model.config.backbone.coarse_dim
-    return np.stack([_described(predictor, path, width) for path in paths])
+    small = Predictor(predictor.model, replace(predictor.options, max_side=MAX_SIDE))
+    width = 2 * small.model.config.backbone.coarse_dim
+    return np.stack([_described(small, image, width) for image in images])
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -47,9 +44,9 @@ def pooled(features: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _described(predictor: Predictor, path: str, width: int) -> np.ndarray:
+def _described(predictor: Predictor, source: ImageSource, width: int) -> np.ndarray:
     try:
-        image = predictor.reader.read_one(path)
+        image = predictor.reader.read_one(source)
     except MatcherError:
         return np.zeros(width, np.float32)
     cells = predictor.extract(image).coarse[0].float()[:, image.valid.to(predictor.device)]

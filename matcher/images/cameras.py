@@ -9,6 +9,7 @@ length nobody knows.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from matcher.geometry.cameras import Camera, Size
 from matcher.geometry.colmap_model import load_model
 from matcher.geometry.lenses import LENSES
 from matcher.images.exif import exif_camera
+from matcher.validation.checked import invalid
 
 EXIF = "exif"
 ALL = "*"
+WRITTEN = "fx, fy, cx, cy, of a lens also MODEL and parameters, or a line of COLMAP's cameras.txt"
 
 
 class CameraOfImage(NamedTuple):
@@ -97,6 +100,30 @@ def read_cameras(path: str) -> CameraTable | None:
     return CameraTable(path, dict(entries(file)))
 
 
+def parse_camera(text: str, name: str = "camera") -> Camera | None:
+    """The camera that a text tells as a row of a table does behind the name, or as a line of a
+    ``cameras.txt``; None where it tells nothing.
+
+    Raises:
+        UsageError: it is no camera (E201); `name` is its name in the message.
+    """
+    words = re.split(r"[,\s]+", text.strip("[], \t\n"))
+    try:
+        return _colmap_camera(words) if words[1:2] and words[1] in LENSES else _row_camera(words)
+    except ValueError as error:
+        raise invalid(name, text, WRITTEN) from error
+    except UsageError as error:
+        raise UsageError(error.code, name, f"{error.subject}: {error.what}", error.remedy) from None
+
+
+def camera_text(camera: Camera) -> str:
+    """The camera as `parse_camera` reads it."""
+    numbers = [*camera.focal, *camera.center]
+    bent = camera.params[LENSES[camera.model].focals + 2 :]
+    lens = [camera.model, *(f"{value:.9g}" for value in bent)] if camera.distorted else []
+    return ", ".join([*(f"{number:.9g}" for number in numbers), *lens])
+
+
 def _csv_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
     for first, (number, line) in enumerate(_lines(path)):
         name, *values = [cell.strip() for cell in next(csv.reader([line]))]
@@ -122,13 +149,18 @@ def _row_camera(values: list[str]) -> Camera | None:
     return Camera(model, ((fx,) if one else (fx, fy)) + (cx, cy, *map(float, rest)))
 
 
+def _colmap_camera(words: list[str]) -> Camera:
+    """The camera of a number, the model, width, height and parameters."""
+    _, model, width, height, *params = words
+    return Camera.of_colmap(model, list(map(float, params)), (int(width), int(height)))
+
+
 def _colmap_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
     cameras: dict[str, Camera] = {}
     for number, line in _lines(path):
         try:
-            key, model, width, height, *params = line.split()
-            size = int(width), int(height)
-            cameras[key] = Camera.of_colmap(model, list(map(float, params)), size)
+            words = line.split()
+            cameras[words[0]] = _colmap_camera(words)
         except (ValueError, MatcherError) as error:
             raise _faulty(path, number, error) from None
     images = path.with_name("images.txt")

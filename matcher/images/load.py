@@ -185,17 +185,19 @@ def read_image(
 def read_rgb(
     path: str | os.PathLike[str],
     *,
+    apply_exif: bool = False,
     allow_truncated: bool = False,
     bands: Bands | None = None,
     nodata: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """(H, W, 3) uint8 of a file in the pixels as stored, to draw on; errors as `read_image`."""
+    """(H, W, 3) uint8 of a file in the pixels as stored, to draw on, or upright with `apply_exif`;
+    errors as `read_image`."""
     path = os.fspath(path)
     file = decode(
         path,
         gray=False,
-        apply_exif=False,
+        apply_exif=apply_exif,
         allow_truncated=allow_truncated,
         bands=bands,
         max_pixels=max_pixels,

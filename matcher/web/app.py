@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,17 +12,22 @@ import numpy as np
 
 from matcher.drawing.attention import draw_point
 from matcher.drawing.matches import draw_coverage, draw_matches, draw_warp
-from matcher.options import INTRINSICS, MatchOptions, PredictorOptions
+from matcher.errors import MatcherError, UsageError
+from matcher.geometry.cameras import Camera, Size
+from matcher.images.cameras import camera_text, parse_camera
+from matcher.images.exif import exif_camera
+from matcher.images.load import read_rgb
+from matcher.options import MatchOptions
 from matcher.pair import judged, pose_text, with_model
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord
 from matcher.structures import Matches
-from matcher.validation.checked import invalid
 
 WEIGHTS = ("compact", "outdoor", "indoor")
 LOWEST = 0.02
 """Matches below are not kept; the slider filters the others without matching again."""
-WITHOUT_K = "Give `K` under *More settings*: focal lengths and center of both images in pixels."
+Cameras = tuple[Camera, Camera]
+"""Of both images."""
 
 
 class MatchedPair(NamedTuple):
@@ -65,9 +69,9 @@ def predictor(weights: str, max_side: int) -> Predictor:
 
 def options_of(
     weights: str, geometry: str, threshold: float, max_side: float, top_k: float,
-    estimator: str, K: str,
+    estimator: str,
 ) -> MatchOptions:  # fmt: skip
-    """What the controls of the page say; a `top_k` of 0 and an empty `K` are none.
+    """What the controls of the page say; a `top_k` of 0 is none.
 
     Raises:
         ValueError: no weights have the name.
@@ -82,30 +86,67 @@ def options_of(
         max_side=int(max_side),
         top_k=int(top_k) if top_k else None,
         estimator=estimator,  # pyright: ignore[reportArgumentType]
-        K=read_intrinsics(K),
     )
 
 
-def read_intrinsics(text: str) -> tuple[float, ...] | None:
-    """The numbers of `K`, with or without brackets; None for no text. E201 for other words."""
-    words = re.split(r"[,\s]+", text.strip("[] \t\n"))
-    try:
-        return tuple(map(float, words)) if words != [""] else None
-    except ValueError as error:
-        raise invalid("K", text, INTRINSICS) from error
-
-
-def find(
-    image0: np.ndarray | None, image1: np.ndarray | None, options: MatchOptions
-) -> MatchedPair:
-    """Match two uploads.
+def read_upload(path: str | None, number: int) -> np.ndarray:
+    """(H, W, 3) of an uploaded file, upright.
 
     Raises:
-        ValueError: an image is missing or has too many pixels.
-        MatcherError: as `Predictor.match`.
+        ValueError: there is none.
+        MatcherError: as `read_rgb`, without the path on the server.
     """
-    limit = PredictorOptions().max_pixels
-    image0, image1 = (checked(image, n, limit) for n, image in enumerate((image0, image1)))
+    if path is None:
+        raise ValueError(f"image {number} is missing")
+    try:
+        return read_rgb(path, apply_exif=True)
+    except MatcherError as error:
+        raise type(error)(error.code, f"image {number}", error.what) from None
+
+
+def size_of(image: np.ndarray) -> Size:
+    return image.shape[1], image.shape[0]
+
+
+def exif_text(path: str | None, number: int) -> str:
+    """The camera of an upload, seen upright, as far as its EXIF tells the focal length; else
+    empty. Errors as `read_upload`."""
+    told = None if path is None else exif_camera(path)
+    if told is None or not told.focal_known:
+        return ""
+    return pinhole_text(read_upload(path, number), told.focal[0].round(1))
+
+
+def pinhole_text(image: np.ndarray, focal: float) -> str:
+    """The camera of an image, as its field has it: a focal length in pixels, about its middle."""
+    camera = Camera.guessed(size_of(image)).with_focal(focal)
+    return camera_text(Camera.of_matrix(camera.K))
+
+
+def cameras_of(texts: Sequence[str], images: Sequence[np.ndarray]) -> Cameras:
+    """What the fields tell of the cameras of both images; of an empty one the focal length is not
+    known.
+
+    Raises:
+        UsageError: a text is no camera, or one of an image of another shape (E201).
+    """
+    first, second = (
+        _camera_of(text, f"camera {number}", size_of(image))
+        for number, (text, image) in enumerate(zip(texts, images, strict=True))
+    )
+    return first, second
+
+
+def _camera_of(text: str, name: str, size: Size) -> Camera:
+    camera = parse_camera(text, name)
+    try:
+        return Camera.guessed(size) if camera is None else camera.resized(size)
+    except UsageError as error:
+        raise UsageError(error.code, name, error.what, error.remedy) from None
+
+
+def find(image0: np.ndarray, image1: np.ndarray, options: MatchOptions) -> MatchedPair:
+    """Match two uploads; errors as `Predictor.match`."""
     side = options.max_side or max(*image0.shape, *image1.shape)
     matcher = predictor(options.weights, side)
     started = time.perf_counter()
@@ -114,22 +155,14 @@ def find(
     return MatchedPair(image0, image1, options.weights, side, matches, seconds)
 
 
-def checked(image: np.ndarray | None, number: int, limit: int) -> np.ndarray:
-    if image is None:
-        raise ValueError(f"image {number} is missing")
-    if image.shape[0] * image.shape[1] > limit:
-        raise ValueError(f"image {number} has more than {limit // 10**6} million pixels")
-    return image
-
-
-def show(pair: MatchedPair, options: MatchOptions) -> Shown:
+def show(pair: MatchedPair, options: MatchOptions, cameras: Cameras) -> Shown:
     """Pictures and numbers of the matches that the options leave."""
     matches = pair.matches.above(options.threshold or 0.0)
     matches = matches.top(options.top_k) if options.top_k else matches
     images = pair.image0, pair.image1
-    named = [ImageRecord(f"image{i}", *image.shape[1::-1]) for i, image in enumerate(images)]
+    named = [ImageRecord(f"image{i}", *size_of(image)) for i, image in enumerate(images)]
     plain = MatchRecord(matches, named[0], named[1])
-    record = judged(with_model(plain, options), options)
+    record = judged(with_model(plain, options, cameras), options)
     warp, warp_text = warped(images, plain, options)
     scores = matches.numpy()[2]
     inliers = record.inliers
@@ -143,7 +176,8 @@ def show(pair: MatchedPair, options: MatchOptions) -> Shown:
         draw_matches(*images, matches, inliers=inliers),
         draw_coverage(*images, matches),
     )
-    return Shown(picture, coverage, warp, warp_text, posed(plain, options), numbers, record)
+    pose = posed(plain, options, cameras)
+    return Shown(picture, coverage, warp, warp_text, pose, numbers, record)
 
 
 def warped(
@@ -158,18 +192,22 @@ def warped(
     return draw_warp(images[0], images[1], record.model), f"{agree}: **{record.verdict}**."
 
 
-def posed(plain: MatchRecord, options: MatchOptions) -> str:
-    """The motion of the camera, where `K` is known."""
-    if options.K is None:
-        return WITHOUT_K
-    options = replace(options, geometry="essential")
-    record = judged(with_model(plain, options), options)
-    if record.T_0to1 is None or record.verdict != "reliable":
+def posed(plain: MatchRecord, options: MatchOptions, cameras: Cameras) -> str:
+    """The motion of the camera, and its focal lengths."""
+    options = replace(options, geometry="pose")
+    record = judged(with_model(plain, options, cameras), options)
+    if record.T_0to1 is None or record.cameras is None or record.verdict != "reliable":
         return f"**{record.verdict}**: there is no pose to trust."
     rows = "\n".join("  ".join(f"{value:9.6f}" for value in row) for row in record.T_0to1)
     text = pose_text(record.T_0to1, record.translation_unknown)
+    focal = "; ".join(f"{_focal_text(c)} of image {i}" for i, c in enumerate(record.cameras))
     matrix = f"`T_0to1`, which takes camera 0 to camera 1:\n\n```\n{rows}\n```"
-    return f"**{record.verdict}**: {text}\n\n{matrix}"
+    return f"**{record.verdict}**: {text}\n\nFocal length: {focal}.\n\n{matrix}"
+
+
+def _focal_text(camera: Camera) -> str:
+    how = "as given" if camera.focal_known else "found from the matches"
+    return f"{camera.focal[0]:.1f} pixels ({how})"
 
 
 def find_point(pair: MatchedPair, point: Sequence[float]) -> Found:

@@ -19,11 +19,11 @@ from matcher.batch.run import start_run
 from matcher.batch.shards import Shard
 from matcher.drawing.matches import write_picture
 from matcher.files import make_folder, write_atomically
+from matcher.images.cameras import ALL, camera_text
 from matcher.images.encode import encode
-from matcher.options import MatchOptions, camera_of
 from matcher.results.record import write_matches
 from matcher.structures import Matches
-from matcher.web.app import Shown
+from matcher.web.app import Cameras, Shown
 
 COLMAP = "colmap.zip"
 LABELS = {
@@ -51,12 +51,12 @@ def can_write_colmap() -> bool:
 
 
 def write_colmap(
-    folder: Path, images: Sequence[np.ndarray], matches: Matches, options: MatchOptions
+    folder: Path, images: Sequence[np.ndarray], matches: Matches, cameras: Cameras
 ) -> Path:
     """Write a COLMAP database of a pair, and its two images, in one file.
 
     Raises:
-        UsageError: without pycolmap (E210), or `K` is not that of both images (E201).
+        UsageError: without pycolmap (E210).
     """
     with TemporaryDirectory(dir=folder) as place:
         pictures = Path(place) / "images"
@@ -67,10 +67,19 @@ def write_colmap(
         found = ImageFiles.of(pairs.names, root)
         run = start_run(Path(place) / "run", Manifest.of(pairs, found, 1, {}), pairs, found)
         run.write(0, Shard.of([matches]))
-        camera = None if options.K is None else camera_of(options.K)
-        database = export_colmap(run, root, SIDE, camera)
+        table = Path(place) / "cameras.csv"
+        write_atomically(table, table_of(cameras).encode())
+        database = export_colmap(run, root, SIDE, cameras=str(table))
         with ZipFile(folder / COLMAP, "w") as file:
             file.write(database, database.name)
             for name in NAMES:
                 file.write(pictures / name, f"images/{name}")
     return folder / COLMAP
+
+
+def table_of(cameras: Cameras) -> str:
+    """A table of the cameras of `NAMES` as far as they are known; equal ones are one camera."""
+    told = [camera_text(camera) if camera.focal_known else "" for camera in cameras]
+    if told[0] and cameras[0] == cameras[1]:
+        return f"{ALL}, {told[0]}\n"
+    return "".join(f"{name}, {text}\n" for name, text in zip(NAMES, told, strict=True))

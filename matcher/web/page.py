@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ from matcher.options import MatchOptions
 from matcher.web.app import (
     LOWEST,
     WEIGHTS,
+    Cameras,
     MatchedPair,
     Shown,
+    cameras_of,
+    exif_text,
     find,
     find_point,
     options_of,
+    pinhole_text,
     predictor,
+    read_upload,
     show,
     verdict_text,
 )
@@ -33,26 +39,32 @@ from matcher.web.hosts import LOCAL, RequireHost
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXAMPLES = {
-    "flat": ("examples/flat", "312, 312, 191.5, 143.5"),
-    "wide": ("examples/wide", "312, 312, 191.5, 143.5"),
-    "indoor": ("demo", "520, 520, 319.5, 239.5"),
-    "turned": ("examples/turned", ""),
+    "flat": ("examples/flat", 312),
+    "wide": ("examples/wide", 312),
+    "indoor": ("demo", 520),
+    "turned": ("examples/turned", 312),
 }
-"""Name to the path of both images in the assets, but for 0.jpg and 1.jpg, and their K."""
-GEOMETRIES = ("none", "fundamental", "homography", "essential")
+"""Name to the path of both images in the assets, but for 0.jpg and 1.jpg, and their focal length;
+the principal point is the middle."""
+GEOMETRIES = ("none", "fundamental", "homography", "pose")
 ESTIMATORS = ("poselib", "magsac")
 MAX_UPLOAD = "30mb"
 FORGET = 3600
 """Seconds after which uploads are deleted."""
 HEIGHT, THUMBNAIL = 280, 120
-SIDE_BY_SIDE = 150
-"""Least width of a field in pixels, so that both stay beside each other on a telephone."""
+SIDE_BY_SIDE, ONE_A_ROW = 150, 300
+"""Least width of a field in pixels, so that two stay beside each other on a telephone, or not."""
 NOTHING = (
     None, "", None, None, "", "", *(gr.update(value=None, interactive=False) for _ in LABELS),
 )  # fmt: skip
 """What is shown without matches: picture, verdict, coverage, warp, texts and downloads."""
 NO_POINT = None, None, None, "", None
 """The point, its two pictures, its text and its attention before a click."""
+CAMERA_MANUAL = """
+The camera of each image, for the pose: `fx, fy, cx, cy` in pixels, behind them the lens if it bends
+lines (`OPENCV, k1, k2, p1, p2`), or a line of COLMAP's `cameras.txt`. EXIF fills it in; where it is
+empty, the focal length is found from the matches.
+"""
 POINT_MANUAL = "Click a point of image 0 above to see where it is in image 1."
 ATTENTION_MANUAL = """
 What the cell of the point that you clicked looks at. Above: the blocks that each level of the
@@ -121,35 +133,41 @@ class Actions:
         self.folders = PageFolders(folder)
 
     def match(
-        self, image0: Any, image1: Any, weights: str, geometry: str, threshold: float,
-        max_side: float, top_k: float, estimator: str, K: str, request: gr.Request,
+        self, image0: str | None, image1: str | None, weights: str, geometry: str,
+        threshold: float, max_side: float, top_k: float, estimator: str, camera0: str,
+        camera1: str, request: gr.Request,
     ) -> tuple:  # fmt: skip
-        settings = weights, geometry, threshold, max_side, top_k, estimator, K
-        pair = told(lambda: find(image0, image1, options_of(*settings)))
-        return pair, *self.refresh(pair, *settings, request)
+        settings = weights, geometry, threshold, max_side, top_k, estimator
+        options = told(options_of, *settings)
+        images = [told(read_upload, path, number) for number, path in enumerate((image0, image1))]
+        told(cameras_of, (camera0, camera1), images)
+        pair = told(find, *images, options)
+        return pair, *self.refresh(pair, *settings, camera0, camera1, request)
 
     def refresh(
         self, pair: MatchedPair | None, weights: str, geometry: str, threshold: float,
-        max_side: float, top_k: float, estimator: str, K: str, request: gr.Request,
+        max_side: float, top_k: float, estimator: str, camera0: str, camera1: str,
+        request: gr.Request,
     ) -> tuple:  # fmt: skip
         if pair is None:
             return NOTHING
-        options = told(options_of, weights, geometry, threshold, max_side, top_k, estimator, K)
-        shown = told(show, pair, options)
-        files = self.downloads(self.folders.of(request.session_hash), pair, shown, options)
+        options = told(options_of, weights, geometry, threshold, max_side, top_k, estimator)
+        cameras = told(cameras_of, (camera0, camera1), (pair.image0, pair.image1))
+        shown = told(show, pair, options, cameras)
+        files = self.downloads(self.folders.of(request.session_hash), pair, shown, cameras)
         buttons = [gr.update(value=files.get(n), interactive=n in files) for n in LABELS]
         texts = shown.warp_text, shown.pose_text
         return shown.picture, verdict_text(shown), shown.coverage, shown.warp, *texts, *buttons
 
     def downloads(
-        self, folder: Path, pair: MatchedPair, shown: Shown, options: MatchOptions
+        self, folder: Path, pair: MatchedPair, shown: Shown, cameras: Cameras
     ) -> dict[str, str]:
         """Name to path of the files that can be written."""
         files = write_downloads(folder, shown)
         if can_write_colmap():
             images = pair.image0, pair.image1
             try:
-                files[COLMAP] = write_colmap(folder, images, shown.record.matches, options)
+                files[COLMAP] = write_colmap(folder, images, shown.record.matches, cameras)
             except MatcherError as error:
                 gr.Warning(f"no file for COLMAP: {error}")
         return {name: str(path) for name, path in files.items()}
@@ -175,7 +193,8 @@ def build_page(folder: Path) -> Any:
             images = [
                 gr.Image(
                     label=f"image {n}",
-                    type="numpy",
+                    type="filepath",
+                    image_mode=None,
                     sources=["upload"],
                     height=HEIGHT,
                     min_width=SIDE_BY_SIDE,
@@ -212,16 +231,20 @@ def build_page(folder: Path) -> Any:
         shown = [picture, verdict, coverage, warp, warp_text, pose, *files]
         of_point = [point, *ends, where, attention]
         values = list(settings.values())
-        strip.select(take_example, None, [*images, settings["K"]])
+        cameras = [settings["camera0"], settings["camera1"]]
+        strip.select(take_example, None, [*images, *cameras])
         start.click(actions.match, [*images, *values], [pair, *shown])
+        anew = {"fn": actions.refresh, "inputs": [pair, *values], "outputs": shown}
         for name, setting in settings.items():
-            if name not in ("weights", "max_side"):  # These need the images matched again.
-                setting.change(actions.refresh, [pair, *values], shown, trigger_mode="always_last")
+            if setting in cameras:  # Half of a camera is none.
+                gr.on([setting.submit, setting.blur], **anew, trigger_mode="always_last")
+            elif name not in ("weights", "max_side"):  # These need the images matched again.
+                setting.change(**anew, trigger_mode="always_last")
         attended = {"fn": look, "inputs": [pair, point, layer], "outputs": attention}
         images[0].select(actions.point_at, pair, [*of_point, tabs]).then(**attended)
         layer.change(**attended)
-        for image in images:
-            image.upload(own_intrinsics, settings["K"], settings["K"])
+        for number, (image, camera) in enumerate(zip(images, cameras, strict=True)):
+            image.upload(partial(told, exif_text), [image, gr.State(number)], camera)
             image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
         page.unload(actions.forget)
     return page
@@ -245,19 +268,15 @@ def offer_examples() -> Any:
     )
 
 
-def take_example(event: gr.SelectData) -> tuple[np.ndarray, np.ndarray, str]:
-    """Both images and the K of the pair that was clicked."""
+def take_example(event: gr.SelectData) -> tuple:
+    """Both images and both cameras of the pair that was clicked."""
     name, paths = list(examples().items())[event.index]
-    return read_rgb(paths[0]), read_rgb(paths[1]), EXAMPLES[name][1]
-
-
-def own_intrinsics(K: str) -> str:
-    """`K` beside an upload: that of an example is not its own."""
-    return "" if K in {of_example for _, of_example in EXAMPLES.values()} else K
+    images = [read_rgb(path) for path in paths]
+    return *images, *(pinhole_text(image, EXAMPLES[name][1]) for image in images)
 
 
 def offer_settings() -> dict[str, Any]:
-    """The controls, in the order of `options_of`."""
+    """The controls: those of `options_of`, in its order, and the cameras."""
     default = MatchOptions()
     with gr.Row():
         weights = gr.Dropdown(list(WEIGHTS), value=default.weights, label="weights")
@@ -270,8 +289,17 @@ def offer_settings() -> dict[str, Any]:
             # Gradio makes 0 of an empty field.
             top_k = gr.Number(0, label="top_k (0: all matches)", precision=0, minimum=0)
             estimator = gr.Dropdown(list(ESTIMATORS), value=default.estimator, label="estimator")
-            K = gr.Textbox(
-                "", label="K (for the pose)", placeholder="fx, fy, cx, cy in pixels", max_length=300
+        gr.Markdown(CAMERA_MANUAL)
+        with gr.Row():
+            camera0, camera1 = (
+                gr.Textbox(
+                    "",
+                    label=f"camera {n}",
+                    placeholder="fx, fy, cx, cy; empty: not known",
+                    max_length=500,
+                    min_width=ONE_A_ROW,
+                )
+                for n in "01"
             )
     return {
         "weights": weights,
@@ -280,7 +308,8 @@ def offer_settings() -> dict[str, Any]:
         "max_side": max_side,
         "top_k": top_k,
         "estimator": estimator,
-        "K": K,
+        "camera0": camera0,
+        "camera1": camera1,
     }
 
 

@@ -26,6 +26,7 @@ from matcher.batch.pairs import find_pairs
 from matcher.batch.retrieval import describe, pooled
 from matcher.errors import UsageError
 from matcher.images.gps import gps_position
+from matcher.predictor import load_matcher
 
 ALL = np.arange(6, dtype=np.int32)
 
@@ -196,7 +197,7 @@ def test_an_image_that_cannot_be_read_is_like_none(tmp_path: Path, weights: str)
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     photograph(tmp_path / "b.jpg", None)
     paths = [str(tmp_path / f"{name}.jpg") for name in "ab"]
-    found = describe(paths, CollectionOptions(pairs="x", weights=weights))
+    found = describe(paths, load_matcher(weights))
     assert np.linalg.norm(found, axis=1).tolist() == [0, pytest.approx(1)]
     assert by_descriptor(found)(0).tolist() == [0, 0]
 

@@ -86,7 +86,11 @@ def test_the_notebook_about_training_learns_what_it_says(monkeypatch: pytest.Mon
 def test_the_notebook_about_motion_finds_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycolmap", reason="extra sfm is not installed")
     executed = execute(MOTION, monkeypatch)
-    assert pictures(executed) == 1
+    assert pictures(executed) == 2
     for what in ("rotation", "direction"):
         (error,) = numbers(printed(executed), rf"{what} off by ([\d.]+) degrees")
         assert error < 0.5
+    of_query = r"the photograph: off by ([\d.]+) cm and ([\d.]+) degrees"
+    distance, angle = numbers(printed(executed), of_query)
+    assert distance < 2
+    assert angle < 0.3

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pycolmap
 import pytest
 
 from matcher.errors import Code, UsageError
 from matcher.geometry.cameras import Camera
-from matcher.images.cameras import CameraTable, find_camera, read_cameras
+from matcher.geometry.lenses import LENSES
+from matcher.images.cameras import (
+    CameraTable,
+    camera_text,
+    find_camera,
+    parse_camera,
+    read_cameras,
+)
 from tests.images.test_exif import photograph
 
 SIZE = (640, 480)
@@ -134,3 +142,16 @@ def test_what_is_no_file_of_cameras_is_told_in_a_line(tmp_path: Path, name: str)
     with pytest.raises(UsageError) as caught:
         read_cameras(str(tmp_path / name))
     assert caught.value.code in (Code.MISSING_FILE, Code.UNREADABLE_LIST)
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_a_camera_in_words_is_read_as_it_was(model: str) -> None:
+    lens = LENSES[model]
+    focals = (500.0, 510.0)[: lens.focals]
+    camera = Camera(model, (*focals, 319.5, 239.25, *(0.01,) * lens.parameters))
+    read = parse_camera(camera_text(camera))
+    assert read is not None
+    np.testing.assert_allclose(read.K, camera.K)
+    np.testing.assert_allclose(
+        read.rays(np.array([[9.0, 7]])), camera.rays(np.array([[9.0, 7]])), rtol=1e-6
+    )

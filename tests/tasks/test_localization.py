@@ -14,7 +14,10 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from matcher.errors import UsageError
+from matcher.geometry.cameras import Camera
+from matcher.predictor import load_matcher
 from matcher.tasks.localization.__main__ import main
+from matcher.tasks.localization.localizer import Localizer
 from matcher.tasks.localization.scene import read_scene
 
 HEIGHT, WIDTH = SIZE = (240, 320)
@@ -108,6 +111,25 @@ def test_what_sees_nothing_of_the_model_is_not_found(
     out = capsys.readouterr().out
     assert "camera    blank.png: not found" in out
     assert "located   0 of 1 photographs" in out
+
+
+def test_a_view_is_matched_with_the_image_of_the_model_that_shows_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    (a,) = read_scene(str(world.folder / "model"), str(world.folder / "photos"))
+    rng = np.random.default_rng(0)
+    others = []
+    for grain in (2, 9, 40, 160):
+        noise = Image.fromarray(rng.integers(0, 255, (grain, grain), dtype=np.uint8))
+        path = tmp_path / f"{grain}.png"
+        noise.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path)
+        others.append(a._replace(name=path.name, path=str(path)))
+    localizer = Localizer(load_matcher("compact", device="cpu"), [*others, a], most=1)
+    found = localizer.localize(
+        str(world.folder / "query.png"), Camera.of_matrix(world.K, (WIDTH, HEIGHT))
+    )
+    assert found is not None
+    assert found.images == ("a.png",)
 
 
 def test_what_is_no_model_is_told_in_a_line(world: World, tmp_path: Path) -> None:

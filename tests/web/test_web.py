@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
-from matcher.errors import UsageError
+from eval.metrics import rotation_error, translation_error
+from matcher.errors import ImageError, UsageError
+from matcher.geometry.cameras import Camera
+from matcher.images.cameras import parse_camera
 from matcher.options import MatchOptions
 from matcher.structures import Matches
 from matcher.web import __main__ as program
@@ -30,12 +35,19 @@ SETTINGS = {
     "max_side": 1024,
     "top_k": 0,
     "estimator": "poselib",
-    "K": "",
 }
+NOTHING_KNOWN = "", ""
 
 
 def options(**changes: Any) -> MatchOptions:
     return app.options_of(**(SETTINGS | changes))
+
+
+def show(
+    pair: app.MatchedPair, how: MatchOptions | None = None, texts: tuple[str, str] = NOTHING_KNOWN
+) -> app.Shown:
+    cameras = app.cameras_of(texts, (pair.image0, pair.image1))
+    return app.show(pair, how or options(), cameras)
 
 
 def found(matches: Matches | None = None) -> app.MatchedPair:
@@ -51,31 +63,38 @@ def moved(count: int = 30) -> Matches:
     return Matches(points, points + 3, torch.ones(count))
 
 
+CAMERA = "60, 60, 39.5 31.5"
+"""Of `seen_from_two_places`"""
+TURN = cv2.Rodrigues(np.radians([10.0, 30.0, 5.0]))[0]
+SHIFT = np.array([-3.0, 0.5, 1.0])
+
+
 def seen_from_two_places() -> Matches:
-    """Points in space, exact, for K of 60, 60, 40, 32."""
+    """Points in space, exact, from a camera that turns by `TURN` and moves by `SHIFT`."""
     rng = np.random.default_rng(0)
     points = rng.uniform((-1, -1, 4), (1, 1, 8), (200, 3))
-    views = [(places[:, :2] / places[:, 2:] * 60 + (40, 32)) for places in (points, points - 0.5)]
+    places = points, points @ TURN.T + SHIFT
+    views = [place[:, :2] / place[:, 2:] * 60 + (39.5, 31.5) for place in places]
     ends = [torch.from_numpy(view.astype(np.float32)) for view in views]
     return Matches(ends[0], ends[1], torch.ones(200))
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.05, 10), (0.55, 5), (1.0, 0)])
 def test_the_threshold_filters_without_matching_again(threshold: float, count: int) -> None:
-    shown = app.show(found(), options(threshold=threshold))
+    shown = show(found(), options(threshold=threshold))
     assert shown.numbers[0] == ["matches", str(count)]
     assert len(shown.record.matches) == count
     assert shown.picture.dtype == shown.coverage.dtype == np.uint8
 
 
 def test_the_best_are_kept_where_a_number_is_given() -> None:
-    shown = app.show(found(), options(threshold=0.05, top_k=3))
+    shown = show(found(), options(threshold=0.05, top_k=3))
     assert shown.record.matches.scores.min() > 0.75
     assert len(shown.record.matches) == 3
 
 
 def test_inliers_are_counted_and_kept_for_the_download() -> None:
-    shown = app.show(found(moved()), options(geometry="homography"))
+    shown = show(found(moved()), options(geometry="homography"))
     assert shown.numbers[2] == ["inliers", "30"]
     assert shown.record.geometry == "homography"
 
@@ -84,48 +103,110 @@ def test_the_verdict_is_shown() -> None:
     right = moved(100)
     wrong = Matches(right.keypoints0, right.keypoints1.flip(0), right.scores)
     for geometry in ("none", "homography"):
-        shown = app.show(found(wrong), options(geometry=geometry))
+        shown = show(found(wrong), options(geometry=geometry))
         assert "too few to tell" in app.verdict_text(shown)
-        shown = app.show(found(right), options(geometry=geometry))
+        shown = show(found(right), options(geometry=geometry))
         assert app.verdict_text(shown).endswith("reliable**")
 
 
 def test_a_homography_warps_whatever_geometry_is_chosen() -> None:
     for geometry in ("none", "homography"):
-        shown = app.show(found(moved()), options(geometry=geometry))
+        shown = show(found(moved()), options(geometry=geometry))
         assert shown.warp is not None
         assert shown.warp_text.startswith("30 of 30 matches")
-    nothing = app.show(found(), options(threshold=1.0))
+    nothing = show(found(), options(threshold=1.0))
     assert nothing.warp is None
     assert "No homography" in nothing.warp_text
 
 
-def test_the_pose_needs_intrinsics_and_is_that_of_the_points() -> None:
-    pair = found(seen_from_two_places())
-    assert app.show(pair, options()).pose_text == app.WITHOUT_K
-    text = app.show(pair, options(K="60, 60, 40 32")).pose_text
-    assert "reliable" in text
-    assert "-0.577" in text
-    assert "T_0to1" in text
+@pytest.mark.parametrize("texts", [(CAMERA, CAMERA), (CAMERA, ""), ("", CAMERA), ("", "")])
+def test_the_pose_is_that_of_the_points_whichever_cameras_are_known(texts: tuple[str, str]) -> None:
+    shown = show(found(seen_from_two_places()), options(geometry="pose"), texts)
+    assert shown.pose_text.startswith("**reliable**")
+    assert "T_0to1" in shown.pose_text
+    focal = re.findall(r"([\d.]+) pixels \((.*?)\) of image (.)", shown.pose_text)
+    assert [(how == "as given", image) for _, how, image in focal] == [
+        (text != "", str(number)) for number, text in enumerate(texts)
+    ]
+    assert [float(value) for value, _, _ in focal] == pytest.approx([60, 60], rel=0.05)
+    assert shown.record.T_0to1 is not None
+    assert rotation_error(shown.record.T_0to1[:3, :3], TURN) < 1
+    assert translation_error(shown.record.T_0to1[:3, 3], SHIFT) < 2
 
 
-def test_intrinsics_are_read_with_or_without_brackets_and_nonsense_is_refused() -> None:
-    assert app.read_intrinsics(" ") is None
-    assert app.read_intrinsics("[500, 500,320\t240]") == (500, 500, 320, 240)
-    with pytest.raises(UsageError, match="K"):
-        app.read_intrinsics("wide angle")
-    with pytest.raises(UsageError, match="K"):
-        options(K="1, 2, 3")
-    with pytest.raises(UsageError, match="K"):
-        options(geometry="essential")
+def test_a_lens_is_taken_into_account() -> None:
+    lens = "60, 60, 39.5, 31.5, SIMPLE_RADIAL, -0.3"
+    camera = parse_camera(lens)
+    assert camera is not None
+    straight = seen_from_two_places()
+    ends = []
+    for points in (straight.keypoints0, straight.keypoints1):
+        rays = (points.numpy() - camera.center) / camera.focal
+        bent = rays * (1 - 0.3 * (rays**2).sum(1, keepdims=True))
+        ends.append(torch.from_numpy((bent * camera.focal + camera.center).astype(np.float32)))
+    pair = found(Matches(ends[0], ends[1], torch.ones(200)))
+    errors = []
+    for text in (lens, CAMERA):
+        pose = show(pair, options(geometry="pose"), (text, text)).record.T_0to1
+        assert pose is not None
+        errors.append(rotation_error(pose[:3, :3], TURN))
+    assert errors[0] < 0.05
+    assert errors[1] > 0.5
 
 
-def test_a_missing_or_huge_image_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("wide angle", "got 'wide angle'; expected fx, fy, cx, cy"),
+        ("1, 2, 3", "got '1, 2, 3'; expected fx, fy, cx, cy"),
+        ("60, 60, 40, 32, OPENCV, 0.1", "camera OPENCV: got .*; expected 8 finite numbers"),
+        ("60, 60, 40, 32, LENS", "camera: got 'LENS'; expected a model of"),
+        ("-60, 60, 40, 32", "camera PINHOLE"),
+        ("1 PINHOLE 900 600 800 800 450 300", "got '80 x 64 pixels'; expected an image of"),
+    ],
+)
+def test_what_is_no_camera_of_the_image_is_told_in_a_line(text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=f"^E201 camera 1: {what}"):
+        app.cameras_of(("", text), (IMAGE, IMAGE))
+
+
+def test_a_camera_is_written_as_in_a_table_or_as_colmap_does() -> None:
+    texts = "[60, 60,\t39.5 31.5]", "7 SIMPLE_RADIAL 160 128 120 80 64 0.1"
+    first, second = app.cameras_of(texts, (IMAGE, IMAGE))
+    assert first == Camera("PINHOLE", (60, 60, 39.5, 31.5), (80, 64))
+    assert second == Camera("SIMPLE_RADIAL", (60, 39.5, 31.5, 0.1), (80, 64))
+    empty, _ = app.cameras_of((" ", ""), (IMAGE, IMAGE))
+    assert not empty.focal_known
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_exif_fills_in_the_camera_of_the_picture_as_it_is_seen(
+    tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    exif.get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] = 50
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.jpg", exif=exif)
+    center = (319.5, 239.5) if orientation == 1 else (239.5, 319.5)
+    text = app.exif_text(str(tmp_path / "a.jpg"), 0)
+    assert text == f"924.4, 924.4, {center[0]}, {center[1]}"
+    image = app.read_upload(str(tmp_path / "a.jpg"), 0)
+    assert app.cameras_of((text, ""), (image, image))[0].focal_known
+
+
+def test_without_a_focal_length_in_exif_nothing_is_filled_in(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    assert app.exif_text(None, 0) == ""
+    assert [app.exif_text(str(tmp_path / f"{name}.jpg"), 0) for name in "ab"] == ["", ""]
+
+
+def test_a_missing_or_huge_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image 1 is missing"):
-        app.find(IMAGE, None, options())
-    huge = np.broadcast_to(np.uint8(0), (10_000, 10_001, 3))
-    with pytest.raises(ValueError, match="million pixels"):
-        app.find(huge, IMAGE, options())
+        app.read_upload(None, 1)
+    Image.new("1", (10_000, 10_001)).save(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match=r"^E103 image 0: 10000 x 10001 pixels"):
+        app.read_upload(str(tmp_path / "huge.png"), 0)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "Compact"])
@@ -145,7 +226,7 @@ def test_a_point_is_found_in_the_other_image() -> None:
 
 
 def test_the_downloads_hold_what_is_shown(tmp_path: Path) -> None:
-    shown = app.show(found(moved()), options(geometry="homography"))
+    shown = show(found(moved()), options(geometry="homography"))
     files = downloads.write_downloads(tmp_path, shown)
     assert len(Matches.load(files["matches.csv"])) == 30
     assert len(Matches.load(files["matches.h5"])) == 30
@@ -154,8 +235,9 @@ def test_the_downloads_hold_what_is_shown(tmp_path: Path) -> None:
 
 def test_the_file_for_colmap_opens_there(tmp_path: Path) -> None:
     pycolmap = pytest.importorskip("pycolmap", reason="extra sfm is not installed")
-    matches, how = seen_from_two_places(), options(K="60,60,39.5,31.5")
-    with ZipFile(downloads.write_colmap(tmp_path, (IMAGE, IMAGE), matches, how)) as file:
+    matches, images = seen_from_two_places(), (IMAGE, IMAGE)
+    cameras = app.cameras_of(("60,60,39.5,31.5", "60,60,39.5,31.5"), images)
+    with ZipFile(downloads.write_colmap(tmp_path, images, matches, cameras)) as file:
         file.extractall(tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "colmap.zip"}
     with pycolmap.Database.open(tmp_path / "out" / "database.db") as database:
@@ -165,6 +247,14 @@ def test_the_file_for_colmap_opens_there(tmp_path: Path) -> None:
         assert camera.params.tolist() == [60, 60, 40, 32]
     for name in downloads.NAMES:
         assert Image.open(tmp_path / "out" / "images" / name).size == (80, 64)
+
+
+def test_the_table_of_a_pair_tells_what_is_known() -> None:
+    known, images = "60, 60, 39.5, 31.5, SIMPLE_RADIAL, 0.1", (IMAGE, IMAGE)
+    one = downloads.table_of(app.cameras_of((known, known), images))
+    assert one == f"*, {known}\n"
+    half = downloads.table_of(app.cameras_of(("", known), images))
+    assert half == f"image0.jpg, \nimage1.jpg, {known}\n"
 
 
 @pytest.mark.skipif(find_spec("gradio") is not None, reason="gradio is installed")
@@ -189,9 +279,10 @@ def test_the_page_is_built(tmp_path: Path) -> None:
 def test_what_the_page_offers_is_small_and_reliable(name: str, turned: int) -> None:
     paths = [ASSETS / "examples" / f"{name}{n}.jpg" for n in (0, 1)]
     assert all(path.stat().st_size < 40_000 for path in paths)
-    pair = app.find(*(np.asarray(Image.open(path)) for path in paths), options())
+    image0, image1 = (app.read_upload(str(path), n) for n, path in enumerate(paths))
+    pair = app.find(image0, image1, options())
     assert pair.matches.turned == turned
-    shown = app.show(pair, options())
+    shown = show(pair, options())
     assert shown.record.verdict == "reliable"
     assert ("image 1 turned by 270 degrees" in app.verdict_text(shown)) == (turned == 3)
 
@@ -208,7 +299,7 @@ def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
     _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)
     try:
         demo = [handle_file(str(ASSETS / f"demo{n}.jpg")) for n in (0, 1)]
-        values = [*(SETTINGS | {"weights": "/etc/passwd"}).values()]
+        values = [*(SETTINGS | {"weights": "/etc/passwd"}).values(), *NOTHING_KNOWN]
         with pytest.raises(Exception, match="list of choices"):
             Client(url, verbose=False).predict(*demo, *values, api_name="/match")
         assert capsys.readouterr().out == ""

@@ -18,6 +18,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.ExifTags import IFD, Base
 
 from matcher.structures import Matches
 
@@ -28,8 +29,8 @@ DRIVER = shutil.which("chromedriver") or ""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SECONDS = 120
 TELEPHONE = 390, 844
-END = "\ue010"
-"""WebDriver's code of the key that moves a slider to its end."""
+END, ENTER = "\ue010", "\ue007"
+"""WebDriver's codes of the keys that move a slider to its end and confirm a text."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -220,11 +221,16 @@ def test_upload_match_click_threshold_download_leave(
     visitor.until("empty folder of results", lambda: not [*results.iterdir()])
 
 
-def test_an_example_on_a_telephone_and_its_pose(url: str, browser: Any, tmp_path: Path) -> None:
+def on_telephone(browser: Any, url: str, downloads: Path) -> Visitor:
+    """The page on a small screen."""
     screen = {"width": TELEPHONE[0], "height": TELEPHONE[1], "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    visitor = Visitor(browser, tmp_path / "downloads")
     browser.get(url)
+    return Visitor(browser, downloads)
+
+
+def test_an_example_on_a_telephone_and_its_pose(url: str, browser: Any, tmp_path: Path) -> None:
+    visitor = on_telephone(browser, url, tmp_path / "downloads")
     names = ["flat", "wide", "indoor", "turned"]
     captions = ".examples .caption-label"
     visitor.until("examples", lambda: visitor.seen(captions, "innerText") == names)
@@ -236,4 +242,37 @@ def test_an_example_on_a_telephone_and_its_pose(url: str, browser: Any, tmp_path
     visitor.until("numbers", visitor.numbers)
     visitor.show("Pose")
     visitor.until("pose", lambda: "rotation by 26" in visitor.text())
+    assert "520.0 pixels (as given) of image 1" in visitor.text()
     assert visitor.width() <= TELEPHONE[0]
+
+
+def test_exif_tells_a_camera_and_what_is_none_is_refused_in_a_line(
+    url: str, browser: Any, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] = 28
+    Image.open(ASSETS / "demo0.jpg").save(tmp_path / "exif.jpg", exif=exif, quality=92)
+    visitor = on_telephone(browser, url, tmp_path / "downloads")
+    fields = visitor.until("fields", lambda: visitor.all("input[type=file][accept='image/*']"))
+    for field, path in zip(fields, (tmp_path / "exif.jpg", ASSETS / "demo1.jpg"), strict=True):
+        field.send_keys(str(path))
+    visitor.until("images", lambda: len(visitor.all(".image-frame img")) == 2)
+    visitor.press("More settings")
+    cameras = "[data-testid=textbox]"
+    told = ["517.7, 517.7, 319.5, 239.5", ""]
+    visitor.until("camera", lambda: visitor.seen(cameras, "value") == told)
+    assert visitor.width() <= TELEPHONE[0]
+    visitor.screenshot("web_cameras.jpg")
+
+    visitor.press("Match")
+    visitor.until("numbers", visitor.numbers)
+    visitor.show("Pose")
+    visitor.until("pose", lambda: "rotation by 26" in visitor.text())
+    assert re.search(r"517\.7 pixels \(as given\) of image 0; 5\d\d", visitor.text())
+    assert "(found from the matches) of image 1" in visitor.text()
+
+    visitor.all(cameras)[1].send_keys("wide", ENTER)
+    refused = "E201 camera 1: got 'wide'; expected fx, fy, cx, cy"
+    visitor.until("line", lambda: refused in browser.find_element("css selector", "body").text)
+    assert visitor.width() <= TELEPHONE[0]
+    visitor.screenshot("web_refused.jpg")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from matcher.batch.retrieval import describe
 from matcher.errors import require_extra
 from matcher.geometry.cameras import Camera
 from matcher.geometry.pixels import to_colmap
-from matcher.images.load import read_image
+from matcher.images.load import LoadedImage, read_image
 from matcher.predictor import Predictor
 from matcher.tasks.localization.scene import SceneImage
 
 RANKING_SIDE = 320
-"""Longer side of the images at which those that show the same are looked for."""
+"""Longer side of the images when those that show the same are chosen by their matches."""
 LEAST_INLIERS = 12
 MAX_ERROR = 4.0
 """Pixels of an inlier; the refinement trusts those of one pixel."""
@@ -55,11 +57,16 @@ class Localizer:
         scene: of `read_scene`.
         most: images of the model that a photograph is matched with in full; where there are more,
             those of most matches in small.
+        candidates: so many times `most` images are matched in small; where there are more, those
+            that look most like the photograph. 1: descriptors alone choose.
     """
 
-    def __init__(self, predictor: Predictor, scene: Sequence[SceneImage], most: int = 5) -> None:
+    def __init__(
+        self, predictor: Predictor, scene: Sequence[SceneImage], most: int = 5, candidates: int = 2
+    ) -> None:
         small = replace(predictor.options, max_side=RANKING_SIDE, refine="none", rotate="off")
         self.predictor, self.scene, self.most = predictor, scene, most
+        self._candidates = candidates * most
         self._small = Predictor(predictor.model, small)
 
     def localize(self, path: str, camera: Camera) -> Location | None:
@@ -71,7 +78,7 @@ class Localizer:
         Raises:
             MatcherError: as `Predictor.match`.
         """
-        nearest = self._nearest(path)
+        nearest = self.nearest(path)
         seen = [self._seen(image, path) for image in nearest]
         pixels, points = (np.concatenate(columns) for columns in zip(*seen, strict=True))
         found = _absolute_pose(pixels, points, camera)
@@ -80,14 +87,31 @@ class Localizer:
         names = tuple(image.name for image in nearest)
         return Location(*found, points=len(points), images=names)
 
-    def _nearest(self, path: str) -> list[SceneImage]:
-        if len(self.scene) <= self.most:
-            return list(self.scene)
+    def nearest(self, path: str) -> list[SceneImage]:
+        """The images of the model that show most of what the photograph in a file does.
+
+        Raises:
+            MatcherError: as `Predictor.match`.
+        """
         query = read_image(path, **self.predictor.reader.reading)
-        pairs = ((image.path, query) for image in self.scene)
+        alike = self._alike(query)
+        if len(alike) <= self.most:
+            return alike
+        pairs = ((image.path, query) for image in alike)
         counts = [len(matches) for matches in self._small.match_many(pairs)]
-        order = np.argsort(counts, kind="stable")[::-1]
-        return [self.scene[i] for i in order[: self.most]]
+        return [alike[i] for i in _largest(counts, self.most)]
+
+    def _alike(self, query: LoadedImage) -> list[SceneImage]:
+        """Candidates of the model, those that look most like the photograph first."""
+        if len(self.scene) <= self._candidates:
+            return list(self.scene)
+        likeness = self._descriptors @ describe([query], self.predictor)[0]
+        return [self.scene[i] for i in _largest(likeness, self._candidates)]
+
+    @cached_property
+    def _descriptors(self) -> np.ndarray:
+        """(N, C) of the images of the model, made once and only where they are many."""
+        return describe([image.path for image in self.scene], self.predictor)
 
     def _seen(self, image: SceneImage, path: str) -> tuple[np.ndarray, np.ndarray]:
         """(N, 2) pixels of the photograph in which points of the model are seen, and the (N, 3)
@@ -95,6 +119,11 @@ class Localizer:
         located = self.predictor.locate(image.path, path, image.keypoints)
         pixels, visible = located.numpy()
         return pixels[visible].astype(np.float64), image.points[visible]
+
+
+def _largest(values: Sequence[float] | np.ndarray, count: int) -> np.ndarray:
+    """Numbers of the largest values, the largest first; of equal ones the first."""
+    return np.argsort(-np.asarray(values), kind="stable")[:count]
 
 
 def _absolute_pose(
