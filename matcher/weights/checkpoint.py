@@ -9,6 +9,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +27,11 @@ from matcher.errors import (
     missing,
     out_of_memory,
 )
-from matcher.files import write_atomically
+from matcher.files import sha256_of, write_atomically
 from matcher.network.model import FeatureMatcher, build_matcher
+from matcher.network.quality import QualityHead
 from matcher.structures import CoarseMatches
-from matcher.validation.checked import config_from_dict, config_to_dict, invalid
+from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 from matcher.weights.unpickle import MAX_TENSORS
 
@@ -39,6 +41,7 @@ RETIRED = {"pyramid": "average", "lepe": False}
 """Options of the transformer that older files hold, and the one value that they may have."""
 METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
+QUALITY_OF = "weights_sha256"
 MAX_HEADER_BYTES = 10 * 2**20
 SELFTEST_SIDE = 64
 TOLERANCE = 1e-3
@@ -145,7 +148,7 @@ def save_safetensors(
     tensors = {name: _stored(t, half) for name, t in state if not name.endswith(COUNTER)}
     require_finite(path, tensors)
     stored = assemble(path, model.config, tensors, "")
-    options = json.dumps(config_to_dict(model.config), sort_keys=True)
+    options = json.dumps(asdict(model.config), sort_keys=True)
     statistics = json.dumps(activation_statistics(stored))
     metadata = {"config": options, "canary": statistics, **(extra or {})}
     write_weights(path, Weights(tensors, metadata))
@@ -238,7 +241,7 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
     if not values:
         return config
-    tree = config_to_dict(config)
+    tree = asdict(config)
     for name, value in values.items():
         group, _, option = name.partition(".")
         if not isinstance(tree.setdefault(group, {}), dict):
@@ -304,3 +307,36 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().float()
     fits = tensor.ndim > 1 and tensor.abs().amax() <= torch.finfo(torch.float16).max
     return (tensor.half() if half and fits else tensor).contiguous()
+
+
+def quality_path(weights: Path) -> Path:
+    """The file of the quality head of weights, beside theirs: ``compact.quality.safetensors``."""
+    return weights.with_name(f"{weights.stem}.quality.safetensors")
+
+
+def save_quality(head: QualityHead, path: Path, weights: Path) -> None:
+    """Publish a head for the weights in a file, which it names by their sha256 (E401)."""
+    tensors = {name: values.contiguous() for name, values in head.state_dict().items()}
+    write_weights(path, Weights(tensors, {QUALITY_OF: sha256_of(weights)}))
+
+
+def load_quality(weights: Path) -> QualityHead | None:
+    """The head of the weights in a file; None if there is none, or it was fitted to others.
+
+    Raises:
+        CheckpointError: it is damaged (E501), not finite (E504) or of other shapes (E502).
+    """
+    path = quality_path(weights)
+    if not path.is_file():
+        return None
+    tensors, metadata = read_weights(path)
+    if metadata.get(QUALITY_OF) != sha256_of(weights):
+        return None
+    require_finite(path, tensors)
+    head = QualityHead().float()
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        what = f"not a quality head ({error})"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what) from error
+    return head.requires_grad_(False).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from matcher.errors import CheckpointError, Code, UsageError
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig, build_pyramid
-from matcher.validation.checked import config_from_dict, config_to_dict, invalid
+from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.checkpoint import Weights, misfits, read_weights, require_finite, write_weights
 from matcher.weights.torch_archive import read_tensors
 
@@ -95,7 +96,7 @@ def save_pyramid(
     require_finite(Path(path), tensors)
     metadata = {
         "model": MODEL,
-        "config": json.dumps(config_to_dict(model.config), sort_keys=True),
+        "config": json.dumps(asdict(model.config), sort_keys=True),
         "labels": json.dumps(list(labels)),
         "side": str(side),
         **about,

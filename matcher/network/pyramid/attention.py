@@ -14,7 +14,7 @@ from matcher.attention.focal import FocalAttention
 from matcher.attention.pyramid import mask_pyramid, merge_levels, to_quad, token_pyramid
 from matcher.attention.quadtree import descend
 from matcher.attention.reference import Pyramids, Variant, attend
-from matcher.attention.spatial_reduction import SpatialReductionAttention, reduced
+from matcher.attention.spatial_reduction import SpatialReductionAttention
 from matcher.attention.windows import WindowAttention
 from matcher.network.block import TokenLinear, to_map, to_tokens
 from matcher.network.pyramid.config import PyramidConfig
@@ -138,7 +138,9 @@ class PlainSelfAttention(SelfAttention):
         self.lepe = depthwise(channels) if lepe else None
 
     def message(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        key_side, key_mask = reduced(self.attention, tokens, mask)
+        key_side, key_mask = tokens, mask
+        if isinstance(self.attention, SpatialReductionAttention):
+            key_side, key_mask = self.attention.reduce(tokens, mask)
         x, source = to_map(tokens), to_map(key_side)
         value = self.v_proj(source)
         message = self.attention(self.q_proj(x), self.k_proj(source), value, mask, key_mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from matcher.errors import CheckpointError, Code, UsageError
 from matcher.tasks.detection.config import PUBLISHED, DetectorConfig
 from matcher.tasks.detection.model import RetinaNet
-from matcher.validation.checked import config_from_dict, config_to_dict, invalid
+from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.checkpoint import Weights, misfits, read_weights, require_finite, write_weights
 from matcher.weights.pyramid import load_pyramid
 from matcher.weights.torch_archive import read_tensors
@@ -30,7 +30,7 @@ def save_detector(path: Path | str, model: RetinaNet, **about: str) -> None:
     """
     tensors = {n: t.detach().cpu().float().contiguous() for n, t in model.state_dict().items()}
     require_finite(Path(path), tensors)
-    config = json.dumps(config_to_dict(model.config), sort_keys=True)
+    config = json.dumps(asdict(model.config), sort_keys=True)
     write_weights(path, Weights(tensors, {"model": MODEL, "config": config, **about}))
 
 

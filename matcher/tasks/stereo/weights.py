@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from matcher.errors import CheckpointError, Code, UsageError
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.model import Stereo
-from matcher.validation.checked import config_from_dict, config_to_dict
+from matcher.validation.checked import config_from_dict
 from matcher.weights.checkpoint import Weights, read_weights, require_finite, write_weights
 
 BUNDLED = Path(__file__).resolve().parents[2] / "weights" / "stereo-compact.safetensors"
@@ -26,7 +27,7 @@ def save_stereo(path: str | Path, model: Stereo, **about: str) -> None:
         for name, tensor in model.state_dict().items()
         if tensor.is_floating_point()
     }
-    metadata = {"model": MODEL, "config": json.dumps(config_to_dict(model.config)), **about}
+    metadata = {"model": MODEL, "config": json.dumps(asdict(model.config)), **about}
     write_weights(path, Weights(tensors, metadata))
 
 
