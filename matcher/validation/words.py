@@ -59,6 +59,28 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
     return config_from_dict(kind, values)
 
 
+def options_and_images(kind: type[T], words: Sequence[str], names: Sequence[str], usage: str) -> T:
+    """Options of `kind` from words of which those without an option's name are its images.
+
+    Args:
+        names: of the options that hold the images, in order.
+        usage: what is told where there are more or fewer images.
+
+    Raises:
+        UsageError: another number of images (E200), or as `options_from_words`.
+    """
+    words, known = key_values(words), list(annotations_of(kind))
+    images = [word for word in words if word.partition("=")[0] not in known]
+    unknown = next((word for word in images if "=" in word), None)
+    if unknown is not None and len(images) > len(names):
+        raise unknown_option(unknown.partition("=")[0], known)
+    if len(images) != len(names):
+        what = f"got {len(images)} images, not {len(names)}"
+        raise UsageError(Code.MISSING_IMAGE, "images", what, usage)
+    given = [f"{name}={image}" for name, image in zip(names, images, strict=True)]
+    return options_from_words(kind, [*given, *(word for word in words if word not in images)])
+
+
 def _is_text(annotation: Any) -> bool:
     """Whether values of an annotation are text, or null."""
     if get_origin(annotation) is Annotated:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from matcher.config import MatcherConfig
 from matcher.errors import (
@@ -35,6 +35,8 @@ from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 from matcher.weights.unpickle import MAX_TENSORS
 
+Model = TypeVar("Model", bound=nn.Module)
+
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
 RETIRED = {"pyramid": "average", "lepe": False}
@@ -42,6 +44,7 @@ RETIRED = {"pyramid": "average", "lepe": False}
 METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
 QUALITY_OF = "weights_sha256"
+ANOTHER = "give the name or the file of another model"
 MAX_HEADER_BYTES = 10 * 2**20
 SELFTEST_SIDE = 64
 TOLERANCE = 1e-3
@@ -280,6 +283,16 @@ def assemble(
     except (RuntimeError, OverflowError, TypeError, ValueError) as error:
         what = f"its configuration cannot be built: {error}"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    return fill(path, model, tensors, remedy)
+
+
+def fill(path: Path, model: Model, tensors: Mapping[str, Tensor], remedy: str) -> Model:
+    """A model that was built without memory, in evaluation mode, with exactly `tensors`.
+
+    Raises:
+        CheckpointError: names `path` and `remedy`: tensors that are missing, unexpected or of
+            another shape, which it lists (E502), or not finite (E504).
+    """
     expected = model.state_dict()
     counters = {name: expected.pop(name) for name in list(expected) if name.endswith(COUNTER)}
     if faults := misfits(expected, tensors):
@@ -289,6 +302,48 @@ def assemble(
     state |= {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in counters.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def save_model(path: Path | str, kind: str, model: nn.Module, **about: str) -> None:
+    """Publish a model of a task, its `config` and its `kind`; `about` is metadata too.
+
+    Raises:
+        CheckpointError: the weights are not finite (E504).
+        StorageError: it cannot be written (E401).
+    """
+    state = model.state_dict().items()
+    tensors = {name: _stored(t, half=False) for name, t in state if not name.endswith(COUNTER)}
+    require_finite(Path(path), tensors)
+    config = json.dumps(asdict(cast(Any, model.config)), sort_keys=True)
+    write_weights(path, Weights(tensors, {"model": kind, "config": config, **about}))
+
+
+def load_model(
+    path: Path | str, kind: str, build: Callable[[dict[str, Any]], Model]
+) -> tuple[Model, dict[str, str]]:
+    """What `save_model` wrote: the model, in evaluation mode, and the metadata.
+
+    Args:
+        build: a model of plain values of its configuration.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        CheckpointError: damaged (E501), of another kind or not fitting its configuration (E502),
+            not finite (E504), or without a configuration that works (E508).
+    """
+    path = Path(path)
+    tensors, metadata = read_weights(path)
+    found = metadata.get("model", "matcher")
+    if found != kind:
+        what, remedy = f"weights of the model {found!r}", f"give weights of the model {kind!r}"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
+    try:
+        with torch.device("meta"):
+            model = build(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, UsageError) as error:
+        what = f"no usable configuration ({error})"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    return fill(path, model, tensors, ANOTHER), metadata
 
 
 def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

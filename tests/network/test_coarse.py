@@ -193,7 +193,7 @@ from matcher.network.coarse import CoarseMatcher
 from matcher.config import CoarseConfig
 torch.set_num_threads(2)
 h, w = int(sys.argv[1]), int(sys.argv[2])
-x = torch.randn(1, 64, h, w)
+x = torch.randn(1, 16, h, w)
 head = CoarseMatcher(CoarseConfig())
 head.match(x[:, :, :16, :16], x[:, :, :16, :16])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
