@@ -75,7 +75,7 @@ def test_random_sizes_match_inside_both_images() -> None:
     whole = Predictor(model, device="cpu", max_side=None)
     rng = np.random.default_rng(9)
     total = 0
-    for i in range(90):
+    for i in range(60):
         limit = 700 if i % 6 else 200
         height0, width0, height1, width1 = rng.integers(1, limit + 1, 4)
         images = noise(height0, width0, i), noise(height1, width1, i + 1)
@@ -85,7 +85,7 @@ def test_random_sizes_match_inside_both_images() -> None:
         assert matches.reason == ("too_small" if too_small else "")
         assert not (too_small and len(matches))
         total += len(matches)
-    assert total > 300
+    assert total > 200
 
 
 def test_extreme_aspects_match_inside_both_images(predictor: Predictor) -> None:
