@@ -102,14 +102,20 @@ def teacher_of(run: RunConfig) -> Teacher | None:
 def stereo(values: dict[str, Any], data: dict[str, Any]) -> Job:
     """Training of a stereo network."""
     run = config_from_dict(StereoRunConfig, values)
-    return Job(run, partial(build_stereo_data, data, run.seed), partial(StereoModule, run), list)
+    source = partial(build_stereo_data, data, run.seed)
+    return Job(run, source, lambda pairs, _: StereoModule(run, pairs), list)
 
 
 def detection(values: dict[str, Any], data: dict[str, Any]) -> Job:
     """Training of a detector."""
     run = config_from_dict(DetectionRunConfig, values)
     source = partial(build_detection_data, data, run.model, run.seed)
-    return Job(run, source, partial(DetectionModule, run), lambda: [BoxPrecision(run.model.names)])
+    return Job(
+        run,
+        source,
+        lambda images, _: DetectionModule(run, images),
+        lambda: [BoxPrecision(run.model.names)],
+    )
 
 
 def classification(values: dict[str, Any], data: dict[str, Any]) -> Job:
@@ -117,8 +123,8 @@ def classification(values: dict[str, Any], data: dict[str, Any]) -> Job:
     run = config_from_dict(ClassificationRunConfig, values)
     images = build_classification_data(data, run.seed)
     run = replace(run, model=replace(run.model, classes=len(images.labels)))
-    module = partial(ClassificationModule, run, images.labels, images.config.side)
-    return Job(run, partial(build_classification_data, data, run.seed), module, list)
+    source, side = partial(build_classification_data, data, run.seed), images.config.side
+    return Job(run, source, lambda n, _: ClassificationModule(run, images.labels, side, n), list)
 
 
 TASKS = {

@@ -69,7 +69,8 @@ class Call:
 
 def grown(method: str, rows: int, columns: int, training: bool) -> float:
     """Megabytes by which a process of its own grows during a call."""
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # Torch is imported once for all of them.
     answer: Queue[float] = context.Queue()
     process = context.Process(target=_grow, args=(answer, method, rows, columns, training))
     process.start()

@@ -37,7 +37,7 @@ from matcher.predictor import Predictor, load_matcher
 from matcher.terminal.program import program
 from matcher.validation.checked import NotNegative, Positive, checked
 from matcher.validation.words import options_from_words
-from matcher.weights.quality_file import quality_path, save_quality
+from matcher.weights.checkpoint import quality_path, save_quality
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(N,) pixels of matches from the truth, of (N, 2) points in both images."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
@@ -35,7 +36,6 @@ from matcher.validation.checked import (
     NotNegative,
     Positive,
     checked,
-    config_to_dict,
     invalid,
 )
 from matcher.validation.words import describe, options_from_words
@@ -200,7 +200,7 @@ def _settings(
     name: str, optim: StereoOptimConfig, scenes: StereoSceneConfig, rendered: int
 ) -> dict[str, Any]:
     parts = {"model": ROWS[name], "optim": optim, "scenes": scenes}
-    plain = {key: config_to_dict(part) for key, part in parts.items()}
+    plain = {key: asdict(part) for key, part in parts.items()}
     return json.loads(json.dumps({**plain, "rendered": rendered}))
 
 

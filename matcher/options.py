@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from matcher.images.sizes import MAX_PIXELS
+from matcher.images.opening import MAX_PIXELS
 from matcher.results.formats import FOREIGN_SUFFIXES, FORMATS, PICTURE_SUFFIXES
 from matcher.validation.checked import Name, Positive, Share, checked, invalid
 

@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,6 @@ from matcher.predictor import Predictor, load_matcher
 from matcher.results.formats import FOREIGN_SUFFIXES
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
-from matcher.validation.checked import config_to_dict
 
 POSES = ("essential", "pose")
 """Kinds of geometry that tell how the cameras stand."""
@@ -60,11 +59,13 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     how = provenance(options, matcher, version) | conversions(image0, image1)
     record = MatchRecord(matches, named0, named1, provenance=how)
     record = judged(with_model(record, options), options)
-    tell(f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s")
-    tell_images((path0, image0), (path1, image1))
     reason = f" ({matches.reason})" if matches.reason else ""
-    tell(f"matches   {len(matches)}{reason} in {matched - read:.2f} s")
-    tell_record(record)
+    tell(
+        f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s",
+        *lines_of_images((path0, image0), (path1, image1)),
+        f"matches   {len(matches)}{reason} in {matched - read:.2f} s",
+        *lines_of_record(record),
+    )
     write_results(record, options)
 
 
@@ -84,29 +85,29 @@ def read_input(
     return read_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
 
 
-def tell_images(*images: tuple[str, LoadedImage]) -> None:
-    """What was read, and what was done to it."""
+def lines_of_images(*images: tuple[str, LoadedImage]) -> Iterator[str]:
+    """What was read, and what was done to it; warnings go to standard error."""
     for path, image in images:
         upright = ", turned upright by EXIF" if image.orientation != 1 else ""
-        tell(f"image     {path} ({image.size[0]}x{image.size[1]}{upright})")
+        yield f"image     {path} ({image.size[0]}x{image.size[1]}{upright})"
         for warning in image.warnings:
             sys.stderr.write(f"warning   {path}: {warning}\n")
 
 
-def tell_record(record: MatchRecord) -> None:
+def lines_of_record(record: MatchRecord) -> Iterator[str]:
     """What the matches tell, and how far."""
     if record.matches.turned:
-        tell(f"turned    image 1 by {90 * record.matches.turned} degrees counterclockwise")
+        yield f"turned    image 1 by {90 * record.matches.turned} degrees counterclockwise"
     if record.inliers is not None:
-        tell(f"geometry  {record.geometry}: {record.inliers.sum()} inliers")
+        yield f"geometry  {record.geometry}: {record.inliers.sum()} inliers"
     for i, camera in enumerate(record.cameras or ()):
         if not camera.focal_known:
-            tell(f"focal     of image {i}: {camera.focal[0]:.1f} pixels, found from the matches")
+            yield f"focal     of image {i}: {camera.focal[0]:.1f} pixels, found from the matches"
     reliable = record.verdict == "reliable"
     if record.T_0to1 is not None and reliable:
-        tell(f"pose      {pose_text(record.T_0to1, record.translation_unknown)}")
+        yield f"pose      {pose_text(record.T_0to1, record.translation_unknown)}"
     why = "" if reliable else ": wrong matches can agree as well as these"
-    tell(f"verdict   {record.verdict}{why}")
+    yield f"verdict   {record.verdict}{why}"
 
 
 def pose_text(T_0to1: np.ndarray, translation_unknown: bool) -> str:
@@ -133,11 +134,11 @@ def write_results(record: MatchRecord, options: MatchOptions) -> None:
         else:
             write_matches(options.output, record)
         tell(f"output    {options.output}{replaced}")
-    if options.picture_path:
-        replaced = _replaced(options.picture_path)
-        drawing.write_picture(options.picture_path, draw_pair(record, options))
-        tell(f"picture   {options.picture_path}{replaced}")
-    if not options.output and not options.picture_path:
+    if picture := options.picture_path:
+        replaced = _replaced(picture)
+        drawing.write_picture(picture, draw_pair(record, options))
+        tell(f"picture   {picture}{replaced}")
+    elif not options.output:
         tell("output    none; output=auto writes matches and a picture, named after the images")
 
 
@@ -145,8 +146,8 @@ def _replaced(path: str | Path) -> str:
     return " (replaced)" if os.path.exists(path) else ""
 
 
-def tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+def tell(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
@@ -173,14 +174,14 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
 
 def provenance(options: MatchOptions, matcher: Predictor, version: str) -> dict[str, str]:
     """How a result came about, for its file."""
-    architecture = json.dumps(config_to_dict(matcher.model.config), sort_keys=True)
+    architecture = json.dumps(asdict(matcher.model.config), sort_keys=True)
     return {
         "version": version,
         "weights": options.weights,
         "weights_sha256": sha256_of(matcher.weights) if matcher.weights else "",
         "config_sha256": hashlib.sha256(architecture.encode()).hexdigest(),
         "exif": "applied" if options.apply_exif else "ignored",
-        "options": json.dumps(config_to_dict(options), sort_keys=True),
+        "options": json.dumps(asdict(options), sort_keys=True),
     }
 
 
@@ -289,16 +290,7 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
     Raises:
         UsageError, ImageError: an image cannot be read any more.
     """
-    image0, image1 = (
-        read_rgb(
-            image.name,
-            allow_truncated=options.allow_truncated,
-            bands=options.bands,
-            nodata=options.nodata,
-            max_pixels=options.max_pixels,
-        )
-        for image in (record.image0, record.image1)
-    )
+    image0, image1 = (read_color(image.name, options) for image in (record.image0, record.image1))
     if options.style == "coverage":
         return drawing.draw_coverage(image0, image1, record.matches)
     if options.style == "overlay":
@@ -314,6 +306,17 @@ def draw_pair(record: MatchRecord, options: MatchOptions) -> np.ndarray:
         errors=errors,
         error_limit=3 * options.ransac_threshold,
         max_lines=options.lines,
+    )
+
+
+def read_color(path: str, options: MatchOptions) -> np.ndarray:
+    """(H, W, 3) uint8 of an image as stored, to draw on."""
+    return read_rgb(
+        path,
+        allow_truncated=options.allow_truncated,
+        bands=options.bands,
+        nodata=options.nodata,
+        max_pixels=options.max_pixels,
     )
 
 

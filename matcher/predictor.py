@@ -35,9 +35,8 @@ from matcher.options import PredictorOptions
 from matcher.runtime import find_device, find_dtype, in_halves, own_settings
 from matcher.structures import FeatureMaps, LocatedPoints, Matches
 from matcher.validation.checked import LARGEST, Positive, Share, checked, invalid
-from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.checkpoint import load_quality, load_safetensors
 from matcher.weights.hub import BUNDLED, LINEAR, resolve
-from matcher.weights.quality_file import load_quality
 
 Pair = (
     tuple[ImageSource, ImageSource]
@@ -278,7 +277,7 @@ class Predictor:
         # A few best ones tell little: all of them are judged.
         found = self.match_features(pairs, features0, features1, threshold, sys.maxsize)
         best = map(self._best_turn, found, pairs, features0, repeat(threshold))
-        return [each if top_k is None else each.top(top_k) for each in best]
+        return [each.top(top_k) for each in best]
 
     def _best_turn(
         self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
@@ -331,7 +330,7 @@ class Predictor:
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
         split = [found.to("cpu") for found in output.split(len(pairs))]
         found = [self._in_original(f, p) for f, p in zip(split, pairs, strict=True)]
-        return [each.top(len(each) if top_k is None else top_k) for each in found]
+        return [each.top(top_k) for each in found]
 
     def _in_original(self, found: Matches, pair: PreparedPair) -> Matches:
         """Matches of the network in pixels of the originals, refined where that is asked for."""
@@ -434,6 +433,8 @@ def _reliable_inliers(matches: Matches) -> int:
 
 def options_of(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
     """`options` with single ones replaced; E201 or E202 where that cannot be."""
+    if options is not None and not settings:
+        return options
     changes = dict(settings)
     if "device" in changes and changes["device"] is not None:
         changes["device"] = str(changes["device"])

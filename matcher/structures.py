@@ -142,7 +142,7 @@ class MatcherOutput(NamedTuple):
         for b in range(batch_size):
             of_pair = self.batch == b
             pair = Matches(self.keypoints0[of_pair], self.keypoints1[of_pair], self.score[of_pair])
-            out.append(pair.top(len(pair)))
+            out.append(pair.top(None))
         return out
 
 
@@ -246,8 +246,8 @@ class Matches(TensorFields):
             return self.scores
         return self.quality * torch.where(self.converged, 1.0, 0.5)
 
-    def top(self, k: int) -> Matches:
-        """The `k` best by `rank`, best first; ties keep their order."""
+    def top(self, k: int | None) -> Matches:
+        """The `k` best by `rank`, or all, best first; ties keep their order."""
         return self[torch.argsort(self.rank, descending=True, stable=True)[:k]]
 
     def above(self, threshold: float) -> Matches:

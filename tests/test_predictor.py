@@ -69,13 +69,13 @@ def require_same(found: Matches, expected: Matches) -> None:
         assert np.abs(a - b).max(initial=0) <= limit
 
 
-def test_three_hundred_random_sizes_match_inside_both_images() -> None:
+def test_random_sizes_match_inside_both_images() -> None:
     model = tiny_model()
     small = Predictor(model, device="cpu", max_side=120)
     whole = Predictor(model, device="cpu", max_side=None)
     rng = np.random.default_rng(9)
     total = 0
-    for i in range(300):
+    for i in range(60):
         limit = 700 if i % 6 else 200
         height0, width0, height1, width1 = rng.integers(1, limit + 1, 4)
         images = noise(height0, width0, i), noise(height1, width1, i + 1)
@@ -85,7 +85,7 @@ def test_three_hundred_random_sizes_match_inside_both_images() -> None:
         assert matches.reason == ("too_small" if too_small else "")
         assert not (too_small and len(matches))
         total += len(matches)
-    assert total > 1000
+    assert total > 200
 
 
 def test_extreme_aspects_match_inside_both_images(predictor: Predictor) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from matcher import Matches, Predictor, load_matcher
 from matcher.errors import UsageError
 from matcher.images.load import load_image
-from matcher.images.packed_gray import pack_gray, unpack_gray
+from matcher.images.normalize import pack_gray, unpack_gray
 from matcher.images.preprocess import prepare
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import FIGURES, figures_of

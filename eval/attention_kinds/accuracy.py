@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from matcher.tasks.classification.module import ClassificationModule
 from matcher.tasks.classification.training import ClassificationOptimConfig, ClassificationRunConfig
 from matcher.training.config import Precision, TrainerConfig
 from matcher.training.trainer import precision
-from matcher.validation.checked import config_to_dict
 
 FINAL = "final.safetensors"
 """The weights of a run that has ended."""
@@ -122,8 +121,8 @@ def _settings(
     count: int,
 ) -> dict[str, Any]:
     return {
-        "model": json.loads(json.dumps(config_to_dict(model))),
-        "optim": config_to_dict(optim),
+        "model": json.loads(json.dumps(asdict(model))),
+        "optim": asdict(optim),
         "seed": seed,
         "batch": recipe.batch,
         "validation": recipe.most_images,

@@ -55,11 +55,3 @@ class SpatialReductionAttention(FullAttention):
         if any(border):
             x = F.pad(x, border)
         return self.norm(self.convolution(x).permute(0, 2, 3, 1)), mask
-
-
-def reduced(attention: object, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """(B, h, w, C) tokens of which keys and values are projected, and their mask: what an
-    `attention` that reduces makes of them."""
-    if isinstance(attention, SpatialReductionAttention):
-        return attention.reduce(tokens, mask)
-    return tokens, mask

@@ -218,12 +218,12 @@ def export(run: Run, root: Root, options: CollectionOptions, tell: Tell) -> None
 
         tell(f"colmap    {export_colmap_text(run, options.merge, options.converged_only)}")
     elif options.export == "gdal":
-        from matcher.batch.export.gdal import FOLDER, export_gdal
+        from matcher.batch.export.control_points import FOLDER, export_gdal
 
         written = export_gdal(run, root, options.converged_only)
         tell(f"gdal      {len(written)} virtual rasters and .points in {run.folder / FOLDER}")
     elif options.export == "hugin":
-        from matcher.batch.export.hugin import export_hugin
+        from matcher.batch.export.control_points import export_hugin
 
         how = options.pinhole, options.cameras, options.converged_only
         tell(f"hugin     {export_hugin(run, root, *how)}")

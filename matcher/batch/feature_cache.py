@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from matcher.images.packed_gray import pack_gray
+from matcher.images.normalize import pack_gray
 from matcher.images.preprocess import PreparedImage
 from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps

@@ -13,7 +13,7 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import Choice
 from matcher.errors import missing
 from matcher.geometry.colmap_model import load_model
-from matcher.images.gps import gps_position
+from matcher.images.exif import gps_position
 
 Nearness = Callable[[int], np.ndarray]
 """(N,) float of one image to all, the higher the nearer, -inf for never."""

@@ -62,10 +62,9 @@ def draw_matches(
     chosen = spread(keypoints0, scores, max_lines)
     starts, ends = panel0.place(keypoints0[chosen]), panel1.place(keypoints1[chosen])
     level, legend = _levels(scores, errors, error_limit)
-    colors = palette(level[chosen])
-    kept = np.ones(len(matches), bool) if inliers is None else np.asarray(inliers, bool)
+    colors, width = palette(level[chosen]), unit(canvas)
+    kept = np.ones(len(scores), bool) if inliers is None else np.asarray(inliers, bool)
     good = kept[chosen]
-    width = unit(canvas)
     lines = canvas.copy()
     draw_dashes(lines, starts[~good], ends[~good], VERMILION, width)
     draw_lines(lines, starts[good], ends[good], colors[good], width)
@@ -74,7 +73,7 @@ def draw_matches(
         draw_dots(canvas, points[~good], np.tile(VERMILION, (int((~good).sum()), 1)), 1.6 * width)
         draw_dots(canvas, points[good], colors[good], 2.2 * width)
     agree, outliers = (None, None) if inliers is None else (int(kept.sum()), int((~kept).sum()))
-    text = _count(len(matches), len(chosen), agree)
+    text = _count(len(scores), len(chosen), agree)
     return with_legend(canvas, Legend(text, legend, outliers))
 
 
@@ -102,7 +101,7 @@ def draw_overlay(
     thin = max(1.0, max(canvas.shape[:2]) / 900)
     draw_lines(canvas, starts, ends, palette(level[chosen]), thin)
     draw_dots(canvas, ends, palette(level[chosen]), 2.2 * thin)
-    return with_legend(canvas, Legend(_count(len(matches), len(chosen), None), legend))
+    return with_legend(canvas, Legend(_count(len(scores), len(chosen), None), legend))
 
 
 def draw_coverage(image0: np.ndarray, image1: np.ndarray, matches: Matches) -> np.ndarray:

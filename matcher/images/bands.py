@@ -32,14 +32,12 @@ MAX_BANDS = 1000
 Tags = Mapping[int, tuple[int, ...]]
 
 
-def chosen_bands(bands: Bands | None) -> tuple[int, ...] | None:
+def chosen_bands(bands: Bands) -> tuple[int, ...]:
     """One band or three, counted from 1.
 
     Raises:
         UsageError: other numbers of bands, or no numbers (E201).
     """
-    if bands is None:
-        return None
     numbers = (bands,) if isinstance(bands, int) else tuple(bands)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
     if len(numbers) not in (1, 3) or not whole:

@@ -48,8 +48,7 @@ from matcher.images.bands import (
     read_directory,
     select_bands,
 )
-from matcher.images.opening import open_regular, read_bytes, reading, require_memory
-from matcher.images.sizes import MAX_PIXELS
+from matcher.images.opening import MAX_PIXELS, open_regular, read_bytes, reading, require_memory
 from matcher.images.suffixes import SUFFIXES
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -101,7 +100,7 @@ def decode(
     Args:
         gray: color is not needed; a JPEG is then decoded to gray, which is faster.
     """
-    chosen = chosen_bands(bands)
+    chosen = None if bands is None else chosen_bands(bands)
     data = read_bytes(path)
     with reading(path):
         directory = read_directory(data) if data[:4] in TIFF_STARTS else None
@@ -345,7 +344,7 @@ def _turned(
 ) -> Decoded:
     """Stored pixels as their orientation wants them seen."""
     height, width = pixels.shape[:2]
-    upright = turn_upright(pixels, orientation)
+    upright = pixels if orientation == 1 else turn_upright(pixels, orientation)
     return Decoded(upright, (width, height), orientation, warnings, nodata)
 
 

@@ -15,8 +15,8 @@ from matcher.geometry.pixels import turn_orientation, turn_upright
 from matcher.images.bands import Bands
 from matcher.images.decode import array_of_picture, decode, orientation_of
 from matcher.images.normalize import PLAIN, Normalization
+from matcher.images.opening import MAX_PIXELS
 from matcher.images.pixels import array_of_tensor, plain_array, to_gray, to_rgb
-from matcher.images.sizes import MAX_PIXELS
 from matcher.validation.checked import invalid
 
 

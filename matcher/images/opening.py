@@ -13,6 +13,8 @@ import numpy as np
 from matcher.errors import Code, ImageError, MatcherError, MemoryLimitError, missing, out_of_memory
 
 MAX_BYTES = 2**30
+MAX_PIXELS = 100_000_000
+"""Pixels of an image file; larger ones are refused unless `max_pixels` says otherwise."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:

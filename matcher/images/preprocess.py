@@ -23,6 +23,8 @@ from torch import Tensor
 from matcher.config import MatcherConfig
 from matcher.geometry.pixels import (
     EXIF_STEPS,
+    MIN_SIDE,
+    network_size,
     network_to_original,
     resize_scale,
     stored_to_upright,
@@ -37,8 +39,7 @@ from matcher.images.load import (
     mask_of_values,
     read_mask,
 )
-from matcher.images.opening import within_memory
-from matcher.images.sizes import MAX_PIXELS, MIN_SIDE, network_size
+from matcher.images.opening import MAX_PIXELS, within_memory
 from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
 
@@ -68,13 +69,9 @@ class PreparedImage(NamedTuple):
         width, height = self.image.size[::-1] if swapped else self.image.size
         return round(width / float(self.scale[0])), round(height / float(self.scale[1]))
 
-    def to_full_size(self, points: Tensor) -> Tensor:
-        """(N, 2) network pixels to pixels of `image.gray`."""
-        return network_to_original(points, self.scale)
-
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
-        return self.to_stored(self.to_full_size(points))
+        return self.to_stored(network_to_original(points, self.scale))
 
     def to_stored(self, points: Tensor) -> Tensor:
         """(N, 2) pixels of `image.gray` to pixels of the original image as it is stored."""
@@ -100,8 +97,8 @@ class PreparedPair(NamedTuple):
 
     def in_full_size(self, found: Matches) -> Matches:
         """Matches of the network in pixels of the upright images in full size."""
-        points0 = self.input0.to_full_size(found.keypoints0)
-        points1 = self.input1.to_full_size(found.keypoints1)
+        points0 = network_to_original(found.keypoints0, self.input0.scale)
+        points1 = network_to_original(found.keypoints1, self.input1.scale)
         return replace(found, keypoints0=points0, keypoints1=points1)
 
     def as_stored(self, found: Matches) -> Matches:
@@ -187,10 +184,9 @@ def prepare(
     """
     height, width = image.gray.shape
     size = network_size(width, height, max_side)
-    gray = resize(image.gray, size)
-    scale = resize_scale((width, height), size)
-    rows, columns = (-(-side // config.canvas) * config.canvas for side in size[::-1])
-    network_image = torch.from_numpy(np.ascontiguousarray(gray))[None, None]
+    scale, step = resize_scale((width, height), size), config.canvas
+    network_image = torch.from_numpy(np.ascontiguousarray(resize(image.gray, size)))[None, None]
+    rows, columns = (-(-side // step) * step for side in size[::-1])
     padded = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
     stride = config.backbone.resolution[0]
     valid = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)

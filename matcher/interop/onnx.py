@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -27,7 +28,7 @@ from matcher.network.model import FeatureMatcher
 from matcher.options import PredictorOptions
 from matcher.predictor import Predictor, Settings, options_of
 from matcher.structures import FeatureMaps, Matches
-from matcher.validation.checked import config_from_dict, config_to_dict
+from matcher.validation.checked import config_from_dict
 
 OPSET = 23
 """Below it, a query that may see nothing would get the mean of all values instead of nothing."""
@@ -60,7 +61,7 @@ def export_onnx(model: FeatureMatcher, path: str | os.PathLike[str], *, top_k: i
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    program.model.metadata_props[CONFIG] = json.dumps(config_to_dict(model.config))
+    program.model.metadata_props[CONFIG] = json.dumps(asdict(model.config))
     write_atomically(Path(path), program.model_proto.SerializeToString())
 
 

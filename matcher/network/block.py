@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from matcher.attention import Attention
 from matcher.attention.record import ACTIVE, Place
-from matcher.attention.spatial_reduction import reduced
+from matcher.attention.spatial_reduction import SpatialReductionAttention
 
 
 class TokenLinear(nn.Linear):
@@ -86,7 +86,8 @@ class AttentionBlock(nn.Module):
         """
         tokens = to_tokens(x)
         query_side, key_side = self.sides(tokens, to_tokens(target), target is x)
-        key_side, target_mask = reduced(self.attention, key_side, target_mask)
+        if isinstance(self.attention, SpatialReductionAttention):
+            key_side, target_mask = self.attention.reduce(key_side, target_mask)
         query = to_map(self.query(query_side))
         key, value = to_map(self.key(key_side)), to_map(self.value(key_side))
         if place is not None and (recorder := ACTIVE.get()) is not None:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from matcher.config import CoarseConfig
-from matcher.network.dual_softmax import Best, stream_dual_softmax
+from matcher.network.dual_softmax import Best, sparse_dual_softmax, stream_dual_softmax
 from matcher.network.routing import grow_trees, route
 from matcher.network.sinkhorn import sinkhorn
-from matcher.network.sparse_dual_softmax import sparse_dual_softmax
 from matcher.structures import CoarseMatches
 
 logger = logging.getLogger(__name__)

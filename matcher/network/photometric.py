@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matcher.images.packed_gray import unpack_gray
+from matcher.images.normalize import unpack_gray
 from matcher.images.preprocess import PreparedPair
 from matcher.network.alignment import Aligned, Fit, Level, align
 from matcher.network.local_affine import common_similarity, determinant, local_affines

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from matcher.images.packed_gray import unpack_gray
+from matcher.images.normalize import unpack_gray
 from matcher.images.preprocess import PreparedPair
 from matcher.network.local_affine import FAR, inverse, local_affines
 from matcher.network.patches import Usable, blurred, usable

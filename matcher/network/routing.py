@@ -18,8 +18,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from matcher.attention.cpu import largest
 from matcher.attention.pyramid import mask_pyramid, pad_to, to_quad, token_pyramid
-from matcher.attention.selection import largest
 
 BREADTH = 32
 """Blocks that a block of a coarser level hands down to its children."""
@@ -28,7 +28,7 @@ BLOCKS = 12
 TOP_BLOCKS = 1100
 """Most blocks of the top level, where every one scores every other one."""
 CHUNK_ELEMENTS = 1 << 19
-"""Numbers fetched, or scores held, at a time: 2 MB in fp32."""
+"""Numbers fetched, or products held, at a time: 2 MB in fp32."""
 
 
 class CellTree(NamedTuple):
@@ -58,12 +58,9 @@ class CellTree(NamedTuple):
         masks = mask_pyramid(mask, levels)
         pyramid = token_pyramid(to_quad(padded, levels, 1), masks)
         cells = torch.arange(1, h * w + 1, device=tokens.device).view(1, 1, h, w)
-        return cls(
-            [level[0, 0] for level in pyramid],
-            [None if mask is None else mask[0] for mask in masks],
-            to_quad(pad_to(cells, None, cell)[0], levels, 1).flatten() - 1,
-            h * w,
-        )
+        raster = to_quad(pad_to(cells, None, cell)[0], levels, 1).flatten() - 1
+        valid = [None if mask is None else mask[0] for mask in masks]
+        return cls([level[0, 0] for level in pyramid], valid, raster, h * w)
 
     def block_of(self, index: Tensor) -> Tensor:
         """Blocks that hold the cells with these raster indices."""
@@ -136,15 +133,14 @@ def _best_of_all(
     children: Tensor, keys: Tensor, asks: Tensor | None, valid: Tensor | None, count: int
 ) -> Tensor:
     """(N, k) best of the (S, C) keys for N blocks with (4N, C) children."""
-    count, blocks = min(count, len(keys)), len(children) // 4
-    best = torch.empty(blocks, count, dtype=torch.int64, device=keys.device)
+    blocks = len(children) // 4
+    scores = children.new_empty(blocks, len(keys))
     for part in _chunks(blocks, 4 * len(keys)):
         rows = slice(4 * part.start, 4 * part.stop)
-        scores = _best_child(children[rows] @ keys.T, None if asks is None else asks[rows])
-        if valid is not None:
-            scores.masked_fill_(~valid, -math.inf)
-        best[part] = largest(scores, count)
-    return best
+        scores[part] = _best_child(children[rows] @ keys.T, None if asks is None else asks[rows])
+    if valid is not None:
+        scores.masked_fill_(~valid, -math.inf)
+    return largest(scores, min(count, len(keys)))
 
 
 def _best_of_listed(
@@ -163,19 +159,16 @@ def _best_of_listed(
         listed: (N, K) of the S.
     """
     channels, keys_each = keys.shape[1], 4 * listed.shape[1]
-    count = min(count, keys_each)
     groups, table = children.view(-1, 16, channels), keys.view(-1, 4 * channels)
-    masks = None if valid is None else valid.view(-1, 4)
-    best = torch.empty(len(groups), 4, count, dtype=torch.int64, device=keys.device)
+    scores = children.new_empty(len(groups), 4, keys_each)
     for part in _chunks(len(groups), keys_each * channels):
-        rows = listed[part]
-        some = table.index_select(0, rows.flatten()).view(-1, keys_each, channels)
-        scores = torch.bmm(groups[part], some.mT)
-        scores = _best_child(scores, None if asks is None else asks.view(-1, 16)[part])
-        if masks is not None:
-            scores.masked_fill_(~masks[rows].view(-1, 1, keys_each), -math.inf)
-        place = largest(scores, count)
-        best[part] = rows[:, None].expand(-1, 4, -1).gather(2, place >> 2) * 4 + (place & 3)
+        some = table.index_select(0, listed[part].flatten()).view(-1, keys_each, channels)
+        asked = None if asks is None else asks.view(-1, 16)[part]
+        scores[part] = _best_child(torch.bmm(groups[part], some.mT), asked)
+    if valid is not None:
+        scores.masked_fill_(~valid.view(-1, 4)[listed].view(-1, 1, keys_each), -math.inf)
+    place = largest(scores, min(count, keys_each))
+    best = listed[:, None].expand(-1, 4, -1).gather(2, place >> 2) * 4 + (place & 3)
     return best.flatten(0, 1)
 
 

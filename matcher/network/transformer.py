@@ -84,9 +84,9 @@ class Transformer(nn.Module):
 
 def build_transformer(config: TransformerConfig, channels: int) -> Transformer:
     """The coarse transformer."""
+    kinds = [config.attention_of(name) for name in config.layers]
     attentions = [
-        KINDS[config.attention_of(name)].from_config(config, channels, layer)
-        for layer, name in enumerate(config.layers)
+        KINDS[kind].from_config(config, channels, layer) for layer, kind in enumerate(kinds)
     ]
     if config.block == "loftr":
         blocks = [LoFTRBlock(channels, attention) for attention in attentions]

@@ -1,14 +1,21 @@
-"""The frame of every program: errors as one line and an exit code, and streams that last."""
+"""The frame of every program: errors as one line and an exit code, and streams that last.
+
+A reader of standard output may go away (``| head``), a device may be full, and a daemon may start a
+program without any stream: its work goes on.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
+from io import TextIOWrapper
+from typing import Any, TextIO
 
 from matcher.errors import MatcherError, unwritable
-from matcher.terminal.streams import lasting_streams
 
 
 def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
@@ -63,3 +70,95 @@ def lasting(run: Callable[[], int]) -> int:
             sys.stderr.write(f"{fault}\n")
             return fault.exit_code
         return code
+
+
+class LastingStream:
+    """A text stream that can always be written to. After an error, which is kept, and where there
+    is no stream at all, nothing is written."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        self._attempt("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt("flush")
+
+    def isatty(self) -> bool:
+        return self.stream is not None and not self.stream.closed and self.stream.isatty()
+
+    def fileno(self) -> int:
+        if self.stream is None:
+            raise OSError("no such stream")
+        return self.stream.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _attempt(self, action: str, *values: str) -> None:
+        if self.stream is None or self.stream.closed or self.error is not None:
+            return
+        try:
+            getattr(self.stream, action)(*values)
+        except OSError as error:
+            self.error = error
+
+    @property
+    def lost(self) -> OSError | None:
+        """The error that lost what somebody wanted to read; not that of a reader who went away."""
+        return None if isinstance(self.error, BrokenPipeError) else self.error
+
+
+@contextmanager
+def lasting_streams() -> Iterator[LastingStream]:
+    """Meanwhile, standard output, which is given, and standard error can always be written to; also
+    what is no text, such as names of files. At the end both are flushed."""
+    before = sys.stdout, sys.stderr
+    after = LastingStream(sys.stdout), LastingStream(sys.stderr)
+    handling = [_handle_errors(stream, "backslashreplace") for stream in before]
+    for number, stream in enumerate(before, start=1):
+        if stream is None:
+            _occupy(number)
+    sys.stdout, sys.stderr = after  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield after[0]
+    finally:
+        for stream in after:
+            stream.flush()
+            if stream.error is not None:
+                _discard(stream)
+        for stream, errors in zip(before, handling, strict=True):
+            _handle_errors(stream, errors)
+        sys.stdout, sys.stderr = before
+
+
+def _handle_errors(stream: TextIO | None, errors: str | None) -> str | None:
+    """Set what a stream does with what it cannot encode; returns what it did before."""
+    if errors is None or not isinstance(stream, TextIOWrapper) or stream.closed:
+        return None
+    before = stream.errors
+    with suppress(OSError):  # It writes first what waits.
+        stream.reconfigure(errors=errors)
+    return before
+
+
+def _occupy(number: int) -> None:
+    """Let no file take the place of a closed stream: native libraries write there."""
+    with suppress(OSError):
+        os.fstat(number)
+        return
+    handle = os.open(os.devnull, os.O_RDWR)
+    if handle != number:
+        os.dup2(handle, number)
+        os.close(handle)
+
+
+def _discard(stream: LastingStream) -> None:
+    """Let what is still to be written go nowhere, or Python fails with it when it exits."""
+    with suppress(OSError, ValueError):
+        handle = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(handle, stream.fileno())
+        os.close(handle)

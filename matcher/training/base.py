@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +17,6 @@ from matcher.structures import TensorFields
 from matcher.training.config import BaseRunConfig
 from matcher.training.nonfinite import DivergedError, SkippedSteps, StepSnapshot
 from matcher.training.optim import averaged_copy, update_average
-from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import without_retired
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -135,7 +135,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         stop = self.skipped.add(self.batches_seen)
         path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
         if self.skipped.total == 1 or stop:
-            self._snapshot.save(path, self.model, config_to_dict(self.config))
+            self._snapshot.save(path, self.model, asdict(self.config))
         if stop:
             what = f"{self.skipped.total} steps were not finite"
             raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
@@ -145,7 +145,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[self.task] = {
-            "config": config_to_dict(self.config),
+            "config": asdict(self.config),
             **{name: getattr(self, name) for name in self.counts},
             "guard": self.skipped.state(),
         }
@@ -164,7 +164,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"is no checkpoint of train.py with task={self.task} ({error!r})"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what) from error
-        if model != config_to_dict(self.config)["model"]:
+        if model != asdict(self.config)["model"]:
             what = "the checkpoint holds another model"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
         for name, count in counts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from matcher.errors import CheckpointError, Code
 from matcher.training.base import Batch, Network, TrainingModule, pairs_in
+from matcher.training.config import BaseRunConfig
 from matcher.training.export import PAIRS
 from matcher.weights.checkpoint import read_weights
 
@@ -25,6 +27,9 @@ class RatedOptim(Protocol):
     @property
     def weight_decay(self) -> float: ...
 
+    @property
+    def clip(self) -> float: ...
+
     def rate_at(self, seen: int, end: float, /) -> float:
         """The learning rate after so many samples of a run that ends after `end`."""
         ...
@@ -32,13 +37,28 @@ class RatedOptim(Protocol):
 
 class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
     """Trains a network whose loss is the sum of named terms. Subclasses say which: `terms`, and
-    `read` and `export` of its weights. `optim` and `samples_a_step`, of all devices in one step of
-    the optimizer, are set by them too."""
+    `read` and `export` of its weights.
 
-    optim: RatedOptim
-    samples_a_step: int
+    Args:
+        samples_a_step: of all devices in one step of the optimizer: with the steps of the run they
+            tell where it ends.
+    """
+
     counted: str = "pairs"
     """What a sample is called in logs."""
+
+    def __init__(
+        self,
+        config: BaseRunConfig,
+        optim: RatedOptim,
+        build: Callable[[], Network],
+        samples_a_step: int,
+        ema: float,
+    ) -> None:
+        channels_last = config.trainer.channels_last
+        super().__init__(config, build, clip=optim.clip, ema=ema, channels_last=channels_last)
+        self.optim = optim
+        self.samples_a_step = samples_a_step
 
     @abstractmethod
     def terms(self, model: Network, batch: Batch) -> dict[str, Tensor]:

@@ -131,13 +131,6 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
     return kind(**parts)
 
 
-def config_to_dict(config: object) -> dict[str, Any]:
-    """Plain values of a dataclass of options, for JSON."""
-    if not is_dataclass(config) or isinstance(config, type):
-        raise TypeError(f"{config!r} is not a config")
-    return asdict(config)
-
-
 @cache
 def annotations_of(kind: type) -> Mapping[str, Any]:
     """The annotation of every field of a dataclass, in order."""
@@ -164,25 +157,6 @@ def expected(annotation: Any) -> str:
     if origin is dict:
         return f"a group, each {expected(arguments[1])}"
     return _number(float) if annotation is float else PLAIN[annotation]
-
-
-def is_text(annotation: Any) -> bool:
-    """Whether values of an annotation are text, or null."""
-    if get_origin(annotation) is Annotated:
-        return is_text(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return all(is_text(each) for each in get_args(annotation) if each is not NoneType)
-    return annotation is str or get_origin(annotation) is Literal
-
-
-def is_list(annotation: Any) -> bool:
-    """Whether values of an annotation are lists, numbers or null, and no text."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return is_list(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return all(is_list(each) for each in get_args(annotation) if each is not NoneType)
-    return origin is tuple
 
 
 def _usage_error(

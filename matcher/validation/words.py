@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from matcher.errors import Code, UsageError
 from matcher.validation.checked import (
@@ -19,8 +20,6 @@ from matcher.validation.checked import (
     config_from_dict,
     expected,
     invalid,
-    is_list,
-    is_text,
     unknown_option,
 )
 
@@ -52,12 +51,53 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
             raise UsageError(Code.UNUSABLE_WORD, word[:SHOWN_LENGTH], "is not an option", remedy)
         if name not in kinds:
             raise unknown_option(name, list(kinds))
-        verbatim = is_text(kinds[name]) and text != "null"
+        verbatim = _is_text(kinds[name]) and text != "null"
         values[name] = text if verbatim else plain_value(text)
-        if is_list(kinds[name]) and isinstance(values[name], str):
+        if _is_list(kinds[name]) and isinstance(values[name], str):
             remedy = f"{expected(kinds[name])}, in brackets, as in '{name}=[{text[:40]}]'"
             raise invalid(name, text, remedy)
     return config_from_dict(kind, values)
+
+
+def options_and_images(kind: type[T], words: Sequence[str], names: Sequence[str], usage: str) -> T:
+    """Options of `kind` from words of which those without an option's name are its images.
+
+    Args:
+        names: of the options that hold the images, in order.
+        usage: what is told where there are more or fewer images.
+
+    Raises:
+        UsageError: another number of images (E200), or as `options_from_words`.
+    """
+    words, known = key_values(words), list(annotations_of(kind))
+    images = [word for word in words if word.partition("=")[0] not in known]
+    unknown = next((word for word in images if "=" in word), None)
+    if unknown is not None and len(images) > len(names):
+        raise unknown_option(unknown.partition("=")[0], known)
+    if len(images) != len(names):
+        what = f"got {len(images)} images, not {len(names)}"
+        raise UsageError(Code.MISSING_IMAGE, "images", what, usage)
+    given = [f"{name}={image}" for name, image in zip(names, images, strict=True)]
+    return options_from_words(kind, [*given, *(word for word in words if word not in images)])
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether values of an annotation are text, or null."""
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return all(_is_text(each) for each in get_args(annotation) if each is not NoneType)
+    return annotation is str or get_origin(annotation) is Literal
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether values of an annotation are lists, numbers or null, and no text."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _is_list(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return all(_is_list(each) for each in get_args(annotation) if each is not NoneType)
+    return origin is tuple
 
 
 def key_values(words: Sequence[str]) -> list[str]:

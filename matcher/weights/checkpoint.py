@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from matcher.config import MatcherConfig
 from matcher.errors import (
@@ -26,12 +27,15 @@ from matcher.errors import (
     missing,
     out_of_memory,
 )
-from matcher.files import write_atomically
+from matcher.files import sha256_of, write_atomically
 from matcher.network.model import FeatureMatcher, build_matcher
+from matcher.network.quality import QualityHead
 from matcher.structures import CoarseMatches
-from matcher.validation.checked import config_from_dict, config_to_dict, invalid
+from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 from matcher.weights.unpickle import MAX_TENSORS
+
+Model = TypeVar("Model", bound=nn.Module)
 
 COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
@@ -39,6 +43,8 @@ RETIRED = {"pyramid": "average", "lepe": False}
 """Options of the transformer that older files hold, and the one value that they may have."""
 METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
 """All that a file may say about its weights."""
+QUALITY_OF = "weights_sha256"
+ANOTHER = "give the name or the file of another model"
 MAX_HEADER_BYTES = 10 * 2**20
 SELFTEST_SIDE = 64
 TOLERANCE = 1e-3
@@ -145,7 +151,7 @@ def save_safetensors(
     tensors = {name: _stored(t, half) for name, t in state if not name.endswith(COUNTER)}
     require_finite(path, tensors)
     stored = assemble(path, model.config, tensors, "")
-    options = json.dumps(config_to_dict(model.config), sort_keys=True)
+    options = json.dumps(asdict(model.config), sort_keys=True)
     statistics = json.dumps(activation_statistics(stored))
     metadata = {"config": options, "canary": statistics, **(extra or {})}
     write_weights(path, Weights(tensors, metadata))
@@ -238,7 +244,7 @@ def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
     if not values:
         return config
-    tree = config_to_dict(config)
+    tree = asdict(config)
     for name, value in values.items():
         group, _, option = name.partition(".")
         if not isinstance(tree.setdefault(group, {}), dict):
@@ -277,6 +283,16 @@ def assemble(
     except (RuntimeError, OverflowError, TypeError, ValueError) as error:
         what = f"its configuration cannot be built: {error}"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    return fill(path, model, tensors, remedy)
+
+
+def fill(path: Path, model: Model, tensors: Mapping[str, Tensor], remedy: str) -> Model:
+    """A model that was built without memory, in evaluation mode, with exactly `tensors`.
+
+    Raises:
+        CheckpointError: names `path` and `remedy`: tensors that are missing, unexpected or of
+            another shape, which it lists (E502), or not finite (E504).
+    """
     expected = model.state_dict()
     counters = {name: expected.pop(name) for name in list(expected) if name.endswith(COUNTER)}
     if faults := misfits(expected, tensors):
@@ -286,6 +302,48 @@ def assemble(
     state |= {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in counters.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def save_model(path: Path | str, kind: str, model: nn.Module, **about: str) -> None:
+    """Publish a model of a task, its `config` and its `kind`; `about` is metadata too.
+
+    Raises:
+        CheckpointError: the weights are not finite (E504).
+        StorageError: it cannot be written (E401).
+    """
+    state = model.state_dict().items()
+    tensors = {name: _stored(t, half=False) for name, t in state if not name.endswith(COUNTER)}
+    require_finite(Path(path), tensors)
+    config = json.dumps(asdict(cast(Any, model.config)), sort_keys=True)
+    write_weights(path, Weights(tensors, {"model": kind, "config": config, **about}))
+
+
+def load_model(
+    path: Path | str, kind: str, build: Callable[[dict[str, Any]], Model]
+) -> tuple[Model, dict[str, str]]:
+    """What `save_model` wrote: the model, in evaluation mode, and the metadata.
+
+    Args:
+        build: a model of plain values of its configuration.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        CheckpointError: damaged (E501), of another kind or not fitting its configuration (E502),
+            not finite (E504), or without a configuration that works (E508).
+    """
+    path = Path(path)
+    tensors, metadata = read_weights(path)
+    found = metadata.get("model", "matcher")
+    if found != kind:
+        what, remedy = f"weights of the model {found!r}", f"give weights of the model {kind!r}"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
+    try:
+        with torch.device("meta"):
+            model = build(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, UsageError) as error:
+        what = f"no usable configuration ({error})"
+        raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
+    return fill(path, model, tensors, ANOTHER), metadata
 
 
 def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
@@ -304,3 +362,36 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().float()
     fits = tensor.ndim > 1 and tensor.abs().amax() <= torch.finfo(torch.float16).max
     return (tensor.half() if half and fits else tensor).contiguous()
+
+
+def quality_path(weights: Path) -> Path:
+    """The file of the quality head of weights, beside theirs: ``compact.quality.safetensors``."""
+    return weights.with_name(f"{weights.stem}.quality.safetensors")
+
+
+def save_quality(head: QualityHead, path: Path, weights: Path) -> None:
+    """Publish a head for the weights in a file, which it names by their sha256 (E401)."""
+    tensors = {name: values.contiguous() for name, values in head.state_dict().items()}
+    write_weights(path, Weights(tensors, {QUALITY_OF: sha256_of(weights)}))
+
+
+def load_quality(weights: Path) -> QualityHead | None:
+    """The head of the weights in a file; None if there is none, or it was fitted to others.
+
+    Raises:
+        CheckpointError: it is damaged (E501), not finite (E504) or of other shapes (E502).
+    """
+    path = quality_path(weights)
+    if not path.is_file():
+        return None
+    tensors, metadata = read_weights(path)
+    if metadata.get(QUALITY_OF) != sha256_of(weights):
+        return None
+    require_finite(path, tensors)
+    head = QualityHead().float()
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        what = f"not a quality head ({error})"
+        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what) from error
+    return head.requires_grad_(False).eval()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from matcher.errors import CheckpointError, Code, UsageError
+from matcher.errors import CheckpointError, Code
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig, build_pyramid
-from matcher.validation.checked import config_from_dict, config_to_dict, invalid
-from matcher.weights.checkpoint import Weights, misfits, read_weights, require_finite, write_weights
+from matcher.validation.checked import config_from_dict, invalid
+from matcher.weights.checkpoint import ANOTHER, fill, load_model, save_model
 from matcher.weights.torch_archive import read_tensors
 
 Family = Literal["classification", "detection", "segmentation"]
@@ -74,7 +74,7 @@ def load_published(path: Path | str, config: PyramidConfig | str) -> Pyramid:
         _require_family(config, family)
     with torch.device("meta"):
         model = build_pyramid(config)
-    return _filled(path, model, tensors)
+    return fill(path, model, tensors, ANOTHER)
 
 
 def save_pyramid(
@@ -84,65 +84,28 @@ def save_pyramid(
     side: int = PUBLISHED_SIDE,
     **about: str,
 ) -> None:
-    """Write a pyramid, its configuration, names of its classes and the side of its images; `about`
-    is metadata too.
-
-    Raises:
-        CheckpointError: the weights are not finite (E504).
-        StorageError: it cannot be written (E401).
-    """
-    tensors = {n: t.detach().cpu().float().contiguous() for n, t in model.state_dict().items()}
-    require_finite(Path(path), tensors)
-    metadata = {
-        "model": MODEL,
-        "config": json.dumps(config_to_dict(model.config), sort_keys=True),
-        "labels": json.dumps(list(labels)),
-        "side": str(side),
-        **about,
-    }
-    write_weights(path, Weights(tensors, metadata))
+    """Write a pyramid, names of its classes and the side of its images; see `save_model`."""
+    about |= {"labels": json.dumps(list(labels)), "side": str(side)}
+    save_model(path, MODEL, model, **about)
 
 
 def load_pyramid(path: Path | str) -> LabeledPyramid:
-    """What `save_pyramid` wrote, in evaluation mode.
-
-    Raises:
-        UsageError: there is no such file (E111).
-        CheckpointError: damaged (E501), of another model or not fitting its configuration (E502),
-            not finite (E504), or without a configuration that works (E508).
-    """
-    path = Path(path)
-    tensors, metadata = read_weights(path)
-    kind = metadata.get("model", "matcher")
-    if kind != MODEL:
-        what = f"weights of the model {kind!r}"
-        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "give weights of a pyramid")
+    """What `save_pyramid` wrote, in evaluation mode; errors as `load_model`."""
+    model, metadata = load_model(
+        path, MODEL, lambda values: build_pyramid(config_from_dict(PyramidConfig, values))
+    )
     try:
-        config = config_from_dict(PyramidConfig, json.loads(metadata["config"]))
         labels = tuple(str(label) for label in json.loads(metadata.get("labels", "[]")))
         side = int(metadata.get("side", PUBLISHED_SIDE))
-        with torch.device("meta"):
-            model = build_pyramid(config)
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError, UsageError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         what = f"no usable configuration ({error})"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what) from error
     if side < 1:
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, f"images of {side} pixels")
-    if labels and len(labels) != config.classes:
-        what = f"{len(labels)} labels for {config.classes} classes"
+    if labels and len(labels) != model.config.classes:
+        what = f"{len(labels)} labels for {model.config.classes} classes"
         raise CheckpointError(Code.INVALID_CONFIGURATION, path, what)
-    return LabeledPyramid(_filled(path, model, tensors), labels, side)
-
-
-def _filled(path: Path, model: Pyramid, tensors: Mapping[str, Tensor]) -> Pyramid:
-    """A model that was built without memory, with exactly `tensors`."""
-    if faults := misfits(model.state_dict(), tensors):
-        remedy = "give the name or the file of another pyramid"
-        what = "tensors " + "; ".join(faults)
-        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, remedy)
-    require_finite(path, tensors)
-    model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
-    return model.eval()
+    return LabeledPyramid(model, labels, side)
 
 
 def _require_family(name: str, family: Family) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matcher.attention.selection import largest
+from matcher.attention.cpu import largest
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

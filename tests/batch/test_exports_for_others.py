@@ -13,8 +13,7 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from matcher.batch.export.colmap_text import export_colmap_text
-from matcher.batch.export.gdal import export_gdal
-from matcher.batch.export.hugin import POINTS, export_hugin
+from matcher.batch.export.control_points import POINTS, export_gdal, export_hugin
 from matcher.batch.export.verdicts import export_verdicts
 from matcher.batch.image_names import Root
 from matcher.batch.run import Run

@@ -25,7 +25,7 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import find_pairs
 from matcher.batch.retrieval import describe, pooled
 from matcher.errors import UsageError
-from matcher.images.gps import gps_position
+from matcher.images.exif import gps_position
 from matcher.predictor import load_matcher
 
 ALL = np.arange(6, dtype=np.int32)

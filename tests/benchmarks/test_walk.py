@@ -1,18 +1,16 @@
 """Counting the files that a program enters."""
 
 from benchmarks.walk import CallRecorder, moves_between
-from matcher.config import MatcherConfig
 from matcher.geometry.pixels import resize_scale
-from matcher.validation.checked import config_to_dict
+from matcher.validation.checked import nearest_option
 
 
 def test_calls_of_the_product_are_recorded_and_no_others():
-    config = MatcherConfig()
     recorder = CallRecorder()
     recorder.start()
     sorted([2, 1], key=lambda value: value)
     resize_scale((4, 4), (2, 2))
-    config_to_dict(config)
+    nearest_option("conf", ["threshold"])
     recorder.stop()
     resize_scale((4, 4), (2, 2))
     assert recorder.files[0] == "matcher/geometry/pixels.py"

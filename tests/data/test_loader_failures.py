@@ -127,7 +127,7 @@ def test_a_mistake_in_a_dataset_is_no_dead_loader(tmp_path: Path) -> None:
 def test_a_loader_process_that_hangs_is_survived_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datamodule, "LOADER_TIMEOUT", 2)
+    monkeypatch.setattr(datamodule, "LOADER_TIMEOUT", 1.5)
     # How long torch waits for a process to end by itself before it ends it.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     metrics = run(tmp_path, "trainer.max_steps=5", data=faulty(tmp_path, "hang", times=1))

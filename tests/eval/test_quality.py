@@ -23,8 +23,8 @@ from eval.quality import (
 from matcher import load_matcher
 from matcher.errors import CheckpointError
 from matcher.network.quality import FIGURES, QualityHead
+from matcher.weights.checkpoint import load_quality, quality_path, save_quality
 from matcher.weights.hub import resolve
-from matcher.weights.quality_file import load_quality, quality_path, save_quality
 from tests.helpers.shifted_images import fourier_shift, quantized, texture
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from matcher.errors import ImageError
+from matcher.geometry.pixels import MIN_SIDE, network_size
 from matcher.images.decode import stored_size
 from matcher.images.load import read_image, read_mask, read_rgb
-from matcher.images.sizes import MIN_SIDE, network_size
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from matcher.attention import cpu
 from matcher.errors import UsageError
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig, build_pyramid
+from matcher.network.pyramid.attention import MapNorm
 from matcher.network.pyramid.model import PatchEmbedding
-from matcher.network.pyramid.values import MapNorm
 from tests.helpers.pyramids import SMALL, golden_model, golden_numbers
 
 PARITY = 1e-4

@@ -11,9 +11,8 @@ from matcher.errors import UsageError
 from matcher.network import coarse as coarse_module
 from matcher.network import routing
 from matcher.network.coarse import CoarseMatcher
-from matcher.network.dual_softmax import Best, stream_dual_softmax
+from matcher.network.dual_softmax import Best, sparse_dual_softmax, stream_dual_softmax
 from matcher.network.routing import CellTree, levels_for, route
-from matcher.network.sparse_dual_softmax import sparse_dual_softmax
 from matcher.structures import CoarseMatches
 
 ALL = 10**6
@@ -45,7 +44,7 @@ def test_routed_equals_exact_where_every_block_is_listed(
     h0, w0, h1, w1, c = (int(torch.randint(1, n, (), generator=g)) for n in (14, 14, 14, 14, 9))
     if seed % 3 == 0:  # Several chunks of everything.
         monkeypatch.setattr(routing, "CHUNK_ELEMENTS", 50)
-        monkeypatch.setattr("matcher.network.sparse_dual_softmax.CHUNK_PAIRS", 3)
+        monkeypatch.setattr("matcher.network.dual_softmax.CHUNK_PAIRS", 3)
     scale = [1.0, 3.0, 330.0][seed % 3]  # the last gives similarities of 1e5, beyond fp16
     x0 = torch.randn(h0, w0, c, generator=g) * scale
     x1 = torch.randn(h1, w1, c, generator=g) * scale

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from matcher.errors import Code, UsageError
-from matcher.terminal.program import program
-from matcher.terminal.streams import LastingStream, lasting_streams
+from matcher.terminal.program import LastingStream, lasting_streams, program
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")

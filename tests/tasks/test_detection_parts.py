@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from matcher.tasks.detection.anchors import all_anchors, level_anchors
-from matcher.tasks.detection.assignment import assign
 from matcher.tasks.detection.boxes import box_iou, clip, decode, encode, nms
 from matcher.tasks.detection.config import STRIDES
 from matcher.tasks.detection.decoding import find_boxes
 from matcher.tasks.detection.labels import COCO_LABELS, COCO_NUMBERS, category_numbers
-from matcher.tasks.detection.losses import detection_loss, focal_loss
+from matcher.tasks.detection.losses import assign, detection_loss, focal_loss
 from matcher.tasks.detection.model import RetinaOutput
 from matcher.tasks.detection.preprocess import fitted_size, to_batch
 from matcher.tasks.detection.structures import DetectionBatch

@@ -121,7 +121,7 @@ def check_two_processes(folder: Path, *limits: int) -> None:
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """DDP on the CPU: twice the pairs a step, one set of weights."""
-    check_two_processes(tmp_path, 3)
+    check_two_processes(tmp_path, 2)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ import torch
 
 import tests.helpers.hostile as hostile
 from matcher.errors import CheckpointError, UsageError
-from matcher.validation.checked import config_to_dict
 from matcher.weights.checkpoint import override
 from matcher.weights.torch_archive import read_tensors
 from tests.helpers.models import COMPACT
@@ -175,7 +175,7 @@ def test_hostile_extras_of_a_good_checkpoint_stay_inert(tmp_path: Path) -> None:
 def test_hostile_files_are_refused_without_side_effects(tmp_path: Path) -> None:
     folder, sentinel = tmp_path / "files", tmp_path / "sentinel"
     folder.mkdir()
-    config = json.dumps(config_to_dict(override(COMPACT, {"fine.layers": ["self"]})))
+    config = json.dumps(asdict(override(COMPACT, {"fine.layers": ["self"]})))
     files = {f"{name}.ckpt": data for name, data in hostile.checkpoints(sentinel).items()}
     files |= {f"{name}.safetensors": data for name, data in hostile.weights(config).items()}
     names = {}

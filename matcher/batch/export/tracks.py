@@ -20,8 +20,8 @@ from matcher.batch.image_names import Root
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.errors import MatcherError
+from matcher.geometry.pixels import network_size
 from matcher.images.load import LoadedImage, Reading, read_image
-from matcher.images.sizes import network_size
 from matcher.network.photometric import refine
 
 FARTHEST = 1.0

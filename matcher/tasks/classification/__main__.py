@@ -9,8 +9,8 @@ from matcher.errors import Code, UsageError, missing
 from matcher.options import Device
 from matcher.tasks.classification.predictor import Classifier
 from matcher.terminal.program import program
-from matcher.validation.checked import Name, Positive, annotations_of, checked, unknown_option
-from matcher.validation.words import describe, options_from_words
+from matcher.validation.checked import Name, Positive, checked
+from matcher.validation.words import describe, options_and_images
 
 USAGE = """\
 usage: python -m matcher.tasks.classification IMAGE weights=FILE [key=value ...] [--debug]
@@ -53,22 +53,9 @@ class ClassificationOptions:
 
 
 def read_options(words: list[str]) -> ClassificationOptions:
-    """The options that the words of a command line give.
-
-    Raises:
-        UsageError: not one image (E200), an unknown option (E202) or a value that cannot work
-            (E201), or no weights (E203).
-    """
-    known = list(annotations_of(ClassificationOptions))
-    images = [word for word in words if word.partition("=")[0] not in known]
-    unknown = next((word for word in images if "=" in word), None)
-    if unknown is not None and len(images) > 1:
-        raise unknown_option(unknown.partition("=")[0], known)
-    if len(images) != 1:
-        usage = "python -m matcher.tasks.classification IMAGE weights=FILE"
-        raise UsageError(Code.MISSING_IMAGE, "images", f"got {len(images)} images, not 1", usage)
-    options = [word for word in words if word not in images]
-    return options_from_words(ClassificationOptions, [f"image={images[0]}", *options])
+    """The options that the words of a command line give; errors as `options_and_images`."""
+    usage = "python -m matcher.tasks.classification IMAGE weights=FILE"
+    return options_and_images(ClassificationOptions, words, ("image",), usage)
 
 
 def read_labels(path: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +23,6 @@ class ClassificationModule(RatedModule[Pyramid, ImageBatch]):
         config: the run; its model has a class for each of the `labels`.
         labels: names of the classes, which the weights will tell.
         side: pixels of the square images, likewise.
-        images_a_step: images of all devices in one optimizer step.
-        steps_an_epoch: is not used; the rate is a function of images.
     """
 
     task = "classification"
@@ -34,22 +31,9 @@ class ClassificationModule(RatedModule[Pyramid, ImageBatch]):
     config: ClassificationRunConfig
 
     def __init__(
-        self,
-        config: ClassificationRunConfig,
-        labels: Sequence[str],
-        side: int,
-        images_a_step: int,
-        steps_an_epoch: float = math.inf,
+        self, config: ClassificationRunConfig, labels: Sequence[str], side: int, images_a_step: int
     ) -> None:
-        super().__init__(
-            config,
-            lambda: Pyramid(config.model),
-            clip=config.optim.clip,
-            ema=0.0,
-            channels_last=config.trainer.channels_last,
-        )
-        self.optim = config.optim
-        self.samples_a_step = images_a_step
+        super().__init__(config, config.optim, lambda: Pyramid(config.model), images_a_step, 0.0)
         self.labels, self.side = tuple(labels), side
 
     def terms(self, model: Pyramid, batch: ImageBatch) -> dict[str, Tensor]:

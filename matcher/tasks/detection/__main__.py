@@ -20,12 +20,10 @@ from matcher.validation.checked import (
     Name,
     NotNegative,
     Share,
-    annotations_of,
     checked,
     invalid,
-    unknown_option,
 )
-from matcher.validation.words import describe, key_values, options_from_words
+from matcher.validation.words import describe, options_and_images
 
 USAGE = """\
 usage: python -m matcher.tasks.detection IMAGE weights=FILE [key=value ...] [--debug]
@@ -81,23 +79,9 @@ class DetectionOptions:
 
 
 def read_options(words: list[str]) -> DetectionOptions:
-    """The options that the words of a command line give.
-
-    Raises:
-        UsageError: not one image (E200), an unknown option (E202) or a value that cannot work
-            (E201), or no weights (E203).
-    """
-    words = key_values(words)
-    known = list(annotations_of(DetectionOptions))
-    images = [word for word in words if word.partition("=")[0] not in known]
-    unknown = next((word for word in images if "=" in word), None)
-    if unknown is not None and len(images) > 1:
-        raise unknown_option(unknown.partition("=")[0], known)
-    if len(images) != 1:
-        usage = "python -m matcher.tasks.detection IMAGE weights=FILE"
-        raise UsageError(Code.MISSING_IMAGE, "images", f"got {len(images)} images, not 1", usage)
-    options = [word for word in words if word not in images]
-    return options_from_words(DetectionOptions, [f"image={images[0]}", *options])
+    """The options that the words of a command line give; errors as `options_and_images`."""
+    usage = "python -m matcher.tasks.detection IMAGE weights=FILE"
+    return options_and_images(DetectionOptions, words, ("image",), usage)
 
 
 def run(options: DetectionOptions) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from torch import Tensor
@@ -17,37 +16,21 @@ from matcher.training.rated import RatedModule
 
 
 class DetectionModule(RatedModule[RetinaNet, DetectionBatch]):
-    """Trains a `RetinaNet` on batches of `DetectionBatch`; what others call pairs are images.
-
-    Args:
-        config: the run.
-        images_a_step: images of all devices in one optimizer step.
-        steps_an_epoch: is not used; the rate is a function of images.
-    """
+    """Trains a `RetinaNet` on batches of `DetectionBatch`; what others call pairs are images."""
 
     task = "detection"
     counted = "images"
     shown = ("loss", "classes", "boxes", "rate", "skipped")
     config: DetectionRunConfig
 
-    def __init__(
-        self, config: DetectionRunConfig, images_a_step: int, steps_an_epoch: float = math.inf
-    ) -> None:
+    def __init__(self, config: DetectionRunConfig, images_a_step: int) -> None:
         def build() -> RetinaNet:
             model = RetinaNet(config.model)
             if config.backbone_weights:
                 load_backbone(config.backbone_weights, model)
             return model
 
-        super().__init__(
-            config,
-            build,
-            clip=config.optim.clip,
-            ema=config.optim.ema,
-            channels_last=config.trainer.channels_last,
-        )
-        self.optim = config.optim
-        self.samples_a_step = images_a_step
+        super().__init__(config, config.optim, build, images_a_step, config.optim.ema)
 
     def terms(self, model: RetinaNet, batch: DetectionBatch) -> dict[str, Tensor]:
         return detection_loss(model(batch.images, batch.mask), batch)

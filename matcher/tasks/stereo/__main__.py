@@ -9,7 +9,6 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from matcher.errors import Code, UsageError
 from matcher.files import write_atomically
 from matcher.images.load import read_rgb
 from matcher.interop.point_cloud import write_ply
@@ -23,8 +22,7 @@ from matcher.tasks.stereo.photographs import (
 from matcher.tasks.stereo.picture import disparity_range, draw_disparity, draw_views
 from matcher.tasks.stereo.predictor import Disparity, StereoPredictor
 from matcher.terminal.program import program
-from matcher.validation.checked import annotations_of, unknown_option
-from matcher.validation.words import describe, key_values, options_from_words
+from matcher.validation.words import describe, options_and_images
 
 USAGE = """\
 usage: python -m matcher.tasks.stereo LEFT RIGHT [key=value ...] [--debug]
@@ -43,24 +41,9 @@ options and their defaults:
 
 
 def read_options(words: list[str]) -> StereoOptions:
-    """The options that the words of a command line give.
-
-    Raises:
-        UsageError: not two images (E200), an unknown option (E202) or a value that cannot work
-            (E201).
-    """
-    words = key_values(words)
-    known = list(annotations_of(StereoOptions))
-    images = [word for word in words if word.partition("=")[0] not in known]
-    unknown = next((word for word in images if "=" in word), None)
-    if unknown is not None and len(images) > 2:
-        raise unknown_option(unknown.partition("=")[0], known)
-    if len(images) != 2:
-        usage = "python -m matcher.tasks.stereo LEFT RIGHT [key=value ...]"
-        raise UsageError(Code.MISSING_IMAGE, "images", f"got {len(images)} images, not 2", usage)
-    options = [word for word in words if word not in images]
-    views = (f"left={images[0]}", f"right={images[1]}")
-    return options_from_words(StereoOptions, [*views, *options])
+    """The options that the words of a command line give; errors as `options_and_images`."""
+    usage = "python -m matcher.tasks.stereo LEFT RIGHT [key=value ...]"
+    return options_and_images(StereoOptions, words, ("left", "right"), usage)
 
 
 def run(options: StereoOptions) -> str:

@@ -16,8 +16,7 @@ from matcher.errors import Code, ImageError, UsageError
 from matcher.files import write_atomically
 from matcher.images.decode import decode
 from matcher.images.encode import encode
-from matcher.images.opening import read_bytes
-from matcher.images.sizes import MAX_PIXELS
+from matcher.images.opening import MAX_PIXELS, read_bytes
 
 KITTI_SCALE = 256.0
 SUFFIXES = (".pfm", ".png", ".npz")

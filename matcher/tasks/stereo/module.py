@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -18,32 +17,15 @@ from matcher.training.rated import RatedModule
 
 
 class StereoModule(RatedModule[Stereo, StereoPair]):
-    """Trains a `Stereo` network on batches of `StereoPair`.
-
-    Args:
-        config: the run.
-        pairs_a_step: pairs of all devices in one optimizer step: with the steps of the run they
-            tell where it ends.
-        steps_an_epoch: is not used; the rate is a function of pairs.
-    """
+    """Trains a `Stereo` network on batches of `StereoPair`."""
 
     task = "stereo"
     shown = ("loss", "match", "coarse", "full", "occlusion", "rate", "skipped")
     config: StereoRunConfig
 
-    def __init__(
-        self, config: StereoRunConfig, pairs_a_step: int, steps_an_epoch: float = math.inf
-    ) -> None:
-        super().__init__(
-            config,
-            lambda: Stereo(config.model),
-            clip=config.optim.clip,
-            ema=config.optim.ema,
-            # Convolutions on the CPU are faster by a tenth in this order of memory.
-            channels_last=config.trainer.channels_last,
-        )
-        self.optim = config.optim
-        self.samples_a_step = pairs_a_step
+    def __init__(self, config: StereoRunConfig, pairs_a_step: int) -> None:
+        optim = config.optim
+        super().__init__(config, optim, lambda: Stereo(config.model), pairs_a_step, optim.ema)
 
     def terms(self, model: Stereo, batch: StereoPair) -> dict[str, Tensor]:
         return stereo_loss(model(batch.left, batch.right), batch)
