@@ -81,7 +81,7 @@ class Samples(Dataset[Any]):
             with self.flag.open("ab") as file:
                 file.write(b"x")
             if self.fault == "hang":
-                time.sleep(1000)
+                time.sleep(6)  # Four times as long as the loader is waited for.
             if self.fault == "bug":
                 raise RuntimeError("a mistake in the dataset")
             raise ImageError(106, "corrupt_training.txt", "2 of 9 samples cannot be read")

@@ -26,10 +26,10 @@ from matcher.training import checkpointing
 from matcher.training import trainer as training_trainer
 from tests.helpers.planes import PlaneData
 
-STEPS = 12
+STEPS = 24
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
-    "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=1",
+    "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=2",
     "optim.warmup=5", "resume=auto",
 )  # fmt: skip
 
