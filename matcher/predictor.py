@@ -46,6 +46,8 @@ Pair = (
 
 ENOUGH = 100
 """Inliers of a reliable pair above which ``rotate=auto`` looks no further."""
+TELLING = 300
+"""Best matches that tell of most pairs that they are reliable, in a fifth of the time of all."""
 
 
 class Settings(TypedDict, total=False):
@@ -274,7 +276,7 @@ class Predictor:
         if self.options.rotate == "off":
             return self.match_features(pairs, features0, features1, threshold, top_k)
         top_k = self.options.top_k if top_k is None else top_k
-        # A few best ones tell little: all of them are judged.
+        # What top_k leaves may tell too little.
         found = self.match_features(pairs, features0, features1, threshold, sys.maxsize)
         best = map(self._best_turn, found, pairs, features0, repeat(threshold))
         return [each.top(top_k) for each in best]
@@ -283,8 +285,10 @@ class Predictor:
         self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
     ) -> Matches:
         """Those of most reliable inliers among `found`, without a turn, and those of the turns."""
-        best, most = found, _reliable_inliers(found)
         turns = self.options.rotate
+        if turns == "auto" and _reliable_inliers(found.top(TELLING)) >= ENOUGH:
+            return found
+        best, most = found, _reliable_inliers(found)
         if isinstance(turns, str):
             turns = () if turns == "off" or most >= ENOUGH else (1, 2, 3)
         for quarters in turns:

@@ -27,7 +27,6 @@ COPIED = (COMPRESSION, ROWS, STRIPS, STRIP_BYTES, TILE_LENGTH, TILES, TILE_BYTES
 SHORT = (BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, PREDICTOR, FORMAT)
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that do not care how samples are grouped."""
-MAX_BANDS = 1000
 
 Tags = Mapping[int, tuple[int, ...]]
 
