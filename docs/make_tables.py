@@ -47,8 +47,10 @@ ROWS = (
     Row(CARD, "redkitchen,", ("redkitchen",), "compact", "photometric"),
     Row(CARD, "wide,", ("wide",), "compact", "photometric"),
     Row(CARD, "views,", ("views",), "compact", "photometric"),
+    Row(CARD, "the same, `compact-1`", ("views",), "compact-1", "photometric"),
     Row(CARD, "the same, RootSIFT", ("views",), "rootsift"),
     Row(CARD, "the same, XFeat", ("views",), "xfeat"),
+    Row(CARD, "the same, ALIKED", ("views",), "aliked"),
 )
 
 Record = dict[str, Any]

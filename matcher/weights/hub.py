@@ -20,7 +20,8 @@ from matcher.files import sha256_of, write_atomically
 from matcher.weights.convert import convert
 from matcher.weights.download import download, require_sha256, set_aside
 
-BUNDLED = {"compact": Path(__file__).parent / "compact.safetensors"}
+BUNDLED = {name: Path(__file__).parent / f"{name}.safetensors" for name in ("compact", "compact-1")}
+"""`compact` and its earlier version, on which figures of earlier releases rest."""
 LINEAR = MappingProxyType({"coarse.routing": "auto", "transformer.coarsest_cells": 1200})
 """How bundled weights are run, whatever they were saved with: in time in proportion to pixels."""
 CONVERSION = 1

@@ -324,7 +324,7 @@ def test_safetensors_are_taken_as_they_are(tmp_path: Path, cache: Path) -> None:
     ("name", "words"),
     [
         ("outdor", "E203 outdor.*did you mean 'outdoor'"),
-        ("zzz", "E203 zzz.*known: compact, outdoor"),
+        ("zzz", "E203 zzz.*known: compact, compact-1, outdoor"),
         ("none.ckpt", r"E111 none\.ckpt"),
         ("./outdoor", "E111 outdoor"),
         (".", r"E111 \.: a folder"),
