@@ -21,7 +21,7 @@ from matcher.terminal.program import program
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = "auc5", "auc10", "auc20"
-REAL = "strecha", "redkitchen"
+REAL = "strecha", "redkitchen", "views"
 README, CARD = "README.md", "docs/model_card.md"
 
 
@@ -42,6 +42,8 @@ class Row(NamedTuple):
 ROWS = (
     Row(README, "`compact`", REAL, "compact", "photometric", joined=True),
     Row(README, "the same without refinement", REAL, "compact", "none", joined=True),
+    Row(README, "ALIKED", REAL, "aliked", joined=True),
+    Row(README, "XFeat", REAL, "xfeat", joined=True),
     Row(README, "RootSIFT", REAL, "rootsift", joined=True),
     Row(CARD, "strecha,", ("strecha",), "compact", "photometric"),
     Row(CARD, "redkitchen,", ("redkitchen",), "compact", "photometric"),

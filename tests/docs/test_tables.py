@@ -39,7 +39,9 @@ def test_the_last_result_with_the_settings_of_a_row_counts() -> None:
     of_readme = next(row for row in ROWS if row.page == README)
     assert cells_of(of_readme, records) is None
     records.append(record("redkitchen", "compact", 20.0, refine="photometric"))
-    assert cells_of(of_readme, records) == ["91.0 / 92.0 / 93.0", "20.0 / 21.0 / 22.0"]
+    records.append(record("views", "compact", 30.0, refine="photometric"))
+    cells = ["91.0 / 92.0 / 93.0", "20.0 / 21.0 / 22.0", "30.0 / 31.0 / 32.0"]
+    assert cells_of(of_readme, records) == cells
 
 
 def test_the_program_writes_what_it_was_given_and_tells_the_rest(
