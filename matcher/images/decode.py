@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from PIL import (  # noqa: F401
     TiffImagePlugin,
     WebPImagePlugin,
 )
-from PIL.ExifTags import Base
+from PIL.ExifTags import IFD, Base
 
 from matcher.errors import (
     Code,
@@ -145,14 +145,15 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
-def exif_of(path: str | os.PathLike[str]) -> Image.Exif | None:
-    """The EXIF of an image file, from its header; None where it cannot be read."""
+def exif_of(path: str | os.PathLike[str], part: IFD) -> dict[int, Any]:
+    """A part of the EXIF of an image file, from its header; nothing where it cannot be read."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path) as file, reading(os.fspath(path)):
             image = _identify(file)
-            return None if image is None else image.getexif()
-    except (MatcherError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+            # Of a TIFF it is read from the file.
+            return {} if image is None else dict(image.getexif().get_ifd(part))
+    except MatcherError:
+        return {}
 
 
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
