@@ -21,6 +21,7 @@ from matcher.geometry.colmap_model import load_model
 from matcher.geometry.lenses import LENSES
 from matcher.images.exif import exif_camera
 from matcher.validation.checked import invalid
+from matcher.validation.words import is_number
 
 EXIF = "exif"
 ALL = "*"
@@ -131,7 +132,7 @@ def _csv_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
     for row, (number, line) in enumerate(_lines(path)):
         try:
             name, *values = [cell.strip() for cell in next(csv.reader([line], strict=True))]
-            if row == 0 and values and not any(map(_is_number, values)):
+            if row == 0 and values and not any(map(is_number, values)):
                 continue
             camera = _row_camera(values)
             key = name if name == ALL else Path(name).as_posix()
@@ -217,14 +218,6 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a CSV file, a cameras.txt of COLMAP or exif"
         raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read: {error}", remedy) from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _faulty(path: Path, number: int, error: Exception) -> UsageError:
