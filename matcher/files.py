@@ -13,7 +13,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -71,6 +71,28 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         what = f"cannot make the folder: {error.strerror or error}"
         raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
+
+
+def check_targets(targets: Iterable[Path | str], inputs: Iterable[Path | str]) -> None:
+    """Whether files can go where they shall, before work begins; makes their folders.
+
+    Raises:
+        UsageError: one would replace an input or another of them (E205).
+        StorageError: one is a folder, or its folder cannot be made (E401).
+    """
+    taken = {os.path.realpath(path): "an input" for path in inputs}
+    for target in targets:
+        place = os.path.realpath(target)
+        for path, owner in taken.items():
+            # Hard links and disks that do not tell capitals apart have two names for a file.
+            both = os.path.exists(path) and os.path.exists(place)
+            if path == place or (both and os.path.samefile(path, place)):
+                what = f"would replace {owner}"
+                raise UsageError(Code.UNSAFE_VALUE, target, what, "choose another name")
+        if os.path.isdir(place):
+            raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
+        make_folder(Path(target).parent)
+        taken[place] = "another result"
 
 
 Lock = Literal["system", "soft"]

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from matcher.drawing import matches as drawing
-from matcher.errors import Code, StorageError, UsageError, missing
-from matcher.files import make_folder, sha256_of
+from matcher.errors import missing
+from matcher.files import check_targets, sha256_of
 from matcher.geometry import robust
 from matcher.geometry.cameras import Camera
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
@@ -162,14 +162,7 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
             raise missing(path, remedy=hint)
     if options.cameras:
         read_cameras(options.cameras)
-    targets = [os.fspath(t) for t in (options.output, options.picture_path) if t is not None]
-    for target in targets:
-        if os.path.exists(target) and any(os.path.samefile(target, path) for path in inputs):
-            what = "would replace an input"
-            raise UsageError(Code.UNSAFE_VALUE, target, what, "choose another name")
-        if os.path.isdir(target):
-            raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
-        make_folder(Path(target).parent)
+    check_targets([t for t in (options.output, options.picture_path) if t is not None], inputs)
 
 
 def provenance(options: MatchOptions, matcher: Predictor, version: str) -> dict[str, str]:

@@ -247,7 +247,13 @@ class Matches(TensorFields):
         return self.quality * torch.where(self.converged, 1.0, 0.5)
 
     def top(self, k: int | None) -> Matches:
-        """The `k` best by `rank`, or all, best first; ties keep their order."""
+        """The `k` best by `rank`, or all, best first; ties keep their order.
+
+        Raises:
+            UsageError: `k` is negative (E201).
+        """
+        if k is not None and k < 0:
+            raise UsageError(Code.INVALID_VALUE, "top", f"got {k}", "expected 0 or more, or None")
         return self[torch.argsort(self.rank, descending=True, stable=True)[:k]]
 
     def above(self, threshold: float) -> Matches:

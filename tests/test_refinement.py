@@ -169,6 +169,8 @@ def test_the_best_matches_are_those_of_quality_that_converged() -> None:
         converged=torch.tensor([False, True, True, False]),
         quality=torch.tensor([0.9, 0.2, 0.8, 0.3]),
     )
+    with pytest.raises(UsageError, match="E201 top: got -1"):
+        matches.top(-1)
     assert matches.top(3).scores.tolist() == pytest.approx([0.4, 0.9, 0.5])
     assert replace(matches, quality=None).top(2).scores.tolist() == pytest.approx([0.9, 0.5])
 

@@ -216,6 +216,8 @@ def find_pairs(
     Raises:
         UsageError: a missing list or folder (E111), a faulty list (E112 to E114), no pair (E115).
     """
+    if root is not None and os.path.isdir(pairs):
+        raise UsageError(Code.UNUSABLE_WORD, "root", f"{pairs} is a folder", "give a list with it")
     if against is not None:
         sides = [read_folder(path, outside=allow_outside, warn=warn) for path in (pairs, against)]
         names, ends, folder = both_folders(*sides)
@@ -232,7 +234,7 @@ def find_pairs(
             reach = None if select == "exhaustive" else window
             listed = PairList(images.names, images.neighbors(reach))
     else:
-        if choose:
+        if choose or select == "sequential":
             raise UsageError(Code.UNUSABLE_WORD, pairs, "is no folder to select pairs of images of")
         listed = PairList.of(read_pairs(pairs))
         folder = root or os.path.dirname(pairs) or "."

@@ -46,7 +46,7 @@ def chosen_bands(bands: Bands) -> tuple[int, ...]:
 
 def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
     """The first directory of a TIFF; whatever errors Pillow has for one that is damaged."""
-    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] in b"+\0" else 8])
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
     file = BytesIO(data)
     file.seek(directory.next)
     directory.load(file)
@@ -55,6 +55,15 @@ def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 def count_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
     return _first(directory, SAMPLES, 1)
+
+
+def kind_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
+    """Bits of a sample, and their format: 1 unsigned, 2 signed, 3 floats."""
+    return _first(directory, BITS, 1), _first(directory, FORMAT, 1)
+
+
+def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    return _first(directory, COMPRESSION, 1)
 
 
 def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
@@ -139,7 +148,7 @@ def _interleaved(
 
 
 def _require_supported(path: str, directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    compression = _first(directory, COMPRESSION, 1)
+    compression = compression_of(directory)
     kinds = {
         (bits, kind)
         for bits in _numbers(directory, BITS)

@@ -21,6 +21,7 @@ from matcher.geometry.colmap_model import load_model
 from matcher.geometry.lenses import LENSES
 from matcher.images.exif import exif_camera
 from matcher.validation.checked import invalid
+from matcher.validation.words import is_number
 
 EXIF = "exif"
 ALL = "*"
@@ -96,8 +97,10 @@ def read_cameras(path: str) -> CameraTable | None:
     if place.is_dir() and (place / "cameras.bin").is_file():
         return CameraTable(path, dict(_binary_entries(place)))
     file = place / "cameras.txt" if place.is_dir() else place
-    entries = _colmap_entries if file.suffix == ".txt" else _csv_entries
-    return CameraTable(path, dict(entries(file)))
+    entries = dict((_colmap_entries if file.suffix == ".txt" else _csv_entries)(file))
+    if not entries:
+        raise UsageError(Code.UNREADABLE_LIST, file, "holds no camera", "see docs/cameras.md")
+    return CameraTable(path, entries)
 
 
 def parse_camera(text: str, name: str = "camera") -> Camera | None:
@@ -125,15 +128,21 @@ def camera_text(camera: Camera) -> str:
 
 
 def _csv_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
-    for first, (number, line) in enumerate(_lines(path)):
-        name, *values = [cell.strip() for cell in next(csv.reader([line]))]
+    keys = set[str]()
+    for row, (number, line) in enumerate(_lines(path)):
         try:
-            camera = _row_camera(values)
-        except (ValueError, MatcherError) as error:
-            if first == 0 and not _is_number(values[0]):
+            name, *values = [cell.strip() for cell in next(csv.reader([line], strict=True))]
+            if row == 0 and values and not any(map(is_number, values)):
                 continue
+            camera = _row_camera(values)
+            key = name if name == ALL else Path(name).as_posix()
+            if key in keys:
+                raise ValueError(f"{key} has one already")
+            if not values and any(mark in name for mark in ";\t"):
+                raise ValueError("cells stand between commas")
+        except (ValueError, csv.Error, MatcherError) as error:
             raise _faulty(path, number, error) from None
-        key = name if name == ALL else Path(name).as_posix()
+        keys.add(key)
         yield key, (key, camera)
 
 
@@ -141,6 +150,8 @@ def _row_camera(values: list[str]) -> Camera | None:
     """The camera of fx, fy, cx, cy, the model and its parameters; None where they are empty."""
     if not any(values):
         return None
+    if len(values) < 4:
+        raise ValueError(f"{len(values)} numbers, expected fx, fy, cx, cy")
     fx, fy, cx, cy = map(float, values[:4])
     model, *rest = [value for value in values[4:] if value] or ["PINHOLE"]
     one = model in LENSES and LENSES[model].focals == 1
@@ -151,7 +162,9 @@ def _row_camera(values: list[str]) -> Camera | None:
 
 def _colmap_camera(words: list[str]) -> Camera:
     """The camera of a number, the model, width, height and parameters."""
-    _, model, width, height, *params = words
+    number, model, width, height, *params = words
+    if not number.isdecimal():
+        raise ValueError(f"{number} stands where COLMAP has a number")
     return Camera.of_colmap(model, list(map(float, params)), (int(width), int(height)))
 
 
@@ -170,13 +183,16 @@ def _colmap_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]
             raise UsageError(Code.UNREADABLE_LIST, path, what, remedy)
         yield from ((ALL, camera) for camera in cameras.items())
         return
-    lines = [line for line in _text(images).splitlines() if not line.startswith("#")]
-    for number, line in enumerate(lines[::2], 1):
+    lines = enumerate(_text(images).splitlines(), 1)
+    for number, line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
         try:
             key, name = line.split(maxsplit=9)[8:]
             yield name, (key, cameras[key])
         except (ValueError, LookupError) as error:
-            raise _faulty(images, 2 * number - 1, error) from None
+            raise _faulty(images, number, error) from None
+        next(lines, None)  # The points of the image, which may be none.
 
 
 def _binary_entries(folder: Path) -> Iterator[tuple[str, tuple[str, Camera | None]]]:
@@ -202,10 +218,6 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a CSV file, a cameras.txt of COLMAP or exif"
         raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read: {error}", remedy) from error
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("+-")[:1].isdigit()
 
 
 def _faulty(path: Path, number: int, error: Exception) -> UsageError:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from PIL import (  # noqa: F401
     TiffImagePlugin,
     WebPImagePlugin,
 )
-from PIL.ExifTags import Base
+from PIL.ExifTags import IFD, Base
 
 from matcher.errors import (
     Code,
@@ -42,8 +42,10 @@ from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 from matcher.images.bands import (
     Bands,
     chosen_bands,
+    compression_of,
     count_bands,
     deep_color,
+    kind_of,
     nodata_of,
     read_directory,
     select_bands,
@@ -59,8 +61,8 @@ CONVERTED_MODES = {
     **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
     "1": "L",
 }
-DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes."""
+DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes, and of gray both."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
@@ -143,14 +145,15 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
-def exif_of(path: str | os.PathLike[str]) -> Image.Exif | None:
-    """The EXIF of an image file, from its header; None where it cannot be read."""
+def exif_of(path: str | os.PathLike[str], part: IFD) -> dict[int, Any]:
+    """A part of the EXIF of an image file, from its header; nothing where it cannot be read."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path) as file, reading(os.fspath(path)):
             image = _identify(file)
-            return None if image is None else image.getexif()
-    except (MatcherError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+            # Of a TIFF it is read from the file.
+            return {} if image is None else dict(image.getexif().get_ifd(part))
+    except MatcherError:
+        return {}
 
 
 def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
@@ -247,9 +250,13 @@ def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
 
 def _unidentified(path: str, data: bytes) -> ImageError:
     if data.startswith(TIFF_STARTS) and _lacks_only_its_mode(data):
-        count = count_bands(read_directory(data))
+        directory = read_directory(data)
+        if (kind := compression_of(directory)) not in TiffImagePlugin.COMPRESSION_INFO:
+            return _unsupported(path, f"a TIFF of compression {kind}")
+        count = count_bands(directory)
         if count > 1:
-            remedy = f"choose one or three of them, such as bands={min(count, 3)},2,1"
+            example = "[3,2,1]" if count > 2 else "1"
+            remedy = f"choose one or three of them, such as bands={example}"
             return ImageError(Code.UNSUPPORTED_IMAGE, path, f"a TIFF of {count} bands", remedy)
         return _unsupported(path, "this kind of TIFF")
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in Image.OPEN:
@@ -275,11 +282,13 @@ def _unidentified(path: str, data: bytes) -> ImageError:
 
 
 def _lacks_only_its_mode(data: bytes) -> bool:
-    """Whether Pillow understands a TIFF it cannot identify, all but the kind of its pixels."""
+    """Whether Pillow understands a TIFF it cannot identify, all but the kind of its pixels or how
+    they are compressed."""
     try:
         TiffImagePlugin.TiffImageFile(BytesIO(data))
     except SyntaxError as error:
-        return any(part in str(error) for part in ("pixel mode", "samples per pixel"))
+        by_mode = any(part in str(error) for part in ("pixel mode", "samples per pixel"))
+        return by_mode or isinstance(error.__cause__, KeyError)
     except (IndexError, TypeError, struct.error):
         return False
     return False
@@ -310,7 +319,8 @@ def _notes(path: str, image: Image.Image) -> list[str]:
 def _unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
     """A warning where a TIFF has more bands than were read."""
     count = count_bands(directory)
-    return [f"has {count} bands; the first {used} are used"] if count > used else []
+    first = "first is" if used == 1 else f"first {used} are"
+    return [f"has {count} bands; the {first} used"] if count > used else []
 
 
 def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
@@ -327,7 +337,8 @@ def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
 def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
     """Colors of 16 bits of a PNG, of which Pillow keeps the high bytes; others as they are.
 
-    Unpacked in the other order of bytes, the low ones stand where the high ones did.
+    Unpacked in the other order of bytes, the low ones stand where the high ones did. Gray with
+    transparency has four bytes a pixel, as RGBA of 8 bits.
     """
     image = PngImagePlugin.PngImageFile(BytesIO(data))
     other = DEEP_COLOR.get(str(image.tile[0].args)) if image.tile else None
@@ -336,6 +347,8 @@ def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
     image.tile = [image.tile[0]._replace(args=other)]
     image.load()
     low = np.asarray(image)
+    if other == "RGBA":
+        return np.ascontiguousarray(low).view(">u2")[..., [0, 0, 0, 1]]
     return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
 
 
@@ -365,7 +378,18 @@ def _array(image: Image.Image) -> np.ndarray:
     if "transparency" in image.info and mode in ("L", "RGB"):
         mode = "RGBA"
     pixels = np.asarray(image if mode == image.mode else image.convert(mode))
-    if image.mode != "I":
+    pixels = _as_tagged(image, pixels)
+    if pixels.itemsize != 4 or pixels.dtype.kind == "f":
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     fits = pixels.min() >= 0 and pixels.max() <= 65535
     return pixels.astype(np.uint16 if fits else np.float32)
+
+
+def _as_tagged(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
+    """Integers of a TIFF as signed as it says; Pillow takes 32 bits for signed, 8 for unsigned."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return pixels
+    kind = kind_of(image.tag_v2)
+    if kind == (32, 1):
+        return pixels.view(np.uint32)
+    return pixels.view(np.int8).astype(np.int16) if kind == (8, 2) else pixels

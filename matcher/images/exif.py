@@ -6,13 +6,10 @@ import os
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from matcher.errors import MatcherError
 from matcher.geometry.cameras import Camera
 from matcher.images.decode import exif_of, stored_size
-from matcher.images.opening import open_regular, reading
 
 FILM_DIAGONAL = 43.27
 """Millimeters, of a 35 mm film: equivalent focal lengths go by the diagonal (CIPA DCG-001)."""
@@ -30,7 +27,7 @@ def exif_camera(path: str | os.PathLike[str]) -> Camera | None:
     size = stored_size(path)
     if size is None:
         return None
-    camera, focal = Camera.guessed(size), _focal(_tags(path), size)
+    camera, focal = Camera.guessed(size), _focal(exif_of(path, IFD.Exif), size)
     return camera if focal is None else replace(camera.with_focal(focal), focal_known=True)
 
 
@@ -53,15 +50,6 @@ def _focal(tags: dict[int, object], size: tuple[int, int]) -> float | None:
     return length / sensor * size[0] if sensor >= SMALLEST_SENSOR else None
 
 
-def _tags(path: str | os.PathLike[str]) -> dict[int, object]:
-    """What the EXIF of a photograph holds of how it was taken; nothing where it is damaged."""
-    try:
-        with open_regular(path) as file, reading(os.fspath(path)), Image.open(file) as image:
-            return dict(image.getexif().get_ifd(IFD.Exif))
-    except MatcherError:
-        return {}
-
-
 def _number(value: object) -> float:
     """A value of EXIF, 0 for what is no number above 0."""
     try:
@@ -74,8 +62,7 @@ def _number(value: object) -> float:
 def gps_position(path: str | os.PathLike[str]) -> np.ndarray | None:
     """(3,) meters from the center of the earth (WGS 84), so that distances are those between
     places; None where the file does not say. Without an altitude it is 0."""
-    exif = exif_of(path)
-    tags = {} if exif is None else exif.get_ifd(IFD.GPSInfo)
+    tags = exif_of(path, IFD.GPSInfo)
     try:
         latitude = _degrees(tags[GPS.GPSLatitude], tags.get(GPS.GPSLatitudeRef, "N"), "S")
         longitude = _degrees(tags[GPS.GPSLongitude], tags.get(GPS.GPSLongitudeRef, "E"), "W")

@@ -144,12 +144,12 @@ def _valid(values: np.ndarray, valid: np.ndarray | None, nodata: float | None) -
         checks.append(np.isfinite(values))
     if nodata is not None and not np.isnan(nodata):
         # GDAL writes the nodata of float32 rasters with more digits than they hold.
-        checks.append(values != _as_type(nodata, values.dtype))
+        checks.append(values != as_type(nodata, values.dtype))
     both = np.logical_and.reduce(checks) if checks else None
     return None if both is None or both.all() else both
 
 
-def _as_type(nodata: float, dtype: np.dtype) -> float:
+def as_type(nodata: float, dtype: np.dtype) -> float:
     if dtype.kind != "f":
         return nodata
     with np.errstate(over="ignore"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from matcher.errors import Code, ImageError
-from matcher.images.normalize import NormalizedImage, normalize, scale
+from matcher.images.normalize import NormalizedImage, as_type, normalize, scale
 from matcher.images.opening import reading, within_memory
 
 MID_GRAY = 128
@@ -47,7 +47,7 @@ def to_gray(
         if color.ndim == 3:
             gray = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
             if nodata is not None:
-                valid = ~(color == np.float64(nodata).astype(color.dtype)).all(axis=2)
+                valid = ~(color == as_type(nodata, color.dtype)).all(axis=2)
         if alpha is not None:
             allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
         image = normalize(gray, name, allowed=allowed, valid=valid, nodata=nodata, stretch=stretch)

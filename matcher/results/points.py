@@ -11,6 +11,7 @@ import numpy as np
 from matcher.errors import Code, UsageError, missing
 from matcher.files import write_atomically
 from matcher.structures import LocatedPoints
+from matcher.validation.words import is_number
 
 HEADER = ("x0", "y0", "x1", "y1", "confidence", "visible")
 
@@ -34,10 +35,11 @@ def read_points(path: Path | str) -> np.ndarray:
     rows = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     for place, (number, line) in enumerate(rows):
         try:
-            x, y = map(float, next(csv.reader([line]))[:2])
-        except (ValueError, csv.Error):
-            if place == 0:
+            cells = next(csv.reader([line], strict=True))
+            if place == 0 and not any(map(is_number, cells)):
                 continue
+            x, y = map(float, cells[:2])
+        except (ValueError, csv.Error):
             what = f"line {number} has {line[:40]!r}"
             raise UsageError(Code.FAULTY_LINE, path, what, "write x,y in pixels") from None
         points.append([x, y])

@@ -106,7 +106,8 @@ def read_matches(path: Path | str) -> MatchRecord:
     except FileNotFoundError:
         raise missing(path) from None
     except BROKEN as error:
-        what = f"not a readable result: {error}"
+        detail = f"{error} is missing" if isinstance(error, KeyError) else error
+        what = f"not a readable result: {detail}"
         raise StorageError(Code.DAMAGED_RESULT, path, what, "write it anew") from error
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, wraps
+from numbers import Integral
+from operator import index
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -73,6 +75,8 @@ def checked(prefix: str = "") -> Callable[[type[T]], type[T]]:
 
         @wraps(construct)
         def check(self: T, *args: Any, **values: Any) -> None:
+            args = tuple(map(_whole, args))
+            values = {name: _whole(value) for name, value in values.items()}
             try:
                 construct(self, *args, **values)
             except ValidationError as error:
@@ -200,6 +204,14 @@ def _number(
         text += f" of at least {ge}" if le in (None, LARGEST) else f" from {kind(ge)} to {kind(le)}"
         text += " and below 2^31" if le == LARGEST else ""
     return text if multiple_of is None else f"{text}, a multiple of {multiple_of}"
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers of NumPy, which pydantic does not know, as Python's."""
+    if isinstance(value, tuple):
+        return tuple(map(_whole, value))
+    foreign = isinstance(value, Integral) and not isinstance(value, int)
+    return index(value) if foreign else value
 
 
 def _frozen(value: Any) -> Any:

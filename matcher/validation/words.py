@@ -184,3 +184,12 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
     return '""' if value == "" else str(value)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text, such as a cell of a table, is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -117,6 +117,14 @@ def test_a_missing_or_empty_list_is_refused(tmp_path: Path) -> None:
         find_pairs(write(tmp_path / "l.txt", "# nothing\n"))
 
 
+def test_options_of_lists_and_of_folders_are_refused_with_the_other(tmp_path: Path) -> None:
+    listed = write(tmp_path / "l.txt", "a.jpg b.jpg\n")
+    with pytest.raises(UsageError, match=r"E204 .*l\.txt: is no folder"):
+        find_pairs(listed, select="sequential")
+    with pytest.raises(UsageError, match=r"E204 root: .* is a folder"):
+        find_pairs(str(tmp_path), root=str(tmp_path))
+
+
 def test_duplicates_point_at_the_first_pair_of_the_same_images() -> None:
     pairs = PairList.of([("a", "b"), ("b", "c"), ("b", "a"), ("a", "b"), ("c", "c"), ("c", "b")])
     assert pairs.names == ["a", "b", "c"]

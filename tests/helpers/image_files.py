@@ -73,14 +73,20 @@ def turned(kind: str, orientation: int) -> bytes:
     return rgb(kind, "L", exif=exif)
 
 
-def tiff(pixels: np.ndarray, sample_format: int, photometric: int = 1) -> bytes:
+def tiff(
+    pixels: np.ndarray,
+    sample_format: int,
+    photometric: int = 1,
+    order: str = "<",
+    compression: int = 1,
+) -> bytes:
     """An uncompressed TIFF of (H, W, samples), as Pillow would not write it."""
     height, width, samples = pixels.shape
     values = [
         (256, 4, [width]),
         (257, 4, [height]),
         (258, 3, [pixels.dtype.itemsize * 8] * samples),
-        (259, 3, [1]),
+        (259, 3, [compression]),
         (262, 3, [photometric]),
         (273, 4, [0]),
         (277, 3, [samples]),
@@ -89,17 +95,26 @@ def tiff(pixels: np.ndarray, sample_format: int, photometric: int = 1) -> bytes:
         (339, 3, [sample_format] * samples),
     ]
     start = 8 + 2 + 12 * len(values) + 4
-    extra, directory = b"", struct.pack("<H", len(values))
+    extra, directory = b"", struct.pack(f"{order}H", len(values))
     for tag, kind, numbers in values:
-        packed = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
         if tag == 273:
-            packed = struct.pack("<I", start + 4 * samples)
+            packed = struct.pack(f"{order}I", start + 4 * samples)
         if len(packed) > 4:
-            position = struct.pack("<I", start + len(extra))
+            position = struct.pack(f"{order}I", start + len(extra))
             extra, packed = extra + packed, position
-        directory += struct.pack("<HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
-    head = b"II*\0" + struct.pack("<I", 8) + directory + b"\0\0\0\0"
-    return head + extra.ljust(4 * samples, b"\0") + pixels.tobytes()
+        directory += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+    head = (
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(f"{order}I", 8)
+        + directory
+        + b"\0\0\0\0"
+    )
+    return (
+        head
+        + extra.ljust(4 * samples, b"\0")
+        + pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    )
 
 
 def float_tiff(low: float, high: float, spoil: float | None = None) -> bytes:
@@ -112,6 +127,14 @@ def float_tiff(low: float, high: float, spoil: float | None = None) -> bytes:
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds a few bytes."""
     return _png(struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"\x78\x9c\x03\x00\x00\x00")
+
+
+def gray_alpha16(gray: np.ndarray) -> bytes:
+    """An opaque PNG of (H, W) uint16 with transparency, which OpenCV and Pillow do not write."""
+    rows = np.stack([gray, np.full_like(gray, 65535)], axis=-1).astype(">u2")
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", *gray.shape[::-1], 16, 4, 0, 0, 0)
+    return _png(header, zlib.compress(lines))
 
 
 def _png(header: bytes, body: bytes) -> bytes:
@@ -175,7 +198,7 @@ FILES = [
     Case("fax.tiff", lambda: rgb("TIFF", "1", compression="group4")),
     Case("cmyk.tiff", lambda: rgb("TIFF", "CMYK")),
     Case("gray16.tiff", lambda: encode(Image.fromarray(gray16()), "TIFF")),
-    Case("gray16_big_endian.tiff", lambda: tiff(gray16()[..., None], 1)),
+    Case("gray16_big_endian.tiff", lambda: tiff(gray16()[..., None], 1, order=">")),
     Case("integers.tiff", lambda: integers("TIFF"), warning="stretched"),
     Case("unit_float.tiff", lambda: float_tiff(0, 1)),
     Case("large_float.tiff", lambda: float_tiff(-5, 900), warning="stretched"),
@@ -209,5 +232,6 @@ FILES = [
     Case("infinite.tiff", lambda: float_tiff(0, 1, np.inf), warning="are masked"),
     Case("doubles.tiff", doubles, 105),
     Case("many_channels.tiff", many_channels, 105),
+    Case("lerc.tiff", lambda: tiff(gray16()[..., None], 1, compression=34887), 105),
     Case("lab.tiff", lambda: tiff(picture(), 1, photometric=8), 105),
 ]

@@ -73,12 +73,16 @@ def test_a_star_stands_for_all_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("a.jpg,500,500,320", "line 2 is no camera: not enough values to unpack"),
+        ("a.jpg,500,500,320", "line 2 is no camera: 3 numbers, expected fx, fy, cx, cy"),
         ("a.jpg,500,500,320,x", "line 2 is no camera: could not convert"),
         ("a.jpg,500,500,320,240,PINHOLES", "line 2 is no camera: got 'PINHOLES'"),
         ("a.jpg,500,500,320,240,OPENCV,0.1", "expected 8 finite numbers"),
         ("a.jpg,500,600,320,240,RADIAL,0.1,0", "RADIAL has one focal length"),
         ("a.jpg,-5,500,320,240", "expected a camera"),
+        ("a.jpg;500;500;320;240", "cells stand between commas"),
+        ("a.jpg\t500\t500\t320\t240", "cells stand between commas"),
+        ('"a.jpg,500,500,320,240', "unexpected end of data"),
+        ("b.jpg,500,500,320,240", "b.jpg has one already"),
     ],
 )
 def test_a_faulty_row_is_told_in_a_line(tmp_path: Path, row: str, told: str) -> None:
@@ -86,6 +90,30 @@ def test_a_faulty_row_is_told_in_a_line(tmp_path: Path, row: str, told: str) -> 
         table(tmp_path, f"b.jpg,1,1,0,0\n{row}\n")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["a.jpg,nan,500,320,240", "a.jpg,5O0,500,320,240"])
+def test_a_faulty_first_row_is_not_taken_for_names_of_columns(tmp_path: Path, row: str) -> None:
+    with pytest.raises(UsageError, match=r"E113 .*line 1 is no camera"):
+        table(tmp_path, f"{row}\nb.jpg,1,1,0,0\n")
+
+
+@pytest.mark.parametrize("text", ["", "name,fx,fy,cx,cy\n"])
+def test_a_table_without_a_camera_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"E112 .*holds no camera"):
+        table(tmp_path, text)
+
+
+def test_a_list_of_queries_is_not_taken_for_cameras_of_colmap(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E113 .*a\.jpg stands where COLMAP has a number"):
+        table(tmp_path, "a.jpg SIMPLE_PINHOLE 640 480 500 320 240\n", "queries.txt")
+
+
+def test_blank_lines_between_images_of_colmap_are_left_out(tmp_path: Path) -> None:
+    images = "\n# list\n1 1 0 0 0 0 0 0 1 a.jpg\n\n\n2 1 0 0 0 0 0 0 1 b.jpg\n1 2 -1\n\n"
+    (tmp_path / "images.txt").write_text(images)
+    cameras = table(tmp_path, "1 SIMPLE_PINHOLE 640 480 500 320 240\n", "cameras.txt")
+    assert list(cameras.entries) == ["a.jpg", "b.jpg"]
 
 
 def test_cameras_of_colmap_go_by_its_images(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pycolmap
 import pytest
 from PIL import Image
-from PIL.ExifTags import IFD, Base
-from PIL.TiffImagePlugin import IFDRational
+from PIL.ExifTags import GPS, IFD, Base
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from matcher.images.exif import exif_camera
+from matcher.images.exif import exif_camera, gps_position
 
 SIZES = [(640, 480), (480, 640), (1024, 683), (333, 500)]
 INCH = 25.4
@@ -104,3 +104,25 @@ def test_what_is_no_image_has_no_camera(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     assert exif_camera(path) is None
+
+
+def test_a_tiff_says_where_and_how_it_was_taken(tmp_path: Path) -> None:
+    tags = ImageFileDirectory_v2()
+    tags[IFD.Exif] = {Base.FocalLengthIn35mmFilm: 50}
+    tags[IFD.GPSInfo] = {GPS.GPSLatitude: (90.0, 0.0, 0.0), GPS.GPSLongitude: (0.0, 0.0, 0.0)}
+    Image.new("L", (640, 480)).save(tmp_path / "a.tif", tiffinfo=tags)
+    camera, place = exif_camera(tmp_path / "a.tif"), gps_position(tmp_path / "a.tif")
+    assert camera is not None
+    assert camera.focal_known
+    assert place is not None
+    assert place[2] == pytest.approx(6_356_752, abs=1)
+
+
+def test_the_focal_length_of_a_picture_beyond_the_limit_of_pillow_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photograph(tmp_path / "a.jpg", (640, 480), {Base.FocalLengthIn35mmFilm: 50})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    camera = exif_camera(path)
+    assert camera is not None
+    assert camera.focal_known

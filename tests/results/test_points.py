@@ -31,6 +31,7 @@ def test_the_first_two_columns_are_points(tmp_path: Path, text: str) -> None:
     ("data", "message"),
     [
         (b"1,2\nthree,4\n", "E113 .*p.csv: line 2 has 'three,4'; write x,y in pixels"),
+        (b"1O,2\n3,4\n", "E113 .*line 1 has '1O,2'"),
         (b"x,y\n5\n", "E113 .*line 2 has '5'"),
         (b"x,y\n", "E112 .*holds no point"),
         (b"", "E112 .*holds no point"),

@@ -197,6 +197,12 @@ def test_csv_is_a_table_below_comments(tmp_path: Path) -> None:
     assert table == ["x0,y0,x1,y1,score", "1.5,2.0,3.0,4.25,0.5"]
 
 
+def test_a_table_without_a_column_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x0,y0,y1\n1,2,3\n")
+    with pytest.raises(StorageError, match=r"E402 .*: 'x1' is missing"):
+        read_matches(tmp_path / "a.csv")
+
+
 def test_another_suffix_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"E201 output: got .*m\.txt.*\.h5"):
         write_matches(tmp_path / "m.txt", record())

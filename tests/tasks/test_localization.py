@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,32 @@ def test_what_sees_nothing_of_the_model_is_not_found(
     out = capsys.readouterr().out
     assert "camera    blank.png: not found" in out
     assert "located   0 of 1 photographs" in out
+
+
+def test_a_photograph_that_cannot_be_read_leaves_the_others_located(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries, poses = tmp_path / "queries", tmp_path / "poses.txt"
+    queries.mkdir()
+    (queries / "a.png").write_text("no picture")
+    shutil.copy(world.folder / "query.png", queries / "b.png")
+    assert main([str(queries), *world.words[1:], f"output={poses}", "device=cpu"]) == 3
+    out, err = capsys.readouterr()
+    assert "a.png: cannot be read" in out
+    assert "E101" in err
+    assert poses.read_text().startswith("b.png ")
+
+
+def test_poses_replace_no_photograph_and_hold_no_name_in_two_words(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = world.words[0]
+    assert main([*world.words, f"output={query}"]) == 2
+    assert "E205" in capsys.readouterr().err
+    shutil.copy(query, tmp_path / "two words.png")
+    words = [str(tmp_path / "two words.png"), *world.words[1:], f"output={tmp_path}/poses.txt"]
+    assert main(words) == 2
+    assert "E209 two words.png: cannot stand in a list of poses" in capsys.readouterr().err
 
 
 def test_a_view_is_matched_with_the_image_of_the_model_that_shows_the_same(

@@ -6,6 +6,7 @@ import pickle
 from dataclasses import FrozenInstanceError, replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 from pydantic import Field
 
@@ -56,6 +57,12 @@ def test_a_value_that_cannot_work_is_named(values: dict[str, Any], message: str)
     with pytest.raises(UsageError) as caught:
         Part(**values)
     assert str(caught.value) == message
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    part = Part(count=np.int64(3), sides=(np.uint8(8), np.int32(5)))  # pyright: ignore[reportArgumentType]
+    assert part == Part(count=3, sides=(8, 5))
+    assert type(part.count) is int
 
 
 def test_an_option_without_default_must_be_set() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from matcher.errors import Code, UsageError
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
 from matcher.images.encode import FORMATS, encode
 from matcher.options import Device
 from matcher.tasks.detection.files import write_csv, write_json
@@ -86,6 +86,8 @@ def read_options(words: list[str]) -> DetectionOptions:
 
 def run(options: DetectionOptions) -> str:
     """Look for things, write what is asked for and tell it in a line."""
+    targets = [path for path in (options.picture, options.json, options.csv) if path]
+    check_targets(targets, [options.image, options.weights])
     detector = Detector(
         options.weights,
         options.model,
@@ -103,8 +105,7 @@ def run(options: DetectionOptions) -> str:
         write_json(options.json, found, image, detector.labels)
     if options.csv:
         write_csv(options.csv, found)
-    written = ", ".join(path for path in (options.picture, options.json, options.csv) if path)
-    return f"{describe_detections(found)}{f': {written}' if written else ''}"
+    return ": ".join([describe_detections(found), *([", ".join(targets)] if targets else [])])
 
 
 def describe_detections(found: Detections) -> str:

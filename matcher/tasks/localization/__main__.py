@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from matcher.errors import Code, UsageError, missing
-from matcher.files import write_atomically
+from matcher.errors import Code, ImageError, UsageError, missing
+from matcher.files import check_targets, write_atomically
 from matcher.geometry.cameras import Camera, Size
 from matcher.images.cameras import CameraTable, find_camera, read_cameras
 from matcher.images.load import read_image
@@ -46,18 +46,30 @@ def main(words: list[str]) -> int:
 
 
 def run(options: LocalizationOptions) -> None:
-    """Localize what is asked for, tell it and write it."""
+    """Localize what is asked for, tell it and write it; then raise what the first photograph that
+    could not be read is told by."""
     queries = photographs(options.query)
     table = read_cameras(options.cameras) if options.cameras else None
+    if options.output:
+        check_targets([options.output], [*(path for _, path in queries), options.cameras or ""])
+        for name, _ in queries:
+            if len(name.split()) != 1:
+                what, remedy = "cannot stand in a list of poses", "rename it: no spaces"
+                raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
     localizer = Localizer(
         load_matcher(options.weights, options),
         read_scene(options.model, options.images),
         options.most,
     )
-    poses = []
+    poses, fault = [], None
     for name, path in queries:
-        size = read_image(path, **options.reading).size
-        found = localizer.localize(path, camera_of(name, path, size, options, table))
+        try:
+            size = read_image(path, **options.reading).size
+            found = localizer.localize(path, camera_of(name, path, size, options, table))
+        except ImageError as error:
+            sys.stdout.write(f"camera    {name}: cannot be read\n")
+            fault = fault or error
+            continue
         sys.stdout.write(f"{told(name, found)}\n")
         if found is not None:
             numbers = [*found.quaternion, *found.pose[:3, 3]]
@@ -66,6 +78,8 @@ def run(options: LocalizationOptions) -> None:
     if options.output:
         write_atomically(options.output, "".join(f"{line}\n" for line in poses).encode())
         sys.stdout.write(f"output    {options.output}\n")
+    if fault is not None:
+        raise fault
 
 
 def photographs(query: str) -> list[tuple[str, str]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from io import BytesIO
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
+from matcher.images.encode import encode
 from matcher.images.load import read_rgb
 from matcher.interop.point_cloud import write_ply
 from matcher.tasks.stereo.files import write_disparity
@@ -48,15 +48,16 @@ def read_options(words: list[str]) -> StereoOptions:
 
 def run(options: StereoOptions) -> str:
     """Match the pair, write what is asked for and tell it in a line."""
+    asked = (options.output, options.picture, options.cloud, options.views)
+    targets = [path for path in asked if path]
+    check_targets(targets, [options.left, options.right, options.weights])
     predictor = StereoPredictor(options.weights or None, options.device)
     start = time.perf_counter()
     if options.rectify:
         told = run_photographs(options, predictor)
     else:
         told = run_pair(options, predictor)
-    asked = (options.output, options.picture, options.cloud, options.views)
-    written = ", ".join(path for path in asked if path)
-    return f"{told}, {time.perf_counter() - start:.1f} s: {written}"
+    return f"{told}, {time.perf_counter() - start:.1f} s: {', '.join(targets)}"
 
 
 def run_pair(options: StereoOptions, predictor: StereoPredictor) -> str:
@@ -147,10 +148,7 @@ def _write(
 
 
 def _write_picture(path: str, picture: np.ndarray) -> None:
-    buffer = BytesIO()
-    kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
-    Image.fromarray(picture).save(buffer, format=kind, quality=92)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, encode(picture, Path(path).suffix.lower()))
 
 
 if __name__ == "__main__":

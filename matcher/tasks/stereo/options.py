@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from matcher.errors import Code, UsageError
+from matcher.images.encode import FORMATS
 from matcher.options import Device, Intrinsics, require_intrinsics
 from matcher.tasks.stereo.files import require_suffix
 from matcher.validation.checked import Name, Positive, checked, invalid
@@ -58,6 +60,7 @@ class StereoOptions:
 
     def __post_init__(self) -> None:
         require_suffix(self.output)
+        self._require_endings()
         for name in ("K", "K0", "K1"):
             require_intrinsics(name, getattr(self, name))
         if self.K and (self.K0 or self.K1):
@@ -82,3 +85,9 @@ class StereoOptions:
     def metric(self) -> bool:
         """Whether disparity of a rectified pair can be turned into depth."""
         return self.focal > 0 and self.baseline > 0
+
+    def _require_endings(self) -> None:
+        for name, known in (("picture", FORMATS), ("views", FORMATS), ("cloud", (".ply",))):
+            path = getattr(self, name)
+            if path and Path(path).suffix.lower() not in known:
+                raise invalid(name, path, f"a name that ends in one of {', '.join(known)}")
