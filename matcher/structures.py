@@ -63,7 +63,7 @@ class TensorFields:
         return cls(**joined)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairGeometry(TensorFields):
     """Ground truth of a batch of pairs."""
 
@@ -79,7 +79,7 @@ class PairGeometry(TensorFields):
     """(B,) bool, True where depth is exact enough to teach the refinement; None means everywhere"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImagePair(TensorFields):
     """A batch of image pairs as the network sees them."""
 
@@ -168,7 +168,7 @@ class TrainingOutput(NamedTuple):
     """(R,) its standard deviation, in half windows"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches(TensorFields):
     """Correspondences of one pair of images: the public result.
 
@@ -296,7 +296,7 @@ class Matches(TensorFields):
         return points0.numpy(force=True), points1.numpy(force=True), scores.numpy(force=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LocatedPoints(TensorFields):
     """Where points of image 0 lie in image 1: the public result of `Predictor.locate`.
 

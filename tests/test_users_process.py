@@ -128,6 +128,12 @@ def test_matches_that_carry_gradients_become_arrays() -> None:
     assert Matches(points * 2, points, torch.ones(3)).numpy()[0].tolist() == [[2, 2]] * 3
 
 
+def test_matches_can_be_looked_for_in_lists_and_sets(predictor: Predictor, usual: Matches) -> None:
+    other = predictor.match(noise(64, 96), noise(64, 96))
+    assert usual in [other, usual]
+    assert usual not in {other}
+
+
 def test_traces_of_attention_are_ordinary_tensors_too(predictor: Predictor) -> None:
     trace = trace_attention(predictor, IMAGE0, IMAGE1)
     assert not trace.coarse0.is_inference()

@@ -50,7 +50,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
         options.pairs,
         against=options.against,
         select="sequential" if options.select == "sequential" else "exhaustive",
-        window=options.window,
+        window=options.reach,
         root=options.root,
         allow_outside=options.allow_outside_root,
         warn=warn,

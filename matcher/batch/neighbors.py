@@ -43,7 +43,7 @@ def chooser(options: CollectionOptions, warn: Tell) -> Choice | None:
             model = read_model(options.model or "")
             by = by_points if options.select == "covisible" else by_cameras
             near = by(model, names)
-        return nearest_pairs(near, first, second, options.window)
+        return nearest_pairs(near, first, second, options.reach)
 
     return choose
 

@@ -30,8 +30,8 @@ class CollectionOptions(WeightsOptions):
     """Pairs of folders. exhaustive: all; sequential: in each folder those that follow each other,
     frame9 before frame10; or each image with those nearest to it, retrieval: by what they show,
     covisible: by common points of model=, poses: by its cameras, gps: by EXIF."""
-    window: Positive = 5
-    """Each image with so many that follow or are nearest."""
+    window: Positive | None = None
+    """Of all but exhaustive: each image with so many that follow or are nearest; null: 5."""
     model: Name | None = None
     """select=covisible and poses: folder of a COLMAP model of the images."""
     root: Name | None = None
@@ -90,8 +90,15 @@ class CollectionOptions(WeightsOptions):
         require_intrinsics("K", self.K)
         if self.K and self.cameras:
             raise invalid("cameras", self.cameras, "either K or cameras")
+        if self.window and self.select == "exhaustive":
+            raise invalid("window", self.window, "select= with it, such as select=sequential")
         if self.select in ("covisible", "poses") and self.model is None:
             raise invalid("model", None, f"the folder of a COLMAP model with select={self.select}")
+
+    @property
+    def reach(self) -> int:
+        """How many images follow each, or are nearest to it."""
+        return self.window or 5
 
     @property
     def pinhole(self) -> Pinhole | None:

@@ -213,9 +213,9 @@ def test_a_run_goes_on_only_with_the_same_settings(
         ("rotate=auto", "rotate was 'off' and is 'auto'"),
         ("stretch=false", "stretch was None and is False"),
         ("shard_size=4", "shard_size was 32 and is 4"),
-        ("select=sequential", "0 are new, 6 are gone"),
+        ("select=sequential window=1", "0 are new, 6 are gone"),
     ):
-        code, _, err = program("pairs=img", "output=run", word, "window=1")
+        code, _, err = program("pairs=img", "output=run", *word.split())
         assert code == 2
         assert expected in err
         assert "E206 run" in err
@@ -251,9 +251,10 @@ def test_commands_on_a_run(program: Callable[..., Outcome], tmp_path: Path) -> N
 def test_wrong_words_exit_2_before_anything_is_made(
     program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    for word in ("thresold=1", "threshold=2", "window=0", "export=colmat", "engine=cloud",
-                 "batch_size=0", "merge=0", "shard_size=2000", "against=", "K=[1,2]", "hydra.x=1",
-                 "skip_missing=3", "nonsense", "top_k=${x}", "device=tpu"):  # fmt: skip
+    for word in ("thresold=1", "threshold=2", "window=0", "window=3", "export=colmat",
+                 "engine=cloud", "batch_size=0", "merge=0", "shard_size=2000", "against=",
+                 "K=[1,2]", "hydra.x=1", "skip_missing=3", "nonsense", "top_k=${x}",
+                 "device=tpu"):  # fmt: skip
         code, _, err = program("pairs=img", word, "output=run")
         assert (code, err.count("\n")) == (2, 1), (word, err)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["img"]
