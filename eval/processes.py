@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
@@ -44,7 +45,10 @@ def in_processes(
     try:
         with _interrupts_held():
             futures = [pool.submit(work, item) for item in items]
-        for future in as_completed(futures):
+        for future in futures:
+            # In short turns: a signal that another thread takes wakes nobody who waits.
+            while not wait_for([future], timeout=1.0).done:
+                pass
             future.result()
             done()
     except BrokenProcessPool as error:
