@@ -42,7 +42,6 @@ from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 from matcher.images.bands import (
     Bands,
     chosen_bands,
-    compression_of,
     count_bands,
     deep_color,
     kind_of,
@@ -52,6 +51,13 @@ from matcher.images.bands import (
 )
 from matcher.images.opening import MAX_PIXELS, open_regular, read_bytes, reading, require_memory
 from matcher.images.suffixes import SUFFIXES
+from matcher.images.unreadable import (
+    HEIF_BRANDS,
+    TIFF_STARTS,
+    damaged,
+    unidentified,
+    unsupported,
+)
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -63,10 +69,6 @@ CONVERTED_MODES = {
 }
 DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 """How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes, and of gray both."""
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 MEMORY_A_PIXEL, MEMORY_TO_OPEN = 32, 2**26
 """Bytes that decoders need, at most; files of unknown size are taken to hold a pixel a byte."""
 PNG_END = b"IEND\xaeB`\x82"
@@ -178,7 +180,7 @@ def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
         raise
     if image is None:
         require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
-        raise _unidentified(path, data)
+        raise unidentified(path, data)
     width, height = image.size
     if width * height > max_pixels:
         remedy = f"limit {max_pixels:,}; raise max_pixels"
@@ -213,7 +215,7 @@ def _register_heif() -> None:
 
 def _require_mode(name: str, image: Image.Image) -> None:
     if image.mode not in {*DIRECT_MODES, *CONVERTED_MODES}:
-        raise _unsupported(name, f"mode {image.mode}")
+        raise unsupported(name, f"mode {image.mode}")
 
 
 def _load(
@@ -226,7 +228,7 @@ def _load(
     cut_png = image.format == "PNG" and PNG_END not in data
     cut_webp = image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
     if cut_png or cut_webp:
-        raise _damaged(path, "cut off")
+        raise damaged(path, "cut off")
     try:
         return _load_pixels(image, gray), []
     except Exception:
@@ -236,7 +238,7 @@ def _load(
     # With an end marker the decoder fills what is missing.
     whole = _identify(BytesIO(data + b"\xff\xd9"))
     if whole is None:
-        raise _unidentified(path, data)
+        raise unidentified(path, data)
     image = _load_pixels(whole, gray)
     return image, ["cut off; the missing part is gray"]
 
@@ -246,61 +248,6 @@ def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
         image.draft("L", image.size)
     image.load()
     return image
-
-
-def _unidentified(path: str, data: bytes) -> ImageError:
-    if data.startswith(TIFF_STARTS) and _lacks_only_its_mode(data):
-        directory = read_directory(data)
-        if (kind := compression_of(directory)) not in TiffImagePlugin.COMPRESSION_INFO:
-            return _unsupported(path, f"a TIFF of compression {kind}")
-        count = count_bands(directory)
-        if count > 1:
-            example = "[3,2,1]" if count > 2 else "1"
-            remedy = f"choose one or three of them, such as bands={example}"
-            return ImageError(Code.UNSUPPORTED_IMAGE, path, f"a TIFF of {count} bands", remedy)
-        return _unsupported(path, "this kind of TIFF")
-    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        remedy = "pip install pillow-heif, or convert it to JPEG"
-        return ImageError(
-            Code.UNSUPPORTED_IMAGE, path, "a HEIC image, which Pillow does not read alone", remedy
-        )
-    if data.startswith(SIGNATURES):
-        return _damaged(path, "damaged or cut off in its header")
-    start = data[:512].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        return ImageError(
-            Code.UNREADABLE_IMAGE, path, "a git-lfs pointer, not an image", "run git lfs pull"
-        )
-    what = "not an image of a known format"
-    if not data:
-        what = "an empty file"
-    elif start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        what = "an HTML page, not an image"
-    elif start.isascii() and start.translate(None, b"\r\n\t").decode("ascii").isprintable():
-        what = "text, not an image"
-    return ImageError(Code.UNREADABLE_IMAGE, path, what, f"known: {KNOWN}")
-
-
-def _lacks_only_its_mode(data: bytes) -> bool:
-    """Whether Pillow understands a TIFF it cannot identify, all but the kind of its pixels or how
-    they are compressed."""
-    try:
-        TiffImagePlugin.TiffImageFile(BytesIO(data))
-    except SyntaxError as error:
-        by_mode = any(part in str(error) for part in ("pixel mode", "samples per pixel"))
-        return by_mode or isinstance(error.__cause__, KeyError)
-    except (IndexError, TypeError, struct.error):
-        return False
-    return False
-
-
-def _unsupported(path: str, what: str) -> ImageError:
-    known = "supported: gray, RGB, CMYK, palette, with transparency, of 1, 8 or 16 bits, or float32"
-    return ImageError(Code.UNSUPPORTED_IMAGE, path, f"{what} is not supported", known)
-
-
-def _damaged(path: str, what: str) -> ImageError:
-    return ImageError(Code.DAMAGED_IMAGE, path, what, "fetch it anew")
 
 
 def _notes(path: str, image: Image.Image) -> list[str]:

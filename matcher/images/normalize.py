@@ -150,6 +150,7 @@ def _valid(values: np.ndarray, valid: np.ndarray | None, nodata: float | None) -
 
 
 def as_type(nodata: float, dtype: np.dtype) -> float:
+    """A value that marks what holds nothing, as pixels of that kind would hold it."""
     if dtype.kind != "f":
         return nodata
     with np.errstate(over="ignore"):
