@@ -81,7 +81,7 @@ def _coarsest(
             p = _softmax(scores, None if valid is None else valid[i : i + step])
             used = p
             if topk:
-                best = largest(p.detach(), topk)
+                best = largest_positive(p.detach(), topk)
                 selected.append(best.flatten(0, 1))
                 if exclude_selected:
                     parents.append(p.gather(-1, best).flatten(0, 1))
@@ -168,7 +168,7 @@ class _AttendBlocks(Function):
                 p = (p.unflatten(-1, (-1, 4)) * parents[part, None, :, None]).flatten(-2)
                 used = p.to(q.dtype)
             if topk:
-                position[part] = largest(p, topk)
+                position[part] = largest_positive(p, topk)
             if topk and exclude_selected:
                 torch.gather(p, -1, position[part], out=scores[part])
                 used = p.scatter(-1, position[part], 0.0).to(q.dtype)
@@ -238,7 +238,24 @@ def largest(scores: Tensor, count: int) -> Tensor:
 
     Faster than by comparing floats, which minds NaN. Of equal scores any may be taken.
     """
-    bits = _as_integers(scores)
+    bits = _bits(scores)
+    # Negative floats are in the order of integers with the bits below the sign turned.
+    sign = bits >> (8 * bits.element_size() - 1)
+    return _largest_integers(bits ^ (sign & torch.iinfo(bits.dtype).max), count)
+
+
+def largest_positive(scores: Tensor, count: int) -> Tensor:
+    """`largest` of scores of which none is below 0, such as probabilities."""
+    return _largest_integers(_bits(scores), count)
+
+
+def _bits(scores: Tensor) -> Tensor:
+    """The floats read as integers: of two that are not negative the larger is so in both."""
+    return scores.view(torch.int32 if scores.dtype == torch.float32 else torch.int64)
+
+
+def _largest_integers(bits: Tensor, count: int) -> Tensor:
+    """`largest` of (..., N) integers."""
     size = bits.shape[-1]
     for group in GROUP_SIZES:
         if size >= GROUPED * count and size % group == 0:
@@ -254,11 +271,3 @@ def _largest_of_groups(bits: Tensor, count: int, group: int) -> Tensor:
     some = grouped.gather(-1, groups.unsqueeze(-2).expand(*grouped.shape[:-1], count))
     place = some.flatten(-2).topk(count, dim=-1, sorted=False).indices
     return groups.gather(-1, place % count) + place // count * apart
-
-
-def _as_integers(scores: Tensor) -> Tensor:
-    """Integers in the same order: the bits of a float, those below the sign turned where it is
-    set."""
-    integer = torch.int32 if scores.dtype == torch.float32 else torch.int64
-    bits, width = scores.view(integer), 8 * scores.element_size()
-    return bits ^ ((bits >> (width - 1)) & torch.iinfo(integer).max)
