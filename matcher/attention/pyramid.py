@@ -62,8 +62,9 @@ def pool_tokens(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """(B, H, N, D) to (B, H, N / 4, D): mean of the valid children, 0 where there is none."""
     if mask is None:
         # Four tokens in a row are a window of 2 x 2 of a map: faster than a mean over an axis.
-        windows = tokens.reshape(1, -1, 2, tokens.shape[-1]).permute(0, 3, 1, 2)
-        return F.avg_pool2d(windows, 2).permute(0, 2, 3, 1).reshape(*tokens.shape[:2], -1, tokens.shape[-1])
+        batch, heads, _, d = tokens.shape
+        windows = tokens.reshape(1, -1, 2, d).permute(0, 3, 1, 2)
+        return F.avg_pool2d(windows, 2).permute(0, 2, 3, 1).reshape(batch, heads, -1, d)
     children = tokens.unflatten(2, (-1, 4))
     valid = mask.unflatten(1, (-1, 4))[:, None, :, :, None]
     total = children.masked_fill(~valid, 0.0).sum(dim=3, dtype=tokens.dtype)

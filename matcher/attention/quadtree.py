@@ -187,8 +187,8 @@ def attend(
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
     """The messages of all levels, by the fastest path that supports the call.
 
-    `matcher.attention.triton_kernel` on NVIDIA GPUs (and anywhere under ``TRITON_INTERPRET=1``),
-    `matcher.attention.cpu` on CPUs, the reference for what neither supports.
+    `matcher.attention.triton_kernel` or `.triton_levels` on NVIDIA GPUs (and anywhere under
+    ``TRITON_INTERPRET=1``), `matcher.attention.cpu` on CPUs, the reference for the rest.
 
     Args:
         pyramids: queries, keys, values and masks.
@@ -203,10 +203,11 @@ def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[
         from matcher.attention import triton_check
 
         if triton_check.works(device):
-            from matcher.attention import triton_kernel
+            from matcher.attention import triton_kernel, triton_levels
 
-            if triton_kernel.supports(pyramids, topks):
-                return triton_kernel.descend(pyramids, topks, variant)
+            for kernel in (triton_kernel, triton_levels):
+                if kernel.supports(pyramids, topks):
+                    return kernel.descend(pyramids, topks, variant)
     if cpu.supports(pyramids):
         return cpu.descend(pyramids, topks, variant)
     return [step.message for step in reference.descend(pyramids, topks, variant)]

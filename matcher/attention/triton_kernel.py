@@ -112,11 +112,11 @@ def specialization(
     """What is constant when the kernel is compiled."""
     return {
         "D": d,
-        "TILE_D": _power_of_two(d, 16),
+        "TILE_D": power_of_two(d, 16),
         "COUNT": coarse,
-        "COLUMNS": _power_of_two(4 * coarse, 16),
+        "COLUMNS": power_of_two(4 * coarse, 16),
         "TOPK": middle,
-        "SLOTS": _power_of_two(middle, 1),
+        "SLOTS": power_of_two(middle, 1),
         "CASCADE": cascade,
         "MASKED": masked,
         "WIDEN": INTERPRETED and dtype == torch.bfloat16,
@@ -125,16 +125,16 @@ def specialization(
 
 def warps(d: int, coarse: int, middle: int, dtype: torch.dtype) -> int:
     """Warps for a program, by the larger of the two tiles of keys that it fetches."""
-    rows = max(_power_of_two(4 * coarse, 16), 16 * _power_of_two(middle, 1))
-    return max(1, rows * _power_of_two(d, 16) * dtype.itemsize // WARP_BYTES)
+    rows = max(power_of_two(4 * coarse, 16), 16 * power_of_two(middle, 1))
+    return max(1, rows * power_of_two(d, 16) * dtype.itemsize // WARP_BYTES)
 
 
-def _power_of_two(n: int, least: int) -> int:
+def power_of_two(n: int, least: int) -> int:
     return max(least, 1 << (n - 1).bit_length())
 
 
 @triton.jit
-def _load_rows(table, rows, keep, D: tl.constexpr, TILE_D: tl.constexpr):
+def load_rows(table, rows, keep, D: tl.constexpr, TILE_D: tl.constexpr):
     """(rows, TILE_D) of a (., D) table, zeros where not kept and beyond D."""
     dims = tl.arange(0, TILE_D)
     within = keep[:, None] & (dims < D)[None, :]
@@ -142,7 +142,7 @@ def _load_rows(table, rows, keep, D: tl.constexpr, TILE_D: tl.constexpr):
 
 
 @triton.jit
-def _product(a, b, WIDEN: tl.constexpr):
+def product(a, b, WIDEN: tl.constexpr):
     """Matrix product in fp32; widened where Triton's interpreter cannot multiply bf16."""
     if WIDEN:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
@@ -150,7 +150,7 @@ def _product(a, b, WIDEN: tl.constexpr):
 
 
 @triton.jit
-def _softmax(scores, axis: tl.constexpr):
+def softmax(scores, axis: tl.constexpr):
     """Of base-2 scores; a row that is -inf throughout gives zeros."""
     top = tl.max(scores, axis, keep_dims=True)
     e = tl.exp2(scores - tl.where(top == float("-inf"), 0.0, top))
@@ -159,16 +159,16 @@ def _softmax(scores, axis: tl.constexpr):
 
 
 @triton.jit
-def _probabilities(
+def probabilities(
     q, k, valid, parents, scale, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CASCADE: tl.constexpr,
     WIDEN: tl.constexpr,
 ):  # fmt: skip
     """(ROWS, COLUMNS) of queries and keys; in a cascade a softmax of four times the parent's."""
-    scores = tl.where(valid, _product(q, tl.trans(k), WIDEN) * scale, float("-inf"))
+    scores = tl.where(valid, product(q, tl.trans(k), WIDEN) * scale, float("-inf"))
     if CASCADE:
-        siblings = _softmax(tl.reshape(scores, (ROWS, COLUMNS // 4, 4)), 2)
+        siblings = softmax(tl.reshape(scores, (ROWS, COLUMNS // 4, 4)), 2)
         return tl.reshape(siblings * parents[None, :, None], (ROWS, COLUMNS))
-    return _softmax(scores, 1)
+    return softmax(scores, 1)
 
 
 @triton.jit
@@ -196,14 +196,14 @@ def _descend_kernel(
     if MASKED:
         valid1 &= tl.load(mask1_ptr + batch * keys + key1, mask=valid1, other=0) != 0
     row1 = cell * 4 + tl.arange(0, 4)
-    q1 = _load_rows(q1_ptr + head * cells * 4 * D, row1, row1 >= 0, D, TILE_D)
-    k1 = _load_rows(k1_ptr + head * keys * D, key1, valid1, D, TILE_D)
+    q1 = load_rows(q1_ptr + head * cells * 4 * D, row1, row1 >= 0, D, TILE_D)
+    k1 = load_rows(k1_ptr + head * keys * D, key1, valid1, D, TILE_D)
     parents1 = scale
     if CASCADE:
         block = tl.arange(0, COLUMNS // 4)
         above = parents_ptr + (head * cells + cell) * COUNT + block
         parents1 = tl.load(above, mask=block < COUNT, other=0.0)
-    p1 = _probabilities(q1, k1, valid1[None, :], parents1, scale, 4, COLUMNS, CASCADE, WIDEN)
+    p1 = probabilities(q1, k1, valid1[None, :], parents1, scale, 4, COLUMNS, CASCADE, WIDEN)
 
     # A probability is not negative, so its bits order it; the index below them breaks ties.
     rank = p1.to(tl.int32, bitcast=True).to(tl.int64) << 32
@@ -217,8 +217,8 @@ def _descend_kernel(
         left = tl.where(left == top, -1, left)
     if CASCADE:
         p1 = tl.where(left == rank, p1, 0.0)
-    v1 = _load_rows(v1_ptr + head * keys * D, key1, valid1, D, TILE_D)
-    message1 = _product(p1.to(v1.dtype), v1, WIDEN)
+    v1 = load_rows(v1_ptr + head * keys * D, key1, valid1, D, TILE_D)
+    message1 = product(p1.to(v1.dtype), v1, WIDEN)
     out1 = out1_ptr + head * cells * 4 * D + row1[:, None] * D + dims[None, :]
     tl.store(out1, message1.to(v1.dtype), mask=(row1 >= 0)[:, None] & (dims < D)[None, :])
 
@@ -232,17 +232,17 @@ def _descend_kernel(
     if MASKED:
         valid2 &= tl.load(mask2_ptr + batch * keys * 4 + key2, mask=valid2, other=0) != 0
     row2 = cell * 16 + tl.arange(0, 16)
-    q2 = _load_rows(q2_ptr + head * cells * 16 * D, row2, row2 >= 0, D, TILE_D)
-    k2 = _load_rows(k2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
+    q2 = load_rows(q2_ptr + head * cells * 16 * D, row2, row2 >= 0, D, TILE_D)
+    k2 = load_rows(k2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
     own = (tl.arange(0, 16) // 4)[:, None] == (tl.arange(0, 16 * SLOTS) // (4 * SLOTS))[None, :]
     parents2 = scale
     if CASCADE:
         p = tl.where(chosen, (best >> 32).to(tl.int32).to(tl.float32, bitcast=True), 0.0)
         parents2 = tl.reshape(p, (4 * SLOTS,))
-    p2 = _probabilities(
+    p2 = probabilities(
         q2, k2, own & valid2[None, :], parents2, scale, 16, 16 * SLOTS, CASCADE, WIDEN
     )
-    v2 = _load_rows(v2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
-    message2 = _product(p2.to(v2.dtype), v2, WIDEN)
+    v2 = load_rows(v2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
+    message2 = product(p2.to(v2.dtype), v2, WIDEN)
     out2 = out2_ptr + head * cells * 16 * D + row2[:, None] * D + dims[None, :]
     tl.store(out2, message2.to(v2.dtype), mask=(row2 >= 0)[:, None] & (dims < D)[None, :])

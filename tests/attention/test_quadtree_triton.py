@@ -8,8 +8,10 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -221,6 +223,108 @@ def test_what_the_kernel_cannot_do_is_left_to_the_others(kernel: ModuleType) -> 
         assert not kernel.supports(other.pyramids, other.topks)
 
 
+class Learned(NamedTuple):
+    """Messages of a descent, and gradients of all its tokens."""
+
+    messages: list[Tensor]
+    gradients: Sequence[Tensor]
+
+    @classmethod
+    def run(cls, case: Case, descend: Callable[[Pyramids], list[Tensor]], wide: bool) -> "Learned":
+        """Forward and backward on the tokens of a case, in fp32 where `wide`."""
+        levels = [
+            [(x.float() if wide else x.clone()).requires_grad_() for x in level]
+            for level in case.pyramids[:3]
+        ]
+        messages = descend(Pyramids(*levels, case.pyramids.masks))
+        pulls = [torch.linspace(-1, 1, x.numel(), device=DEVICE).view_as(x).to(x) for x in messages]
+        # Not the coarsest level, which no kernel works off.
+        tokens = [x for level in levels for x in level[1:]]
+        total = sum((x * pull).sum() for x, pull in zip(messages[1:], pulls[1:], strict=True))
+        return cls(messages, torch.autograd.grad(total, tokens))
+
+    def largest_error(self, expected: "Learned") -> float:
+        """Relative to the largest element of each expected tensor where that exceeds 1."""
+        pairs = [
+            *zip(self.messages, expected.messages, strict=True),
+            *zip(self.gradients, expected.gradients, strict=True),
+        ]
+        return max(
+            float((x - y).detach().abs().max() / y.detach().abs().max().clamp(min=1))
+            for x, y in pairs
+        )
+
+
+def learn(seed: int, dtype: torch.dtype, variant: Variant, levels: int) -> float:
+    """Largest error of messages and gradients on tokens of random sizes."""
+    from matcher.attention import triton_levels
+
+    draw = random.Random(seed)
+    case = Case(
+        tuple(draw.randint(1, 9) for _ in range(levels)),
+        d=draw.choice([4, 16, 24]),
+        heads=draw.randint(1, 2),
+        key_cells=draw.randint(1, 12 // levels),
+        masked=draw.random() < 0.5,
+        dtype=dtype,
+        seed=seed,
+    )
+    assert triton_levels.supports(case.pyramids, case.topks)
+
+    def as_reference(pyramids: Pyramids) -> list[Tensor]:
+        # It starts from the coarse keys that the tokens' own dtype selects.
+        coarsest, *finer = zip(*pyramids, strict=True)
+        first = [x.to(dtype) for x in coarsest[:3]]
+        step = attend(*first, coarsest[3], None, case.topks[0], variant)
+        messages = [step.message.float()]
+        for level, topk in zip(finer, [*case.topks[1:-1], 0], strict=True):
+            step = attend(*level, step, topk, variant)
+            messages.append(step.message)
+        return messages
+
+    ours = Learned.run(case, lambda p: triton_levels.descend(p, case.topks, variant), wide=False)
+    return ours.largest_error(Learned.run(case, as_reference, wide=True))
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("levels", [2, 3])
+def test_messages_and_gradients_of_levels_equal_the_reference(
+    kernel: ModuleType, dtype: torch.dtype, variant: Variant, levels: int
+) -> None:
+    assert learn(levels, dtype, variant, levels) <= LIMITS[dtype]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", list(LIMITS))
+def test_messages_and_gradients_of_levels_equal_the_reference_on_100_random_shapes(
+    kernel: ModuleType, dtype: torch.dtype
+) -> None:
+    for seed in range(100):
+        error = learn(2000 + seed, dtype, "AB"[seed % 2], 2 + seed // 2 % 3)
+        assert error <= LIMITS[dtype], f"seed {seed}"
+
+
+def test_a_query_without_keys_learns_nothing(kernel: ModuleType) -> None:
+    from matcher.attention import triton_levels
+
+    case = Case((2, 2), masked=True)
+    q, k, v = (x[-1] for x in case.pyramids[:3])
+    case.place(q, k, v, torch.zeros(1, k.shape[2], dtype=torch.bool))
+    found = Learned.run(case, lambda p: triton_levels.descend(p, (2, 2), "B"), wide=False)
+    assert all(x.abs().max() == 0 for x in [*found.messages, *found.gradients])
+
+
+def test_levels_take_what_the_fused_kernel_does_not(kernel: ModuleType) -> None:
+    from matcher.attention import triton_levels
+
+    for case in (Case((4, 4)), Case((4, 4, 4, 4)), Case((20, 28, 8), d=32, key_cells=20)):
+        assert not kernel.supports(case.pyramids, case.topks)
+        assert triton_levels.supports(case.pyramids, case.topks)
+    for case in (Case((4,)), Case((4, 4), dtype=torch.float64), Case((4, 4), d=65)):
+        assert not triton_levels.supports(case.pyramids, case.topks)
+
+
 def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor]:
     golden = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN).items()}
     channels, heads = golden["query"].shape[1], int(golden["num_heads"])
@@ -255,15 +359,19 @@ def test_the_published_operator_is_reproduced_through_the_dispatch(
     assert (message - expected).abs().max() <= 1e-5
 
 
-def test_gradients_and_levels_are_not_asked_of_the_kernel(
+def test_gradients_are_asked_of_the_levels_and_pictures_of_neither(
     kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attention, maps, _ = golden_attention("B")
-    calls = count_calls(kernel, monkeypatch)
-    attention(*(x.requires_grad_() for x in maps)).sum().backward()
+    from matcher.attention import triton_levels
+
+    attention = QuadTreeAttention(8, 1, (2, 2, 2)).to(DEVICE)
+    x = torch.randn(1, 8, 8, 8, device=DEVICE, requires_grad=True)
+    fused, levels = (count_calls(module, monkeypatch) for module in (kernel, triton_levels))
+    attention(x, x, x).sum().backward()
+    assert (len(fused), len(levels)) == (0, 1)
     with torch.no_grad():
-        attention.levels(*maps)
-    assert calls == []
+        attention.levels(x, x, x)
+    assert (len(fused), len(levels)) == (0, 1)
 
 
 def test_a_recorder_leaves_the_kernel_at_work(
@@ -340,7 +448,7 @@ def test_the_kernel_compiles_for_nvidia_gpus_and_keeps_to_registers(capability: 
     )
     assert done.returncode == 0, done.stderr
     reports = [line.split() for line in done.stdout.splitlines()]
-    assert len(reports) == 12
+    assert len(reports) == 12 + 16
     for *_, stack, shared in reports:
         assert int(stack) == 0
         assert int(shared) <= 48 << 10

@@ -1,4 +1,4 @@
-"""Compile the Triton kernel for an NVIDIA architecture, which needs no GPU, and print its use.
+"""Compile the Triton kernels for an NVIDIA architecture, which needs no GPU, and print their use.
 
 One line for each of several calls: registers a thread, bytes of stack, bytes of shared memory.
 """
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,26 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from matcher.attention import triton_kernel
+from matcher.attention import triton_kernel, triton_levels
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
+FP32 = ("scores_ptr", "d_scores_ptr", "dk_ptr", "dv_ptr")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-def source(dtype: torch.dtype, d: int, topks: tuple[int, int], variant: str) -> ASTSource:
-    """The kernel as it is specialized for a call with key masks."""
-    constants = triton_kernel.specialization(d, *topks, variant == "A", True, dtype)
+def source(kernel: Any, dtype: torch.dtype, constants: dict[str, Any], cascade: bool) -> ASTSource:
+    """A kernel as it is specialized for a call with key masks."""
     signature, values = {}, {}
-    for name in triton_kernel._descend_kernel.arg_names:
+    for name in kernel.arg_names:
         if name in constants:
             signature[name], values[name] = "constexpr", constants[name]
         elif name.startswith("mask"):
             signature[name] = "*u8"
-        elif name == "blocks_ptr":
+        elif name in ("blocks_ptr", "selected_ptr"):
             signature[name] = "*i64"
-        elif name == "parents_ptr" and variant == "B":
+        elif name.endswith("parents_ptr") and not cascade:
             signature[name], values[name] = "constexpr", None
-        elif name == "parents_ptr":
+        elif name.endswith("parents_ptr") or name in FP32:
             signature[name] = "*fp32"
         elif name.endswith("_ptr"):
             signature[name] = POINTERS[dtype]
@@ -44,7 +45,7 @@ def source(dtype: torch.dtype, d: int, topks: tuple[int, int], variant: str) -> 
     order = list(signature)
     aligned = [["tt.divisibility", 16]]
     return ASTSource(
-        triton_kernel._descend_kernel,
+        kernel,
         signature,
         {(order.index(name),): value for name, value in values.items()},
         {(i,): aligned for i, name in enumerate(order) if signature[name].startswith("*")},
@@ -67,15 +68,35 @@ def use(compiled: Any) -> tuple[str, str]:
     return found.group(1), found.group(2)
 
 
+def calls() -> Iterator[tuple[Any, torch.dtype, int, tuple[int, int], str]]:
+    """Kernels, dtypes, D, K above and below, variants."""
+    kinds = [(torch.bfloat16, 32), (torch.float32, 32), (torch.bfloat16, 64)]
+    fused = itertools.product([triton_kernel._descend_kernel], kinds, [(16, 8), (32, 16)], "AB")
+    levels = itertools.product(
+        [triton_levels._forward_kernel, triton_levels._backward_kernel],
+        kinds[:2],
+        [(20, 28), (32, 0)],
+        "AB",
+    )
+    for kernel, (dtype, d), topks, variant in itertools.chain(fused, levels):
+        yield kernel, dtype, d, topks, variant
+
+
 def main(capability: int) -> None:
-    calls = [(torch.bfloat16, 32), (torch.float32, 32), (torch.bfloat16, 64)]
-    for (dtype, d), topks, variant in itertools.product(calls, [(16, 8), (32, 16)], "AB"):
-        warps = triton_kernel.warps(d, *topks, dtype)
-        target = GPUTarget("cuda", capability, 32)
-        compiled = triton.compile(
-            source(dtype, d, topks, variant), target=target, options={"num_warps": warps}
-        )
-        row = dtype, d, *topks, variant, warps, *use(compiled), compiled.metadata.shared
+    target = GPUTarget("cuda", capability, 32)
+    for kernel, dtype, d, topks, variant in calls():
+        cascade = variant == "A"
+        if kernel is triton_kernel._descend_kernel:
+            constants = triton_kernel.specialization(d, *topks, cascade, True, dtype)
+            warps = triton_kernel.warps(d, *topks, dtype)
+        else:
+            above = True if cascade else None
+            constants = triton_levels.specialization(d, *topks, above, True, dtype)
+            warps = triton_levels.warps(d, topks[0])
+        asked = source(kernel, dtype, constants, cascade)
+        compiled = triton.compile(asked, target=target, options={"num_warps": warps})
+        name = kernel.__name__
+        row = name, dtype, d, *topks, variant, warps, *use(compiled), compiled.metadata.shared
         sys.stdout.write(" ".join(map(str, row)) + "\n")
 
 
