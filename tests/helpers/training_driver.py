@@ -9,10 +9,12 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from matcher.training import checkpointing
 from matcher.training import trainer as training_trainer
 from tests.helpers.planes import PlaneData
 
-STEPS = 24
+STEPS = 14
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
     "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=2",
@@ -97,6 +99,19 @@ class Witness(PlaneData):
             digest.update(parameter.detach().contiguous().view(-1).numpy().tobytes())
         path = Path(self.trainer.default_root_dir) / f"rank_{module.global_rank}.txt"
         path.write_text(digest.hexdigest())
+
+
+def train_together(folder: Path, words: Sequence[str], processes: int = 2) -> list[int]:
+    """Exit codes of processes that train one model, started from outside as torchrun does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def train(rank: int) -> None:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        program.train(compose("train", [*words, f"folder={folder}"]), Witness())
+
+    return [finish(child) for child in [fork(partial(train, rank)) for rank in range(processes)]]
 
 
 def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, Any]:
