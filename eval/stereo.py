@@ -271,12 +271,9 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-@program
+@program(lambda: USAGE.format(options=describe(StereoEvalOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(StereoEvalOptions)))
-        return 0
     options = options_from_words(StereoEvalOptions, words)
     scores = evaluate(options)
     sys.stdout.write(table(scores))
