@@ -17,9 +17,10 @@ from data.order import PairStream
 from data.stereo import StereoData, StereoDataConfig
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError, UsageError
+from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.tasks.stereo.training import StereoOptimConfig
-from matcher.tasks.stereo.weights import load_stereo
+from matcher.tasks.stereo.weights import load_stereo, save_stereo
 from matcher.training import checkpointing
 from matcher.weights.checkpoint import read_weights
 from tests.helpers.forks import finish, fork
@@ -81,6 +82,14 @@ def test_weights_say_what_trained_them_and_start_another_run(tmp_path: Path) -> 
     assert load_stereo(weights).config == TINY
     metrics = run(tmp_path / "b", "trainer.max_steps=1", f"init_weights={weights}")
     assert metrics["pairs_seen"] == 12
+
+
+def test_a_number_of_pairs_beyond_counting_is_none(tmp_path: Path) -> None:
+    save_stereo(tmp_path / "a.safetensors", Stereo(TINY), training_pairs="9" * 30)
+    metrics = run(
+        tmp_path / "run", "trainer.max_steps=1", f"init_weights={tmp_path / 'a.safetensors'}"
+    )
+    assert metrics["pairs_seen"] == 4
 
 
 def test_a_validation_logs_and_shows_its_figures(
