@@ -237,12 +237,9 @@ def validators(run: RunConfig) -> list[Callback]:
     return [PoseAUC(run.trainer.pose_pairs or None), figures]
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if "--help" in words or "-h" in words:
-        print(__doc__)
-        return 0
     hush_lightning()
     config = compose_run(words)
     folder = Path(config["folder"])

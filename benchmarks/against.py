@@ -25,9 +25,8 @@ import numpy as np
 
 from conf import plain_options
 from eval.benchmarks.folder import read_pairs_with_gt
-from matcher.errors import MatcherError
 from matcher.files import sha256_of
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,18 +200,13 @@ def compare(commit: str, options: Mapping[str, str]) -> bool:
     return all(same)
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
-    try:
-        if not words or "=" in words[0]:
-            raise invalid("COMMIT", words[0] if words else None, "a commit, as in against HEAD~1")
-        return 0 if compare(words[0], plain_options(words[1:], DEFAULTS)) else 1
-    except MatcherError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not words or "=" in words[0]:
+        raise invalid("COMMIT", words[0] if words else None, "a commit, as in against HEAD~1")
+    return 0 if compare(words[0], plain_options(words[1:], DEFAULTS)) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -24,7 +24,7 @@ from benchmarks.pair_methods import PHOTOGRAPH
 from benchmarks.tree_process import TreeProcess
 from benchmarks.worker import threshold_of
 from conf import plain_options
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,1024x1024", "threads": "2", "repeats": "5"}
@@ -87,11 +87,9 @@ def growth(points: Sequence[tuple[int, float]]) -> float:
     return statistics.linear_regression(*zip(*logs, strict=True)).slope
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     if not words or "=" in words[0]:
         raise invalid("COMMIT", words[0] if words else None, "a commit, as in HEAD~1")
     options = plain_options(words[1:], DEFAULTS)

@@ -23,7 +23,7 @@ from eval.peak_memory import PeakMemory
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.model import RetinaNet
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import Positive, checked
 from matcher.validation.words import options_from_words
 
@@ -137,11 +137,9 @@ def table(found: dict[str, Costs]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     options = options_from_words(Options, words)
     sys.stdout.write(table(measure(options)))
     return 0

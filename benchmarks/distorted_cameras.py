@@ -10,7 +10,7 @@ known (`estimate_camera_pose`). The last column takes the lens for a pinhole.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from matcher.geometry.cameras import Camera
 from matcher.geometry.lenses import LENSES
 from matcher.geometry.pose import estimate_camera_pose
 from matcher.structures import ImagePair
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 DEFAULTS = {"pairs": "12", "seed": "11"}
 RENDERED, SEEN = (480, 640), (512, 384)
@@ -95,10 +95,9 @@ def all_errors(matcher: Predictor, count: int, seed: int) -> np.ndarray:
     return np.array([list(errors(matcher, render(scenes[i]))) for i in range(count)])
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     options = {name: int(value) for name, value in plain_options(words, DEFAULTS).items()}
     matcher = load_matcher("compact", device="cpu", offline=True)
     found = all_errors(matcher, options["pairs"], options["seed"])
@@ -112,4 +111,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -25,7 +25,7 @@ from matcher.batch.worker import ShardMatcher
 from matcher.images.encode import encode
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
 CACHE = {"with the cache": 2**32, "without it": 0}
@@ -62,9 +62,9 @@ def run(predictor: Predictor, paths: list[str], cache_bytes: int) -> tuple[Shard
     return shard, features.extractions, seconds
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
-    if help_told(words, __doc__):
-        return 0
+    """Run the program; returns its exit code."""
     chosen = DEFAULTS | {name: int(value) for name, value in (word.split("=") for word in words)}
     warm_allocator()
     predictor = load_matcher("compact", device="cpu")
@@ -89,4 +89,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -22,7 +22,7 @@ from matcher.files import make_folder
 from matcher.geometry.cameras import Camera
 from matcher.geometry.pose import estimate_camera_pose
 from matcher.images.decode import stored_size
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 KINDS = ("calibrated", "shared unknown", "image 1 unknown")
 
@@ -54,10 +54,9 @@ def errors(images: Path, columns: list[str], runs: Path) -> list[tuple[float, fl
     return out
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     folder, runs = (Path(word) for word in words[:2])
     make_folder(runs)
     rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
@@ -72,4 +71,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

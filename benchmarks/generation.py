@@ -21,7 +21,7 @@ from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
 from matcher.runtime import keep_freed_memory
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.training.config import RunConfig
 from matcher.training.loss.total import training_loss
 from matcher.training.module import MatcherModule
@@ -64,11 +64,9 @@ def measure(options: dict[str, str]) -> list[list[float]]:
     return out[1:]
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     rows = measure(plain_options(words, DEFAULTS))
     columns = dict(zip(("draw", "render", "step"), zip(*rows, strict=True), strict=True))
     for name, seconds in columns.items():

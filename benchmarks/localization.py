@@ -25,7 +25,7 @@ from matcher.images.decode import stored_size
 from matcher.predictor import load_matcher
 from matcher.tasks.localization.localizer import Localizer, Location
 from matcher.tasks.localization.scene import read_scene
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 DEFAULTS = {"scene": "fountain-P11", "most": "5", "focal": "known"}
 MATCHING = ("merge=1", "converged_only=true")
@@ -60,9 +60,9 @@ def errors(found: Location | None, pose: np.ndarray) -> tuple[float, float]:
     return distance, rotation_error(found.pose[:3, :3], pose[:3, :3])
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
-    if help_told(words, __doc__):
-        return 0
+    """Run the program; returns its exit code."""
     folder, runs = (Path(word) for word in words[:2])
     given = DEFAULTS | dict(word.split("=", 1) for word in words[2:])
     scene, images = given["scene"], folder / "images"
@@ -91,4 +91,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -22,7 +22,7 @@ from benchmarks.reconstruction import SCENES, ground_truth
 from matcher.predictor import Predictor, load_matcher
 from matcher.tasks.localization.localizer import Localizer
 from matcher.tasks.localization.scene import SceneImage
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 DEFAULTS = {"scenes": SCENES, "most": "5"}
 WAYS = {"descriptors": 1, "both": 2, "matches of all": 1000}
@@ -43,9 +43,9 @@ def shares(
         yield len(chosen & {*sorted(away, key=away.__getitem__)[:most]}) / most
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
-    if help_told(words, __doc__):
-        return 0
+    """Run the program; returns its exit code."""
     folder = Path(words[0])
     given = DEFAULTS | dict(word.split("=", 1) for word in words[1:])
     most = int(given["most"])
@@ -62,4 +62,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

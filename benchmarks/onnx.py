@@ -21,7 +21,7 @@ from PIL import Image
 from matcher import Matches, load_matcher
 from matcher.interop.onnx import OnnxPredictor, Runtime, export_onnx
 from matcher.predictor import Predictor
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ((640, 480), (471, 313), (1024, 768))
@@ -49,10 +49,9 @@ def timed(call: Callable[[], Matches]) -> tuple[Matches, float]:
     return call(), time.process_time() - start
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Print the table."""
-    if help_told(words, __doc__):
-        return 0
     plain = {"refine": "none", "dtype": "float32", "device": "cpu", "offline": True}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(words[0]) if words else Path(folder) / "compact.onnx"
@@ -89,4 +88,4 @@ def compare(size: tuple[int, int], ways: dict[str, Predictor]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

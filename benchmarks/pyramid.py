@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.attention import published_messages
 from matcher.network.pyramid import Pyramid, build_pyramid
 from matcher.network.pyramid.attention import TreeMessages
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import Positive, checked
 from matcher.validation.words import options_from_words
 
@@ -100,11 +100,9 @@ def measure(options: Options) -> dict[str, list[float]]:
     return times
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     options = options_from_words(Options, words)
     times = measure(options)
     ours, published = (statistics.median(times[name]) for name in ("ours", "published"))

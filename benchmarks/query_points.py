@@ -10,7 +10,6 @@ and what it tells of the pairs of `check`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,7 +27,7 @@ from matcher.network.photometric import DOUBT
 from matcher.network.quality import RIGHT
 from matcher.network.query_points import Images, find_points
 from matcher.structures import ImagePair
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 DEFAULTS = {"pairs": "36", "seed": "5", "check": "7777"}
 SIZE, POINTS = (360, 480), 400
@@ -127,10 +126,9 @@ def report(points: Sample, weights: Tensor) -> list[str]:
     ]
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     options = {name: int(value) for name, value in plain_options(words, DEFAULTS).items()}
     matcher = load_matcher("compact", device="cpu", offline=True)
     weights = fitted(sample(matcher, options["pairs"], options["seed"]))
@@ -140,4 +138,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -23,7 +23,7 @@ import numpy as np
 import match
 from matcher.batch.run import open_run
 from matcher.errors import require_extra
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 SCENES = "fountain-P11,Herz-Jesus-P25"
 TRIED = {"merge": "1,2", "converged_only": "true", "refine_tracks": "true,false"}
@@ -173,9 +173,9 @@ def table(results: Sequence[Score]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+@program(__doc__)
 def main(words: list[str]) -> int:
-    if help_told(words, __doc__):
-        return 0
+    """Run the program; returns its exit code."""
     folder, runs = (Path(word) for word in words[:2])
     given = dict(word.split("=", 1) for word in words[2:])
     scenes, document = given.pop("scenes", SCENES).split(","), given.pop("document", "")
@@ -202,4 +202,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

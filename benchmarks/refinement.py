@@ -22,14 +22,15 @@ from matcher.images.load import read_image
 from matcher.images.preprocess import resize
 from matcher.network.photometric import refine_matches
 from matcher.predictor import Predictor, load_matcher
-from matcher.runtime import warm_allocator
-from matcher.terminal.program import help_told, program
+from matcher.runtime import own_settings, warm_allocator
+from matcher.terminal.program import program
 
 DEMO = [Path(__file__).resolve().parents[1] / "assets" / f"demo{i}.jpg" for i in (0, 1)]
 SIZE = (640, 480)
 DEFAULTS = {"matches": "600,2000", "rounds": "15", "threads": "2"}
 
 
+@own_settings()
 def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float], list[float], int]:
     """Seconds of the network and of the refinement of each round, and the matches."""
     images = [resize(read_image(path).gray, SIZE) for path in DEMO]
@@ -48,11 +49,9 @@ def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float],
     return network[1:], stage[1:], found
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     chosen = plain_options(words, DEFAULTS)
     torch.set_num_threads(int(chosen["threads"]))
     warm_allocator()

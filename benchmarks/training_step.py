@@ -29,7 +29,7 @@ from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from data.synthetic.scene import SceneBatch
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 DEFAULTS = {"sizes": "480x640,192x256", "pairs": "2", "threads": "1", "rounds": "5"}
@@ -100,11 +100,9 @@ def lines_of(size: str, ours: Sequence[Step], theirs: Sequence[Step]) -> list[st
     return out
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     if not words or "=" in words[0]:
         raise invalid("COMMIT", words[0] if words else None, "a commit, as in HEAD~1")
     options = plain_options(words[1:], DEFAULTS)

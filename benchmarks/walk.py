@@ -22,8 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from conf import compose, plain_options
-from matcher.errors import MatcherError
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,19 +110,14 @@ def moves_between(calls: Sequence[str]) -> list[tuple[str, str]]:
     return [(before, after) for before, after in pairwise(calls) if before != after]
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
-    try:
-        options = plain_options(words, DEFAULTS)
-        if options["program"] not in PROGRAMS:
-            raise invalid("program", options["program"], f"one of {', '.join(PROGRAMS)}")
-        if not options["top"].isdecimal():
-            raise invalid("top", options["top"], "a number")
-    except MatcherError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    options = plain_options(words, DEFAULTS)
+    if options["program"] not in PROGRAMS:
+        raise invalid("program", options["program"], f"one of {', '.join(PROGRAMS)}")
+    if not options["top"].isdecimal():
+        raise invalid("top", options["top"], "a number")
     with tempfile.TemporaryDirectory() as folder:
         calls = PROGRAMS[options["program"]](Path(folder))
     files, moves = list(dict.fromkeys(calls)), moves_between(calls)
@@ -135,4 +129,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

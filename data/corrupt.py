@@ -2,13 +2,14 @@
 
 `Replacing` puts another sample in the place of a corrupt one, notes it, and raises once there are
 too many. `Reporting` carries what is raised out of a loader process: an exception would arrive as
-a `RuntimeError` with a traceback as its text, so it travels as a sample, a `CorruptSample`, which
+a `RuntimeError` with a traceback as its text, so it travels as a batch, a `CorruptSample`, which
 `data.datamodule` raises again where the training happens.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import gcd
@@ -31,7 +32,7 @@ REPAIR = "the file lists them; delete it once they are repaired"
 
 
 class CorruptSample:
-    """Stands for a sample, or a batch, that could not be read."""
+    """Stands for a batch of which a sample could not be read."""
 
     def __init__(self, error: MatcherError) -> None:
         self.error = error
@@ -39,18 +40,18 @@ class CorruptSample:
 
 @dataclass(eq=False)
 class Reporting(Dataset[Any]):
-    """`dataset`, whose items are a `CorruptSample` where it raises a `MatcherError`."""
+    """`dataset` for a loader, which gets one `CorruptSample` where it raises a `MatcherError`."""
 
     dataset: Any
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitems__(self, keys: Sequence[Any]) -> list[Any]:
         try:
-            return self.dataset[key]
+            return [self.dataset[key] for key in keys]
         except MatcherError as error:
-            return CorruptSample(error)
+            return [CorruptSample(error)]
 
 
 class Replacing(Dataset[Any]):

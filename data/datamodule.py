@@ -173,9 +173,9 @@ class PairData(TrainingData):
 
 
 def collate(items: Sequence[Any]) -> Any:
-    """A batch of pairs or scenes, or the first `CorruptSample` among them."""
-    corrupt = [item for item in items if isinstance(item, CorruptSample)]
-    return corrupt[0] if corrupt else type(items[0]).collate(items)
+    """A batch of pairs or scenes, or the `CorruptSample` that stands for it."""
+    first = items[0]
+    return first if isinstance(first, CorruptSample) else type(first).collate(items)
 
 
 def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:

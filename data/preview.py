@@ -25,7 +25,7 @@ from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
 from matcher.drawing.matches import write_picture
 from matcher.errors import Code, UsageError
 from matcher.structures import ImagePair
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.training.supervision import supervise
 from matcher.validation.words import key_values
 
@@ -79,11 +79,9 @@ def _tile(
     return tile
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     words = key_values(words)
     rest = [word for word in words if not word.startswith(("output=", "count="))]
     own = {"output": "", "count": "24"}

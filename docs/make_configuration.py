@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -35,7 +35,7 @@ from matcher.tasks.localization.options import LocalizationOptions
 from matcher.tasks.stereo.__main__ import StereoOptions
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.training import StereoRunConfig
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
 from matcher.validation.words import default_of, meanings, shown
@@ -50,10 +50,10 @@ keeps both alike. An unknown option is refused, and the nearest known one is nam
 """
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not help_told(words, __doc__):
-        TARGET.write_text(document(), encoding="utf-8")
+    TARGET.write_text(document(), encoding="utf-8")
     return 0
 
 
@@ -177,4 +177,4 @@ def opening(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

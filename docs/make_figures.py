@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
@@ -33,7 +32,7 @@ from matcher.files import write_atomically
 from matcher.geometry.robust import estimate_fundamental
 from matcher.images.load import read_rgb
 from matcher.structures import Matches
-from matcher.terminal.program import help_told
+from matcher.terminal.program import program
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "images"
@@ -50,10 +49,9 @@ PRECISIONS = (0.05, 0.1, 0.25, 0.5, 1, 3)
 """Pixels that the axis names."""
 
 
-def main(words: Sequence[str]) -> int:
+@program(__doc__)
+def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     if not REAL_FOLDER.is_dir():
         sys.stderr.write(f"{REAL_FOLDER} is not there: nothing was drawn\n")
         return 1
@@ -234,4 +232,4 @@ def draw_precision(matcher: Predictor, image: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -87,12 +87,9 @@ def with_cells(text: str, row: Row, cells: Sequence[str]) -> str:
     return text
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if not words or {"--help", "-h"} & set(words):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else 2
     records: list[Record] = []
     for word in words:
         if not Path(word).is_file():

@@ -30,13 +30,14 @@ options:
 """
 
 
-@program
+def usage() -> str:
+    names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
+    return USAGE.format(benchmarks=", ".join(names), options=describe(EvalOptions))
+
+
+@program(usage, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"--help", "-h"} & set(words) or not words:
-        names = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
-        print(USAGE.format(benchmarks=", ".join(names), options=describe(EvalOptions)))
-        return 0 if words else 2
     plans = read_options(words)
     if any(plan.report for plan in plans):
         require_extra("matplotlib", "dev", "report=true")

@@ -35,17 +35,15 @@ class ImageHits(NamedTuple):
     """True boxes that count"""
 
 
-def image_hits(
-    found: Detections, truth: TrueBoxes, number: int, thresholds: Sequence[float] = THRESHOLDS
-) -> ImageHits:
+def image_hits(found: Detections, truth: TrueBoxes, number: int) -> ImageHits:
     """The boxes of the class `number` that were found in an image, held against the true ones."""
     ours, theirs = found.indices == number, truth.classes == number
     order = np.argsort(-found.scores[ours], kind="stable")[:MOST]
     boxes, scores = found.corner_boxes[ours][order], found.scores[ours][order]
     ignored = truth.ignored[theirs]
     overlap = _overlaps(boxes, truth.boxes[theirs], ignored)
-    matched = np.array([match(overlap, ignored, t) for t in thresholds], int)
-    matched = matched.reshape(len(thresholds), len(boxes))
+    matched = np.array([match(overlap, ignored, t) for t in THRESHOLDS], int)
+    matched = matched.reshape(len(THRESHOLDS), len(boxes))
     on_ignored = np.append(ignored, False)[matched]
     return ImageHits(scores, (matched >= 0) & ~on_ignored, ~on_ignored, int((~ignored).sum()))
 

@@ -109,14 +109,11 @@ def backbones(weights: list[str], xfeat: str) -> dict[str, tuple[Features, float
     return found
 
 
-@program
+@program(__doc__, needs_words=True)
 @torch.inference_mode()
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     weights = [word for word in words if "=" not in word]
-    if not words or {"--help", "-h"} & set(words):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else 2
     options = options_from_words(Options, [word for word in words if "=" in word])
     words = ["benchmark=views", *([f"root={options.root}"] if options.root else [])]
     pairs = load_benchmark(

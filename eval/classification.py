@@ -126,12 +126,9 @@ def evaluate(options: ClassificationEvalOptions) -> ClassificationScore:
     return score(ranks(model, batches, columns))
 
 
-@program
+@program(lambda: USAGE.format(options=describe(ClassificationEvalOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(ClassificationEvalOptions)))
-        return 0
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(ClassificationEvalOptions, [*first, *words[len(first) :]])
     found = evaluate(options)

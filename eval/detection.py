@@ -196,12 +196,9 @@ def evaluate(options: DetectionEvalOptions) -> DetectionScore:
     return DetectionScore(**{**asdict(plain), **figures, "of_size": of_size})
 
 
-@program
+@program(lambda: USAGE.format(options=describe(DetectionEvalOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(DetectionEvalOptions)))
-        return 0
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(DetectionEvalOptions, [*first, *words[len(first) :]])
     found = evaluate(options)

@@ -32,12 +32,12 @@ def error_auc(errors: Sequence[float] | np.ndarray, thresholds: Sequence[float])
     return out
 
 
-def mean_average_accuracy(errors: Sequence[float] | np.ndarray, limit: int = 10) -> float:
-    """Mean over the thresholds 1, 2, ... `limit` of the share of errors below them."""
+def mean_average_accuracy(errors: Sequence[float] | np.ndarray) -> float:
+    """Mean over the thresholds 1, 2, ... 10 of the share of errors below them."""
     values = np.asarray(errors, dtype=np.float64)
     if values.size == 0:
         return float("nan")
-    return float(np.mean([(values < t).mean() for t in range(1, limit + 1)]))
+    return float(np.mean([(values < t).mean() for t in range(1, 11)]))
 
 
 def rotation_error(estimate: np.ndarray, truth: np.ndarray) -> float:
@@ -99,15 +99,16 @@ def bootstrap_auc(
     return list(zip(low, high, strict=True))
 
 
-def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a share of `hits` among `count` (Wilson, 1927); 95% by default.
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95% interval of a share of `hits` among `count` (Wilson, 1927).
 
     Returns:
         Both ends as shares from 0 to 1; (0, 1) where nothing was counted.
     """
     if count == 0:
         return 0.0, 1.0
-    share, z2 = hits / count, z * z
+    share, z = hits / count, 1.959964
+    z2 = z * z
     center = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = z * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
     return float(max(0.0, center - half)), float(min(1.0, center + half))

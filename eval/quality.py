@@ -227,12 +227,9 @@ def tell_measures(name: str, head: QualityHead, data: Sample) -> list[Bin]:
     return bins
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if not words or words[0] in ("--help", "-h"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else 2
     weights, *rest = words
     options = options_from_words(Options, rest)
     if options.figure:

@@ -101,12 +101,9 @@ def _chained(
     return poses, scene
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if {"--help", "-h"} & set(words):
-        sys.stdout.write(__doc__ or "")
-        return 0
     options = options_from_words(Options, words)
     pairs = read_pairs_with_gt(Path(options.root))
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.image0, pair.image1)))

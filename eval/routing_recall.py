@@ -71,12 +71,9 @@ def routing_recall(model: FeatureMatcher, pair: ImagePair) -> RoutingRecall:
     )
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if not words or words[0] in ("--help", "-h"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else 2
     options = options_from_words(Options, words[1:])
     model = load_safetensors(words[0], overrides={"coarse.routing": "exact"})
     scenes = SyntheticScenes(options.scenes(model.config.canvas))

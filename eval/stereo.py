@@ -132,12 +132,12 @@ def score(errors: Sequence[Errors]) -> StereoScore:
     )
 
 
-def bad3_range(errors: Sequence[Errors], draws: int = 1000) -> tuple[float, float] | None:
+def bad3_range(errors: Sequence[Errors]) -> tuple[float, float] | None:
     """95% interval of the percentage above 3 pixels; None of a single pair."""
     if len(errors) < 2:
         return None
     counts = np.array([(np.sum(e.seen > 3), len(e.seen)) for e in errors])
-    drawn = np.random.default_rng(0).integers(0, len(errors), (draws, len(errors)))
+    drawn = np.random.default_rng(0).integers(0, len(errors), (1000, len(errors)))
     bad, all_ = np.moveaxis(counts[drawn].sum(axis=1), 1, 0)
     low, high = np.percentile(100 * bad / all_, (2.5, 97.5))
     return float(low), float(high)
@@ -271,12 +271,9 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-@program
+@program(lambda: USAGE.format(options=describe(StereoEvalOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(StereoEvalOptions)))
-        return 0
     options = options_from_words(StereoEvalOptions, words)
     scores = evaluate(options)
     sys.stdout.write(table(scores))

@@ -204,12 +204,9 @@ def _settings(
     return json.loads(json.dumps({**plain, "rendered": rendered}))
 
 
-@program
+@program(lambda: USAGE.format(options=describe(StereoKindsOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(StereoKindsOptions)))
-        return 0
     options = options_from_words(StereoKindsOptions, words)
     torch.set_num_threads(options.threads)
     hush_lightning()

@@ -70,12 +70,9 @@ def turned(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
     return cv2.warpPerspective(image, matrix, size.tolist()), matrix
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if not words or words[0] in ("--help", "-h"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else 2
     options = options_from_words(Options, words[1:])
     benchmark = BenchmarkOptions("warps", "warps", options.photos or None, count=options.pairs)
     matcher = load_matcher(words[0], rotate="off")

@@ -104,12 +104,9 @@ def warn(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    if not words or {"--help", "-h"} & set(words):
-        tell((__doc__ or "").rstrip())
-        return 0 if words else 2
     options = options_from_words(Options, words)
     write_list(options)
     code = match_collection(options.collection, version=__version__, tell=tell, warn=warn)

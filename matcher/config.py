@@ -6,6 +6,7 @@ The defaults are the published QuadTree ``outdoor`` model.
 from __future__ import annotations
 
 from dataclasses import field
+from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -192,7 +193,7 @@ class MatcherConfig:
             dims = self.backbone.block_dims
             raise invalid("backbone.block_dims", dims, "a last value divisible by 4")
 
-    @property
+    @cached_property
     def canvas(self) -> int:
         """Images are padded to a multiple of this many pixels."""
         return self.backbone.resolution[0] * 2 ** (self.transformer.levels - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -201,7 +202,7 @@ class MatchOptions(WeightsOptions):
         if self.style != "matches":
             raise invalid("style", self.style, "matches with points=")
 
-    @property
+    @cached_property
     def picture_path(self) -> Path | None:
         if self.picture != "auto":
             return Path(self.picture) if self.picture else None

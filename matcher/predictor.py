@@ -241,6 +241,7 @@ class Predictor:
         if fault is not None:
             raise fault
 
+    @own_settings()
     def _match(self, pairs: Sequence[PreparedPair], call: CallOptions) -> list[Matches]:
         """Matches of a batch; of its halves where memory runs out."""
         return in_halves(lambda part: self._match_at_once(part, call), pairs, self._refuse)
@@ -300,13 +301,14 @@ class Predictor:
                 best, most = replace(other, turned=quarters), inliers
         return best
 
-    @own_settings()
     def extract(self, image: PreparedImage) -> FeatureMaps:
-        """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W)."""
+        """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W).
+
+        This and `match_features` are parts of a match: who calls them does so in `own_settings`.
+        """
         with self._arithmetic():
             return self.model.extract(image.canvas[None].to(self.device))
 
-    @own_settings()
     def match_features(
         self,
         pairs: Sequence[PreparedPair],
@@ -332,20 +334,20 @@ class Predictor:
         batch1, mask1 = pad_feature_maps(features1, cells1)
         with self._arithmetic():
             output = self.model.match(batch0, batch1, mask0, mask1, threshold=threshold)
-        split = [found.to("cpu") for found in output.split(len(pairs))]
-        found = [self._in_original(f, p) for f, p in zip(split, pairs, strict=True)]
-        return [each.top(top_k) for each in found]
+        found = zip(output.split(len(pairs)), pairs, strict=True)
+        return [self._in_original(matches, pair, top_k) for matches, pair in found]
 
-    def _in_original(self, found: Matches, pair: PreparedPair) -> Matches:
-        """Matches of the network in pixels of the originals, refined where that is asked for."""
-        found = pair.in_full_size(found)
+    def _in_original(self, found: Matches, pair: PreparedPair, top_k: int | None) -> Matches:
+        """The best matches of the network, on the CPU, in pixels of the originals; refined where
+        that is asked for."""
+        found = pair.in_full_size(found.to("cpu"))
         if self.options.refine == "photometric":
             refined = refine_matches(pair, found, self.device, snap=self.options.snap)
             if self.quality is not None:
                 quality = self.quality(figures_of(pair, found, refined))
                 refined = replace(refined, quality=quality)
             found = refined
-        return pair.as_stored(found)
+        return pair.as_stored(found).top(top_k)
 
     @property
     def _mixed(self) -> bool:

@@ -36,6 +36,10 @@ class TensorFields:
                 new[f.name] = value._map(change)
         return replace(self, **new)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
+    def _at(self: Self, index: Any) -> Self:
+        """The entries of the tensors at `index`; other fields stay."""
+        return self._map(lambda t: t[index])
+
     def to(self: Self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same values on `device`."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
@@ -236,7 +240,7 @@ class Matches(TensorFields):
         """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
-        return self._map(lambda t: t[index])
+        return self._at(index)
 
     @property
     def rank(self) -> Tensor:

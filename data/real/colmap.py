@@ -29,6 +29,7 @@ from matcher.validation.checked import invalid
 logger = logging.getLogger(__name__)
 
 MIN_POINTS = 50
+POINTS_AT_ONCE = 4096
 PATCH = 4
 """A point's depth stands for the network pixels up to so far around it: coarse labels only."""
 
@@ -131,15 +132,15 @@ def shared_points(model: ColmapModel) -> np.ndarray:
     return np.where(np.triu(common >= MIN_POINTS, k=1), share, np.nan)
 
 
-def common_points(model: ColmapModel, chunk: int = 4096) -> np.ndarray:
+def common_points(model: ColmapModel) -> np.ndarray:
     """(N, N) number of points that two pictures both see; on the diagonal those of one."""
     column = {point: i for i, point in enumerate(model.points)}
     visible = [np.unique([column[p] for p in image.points3d.tolist()]) for image in model.images]
     total = np.zeros((len(visible), len(visible)), np.float32)
-    for start in range(0, len(column), chunk):
-        table = np.zeros((len(visible), chunk), np.float32)
+    for start in range(0, len(column), POINTS_AT_ONCE):
+        table = np.zeros((len(visible), POINTS_AT_ONCE), np.float32)
         for row, columns in zip(table, visible, strict=True):
-            low, high = np.searchsorted(columns, (start, start + chunk))
+            low, high = np.searchsorted(columns, (start, start + POINTS_AT_ONCE))
             row[columns[low:high].astype(int) - start] = 1
         total += table @ table.T
     return total.astype(int)

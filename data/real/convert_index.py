@@ -13,7 +13,7 @@ from pathlib import Path
 from data.real.index import as_hdf5, read_arrays, read_scene_index
 from matcher.errors import Code, StorageError, UsageError
 from matcher.files import make_folder, write_atomically
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.words import key_values
 
 
@@ -36,11 +36,9 @@ def convert(path: Path, folder: Path) -> Path:
     return target
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     words = key_values(words)
     files = [Path(word) for word in words if not word.startswith("folder=")]
     folders = [Path(word.removeprefix("folder=")) for word in words if word.startswith("folder=")]

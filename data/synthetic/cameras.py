@@ -13,9 +13,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from data.synthetic.layouts import Draft, rotation_y
-from data.synthetic.render import Surface, Views, add_cylinder, nearest_plane, plane_maps
-from data.synthetic.scene import Material
+from data.synthetic.layouts import Layout
+from data.synthetic.render import Views, trace_depth
 
 PROBE = (15, 20)
 PROPOSALS = 8
@@ -30,17 +29,17 @@ class Cameras(NamedTuple):
 
 
 def choose_cameras(
-    rng: Generator, draft: Draft, size: tuple[int, int], wanted: float, roll: float
+    rng: Generator, layout: Layout, size: tuple[int, int], wanted: float, roll: float
 ) -> Cameras:
     """The proposal whose overlap is nearest to `wanted`; overlap 0 where no view is usable.
 
     Views are of (H, W) `size`; the second camera turns about its optical axis by `roll` radians,
     clockwise.
     """
-    K, pose = propose(rng, draft, size)
+    K, pose = propose(rng, layout, size)
     if roll:
         pose[1:] = rotation_z(roll) @ pose[1:]
-    depth, empty = probe(draft, K, pose, size)
+    depth, empty = probe(layout, K, pose, size)
     intrinsics, poses = torch.from_numpy(K), torch.from_numpy(pose)
     first, others = (depth[:1], intrinsics[:1]), (depth[1:], intrinsics[1:])
     T_0to1 = poses[1:] @ torch.linalg.inv(poses[:1])
@@ -56,19 +55,19 @@ def choose_cameras(
     return Cameras(K[pair], pose[pair], float(overlap[best]))
 
 
-def propose(rng: Generator, draft: Draft, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(1 + PROPOSALS) cameras: the first of the draft, the others around what it looks at."""
+def propose(rng: Generator, layout: Layout, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(1 + PROPOSALS) cameras: the first of the layout, the others around what it looks at."""
     height, width = size
     count = 1 + PROPOSALS
-    reach = draft.eye - draft.target
+    reach = layout.eye - layout.target
     distance = np.linalg.norm(reach)
     strength = np.linspace(0.25, 1.0, PROPOSALS)
-    turns = np.stack([rotation_y(angle) for angle in strength * rng.normal(size=PROPOSALS) * 0.7])
+    angles = strength * rng.normal(size=PROPOSALS) * 0.7
     ratio = 2 ** (strength * rng.uniform(-1.3, 1.3, PROPOSALS))
     shift = strength[:, None] * rng.normal(size=(2, PROPOSALS, 3)) * 0.3 * distance
-    eyes = draft.target + (turns @ reach) * ratio[:, None] + shift[0] * (0, 1, 0)
-    eyes = np.concatenate([draft.eye[None], np.clip(eyes, draft.low, draft.high)])
-    targets = np.concatenate([draft.target[None], draft.target + shift[1]])
+    eyes = layout.target + (rotations_y(angles) @ reach) * ratio[:, None] + shift[0] * (0, 1, 0)
+    eyes = np.concatenate([layout.eye[None], np.clip(eyes, layout.low, layout.high)])
+    targets = np.concatenate([layout.target[None], layout.target + shift[1]])
     pose = look_at(rng, eyes, targets)
     opening = np.radians(rng.uniform(45, 80)) * np.exp(rng.normal(size=count) * 0.15)
     focal = 0.5 * width / np.tan(np.clip(opening, 0.5, 1.6) / 2)
@@ -79,6 +78,12 @@ def propose(rng: Generator, draft: Draft, size: tuple[int, int]) -> tuple[np.nda
     K[:, 1, 2] = (height - 1) / 2 + rng.normal(size=count) * 0.01 * height
     K[:, 2, 2] = 1
     return K, pose
+
+
+def rotations_y(angles: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) rotations by (N,) radians about the vertical."""
+    c, s, zero, one = np.cos(angles), np.sin(angles), 0 * angles, 0 * angles + 1
+    return np.stack([c, zero, s, zero, one, zero, -s, zero, c], axis=-1).reshape(-1, 3, 3)
 
 
 def look_at(rng: Generator, eye: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -106,27 +111,16 @@ def rotation_z(angle: float) -> np.ndarray:
 
 
 def probe(
-    draft: Draft, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
+    layout: Layout, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """(V, h, w) coarse depth maps, and where they show nothing but a plain wall."""
-    count = len(K)
-    x, y = probe_pixels(size)
-    rects = torch.from_numpy(draft.rect_array()).expand(count, -1, -1, -1)
-    intrinsics, poses = torch.from_numpy(K).float(), torch.from_numpy(pose)
-    inverse_depth, winner = nearest_plane(plane_maps(rects, intrinsics, poses), x, y)
-    plain = [draft.textures[rect.paint.slot] == "plain" for rect in draft.rects]
-    empty = torch.tensor(plain)[winner]
-    if draft.cylinders:
-        cylinders = torch.from_numpy(draft.cylinder_array()).expand(count, -1, -1, -1)
-        shapes = torch.from_numpy(draft.cylinder_shapes()).float().expand(count, -1, -1)
-        views = Views(intrinsics, poses, rects, cylinders, shapes)
-        surface = Surface(inverse_depth, *(inverse_depth,) * 6)
-        unpainted = Material(*torch.zeros(7, count))
-        for q in range(len(draft.cylinders)):
-            surface = add_cylinder(surface, views, q, unpainted, x, y)
-        empty &= surface.inverse_depth == inverse_depth
-        inverse_depth = surface.inverse_depth
-    return inverse_depth.reciprocal().nan_to_num(0, 0, 0), empty
+    shapes = layout.cylinder_shapes.astype(np.float32)
+    of_scene = (torch.from_numpy(each) for each in (layout.rects, layout.cylinders, shapes))
+    of_views = (each.expand(len(K), *each.shape) for each in of_scene)
+    views = Views(torch.from_numpy(K).float(), torch.from_numpy(pose), *of_views)
+    depth, winner = trace_depth(views, *probe_pixels(size))
+    plain = [layout.textures[paint.slot] == "plain" for paint in layout.rect_paints]
+    return depth, torch.tensor([*plain, False])[winner]
 
 
 def probe_pixels(size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from data.config import SyntheticConfig
 from data.synthetic.cameras import Cameras, choose_cameras
-from data.synthetic.layouts import LAYOUTS, Draft, Paint, TextureKind
+from data.synthetic.layouts import LAYOUTS, Layout, Paint, TextureKind
 from data.synthetic.photometry import draw_photometry
 from data.synthetic.photos import load_photos
 from data.synthetic.scene import Material, SceneBatch
@@ -84,11 +84,11 @@ def draw_scene(rng: Generator, config: SyntheticConfig, bank: TextureBank, name:
     wanted = rng.uniform(low, high)
     rolls = config.roll and config.roll_share and rng.random() < config.roll_share
     roll = float(np.radians(rng.uniform(-config.roll, config.roll))) if rolls else 0.0
-    drawn: list[tuple[Draft, Cameras]] = []
+    drawn: list[tuple[Layout, Cameras]] = []
     while len(drawn) < 10:
-        draft = LAYOUTS[kind](rng)
-        cameras = choose_cameras(rng, draft, config.size, wanted, roll)
-        drawn.append((draft, cameras))
+        layout = LAYOUTS[kind](rng).finished()
+        cameras = choose_cameras(rng, layout, config.size, wanted, roll)
+        drawn.append((layout, cameras))
         if low <= cameras.overlap <= high and abs(cameras.overlap - wanted) < 0.1:
             break
     best = min(drawn, key=lambda scene: abs(scene[1].overlap - wanted))
@@ -99,24 +99,23 @@ def assemble(
     rng: Generator,
     config: SyntheticConfig,
     bank: TextureBank,
-    draft: Draft,
+    layout: Layout,
     cameras: Cameras,
     name: tuple[str, str],
 ) -> SceneBatch:
-    """Tensors of what the two cameras can see of the draft."""
-    rects = draft.rect_array()
-    kept = np.flatnonzero(in_view(rects, cameras, config.size))
-    rects, flat_paints = rects[kept], [draft.rects[i].paint for i in kept]
-    round_paints = [part.paint for part in draft.cylinders]
+    """Tensors of what the two cameras can see of the layout."""
+    kept = np.flatnonzero(in_view(layout.rects, cameras, config.size))
+    rects, flat_paints = layout.rects[kept], [layout.rect_paints[i] for i in kept]
+    round_paints = layout.cylinder_paints
     slots = sorted({paint.slot for paint in (*flat_paints, *round_paints)})
-    textures = np.stack([bank.draw(rng, draft.textures[slot]) for slot in slots])
+    textures = np.stack([bank.draw(rng, layout.textures[slot]) for slot in slots])
     normals = np.cross(rects[..., 0], rects[..., 1])
     light = lamp_light(rng, normals) if config.strength > 0 else np.ones((2, len(rects)))
     return SceneBatch(
         rects=_batch(rects),
         rect_material=_batch(materials(flat_paints, slots, light)),
-        cylinders=_batch(draft.cylinder_array()),
-        cylinder_shape=_batch(draft.cylinder_shapes()),
+        cylinders=_batch(layout.cylinders),
+        cylinder_shape=_batch(layout.cylinder_shapes),
         cylinder_material=_batch(materials(round_paints, slots, np.ones((2, len(round_paints))))),
         textures=torch.from_numpy(textures)[None],
         K=_batch(cameras.K),

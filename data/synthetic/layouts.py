@@ -56,6 +56,24 @@ class Cylinder(NamedTuple):
     paint: Paint
 
 
+class Layout(NamedTuple):
+    """A finished `Draft`: P rectangles and Q cylinders as arrays."""
+
+    rects: np.ndarray
+    """(P, 3, 3) columns half width, half height and center"""
+    rect_paints: tuple[Paint, ...]
+    cylinders: np.ndarray
+    """(Q, 3, 4) columns of the rotation, and the center"""
+    cylinder_shapes: np.ndarray
+    """(Q, 3) as of `data.synthetic.scene.CylinderShape`"""
+    cylinder_paints: tuple[Paint, ...]
+    textures: tuple[TextureKind, ...]
+    eye: Vector
+    target: Vector
+    low: Vector
+    high: Vector
+
+
 @dataclass
 class Draft:
     """A scene in the making."""
@@ -84,19 +102,21 @@ class Draft:
     def column(self, center: Vector, yaw: float, radius: float, half: float, paint: Paint) -> None:
         self.cylinders.append(Cylinder(rotation_y(yaw), center, radius, 3.1415, half, paint))
 
-    def rect_array(self) -> np.ndarray:
-        """(P, 3, 3) columns half width, half height and center."""
-        return np.array([np.stack(rect[:3], axis=1) for rect in self.rects])
-
-    def cylinder_array(self) -> np.ndarray:
-        """(Q, 3, 4) columns of the rotation, and the center."""
+    def finished(self) -> Layout:
         frames = [np.column_stack([part.rotation, part.center]) for part in self.cylinders]
-        return np.array(frames).reshape(-1, 3, 4)
-
-    def cylinder_shapes(self) -> np.ndarray:
-        """(Q, 3) as of `data.synthetic.scene.CylinderShape`."""
         shapes = [(part.radius, part.opening, part.half_height) for part in self.cylinders]
-        return np.array(shapes).reshape(-1, 3)
+        return Layout(
+            rects=np.array([np.stack(rect[:3], axis=1) for rect in self.rects]),
+            rect_paints=tuple(rect.paint for rect in self.rects),
+            cylinders=np.array(frames).reshape(-1, 3, 4),
+            cylinder_shapes=np.array(shapes).reshape(-1, 3),
+            cylinder_paints=tuple(part.paint for part in self.cylinders),
+            textures=self.textures,
+            eye=self.eye,
+            target=self.target,
+            low=self.low,
+            high=self.high,
+        )
 
 
 def rotation_y(angle: float) -> np.ndarray:

@@ -8,6 +8,7 @@ atlas with mip levels, by a single `grid_sample` for both views. V = 2 B counts 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,12 +58,20 @@ def render(scene: SceneBatch, *, augment: bool = True) -> ImagePair:
     depend on its batch mates to the last bit. Without `augment` there is no lighting, contrast,
     blur, noise and compression.
     """
-    if scene.rects.device.type != "cpu":
-        return _render(scene, augment)
-    return ImagePair.collate([_render(scene.single(i), augment) for i in range(len(scene))])
+    return _render(scene.singles() if scene.rects.device.type == "cpu" else [scene], augment)
 
 
-def _render(scene: SceneBatch, augment: bool) -> ImagePair:
+def _render(scenes: Sequence[SceneBatch], augment: bool) -> ImagePair:
+    seen = [radiance(scene) for scene in scenes]
+    if augment:
+        photometry = [scene.photometry for scene in scenes]
+        seen = [(photographed(s[0], how), s[1]) for s, how in zip(seen, photometry, strict=True)]
+    labeled = [as_pair(scene, *views) for scene, views in zip(scenes, seen, strict=True)]
+    return ImagePair.collate(labeled)
+
+
+def radiance(scene: SceneBatch) -> tuple[Tensor, Tensor]:
+    """(B, 2, H, W) gray and depth of both views, 0 where nothing is hit."""
     device = scene.rects.device
     y, x = (torch.arange(n, device=device, dtype=torch.float32) for n in scene.size)
     primitives = scene.rects, scene.cylinders, scene.cylinder_shape
@@ -72,15 +81,17 @@ def _render(scene: SceneBatch, augment: bool) -> ImagePair:
     gray = fetch(scene.textures, seen.u, seen.v, seen.area, seen.slot)
     gray = torch.addcmul(seen.offset, gray, seen.gain)
     nothing = seen.inverse_depth <= 0
-    shape = (len(scene), 2, *scene.size)
-    depth = seen.inverse_depth.reciprocal().masked_fill(nothing, 0).view(shape)
-    gray = gray.masked_fill(nothing, 0).view(shape)
-    if augment:
-        gray = photographed(gray, scene.photometry)
+    depth = seen.inverse_depth.reciprocal().masked_fill(nothing, 0)
+    gray = gray.masked_fill(nothing, 0)
+    return gray.unflatten(0, (-1, 2)), depth.unflatten(0, (-1, 2))
+
+
+def as_pair(scene: SceneBatch, gray: Tensor, depth: Tensor) -> ImagePair:
+    """The (B, 2, H, W) views of a scene with the truth about them."""
     image0, image1 = (image.contiguous() for image in gray.clamp(0, 1).split(1, dim=1))
     depth0, depth1 = (values.contiguous() for values in depth.unbind(1))
     T_0to1 = (scene.pose[:, 1] @ torch.linalg.inv(scene.pose[:, 0])).float()
-    ones = torch.ones(len(scene), 2, device=device)
+    ones = torch.ones(len(gray), 2, device=gray.device)
     geometry = PairGeometry(depth0, depth1, scene.K[:, 0], scene.K[:, 1], T_0to1)
     return ImagePair(image0, image1, ones, ones.clone(), geometry=geometry, names=scene.names)
 
@@ -98,6 +109,18 @@ def trace(
         material = Material(*cylinder_material.flatten(0, 1)[:, q].unbind(-1))
         seen = add_cylinder(seen, views, q, material, x, y)
     return seen
+
+
+def trace_depth(views: Views, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(V, H, W) depth behind each pixel, 0 where nothing is hit, and the number of the rectangle
+    there, -1 for a cylinder."""
+    inverse_depth, winner = nearest_plane(plane_maps(views.rects, views.K, views.pose), x, y)
+    seen = Surface(inverse_depth, *(inverse_depth,) * 6)
+    unpainted = Material(*torch.zeros(7, len(views.K)))
+    for q in range(views.cylinders.shape[1]):
+        seen = add_cylinder(seen, views, q, unpainted, x, y)
+    winner = winner.masked_fill(seen.inverse_depth != inverse_depth, -1)
+    return seen.inverse_depth.reciprocal().nan_to_num(0, 0, 0), winner
 
 
 def plane_maps(rects: Tensor, K: Tensor, pose: Tensor) -> Tensor:

@@ -120,7 +120,10 @@ class SceneBatch(TensorFields):
         K = torch.stack([rescale_intrinsics(self.K[:, i], scale) for i in (0, 1)], dim=1)
         return replace(self, K=K, size=size)
 
-    def single(self, index: int) -> SceneBatch:
-        """One scene, without its unused primitives and textures."""
-        one = self._map(lambda t: t[index : index + 1])._fitted(self.counts[index].tolist())
-        return replace(one, names=self.names[index : index + 1])
+    def singles(self) -> list[SceneBatch]:
+        """The scenes one by one, without their unused primitives and textures."""
+        alone = [self._at(slice(b, b + 1)) for b in range(len(self.counts))]
+        return [
+            replace(scene._fitted(counts), names=self.names[b : b + 1])
+            for b, (scene, counts) in enumerate(zip(alone, self.counts.tolist(), strict=True))
+        ]

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from data.config import Eighths, Strength, SyntheticConfig
 from data.synthetic.cameras import Cameras, look_at, probe
 from data.synthetic.dataset import TextureBank, assemble, texture_bank
-from data.synthetic.layouts import LAYOUTS, Draft, tiled, whole
+from data.synthetic.layouts import LAYOUTS, Draft, Layout, tiled, whole
 from data.synthetic.photometry import Photometry, Response
 from data.synthetic.scene import SceneBatch
 from data.synthetic.stereo_truth import Misalignment, render_stereo
@@ -124,15 +124,15 @@ def draw_stereo(
     """A scene before a rig, and the calibration error of its right view."""
     kinds = list(MIX)
     kind = kinds[int(rng.choice(len(kinds), p=np.array(list(MIX.values()))))]
-    draft, rig = furnish(rng, LAYOUTS[kind](rng), size, config.disparity)
+    layout, rig = furnish(rng, LAYOUTS[kind](rng), size, config.disparity)
     for _ in range(ATTEMPTS):
         if rig is not None:
             break
-        draft, rig = furnish(rng, LAYOUTS[kind](rng), size, config.disparity)
+        layout, rig = furnish(rng, LAYOUTS[kind](rng), size, config.disparity)
     if rig is None:
         raise RuntimeError("no rig stands free in this scene")
     drawing = SyntheticConfig(size=size, strength=config.strength)
-    scene = assemble(rng, drawing, bank, draft, rig.cameras, (kind, kind))
+    scene = assemble(rng, drawing, bank, layout, rig.cameras, (kind, kind))
     error = config.misalignment * size[1] / 256 * (rng.random() < 0.6)
     shift = error * float(np.clip(rng.normal() * 0.4, -1, 1))
     angle = error * float(np.clip(rng.normal() * 0.4, -1, 1)) / size[1]
@@ -141,29 +141,31 @@ def draw_stereo(
 
 def furnish(
     rng: np.random.Generator, draft: Draft, size: tuple[int, int], disparity: tuple[float, float]
-) -> tuple[Draft, Rig | None]:
-    """The draft with what stereo finds hard, and a rig before it; None where no rig stands free."""
+) -> tuple[Layout, Rig | None]:
+    """The draft, finished with what stereo finds hard, and a rig before it; None where none stands
+    free."""
     pose = look_at(rng, draft.eye[None], draft.target[None])[0]
     focal = 0.5 * size[1] / np.tan(np.radians(rng.uniform(22, 88)) / 2)
     if rng.random() < 0.7:
         obstruct(rng, draft, pose, size[1] / focal)
     K = np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1]])
     K[:2, 2] += rng.normal(size=2) * 0.04 * size[1]
-    depth, _ = probe(draft, K[None], pose[None], size)
+    layout = draft.finished()
+    depth, _ = probe(layout, K[None], pose[None], size)
     seen = depth[depth > 0]
     if len(seen) < 0.9 * depth.numel() or seen.min() < 0.15:
-        return draft, None
+        return layout, None
     low, high = disparity
     wanted = rng.uniform(low, high) * size[1]
     baseline = float(seen.quantile(0.05)) * wanted / focal
     right = pose.copy()
     right[0, 3] -= baseline
-    other, _ = probe(draft, K[None], right[None], size)
+    other, _ = probe(layout, K[None], right[None], size)
     free = float((other > 0.15).float().mean()) > 0.9
     eye = draft.eye + baseline * pose[0, :3]
     free &= bool((eye > draft.low - 0.3).all() and (eye < draft.high + 0.3).all())
     cameras = Cameras(np.stack([K, K]), np.stack([pose, right]), 1.0)
-    return draft, Rig(cameras, float(focal), baseline) if free else None
+    return layout, Rig(cameras, float(focal), baseline) if free else None
 
 
 def obstruct(rng: np.random.Generator, draft: Draft, pose: np.ndarray, opening: float) -> None:

@@ -82,12 +82,9 @@ class KindsOptions:
                 raise invalid("rows", name, f"one of {', '.join(ROWS)}")
 
 
-@program
+@program(lambda: USAGE.format(options=describe(KindsOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(KindsOptions)))
-        return 0
     options = options_from_words(KindsOptions, words)
     output = Path(options.output)
     make_folder(output)

@@ -271,12 +271,9 @@ def draw(model: FeatureMatcher, options: FocusOptions) -> dict[str, np.ndarray]:
     return out
 
 
-@program
+@program(lambda: USAGE.format(options=describe(FocusOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(FocusOptions)))
-        return 0
     options = options_from_words(FocusOptions, words)
     output = Path(options.output)
     make_folder(output)

@@ -193,12 +193,9 @@ def table(rows: Mapping[str, Errors]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-@program
+@program(lambda: USAGE.format(options=describe(MatchersOptions)))
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(MatchersOptions)))
-        return 0
     options = options_from_words(MatchersOptions, words)
     torch.set_num_threads(options.threads)
     hush_lightning()

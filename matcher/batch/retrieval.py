@@ -18,6 +18,7 @@ from torch import Tensor
 from matcher.errors import MatcherError
 from matcher.images.load import ImageSource
 from matcher.predictor import Predictor
+from matcher.runtime import own_settings
 
 POWER = 3.0
 """Of the mean: the higher, the more the strongest features count."""
@@ -43,7 +44,7 @@ def pooled(features: Tensor) -> Tensor:
     return F.normalize(parts.pow(POWER).mean(dim=1).pow(1 / POWER), dim=0)
 
 
-@torch.inference_mode()
+@own_settings()
 def _described(predictor: Predictor, source: ImageSource, width: int) -> np.ndarray:
     try:
         image = predictor.reader.read_one(source)

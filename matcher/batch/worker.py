@@ -19,7 +19,7 @@ from matcher.batch.shards import DUPLICATE, NO_MATCH, PENDING, Shard
 from matcher.errors import Code, ImageError, StorageError, UsageError
 from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
-from matcher.runtime import in_halves, warm_allocator
+from matcher.runtime import in_halves, own_settings, warm_allocator
 from matcher.structures import Matches
 
 Task = tuple[np.ndarray, np.ndarray]
@@ -78,7 +78,7 @@ class ShardMatcher:
         self.features = features
         self.batch_size = batch_size
 
-    @torch.inference_mode()
+    @own_settings()
     def match(self, task: Task, upcoming: Task | None = None, draft: Draft | None = None) -> Shard:
         """The results of a shard; the images of `upcoming` are read meanwhile. Pairs of `draft`
         that are not pending keep their results."""

@@ -127,7 +127,6 @@ def draw_on_one_scale(
     point: Sequence[float],
     panels: Sequence[tuple[str, np.ndarray, Blocks]],
     *,
-    columns: int = 4,
     width: int = 300,
 ) -> np.ndarray:
     """What several attentions weigh for one point: one color is one weight in all of them.
@@ -136,7 +135,6 @@ def draw_on_one_scale(
         image0: (H, W, 3) uint8 RGB.
         point: (x, y) in its pixels.
         panels: name, image and blocks in its pixels, of each attention.
-        columns: panels in a row, the point in image 0 counted.
         width: of one panel in pixels.
     """
     most = max(_most(blocks) for _, _, blocks in panels)
@@ -144,7 +142,7 @@ def draw_on_one_scale(
     for name, image, blocks in panels:
         picture = draw_blocks(image, blocks, width=width, most=most)
         drawn.append((picture, f"{name}, peak {_most(blocks):.2g}"))
-    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    rows = [drawn[i : i + 4] for i in range(0, len(drawn), 4)]
     text = "attention of one point on one scale"
     key = "weight", "0", f"{most:.2g}"
     return with_legend(_grid(rows), Legend(text, key))

@@ -57,14 +57,15 @@ def draw_matches(
         error_limit: errors from here on share the last color.
         max_lines: at most this many are drawn, the best of every region.
     """
-    canvas, panel0, panel1 = arrange(image0, image1)
     keypoints0, keypoints1, scores = matches.numpy()
     chosen = spread(keypoints0, scores, max_lines)
-    starts, ends = panel0.place(keypoints0[chosen]), panel1.place(keypoints1[chosen])
-    level, legend = _levels(scores, errors, error_limit)
-    colors, width = palette(level[chosen]), unit(canvas)
+    level, ends_of_bar = _levels(scores, errors, error_limit)
     kept = np.ones(len(scores), bool) if inliers is None else np.asarray(inliers, bool)
-    good = kept[chosen]
+    agree, outliers = (None, None) if inliers is None else (int(kept.sum()), int((~kept).sum()))
+    legend = Legend(_count(len(scores), len(chosen), agree), ends_of_bar, outliers)
+    canvas, panel0, panel1 = arrange(image0, image1)
+    starts, ends = panel0.place(keypoints0[chosen]), panel1.place(keypoints1[chosen])
+    colors, width, good = palette(level[chosen]), unit(canvas), kept[chosen]
     lines = canvas.copy()
     draw_dashes(lines, starts[~good], ends[~good], VERMILION, width)
     draw_lines(lines, starts[good], ends[good], colors[good], width)
@@ -72,9 +73,7 @@ def draw_matches(
     for points in (starts, ends):
         draw_dots(canvas, points[~good], np.tile(VERMILION, (int((~good).sum()), 1)), 1.6 * width)
         draw_dots(canvas, points[good], colors[good], 2.2 * width)
-    agree, outliers = (None, None) if inliers is None else (int(kept.sum()), int((~kept).sum()))
-    text = _count(len(scores), len(chosen), agree)
-    return with_legend(canvas, Legend(text, legend, outliers))
+    return with_legend(canvas, legend)
 
 
 def draw_overlay(

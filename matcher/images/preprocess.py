@@ -122,6 +122,7 @@ class PairReader:
     """How files become images."""
     _warned: set[str] = field(default_factory=set)
 
+    @own_settings()
     def read(
         self,
         image0: ImageSource,
@@ -138,7 +139,6 @@ class PairReader:
         first = self.read_one(image0, mask0, number="0")
         return PreparedPair(first, self.read_one(image1, mask1, number="1"))
 
-    @own_settings()
     def read_one(
         self, source: ImageSource, mask: MaskSource | None = None, *, number: str = ""
     ) -> PreparedImage:

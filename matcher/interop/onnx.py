@@ -109,8 +109,8 @@ class OnnxPredictor(Predictor):
         given = (threshold, self.options.threshold, self.config.coarse.threshold)
         limit = next(value for value in given if value is not None)
         top_k = self.options.top_k if top_k is None else top_k
-        found = [self._in_original(self._match_pair(pair).above(limit), pair) for pair in pairs]
-        return found if top_k is None else [each.top(top_k) for each in found]
+        found = zip((self._match_pair(pair).above(limit) for pair in pairs), pairs, strict=True)
+        return [self._in_original(matches, pair, top_k) for matches, pair in found]
 
     def _match_pair(self, pair: PreparedPair) -> Matches:
         images, masks = zip(*map(self._inputs, pair), strict=True)

@@ -26,9 +26,7 @@ CHUNK = 128
 """Matches whose distances are held at a time: a strip of the image, as narrow as pays."""
 
 
-def local_affines(
-    points0: Tensor, points1: Tensor, *, weights: Tensor | None = None, chunk: int = CHUNK
-) -> Tensor:
+def local_affines(points0: Tensor, points1: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Linear part of the map of image 0 to image 1 around each match.
 
     A least-squares fit to the nearest matches, reweighted by their residuals (Cauchy's weights)
@@ -39,7 +37,6 @@ def local_affines(
     Args:
         points0, points1: (M, 2) pixels of the images as the network sees them.
         weights: (M,) trust in each match as a neighbor; None: all alike.
-        chunk: matches whose distances are held at a time; it does not change the result.
 
     Returns:
         (M, 2, 2), all finite and of positive determinant.
@@ -48,7 +45,7 @@ def local_affines(
     if count == 0:
         return points0.new_zeros(0, 2, 2)
     base = common_similarity(points0, points1)
-    index, squared = nearest(points0, chunk)
+    index, squared = nearest(points0)
     reach = squared[:, : ENOUGH + 1].amax(dim=1, keepdim=True).clamp(REACH**2, FAR**2)
     itself = index == torch.arange(count, device=index.device)[:, None]
     trust = ((squared <= reach) & ~itself).to(points0.dtype)

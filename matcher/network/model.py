@@ -40,11 +40,8 @@ class FeatureMatcher(nn.Module):
         self.transformer = build_transformer(config.transformer, channels)
         self.coarse = CoarseMatcher(config.coarse)
         self.fine = FineMatcher(config.fine, channels, config.backbone.fine_dim, ratio)
-
-    @property
-    def reach(self) -> int:
+        self.reach = self.fine.window // 2 * self.fine_stride
         """Pixels of half a fine window."""
-        return self.fine.window // 2 * self.fine_stride
 
     def extract(self, image: Tensor) -> FeatureMaps:
         """Stage 1: backbone features of (B, 1, H, W) images.

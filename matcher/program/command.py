@@ -97,7 +97,7 @@ def bundled_weights() -> str:
     return str(BUNDLED["compact"])
 
 
-@program
+@program()
 def refuse(words: list[str]) -> int:
     """Tell of a program that no wheel holds."""
     how = OF_A_CHECKOUT[words[0]]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from matcher.errors import Code, UsageError
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 
@@ -44,11 +44,9 @@ class ExportOptions:
         return Path(self.output or f"matcher{SUFFIXES[self.kind]}")
 
 
-@program
+@program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__):
-        return 0
     kind, *rest = words
     options = options_from_words(ExportOptions, [f"kind={kind}", *rest])
     if not options.path.parent.is_dir():

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from matcher.errors import Code, StorageError, UsageError, unwritable
 from matcher.files import sha256_of, write_atomically
-from matcher.terminal.program import help_told, program
+from matcher.terminal.program import program
 from matcher.validation.checked import Name, checked
 from matcher.validation.words import options_from_words
 
@@ -87,13 +87,9 @@ class DataOptions:
     fetch: bool = False
 
 
-@program
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if help_told(words, __doc__) or not words:
-        if not words:
-            sys.stdout.write(f"{(__doc__ or '').strip()}\n")
-        return 0 if words else 2
     name, *rest = words
     if name not in DATASETS:
         raise UsageError(Code.REFUSED_WORD, name, "no such data", f"known: {', '.join(DATASETS)}")

@@ -95,9 +95,9 @@ def _plain(value: Any) -> str | int | float | None:
     return value if isinstance(value, str | int | float) else None
 
 
-def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarray:
+def hdf5_array(file: h5py.File, name: str) -> np.ndarray:
     """A dataset that lies in the file itself; links and storage elsewhere are refused, as are
-    more values than `limit`."""
+    more values than `MAX_VALUES`."""
     import h5py
 
     safe = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
@@ -108,7 +108,7 @@ def hdf5_array(file: h5py.File, name: str, limit: int = MAX_VALUES) -> np.ndarra
         raise ValueError(f"{name} is not an array of numbers")
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} is stored in another file")
-    if dataset.size is None or dataset.size > limit:
+    if dataset.size is None or dataset.size > MAX_VALUES:
         raise ValueError(f"{name} declares {dataset.size} values")
     filters = dataset.id.get_create_plist()
     if any(filters.get_filter(i)[0] not in safe for i in range(filters.get_nfilters())):

@@ -17,41 +17,59 @@ from typing import Any, TextIO
 
 from matcher.errors import MatcherError, unwritable
 
+Run = Callable[[list[str]], int]
 
-def program(run: Callable[[list[str]], int]) -> Callable[..., int]:
+
+def program(
+    usage: str | Callable[[], str] | None = None, *, needs_words: bool = False
+) -> Callable[[Run], Callable[..., int]]:
     """Make a function of the words of a command line the `main` of a program.
 
     Both take the words, by default those of the process, and return the exit code. An error that
     the user can cause is printed as its one line, an interruption is silent. The word ``--debug``
     is taken out and shows the traceback too. Streams are as `lasting`.
+
+    Args:
+        usage: written, and no more done, where ``--help`` or ``-h`` is among the words; None
+            leaves these words to the function.
+        needs_words: it is written too where there is no word, which is wrong usage.
     """
 
-    @wraps(run)
-    def main(words: Sequence[str] | None = None) -> int:
-        given = sys.argv[1:] if words is None else words
+    def decorate(run: Run) -> Callable[..., int]:
+        answer = run if usage is None else _with_usage(run, usage, needs_words)
 
-        def told() -> int:
-            try:
-                return run([word for word in given if word != "--debug"])
-            except MatcherError as error:
-                if "--debug" in given:
-                    traceback.print_exc()
-                sys.stderr.write(f"{error}\n")
-                return error.exit_code
-            except KeyboardInterrupt:
-                return 130
+        @wraps(run)
+        def main(words: Sequence[str] | None = None) -> int:
+            given = sys.argv[1:] if words is None else words
 
-        return lasting(told)
+            def told() -> int:
+                try:
+                    return answer([word for word in given if word != "--debug"])
+                except MatcherError as error:
+                    if "--debug" in given:
+                        traceback.print_exc()
+                    sys.stderr.write(f"{error}\n")
+                    return error.exit_code
+                except KeyboardInterrupt:
+                    return 130
 
-    return main
+            return lasting(told)
+
+        return main
+
+    return decorate
 
 
-def help_told(words: Sequence[str], text: str | None) -> bool:
-    """Whether the words ask for help, such as a docstring, which is then written."""
-    asked = bool({"--help", "-h"} & set(words))
-    if asked:
-        sys.stdout.write(f"{(text or '').strip()}\n")
-    return asked
+def _with_usage(run: Run, usage: str | Callable[[], str], needs_words: bool) -> Run:
+    def answer(words: list[str]) -> int:
+        asked = bool({"--help", "-h"} & set(words))
+        if not asked and (words or not needs_words):
+            return run(words)
+        text = usage if isinstance(usage, str) else usage()
+        sys.stdout.write(f"{text.strip()}\n")
+        return 0 if asked else 2
+
+    return answer
 
 
 def lasting(run: Callable[[], int]) -> int:

@@ -102,9 +102,9 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed = self.step_seed()
         torch.manual_seed(seed)
-        self._snapshot.begin_batch(self.model, batch, seed)
         self.batches_seen += 1
         self.pairs_seen += pairs_in(batch) * self.trainer.world_size
+        self._snapshot.begin_batch(self.model, batch, seed)
         total = self.learn(batch)
         self._snapshot.end_batch(total)
         # An infinite loss can have finite gradients: its square has not.

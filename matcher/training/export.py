@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from matcher.errors import CheckpointError, Code
 from matcher.network.model import FeatureMatcher
 from matcher.weights.checkpoint import load_safetensors, read_weights, save_safetensors
@@ -27,7 +29,17 @@ def load_weights(model: FeatureMatcher, path: Path) -> int:
     """
     source = load_safetensors(path)
     ours = model.config.backbone, model.config.transformer, model.config.fine
-    if ours != (source.config.backbone, source.config.transformer, source.config.fine):
+    same = ours == (source.config.backbone, source.config.transformer, source.config.fine)
+    return take_over(model, source, same, path)
+
+
+def take_over(model: nn.Module, source: nn.Module, same: bool, path: Path) -> int:
+    """Give `model` what `source`, read from a file, holds; returns the pairs it has seen.
+
+    Raises:
+        CheckpointError: they are not the `same` architecture (E502).
+    """
+    if not same:
         what = "holds another architecture"
         raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "set model= to match")
     model.load_state_dict(source.state_dict())

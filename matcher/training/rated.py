@@ -11,11 +11,9 @@ from typing import Any, Generic, Protocol
 import torch
 from torch import Tensor
 
-from matcher.errors import CheckpointError, Code
 from matcher.training.base import Batch, Network, TrainingModule, pairs_in
 from matcher.training.config import BaseRunConfig
-from matcher.training.export import PAIRS
-from matcher.weights.checkpoint import read_weights
+from matcher.training.export import take_over
 
 
 class RatedOptim(Protocol):
@@ -118,9 +116,4 @@ class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
     def load(self, path: Path) -> int:
         source: Any = self.read(path)
         model: Any = self.model
-        if source.config != model.config:
-            what = "holds another architecture"
-            raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what, "set model= to match")
-        model.load_state_dict(source.state_dict())
-        seen = read_weights(path).metadata.get(PAIRS, "0")
-        return int(seen) if seen.isdecimal() else 0
+        return take_over(model, source, source.config == model.config, path)

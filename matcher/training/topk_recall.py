@@ -38,9 +38,7 @@ class LevelRecall(NamedTuple):
 
 
 @torch.inference_mode()
-def topk_recall(
-    model: FeatureMatcher, pair: ImagePair, tolerance: float = 0.05
-) -> list[LevelRecall]:
+def topk_recall(model: FeatureMatcher, pair: ImagePair) -> list[LevelRecall]:
     """Recall of the last cross layer on a batch with geometry, image 0 asking image 1.
 
     Returns:
@@ -52,9 +50,7 @@ def topk_recall(
     transformer = model.config.transformer
     if transformer.attention != "quadtree" or "cross" not in transformer.layers:
         raise ValueError("top-K recall needs a QuadTree cross layer")
-    targets, _ = supervise(
-        pair, stride=model.stride, reach=float(model.stride), tolerance=tolerance
-    )
+    targets, _ = supervise(pair, stride=model.stride, reach=float(model.stride), tolerance=0.05)
     last = max(i for i, name in enumerate(transformer.layers) if name == "cross")
     with AttentionRecorder([model.transformer.blocks[last]]) as recorder:
         model(pair.image0, pair.image1, pair.mask0, pair.mask1)

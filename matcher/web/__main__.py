@@ -54,12 +54,9 @@ class WebOptions:
         return *LOCAL, self.address, *self.hosts
 
 
-@program
+@program(lambda: USAGE.format(options=describe(WebOptions)))
 def main(words: list[str]) -> int:
     """Serve the page until interrupted; returns the exit code."""
-    if {"--help", "-h"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(WebOptions)))
-        return 0
     options = options_from_words(WebOptions, words)
     require_extra("gradio", "web", "matcher.web")
     import PIL

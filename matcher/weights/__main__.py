@@ -20,7 +20,7 @@ from matcher.weights.checkpoint import read_weights, require_finite, selftest
 from matcher.weights.convert import config_from_official, convert
 
 
-@program
+@program()
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     arguments = parser().parse_args(words)

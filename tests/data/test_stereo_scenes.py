@@ -38,7 +38,7 @@ def view(draft: Draft) -> StereoPair:
     )
     config = SyntheticConfig(size=SIZE, strength=0.0)
     cameras = Cameras(np.stack([K, K]), pose, 1.0)
-    scene = assemble(np.random.default_rng(0), config, bank, draft, cameras, ("0", "1"))
+    scene = assemble(np.random.default_rng(0), config, bank, draft.finished(), cameras, ("0", "1"))
     return render_stereo(scene, augment=False)
 
 

@@ -44,7 +44,7 @@ def draw(draft: Draft, *poses: np.ndarray, focal: float = 100.0) -> SceneBatch:
     bank = TextureBank(np.zeros((0, 128, 192), np.uint8), SyntheticScenes(CONFIG).bank.procedural)
     config = replace(CONFIG, strength=0.0)
     cameras = Cameras(np.stack([K, K]), pose, 1.0)
-    return assemble(np.random.default_rng(0), config, bank, draft, cameras, ("0", "1"))
+    return assemble(np.random.default_rng(0), config, bank, draft.finished(), cameras, ("0", "1"))
 
 
 def same(a: ImagePair, b: ImagePair) -> bool:
@@ -186,7 +186,7 @@ def test_rendering_together_equals_rendering_one_by_one(scenes: SyntheticScenes)
     from data.synthetic.render import _render
 
     batch = SceneBatch.collate([scenes[i] for i in range(6)])
-    together, apart = _render(batch, True), render(batch)
+    together, apart = _render([batch], True), render(batch)
     assert together.geometry is not None
     assert apart.geometry is not None
     off = (together.geometry.depth0 - apart.geometry.depth0).abs() > 1e-3

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +25,15 @@ import train as program
 from conf import compose
 from matcher.training import checkpointing
 from matcher.training import trainer as training_trainer
+from tests.helpers.forks import finish, fork, kill
 from tests.helpers.planes import PlaneData
 
-STEPS = 24
+STEPS = 14
 WORDS = (
     "model=tiny", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false",
     "trainer.precision=bf16-mixed", f"trainer.max_steps={STEPS}", "trainer.checkpoint_steps=2",
     "optim.warmup=5", "resume=auto",
 )  # fmt: skip
-
-
-def fork(work: Callable[[], object]) -> int:
-    """Run `work` in a child; its process id."""
-    child = os.fork()
-    if child:
-        return child
-    os.setsid()
-    try:
-        work()
-        sys.stdout.flush()
-        os._exit(0)
-    except Exception as error:
-        sys.stdout.write(f"child failed: {error!r}\n")
-        sys.stdout.flush()
-    finally:
-        os._exit(1)
-
-
-def finish(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def kill(child: int, after: float) -> None:
-    """Kill the child and its workers at a moment, unless it is done before."""
-    end = time.monotonic() + after
-    while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return
-        time.sleep(0.005)
-    try:
-        os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:  # So young that it leads no group yet, and has no workers.
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
 
 
 def weights_digest(folder: Path) -> str:
@@ -97,6 +64,19 @@ class Witness(PlaneData):
             digest.update(parameter.detach().contiguous().view(-1).numpy().tobytes())
         path = Path(self.trainer.default_root_dir) / f"rank_{module.global_rank}.txt"
         path.write_text(digest.hexdigest())
+
+
+def train_together(folder: Path, words: Sequence[str], processes: int = 2) -> list[int]:
+    """Exit codes of processes that train one model, started from outside as torchrun does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def train(rank: int) -> None:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        program.train(compose("train", [*words, f"folder={folder}"]), Witness())
+
+    return [finish(child) for child in [fork(partial(train, rank)) for rank in range(processes)]]
 
 
 def kills(folder: Path, count: int, workers: int, seed: int) -> dict[str, Any]:

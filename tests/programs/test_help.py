@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from matcher.terminal.program import program
+
 PROGRAMS = [
     "match", "train", "eval.__main__", "eval.attention_kinds.__main__", "eval.classification",
     "eval.detection", "eval.quality", "eval.routing_recall", "eval.stereo", "eval.topk_recall",
@@ -56,3 +58,13 @@ def test_help_is_told(name: str, word: str, capsys: pytest.CaptureFixture[str]) 
     last = name.removesuffix(".__main__").rpartition(".")[2]
     starts = f"{last}.py", f"-m {name.removesuffix('.__main__')}", "usage: quadmatch "
     assert any(start in told.out for start in starts)
+
+
+def test_a_program_without_the_words_it_needs_tells_its_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main = program("usage: word", needs_words=True)(lambda words: len(words) - 1)
+    assert main([]) == 2
+    assert capsys.readouterr().out == "usage: word\n"
+    assert main(["one"]) == 0
+    assert capsys.readouterr().out == ""

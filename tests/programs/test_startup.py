@@ -41,7 +41,7 @@ def test_the_matcher_loads_neither_hdf5_nor_kornia_nor_hydra() -> None:
 def test_help_takes_a_second_of_the_processor() -> None:
     """Processor time, the best of three: other programs of the machine do not count."""
     program = "import match, time; match.main(['--help']); print(time.process_time())"
-    assert min(float(run(program)) for _ in range(3)) <= 1.0
+    assert any(float(run(program)) <= 1.0 for _ in range(3))
 
 
 def test_importing_the_matcher_adds_half_a_second_to_torch() -> None:
@@ -50,7 +50,7 @@ def test_importing_the_matcher_adds_half_a_second_to_torch() -> None:
         "from matcher import load_matcher\n"
         "print(time.process_time() - start)"
     )
-    assert min(float(run(program)) for _ in range(3)) <= 0.5
+    assert any(float(run(program)) <= 0.5 for _ in range(3))
 
 
 def test_the_matcher_loads_no_pyramid_and_no_task() -> None:

@@ -82,7 +82,7 @@ def test_lost_output_is_an_error_of_storage(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    @program
+    @program()
     def main(words: list[str]) -> int:
         sys.stdout.write("working\n")
         (tmp_path / "result").write_text(words[0])
@@ -97,7 +97,7 @@ def test_lost_output_is_an_error_of_storage(
 
 
 def test_an_error_keeps_its_exit_code_without_any_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    @program
+    @program()
     def main(words: list[str]) -> int:
         raise UsageError(Code.REFUSED_WORD, words[0], "is refused")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -18,14 +17,15 @@ from data.order import PairStream
 from data.stereo import StereoData, StereoDataConfig
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import CheckpointError, UsageError
+from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.tasks.stereo.training import StereoOptimConfig
-from matcher.tasks.stereo.weights import load_stereo
+from matcher.tasks.stereo.weights import load_stereo, save_stereo
 from matcher.training import checkpointing
 from matcher.weights.checkpoint import read_weights
+from tests.helpers.forks import finish, fork
 from tests.helpers.stereo import TINY, plain_training, write_frames
 
-ROOT = Path(__file__).resolve().parents[2]
 SCENES = StereoSceneConfig(
     sizes=((32, 64), (48, 64)), shares=(0.5, 0.5), texture_side=64, procedural=9, pairs=8
 )
@@ -82,6 +82,14 @@ def test_weights_say_what_trained_them_and_start_another_run(tmp_path: Path) -> 
     assert load_stereo(weights).config == TINY
     metrics = run(tmp_path / "b", "trainer.max_steps=1", f"init_weights={weights}")
     assert metrics["pairs_seen"] == 12
+
+
+def test_a_number_of_pairs_beyond_counting_is_none(tmp_path: Path) -> None:
+    save_stereo(tmp_path / "a.safetensors", Stereo(TINY), training_pairs="9" * 30)
+    metrics = run(
+        tmp_path / "run", "trainer.max_steps=1", f"init_weights={tmp_path / 'a.safetensors'}"
+    )
+    assert metrics["pairs_seen"] == 4
 
 
 def test_a_validation_logs_and_shows_its_figures(
@@ -173,20 +181,19 @@ def test_wrong_words_are_told_in_one_line(
 
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     more = words(tmp_path, "trainer.max_steps=100000", "trainer.progress=true")
-    with subprocess.Popen(
-        [sys.executable, "train.py", *more],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=100)
-    assert line.startswith("step 1 pairs 4 loss ")
-    assert process.returncode == 143
-    assert "resume=auto goes on" in errors
+    read, write = os.pipe()
+
+    def train() -> None:
+        with os.fdopen(write, "w", buffering=1) as sys.stdout:
+            with (tmp_path / "errors").open("w") as sys.stderr:
+                os._exit(program.main(more))
+
+    child = fork(train)
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert told.readline().startswith("step 1 pairs 4 loss ")
+        os.kill(child, signal.SIGTERM)
+        assert finish(child) == 143
+    assert "resume=auto goes on" in (tmp_path / "errors").read_text()
     assert checkpointing.newest_intact(tmp_path) is not None
     assert load_stereo(tmp_path / "weights.safetensors").config == TINY

@@ -88,19 +88,32 @@ def test_a_checkpoint_that_cannot_be_written_is_a_storage_error(tmp_path: Path) 
         checkpointing.save_checkpoint(tmp_path / "file", 1, {}, keep=1)
 
 
-def check_two_processes(folder: Path, *limits: int) -> None:
-    """Runs of so many steps, each resumed from the one before."""
-    words = [
-        "model=tiny",
-        f"folder={folder}",
-        "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        "trainer.strategy=ddp",
-        "trainer.threads=1",
-        "trainer.progress=false",
-        "resume=auto",
-    ]
-    for limit in limits:
+TOGETHER = ("model=tiny", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+TOGETHER += ("trainer.threads=1", "trainer.progress=false", "resume=auto")
+
+
+def check_trained_together(folder: Path, steps: int) -> None:
+    newest = checkpointing.newest_intact(folder)
+    assert newest is not None
+    state = checkpointing.load_checkpoint(newest)
+    assert state["global_step"] == steps
+    assert state["matcher"]["pairs_seen"] == steps * 2 * 2
+    digests = {(folder / f"rank_{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(digests) == 1, "the processes have different weights"
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """DDP on the CPU: twice the pairs a step, one set of weights."""
+    words = [*TOGETHER, "trainer.max_steps=2"]
+    assert training_driver.train_together(tmp_path, words) == [0, 0]
+    check_trained_together(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_program_resume(tmp_path: Path) -> None:
+    """Two runs, of which the first process starts the second."""
+    words = [*TOGETHER, f"folder={tmp_path}"]
+    for limit in (3, 5):
         done = subprocess.run(
             [sys.executable, str(DRIVER), "0", *words, f"trainer.max_steps={limit}"],
             capture_output=True,
@@ -110,23 +123,7 @@ def check_two_processes(folder: Path, *limits: int) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        newest = checkpointing.newest_intact(folder)
-        assert newest is not None
-        state = checkpointing.load_checkpoint(newest)
-        assert state["global_step"] == limit
-        assert state["matcher"]["pairs_seen"] == limit * 2 * 2
-        digests = {(folder / f"rank_{rank}.txt").read_text() for rank in (0, 1)}
-        assert len(digests) == 1, "the processes have different weights"
-
-
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """DDP on the CPU: twice the pairs a step, one set of weights."""
-    check_two_processes(tmp_path, 2)
-
-
-@pytest.mark.slow
-def test_two_processes_resume(tmp_path: Path) -> None:
-    check_two_processes(tmp_path, 3, 5)
+        check_trained_together(tmp_path, limit)
 
 
 def second_process(folder: Path) -> int | None:

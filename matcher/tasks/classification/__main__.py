@@ -73,12 +73,9 @@ def read_labels(path: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-@program
+@program(lambda: USAGE.format(options=describe(ClassificationOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(ClassificationOptions)))
-        return 0
     options = read_options(words)
     labels = read_labels(options.labels) if options.labels else ()
     classifier = Classifier(

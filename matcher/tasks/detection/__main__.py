@@ -114,12 +114,9 @@ def describe_detections(found: Detections) -> str:
     return ", ".join(f"{count} {label}" for label, count in counts) or "nothing found"
 
 
-@program
+@program(lambda: USAGE.format(options=describe(DetectionOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(DetectionOptions)))
-        return 0
     sys.stdout.write(f"{run(read_options(words))}\n")
     return 0
 

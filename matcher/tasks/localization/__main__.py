@@ -33,12 +33,9 @@ options and their defaults:
 """
 
 
-@program
+@program(lambda: USAGE.format(options=describe(LocalizationOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(LocalizationOptions)))
-        return 0
     if "=" in words[0] or words[0].startswith("--"):
         raise UsageError(Code.MISSING_IMAGE, "localize", f"got {words[0]} first", "see --help")
     run(options_from_words(LocalizationOptions, [f"query={words[0]}", *key_values(words[1:])]))

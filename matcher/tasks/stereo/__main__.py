@@ -128,12 +128,9 @@ def to_points(depth: np.ndarray, left: np.ndarray, focal: float) -> tuple[np.nda
     return ray / focal * z[:, None], left[y, x]
 
 
-@program
+@program(lambda: USAGE.format(options=describe(StereoOptions)), needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE.format(options=describe(StereoOptions)))
-        return 0
     sys.stdout.write(f"{run(read_options(words))}\n")
     return 0
 

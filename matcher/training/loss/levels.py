@@ -69,8 +69,10 @@ def call_loss(call: AttentionCall, true: Sequence[Tensor]) -> Tensor:
     """
     topks, heads = _attention(call).topks, _attention(call).heads
     levels = len(topks)
-    masks, query_masks = (mask_pyramid(x, levels) for x in (call.key_mask, call.query_mask))
-    queries = token_pyramid(to_quad(call.query, levels, heads), query_masks)
+    queries = token_pyramid(
+        to_quad(call.query, levels, heads), mask_pyramid(call.query_mask, levels)
+    )
+    masks = mask_pyramid(call.key_mask, levels)
     keys = token_pyramid(to_quad(call.key, levels, heads), masks)
     total = call.query.new_zeros((), dtype=torch.float32)
     for level in zip(queries, keys, true, topks, masks, strict=False):  # `true` lacks the finest.
