@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.names import file_label
 from eval.options import EvalOptions
 from eval.report import tables, terminal
 from eval.report.gallery import Drawn, draw_extremes
@@ -95,7 +96,7 @@ def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
     groups = dict.fromkeys(tables.group_of(e.record) for e in evaluations)
     for group in groups:
         inside = [e for e in evaluations if tables.group_of(e.record) == group]
-        parts += _section(folder, "-".join(group), inside, drawn, colors)
+        parts += _section(folder, file_label("-".join(group)), inside, drawn, colors)
     head = f"<!doctype html><meta charset='utf-8'><title>Evaluation</title><style>{STYLE}</style>"
     return f"{head}\n{chr(10).join(parts)}\n"
 
