@@ -204,7 +204,9 @@ def main(words: list[str]) -> int:
         return 0
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(DetectionEvalOptions, [*first, *words[len(first) :]])
-    check_targets([options.output] if options.output else [], [options.weights, options.annotations])
+    check_targets(
+        [options.output] if options.output else [], [options.weights, options.annotations]
+    )
     found = evaluate(options)
     sys.stdout.write(f"{found}\n")
     if options.output:
