@@ -136,7 +136,7 @@ def strategy(config: TrainerConfig) -> Strategy | str:
 
 
 def build_loggers(folder: Path) -> list[Logger]:
-    """CSV always, TensorBoard where it is installed; `StorageError` (E401) without their folders."""
+    """CSV always, TensorBoard where it is installed; `StorageError` (E401) without a folder."""
     make_folder(folder / "logs")
     loggers: list[Logger] = [CSVLogger(folder, name="logs")]
     if importlib.util.find_spec("tensorboard"):

@@ -165,7 +165,7 @@ def test_a_damaged_newest_checkpoint_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tmp_path, "trainer.max_steps=2", "trainer.checkpoint_steps=1")
-    newest, before = checkpointing.checkpoints(tmp_path)
+    newest = checkpointing.checkpoints(tmp_path)[0]
     newest.write_bytes(newest.read_bytes()[:1000])
     metrics = run(tmp_path, "trainer.max_steps=2", "resume=auto")
     assert metrics["pairs_of_run"] == metrics["pairs_seen"] / 2
@@ -173,7 +173,6 @@ def test_a_damaged_newest_checkpoint_is_told(
     caplog.clear()
     run(tmp_path, "trainer.max_steps=3", "resume=auto")
     assert "is damaged" not in caplog.text
-    assert before.exists()
 
 
 @pytest.mark.parametrize("taken", ["logs", "tensorboard"])
