@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reconstruction import SCENES, ground_truth
+from conf import plain_options
+from matcher.errors import Code, UsageError
 from matcher.predictor import Predictor, load_matcher
 from matcher.tasks.localization.localizer import Localizer
 from matcher.tasks.localization.scene import SceneImage
-from matcher.terminal.program import help_told
+from matcher.terminal.program import help_told, program
 
 DEFAULTS = {"scenes": SCENES, "most": "5"}
 WAYS = {"descriptors": 1, "both": 2, "matches of all": 1000}
@@ -43,11 +45,14 @@ def shares(
         yield len(chosen & {*sorted(away, key=away.__getitem__)[:most]}) / most
 
 
+@program
 def main(words: list[str]) -> int:
     if help_told(words, __doc__):
         return 0
+    if not words:
+        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
     folder = Path(words[0])
-    given = DEFAULTS | dict(word.split("=", 1) for word in words[1:])
+    given = plain_options(words[1:], DEFAULTS)
     most = int(given["most"])
     matcher = load_matcher("compact", device="cpu", offline=True)
     for scene in given["scenes"].split(","):
