@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 import matcher.batch.cli
+import matcher.options
 import matcher.program.match
 import train
+from eval import __main__ as eval_program
 from matcher.program import command
+from matcher.web import __main__ as web_program
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,10 +28,16 @@ PLACES = {
     "K=[fx,fy,cx,cy]": "K=[520,520,319.5,239.5]",
 }
 """What a reader puts in the place of words that are neither names nor paths of his."""
-PROGRAMS = (
-    r"quadmatch|python match\.py|python train\.py|python -m (?:eval|matcher|benchmarks)[\w.]*"
-)
+PROGRAMS = r"quadmatch|python (?:match|train)\.py|python -m (?:eval|matcher|benchmarks)[\w.]*"
 COMMAND = re.compile(rf"^\s*((?:{PROGRAMS}) .*)$", re.MULTILINE)
+HELP = [
+    matcher.options.USAGE.format(command="quadmatch", options=""),
+    matcher.batch.cli.USAGE.format(command="python match.py", options=""),
+    eval_program.USAGE,
+    web_program.USAGE,
+    train.__doc__ or "",
+]
+"""Texts whose examples count too; what an example is for stands behind two spaces."""
 PARSERS = ("options_from_words", "options_and_images", "plain_options", "read_options")
 """Functions that make options of words, whatever module they are imported into."""
 
@@ -48,6 +57,7 @@ def commands() -> list[str]:
     """Those of all pages, without comments and without lines that leave words out."""
     texts = [page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES]
     lines = [line for t in texts for code in code_of(t) for line in COMMAND.findall(code)]
+    lines += [line.split("  ")[0] for text in HELP for line in COMMAND.findall(text)]
     whole = (line for line in lines if "..." not in line and "|" not in line)
     return sorted({" ".join(shlex.split(line, comments=True, posix=False)) for line in whole})
 
