@@ -61,12 +61,14 @@ def check_places(plans: Sequence[EvalOptions]) -> None:
         UsageError: they would lie among the data (E205).
         StorageError: a folder cannot be made, or a name is taken (E401).
     """
-    output, document = plans[0].output, plans[0].document
+    from eval.report.page import FILES
+
+    output, document = Path(plans[0].output), plans[0].document
     for root in filter(None, (plan.benchmark.root for plan in plans)):
         if os.path.realpath(output) == os.path.realpath(root):
             what = "is the folder of the data"
             raise UsageError(Code.UNSAFE_VALUE, f"output={output}", what, "choose another folder")
-    check_targets([document] if document else [], ())
+    check_targets([*(output / name for name in FILES), *([document] if document else [])], ())
 
 
 def read_options(words: Sequence[str]) -> list[EvalOptions]:

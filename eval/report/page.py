@@ -16,6 +16,7 @@ from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
 from matcher.files import make_folder, write_atomically
 
+FILES = ("results.json", "timing.json", "table.md", "table.csv", "pairs.csv", "report.html")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: 1em 0 }
@@ -110,8 +111,8 @@ def _section(
 ) -> list[str]:
     from eval.report.figures import error_curves, precision_recall, time_against_auc
 
-    (folder / "figures").mkdir(exist_ok=True)
-    (folder / "pictures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
+    make_folder(folder / "pictures")
     measured = [e for e in evaluations if e.record["status"] == "ok"]
     parts = [_html_of(tables.markdown([e.record for e in evaluations]))]
     if not measured:

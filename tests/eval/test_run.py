@@ -356,6 +356,8 @@ def test_results_do_not_lie_among_the_data_nor_replace_them(folder, tmp_path, ca
     assert "E205 output=" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert run(folder, tmp_path, "method=orb", f"document={tmp_path / 'file' / 'a.md'}") == 4
+    (tmp_path / "taken" / "table.md").mkdir(parents=True)
+    assert run(folder, tmp_path / "taken", "method=orb") == 4
     assert not list(tmp_path.rglob("0*.h5"))
     assert listed.read_bytes() == before
 
