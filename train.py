@@ -195,6 +195,9 @@ def prepare(run: BaseRunConfig, config: dict[str, Any]) -> Path | None:
     resume = checkpointing.start_from(folder, run.resume)
     if run.resume and resume is None:
         logger.warning("no intact checkpoint in %s: starting afresh", folder)
+    newest = checkpointing.checkpoints(folder)[:1]
+    if run.resume == "auto" and newest and newest[0] != resume:
+        logger.warning("%s is damaged: going on from the one before it", newest[0])
     if leads():
         checkpointing.remove_unfinished(folder)
         write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
@@ -266,7 +269,7 @@ def closing_lines(folder: Path, metrics: dict[str, float]) -> list[str]:
     newest = checkpointing.checkpoints(folder)[:1]
     paths = {
         "weights": folder / checkpointing.WEIGHTS,
-        "best weights": folder / "best.safetensors",
+        "best weights": folder / checkpointing.BEST_WEIGHTS,
         "checkpoint": newest[0] if newest else folder / "none",
         "log": folder / "run.log",
         "values of all steps": folder / "logs",

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.benchmarks.folder import lines_of
 from eval.measure import pose_errors
 from eval.metrics import error_auc
 from matcher import Matches, load_matcher
+from matcher.errors import Code, UsageError
 from matcher.files import make_folder
 from matcher.geometry.cameras import Camera
 from matcher.geometry.pose import estimate_camera_pose
@@ -54,12 +56,14 @@ def errors(images: Path, columns: list[str], runs: Path) -> list[tuple[float, fl
     return out
 
 
-@program(__doc__)
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    if len(words) < 2:
+        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
     folder, runs = (Path(word) for word in words[:2])
+    rows = [line.split() for line in lines_of(folder / "pairs_with_gt.txt")]
     make_folder(runs)
-    rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
     found = np.array([errors(folder / "images", row, runs) for row in rows])
     for kind, (error, off) in zip(KINDS, found.transpose(1, 2, 0), strict=True):
         print(

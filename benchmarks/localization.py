@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reconstruction import matched, true_poses
+from conf import plain_options
 from eval.metrics import rotation_error
-from matcher.errors import require_extra
+from matcher.errors import Code, UsageError, require_extra
 from matcher.geometry.cameras import Camera
 from matcher.images.decode import stored_size
 from matcher.predictor import load_matcher
@@ -60,11 +61,13 @@ def errors(found: Location | None, pose: np.ndarray) -> tuple[float, float]:
     return distance, rotation_error(found.pose[:3, :3], pose[:3, :3])
 
 
-@program(__doc__)
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    if len(words) < 2:
+        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
     folder, runs = (Path(word) for word in words[:2])
-    given = DEFAULTS | dict(word.split("=", 1) for word in words[2:])
+    given = plain_options(words[2:], DEFAULTS)
     scene, images = given["scene"], folder / "images"
     poses, K = true_poses(folder, scene)
     database = matched(folder, runs / scene, scene, K, MATCHING)

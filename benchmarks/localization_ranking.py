@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reconstruction import SCENES, ground_truth
+from conf import plain_options
 from matcher.predictor import Predictor, load_matcher
 from matcher.tasks.localization.localizer import Localizer
 from matcher.tasks.localization.scene import SceneImage
@@ -43,11 +44,11 @@ def shares(
         yield len(chosen & {*sorted(away, key=away.__getitem__)[:most]}) / most
 
 
-@program(__doc__)
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     folder = Path(words[0])
-    given = DEFAULTS | dict(word.split("=", 1) for word in words[1:])
+    given = plain_options(words[1:], DEFAULTS)
     most = int(given["most"])
     matcher = load_matcher("compact", device="cpu", offline=True)
     for scene in given["scenes"].split(","):

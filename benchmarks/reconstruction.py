@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import match
+from eval.benchmarks.folder import lines_of
 from matcher.batch.run import open_run
-from matcher.errors import require_extra
+from matcher.errors import Code, UsageError, require_extra
 from matcher.terminal.program import program
 
 SCENES = "fountain-P11,Herz-Jesus-P25"
@@ -87,7 +88,7 @@ class Score(NamedTuple):
 
 def true_rows(folder: Path, scene: str) -> list[list[str]]:
     """The columns of ``pairs_with_gt.txt`` for the pairs of a scene."""
-    rows = [line.split() for line in (folder / "pairs_with_gt.txt").read_text().splitlines()]
+    rows = [line.split() for line in lines_of(folder / "pairs_with_gt.txt")]
     return [row for row in rows if row[0].startswith(scene)]
 
 
@@ -173,9 +174,11 @@ def table(results: Sequence[Score]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-@program(__doc__)
+@program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    if len(words) < 2:
+        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
     folder, runs = (Path(word) for word in words[:2])
     given = dict(word.split("=", 1) for word in words[2:])
     scenes, document = given.pop("scenes", SCENES).split(","), given.pop("document", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from conf import CONF, compose
 from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import Code, UsageError, require_extra
+from matcher.files import check_targets, only_writer
 from matcher.terminal.program import program
 from matcher.validation.words import describe, key_values
 
@@ -44,10 +46,30 @@ def main(words: list[str]) -> int:
     from eval.report.page import write_reports
     from eval.runner import evaluate
 
-    evaluations = [e for plan in plans for e in evaluate(plan)]
-    for line in write_reports(Path(plans[0].output), evaluations, plans[0], words):
-        print(line)
+    output = Path(plans[0].output)
+    check_places(plans)
+    with only_writer(output, "wait for that evaluation, or use another output"):
+        evaluations = [e for plan in plans for e in evaluate(plan)]
+        for line in write_reports(output, evaluations, plans[0], words):
+            print(line)
     return 0
+
+
+def check_places(plans: Sequence[EvalOptions]) -> None:
+    """Whether results can go where they shall, before anything is matched.
+
+    Raises:
+        UsageError: they would lie among the data (E205).
+        StorageError: a folder cannot be made, or a name is taken (E401).
+    """
+    from eval.report.page import FILES
+
+    output, document = Path(plans[0].output), plans[0].document
+    for root in filter(None, (plan.benchmark.root for plan in plans)):
+        if os.path.realpath(output) == os.path.realpath(root):
+            what = "is the folder of the data"
+            raise UsageError(Code.UNSAFE_VALUE, f"output={output}", what, "choose another folder")
+    check_targets([*(output / name for name in FILES), *([document] if document else [])], ())
 
 
 def read_options(words: Sequence[str]) -> list[EvalOptions]:

@@ -17,7 +17,7 @@ import torch
 from data.real.image_folder import CenterImages, ImageFolder, center_batches, find_images
 from eval.metrics import wilson_interval
 from matcher.errors import Code, UsageError
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
 from matcher.tasks.classification.structures import ImageBatch
@@ -131,6 +131,7 @@ def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(ClassificationEvalOptions, [*first, *words[len(first) :]])
+    check_targets([options.output] if options.output else [], [options.weights])
     found = evaluate(options)
     sys.stdout.write(f"{found}\n")
     if options.output:

@@ -21,7 +21,7 @@ from data.detection import find_annotated
 from data.real.boxes import AnnotatedImage, TrueBoxes, read_annotated
 from eval.average_precision import THRESHOLDS, bootstrap_interval, image_hits, precisions
 from matcher.errors import require_extra
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
 from matcher.tasks.detection.files import coco_results
 from matcher.tasks.detection.labels import category_numbers
 from matcher.tasks.detection.predictor import Detector
@@ -201,6 +201,9 @@ def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(DetectionEvalOptions, [*first, *words[len(first) :]])
+    check_targets(
+        [options.output] if options.output else [], [options.weights, options.annotations]
+    )
     found = evaluate(options)
     sys.stdout.write(f"{found}\n")
     if options.output:

@@ -75,6 +75,8 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if not self.protocol:
             raise invalid("protocol", self.protocol, "at least one protocol")
+        if self.document and not self.document.lower().endswith(".md"):
+            raise invalid("document", self.document, "a name ending in .md")
 
 
 def eval_options(values: Mapping[str, Any]) -> EvalOptions:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
+import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +33,19 @@ import matcher.images
 from eval.benchmarks.folder import Benchmark, EvalPair, content_of
 from eval.benchmarks.sizing import Sizing
 from eval.methods import Method, MethodOptions, build_method
+from eval.methods.base import Settings
+from eval.names import file_label
 from eval.peak_memory import PeakMemory
 from eval.processes import in_processes
 from eval.source import source_digest
-from matcher.errors import Code, MatcherError, MemoryLimitError, StorageError, out_of_memory
+from matcher.errors import (
+    Code,
+    MatcherError,
+    MemoryLimitError,
+    StorageError,
+    UsageError,
+    out_of_memory,
+)
 from matcher.files import make_folder, write_atomically
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import resize
@@ -132,13 +143,15 @@ def prepare(
         "size": benchmark.sizing.describe(),
         "threads": threads,
         "device": method.device,
+        "machine": machine_of(method.device),
+        "name": method.name,
         "reading": source_digest(READING),
         "libraries": {package.__name__: package.__version__ for package in LIBRARIES},
         **method.settings,
     }
     text = json.dumps(decisive, indent=1, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    label = "".join(c if c.isalnum() else "_" for c in f"{benchmark.dataset}-{method.name}")
+    label = file_label(f"{benchmark.dataset}-{method.name}")
     folder = root / f"{label}-{key}"
     make_folder(folder)
     write_atomically(folder / "config.json", text.encode())
@@ -147,6 +160,14 @@ def prepare(
         for i, pair in enumerate(benchmark.pairs)
     )
     return Job(benchmark, options, folder, pairs, threads, overwrite)
+
+
+def machine_of(device: str) -> str:
+    """The kind of machine, in words: times of another are no times of this one."""
+    cpu = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    there = device.startswith("cuda") and torch.cuda.is_available()
+    gpu = f", {torch.cuda.get_device_name(device)}" if there else ""
+    return f"{cpu}, {os.cpu_count()} cores{gpu}"
 
 
 def content_of_pair(pair: EvalPair) -> str:
@@ -165,7 +186,8 @@ def predict(job: Job, method: Method, name: str, workers: int) -> None:
                 predict_pair(pair, method)
                 bar.update()
         else:
-            work = partial(_predict_in_worker, name=name, options=job.method_options)
+            build = partial(_method_of_worker, name, job.method_options)
+            work = partial(_predict_in_worker, build=build, settings=method.settings)
             in_processes(work, missing, workers, partial(_set_up_process, job.threads), bar.update)
 
 
@@ -188,13 +210,16 @@ def read_predictions(job: Job) -> list[Prediction]:
 
 
 def predict_pair(job: PairJob, method: Method) -> None:
-    """Match one pair and publish its file; an error of ours is the failure of the pair."""
+    """Match one pair and publish its file; an error of ours is the failure of the pair, but for
+    one of the method alone (E211)."""
     pair, sizing = job.pair, job.sizing
     sizes = [(0, 0), (0, 0)]
     matches, cost, failure = Matches.empty(), NO_COST, ""
     content = content_of_pair(pair)
     try:
         images = [read_rgb(path) for path in (pair.image0, pair.image1)]
+        if content_of_pair(pair) != content:
+            content = "replaced while it was read"
         sizes = [_size(image) for image in images]
         images = [resize(image, sizing.target(_size(image))) for image in images]
         answer, cost = _match(method, images)
@@ -204,6 +229,8 @@ def predict_pair(job: PairJob, method: Method) -> None:
         )
         matches = replace(answer.to("cpu"), keypoints0=points0, keypoints1=points1)
     except MatcherError as error:
+        if error.code == Code.UNUSABLE_METHOD:
+            raise
         failure = f"E{error.code} {Path(error.subject).name}: {error.what}"
     image0 = ImageRecord(pair.image0.name, *sizes[0])
     image1 = ImageRecord(pair.image1.name, *sizes[1])
@@ -233,8 +260,13 @@ def _size(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _predict_in_worker(job: PairJob, *, name: str, options: MethodOptions) -> None:
-    predict_pair(job, _method_of_worker(name, options))
+def _predict_in_worker(job: PairJob, *, build: Callable[[], Method], settings: Settings) -> None:
+    """As `predict_pair`; `UsageError` (E206) where the method became another one meanwhile."""
+    method = build()
+    if method.settings != settings:
+        what = "its files were changed while the evaluation ran"
+        raise UsageError(Code.OTHER_SETTINGS, method.name, what, "run again, or evaluate a copy")
+    predict_pair(job, method)
 
 
 @functools.cache

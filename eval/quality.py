@@ -29,6 +29,7 @@ from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.rendered import HELD_OUT_SEED
 from eval.depth_truth import project
 from matcher.errors import require_extra
+from matcher.files import check_targets
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import ImageSource
 from matcher.network.photometric import refine_matches
@@ -238,6 +239,8 @@ def main(words: list[str]) -> int:
     path = predictor.weights
     if path is None:
         raise RuntimeError("weights without a file")
+    target = Path(options.output) if options.output else quality_path(path)
+    check_targets([target, *([options.figure] if options.figure else [])], [path])
     head = fit(sample(predictor, options.scenes(SEED + options.seed, options.pairs)))
     unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}
     if options.real:
@@ -246,7 +249,6 @@ def main(words: list[str]) -> int:
     curves = {name: tell_measures(name, head, data) for name, data in unseen.items()}
     if options.figure:
         draw_reliability(Path(options.figure), curves)
-    target = Path(options.output) if options.output else quality_path(path)
     save_quality(head, target, path)
     tell(f"written  {target}")
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from eval.benchmarks.sizing import CONVENTIONS, PUBLISHED
 from eval.measure import Row, measure_pair
 from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
 from eval.options import EvalOptions
-from eval.predictions import Prediction, predict, prepare, read_predictions
+from eval.predictions import Prediction, machine_of, predict, prepare, read_predictions
 from eval.protocols import Protocol, protocol_named
 from eval.summary import summarize
 
@@ -125,7 +123,7 @@ def _measured(
         "peak_mb": max(p.peak_mb for p in predictions),
         "threads": options.threads,
         "device": method.device,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine_of(method.device),
         "torch": torch.__version__,
     }
     return Evaluation(record, timing, benchmark, rows, predictions)

@@ -23,7 +23,7 @@ from data.config import Eighths
 from data.real.stereo import filled, find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.errors import Code, UsageError
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
 from matcher.tasks.stereo.predictor import StereoPredictor
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.terminal.program import program
@@ -275,6 +275,7 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     options = options_from_words(StereoEvalOptions, words)
+    check_targets([options.output] if options.output else [], [options.weights])
     scores = evaluate(options)
     sys.stdout.write(table(scores))
     if options.output:

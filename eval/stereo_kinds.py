@@ -138,7 +138,7 @@ def train_row(name: str, seed: int, options: StereoKindsOptions) -> list[PairFig
         name=name, folder=str(path), seed=seed, model=ROWS[name], optim=optim, trainer=trainer
     )
     data = StereoData(StereoDataConfig(batch_size=BATCH, stereo=scenes), seed)
-    train_on(StereoModule(run, BATCH), data)
+    train_on(StereoModule(run, BATCH), data, settings)
     unseen = StereoEvalOptions(
         rendered=options.rendered, height=options.height, width=options.width
     )

@@ -9,24 +9,33 @@ from typing import Any
 from pytorch_lightning import LightningDataModule
 
 from matcher.errors import Code, StorageError, UsageError
-from matcher.files import write_atomically
+from matcher.files import only_writer, write_atomically
 from matcher.training import checkpointing
 from matcher.training.base import TrainingModule
 from matcher.training.trainer import fit_module
 
+BEGUN = "settings.json"
+"""What a run in a folder was begun with."""
 
-def train_on(module: TrainingModule, data: LightningDataModule) -> None:
+
+def train_on(module: TrainingModule, data: LightningDataModule, settings: dict[str, Any]) -> None:
     """Train to the last step of the run of `module`, from the newest checkpoint in its folder.
 
     Raises:
+        UsageError: another process trains there (E207), or with other settings one began (E206).
+        StorageError: none of the checkpoints there is intact (E402).
         KeyboardInterrupt: SIGINT or SIGTERM; a checkpoint is saved.
     """
     run = module.config
-    newest = checkpointing.newest_intact(Path(run.folder))
-    try:
-        fit_module(run, module, data, run.trainer.max_steps, newest)
-    except InterruptedError as error:
-        raise KeyboardInterrupt from error
+    folder = Path(run.folder)
+    with only_writer(folder, "wait for it, or give another output folder"):
+        read_result(folder / BEGUN, settings, "settings")
+        write_result(folder / BEGUN, settings)
+        newest = checkpointing.start_from(folder, "auto")
+        try:
+            fit_module(run, module, data, run.trainer.max_steps, newest)
+        except InterruptedError as error:
+            raise KeyboardInterrupt from error
 
 
 def read_result(path: Path, settings: dict[str, Any], key: str) -> Any:

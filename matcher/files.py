@@ -135,7 +135,8 @@ def only_writer(
         write_atomically(holder, str(os.getpid()).encode())
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):  # Whatever took its place.
+            holder.unlink()
         held.release()
 
 

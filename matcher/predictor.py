@@ -446,8 +446,4 @@ def options_of(options: PredictorOptions | None, settings: Settings) -> Predicto
         changes["device"] = str(changes["device"])
     if "dtype" in changes:
         changes["dtype"] = str(changes["dtype"] or "auto").removeprefix("torch.")
-    for name in ("bands", "rotate"):
-        value = changes.get(name)
-        if isinstance(value, list):
-            changes[name] = tuple(value)
     return replace(options or PredictorOptions(), **changes)

@@ -261,7 +261,13 @@ class Matches(TensorFields):
         return self[torch.argsort(self.rank, descending=True, stable=True)[:k]]
 
     def above(self, threshold: float) -> Matches:
-        """Those with a score above `threshold`."""
+        """Those with a score above `threshold`.
+
+        Raises:
+            UsageError: `threshold` is not a number (E201).
+        """
+        if threshold != threshold:
+            raise UsageError(Code.INVALID_VALUE, "threshold", f"got {threshold}", "give a number")
         return self[self.scores > threshold]
 
     def converged_only(self) -> Matches:

@@ -168,6 +168,9 @@ def test_without_matches_nothing_is_visible_and_places_are_unknown() -> None:
     ("points", "message"),
     [
         ([[1, 2, 3]], r"E201 points: got .*expected \(N, 2\)"),
+        (np.zeros((2, 4)), r"E201 points: got .*expected \(N, 2\)"),
+        (np.zeros((1, 2, 1)), r"E201 points: got .*expected \(N, 2\)"),
+        ([10**400, 1], r"E201 points: got .*expected \(N, 2\)"),
         ("here", r"E201 points: got"),
         ([[96, 5]], r"E201 points: got .*\(96, 5\).*96 x 64 pixels"),
         ([[3, float("nan")]], r"E201 points: got .*nan"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from matcher.errors import UsageError
+from matcher.errors import StorageError, UsageError
 from matcher.files import Lock, only_writer
 
 
@@ -21,6 +21,18 @@ def test_a_second_writer_is_refused_and_the_next_is_not(tmp_path: Path, lock: Lo
             pass
     with only_writer(tmp_path, "wait", lock=lock):
         assert (tmp_path / "lock.pid").exists()
+
+
+def test_a_folder_in_the_place_of_a_file_of_the_lock_is_told(tmp_path: Path) -> None:
+    for name in ("lock.pid", "lock"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        with pytest.raises(StorageError, match="E401 "), only_writer(tmp_path, "wait"):
+            pass
+        (tmp_path / name / "inside").rmdir()
+        (tmp_path / name).rmdir()
+        with only_writer(tmp_path, "wait"):
+            pass
+        (tmp_path / "lock").unlink(missing_ok=True)
 
 
 def test_a_soft_lock_is_a_file_that_is_gone_afterwards(tmp_path: Path) -> None:

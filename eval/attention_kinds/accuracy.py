@@ -82,7 +82,7 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     )
     module = ClassificationModule(run, labels, SIDE, recipe.batch)
     seed_by_name(module.model, seed)
-    train_on(module, images)
+    train_on(module, images, settings)
     batches = center_batches(CenterImages(val, SIDE))
     found = ranks(module.average, batches, range(len(labels)))
     module.export(path / FINAL)

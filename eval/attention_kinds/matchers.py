@@ -132,7 +132,7 @@ def train_row(name: str, options: MatchersOptions) -> Errors:
     data = values.pop("data")
     run = config_from_dict(RunConfig, values)
     module = MatcherModule(run, BATCH)
-    train_on(module, build_datamodule(data, run.seed, run.model.canvas))
+    train_on(module, build_datamodule(data, run.seed, run.model.canvas), settings)
     errors = measure(module.average, options)
     write_result(path / "result.json", settings, errors=errors)
     return errors

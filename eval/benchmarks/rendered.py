@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ from eval.benchmarks.sizing import EXACT
 from eval.source import source_digest
 from matcher.drawing.matches import write_picture
 from matcher.errors import Code, UsageError, unwritable
+from matcher.files import make_folder, sha256_of
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import resize
 from matcher.validation.checked import invalid
@@ -37,6 +38,8 @@ HELD_OUT_SEED = 777_000_777
 """Far from every seed of training and its validation."""
 RENDERER = (Path(data.synthetic.__file__ or "").parent, Path(__file__))
 """Code whose change renders scenes anew."""
+SEAL = "contents.sha256"
+"""File with the hash of all that was rendered beside it."""
 SIZE0, SIZE1 = (313, 471), (257, 339)
 """(width, height) of the two images of a warp: no common divisor with anything."""
 
@@ -181,22 +184,36 @@ def draw_homography(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 
 
 def _once(cache: Path, kind: str, what: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills, made unless it is there; never half made."""
+    """The folder that `make` fills, made unless it is there and intact; never half made."""
     digest = hashlib.sha256(f"{source_digest(RENDERER)} {what}".encode()).hexdigest()
     folder = cache / f"{kind}-{digest[:12]}"
-    if folder.is_dir():
+    if _is_intact(folder):
         return folder
-    part = cache / f".{folder.name}-{os.getpid()}.part"
+    make_folder(cache)
     try:
-        part.mkdir(parents=True)
-        make(part)
-        try:
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # Otherwise another process was first.
-                raise
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=cache) as place:
+            part = Path(place) / "part"
+            part.mkdir()
+            make(part)
+            (part / SEAL).write_text(_contents(part))
+            if not _is_intact(folder):  # Otherwise another process was first.
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether a folder holds what was rendered; a power cut may leave files empty."""
+    try:
+        return (folder / SEAL).read_text() == _contents(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _contents(folder: Path) -> str:
+    """Hash of all files in a folder but the seal."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    lines = [f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from matcher.errors import Code, UsageError
+from matcher.errors import CheckpointError, Code, UsageError
+from matcher.files import sha256_of
 from matcher.options import PredictorOptions
 from matcher.structures import Matches
 from matcher.validation.checked import Name, Positive, checked
@@ -67,3 +71,26 @@ class MethodUnavailableError(UsageError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return type(self), (self.subject, self.why)
+
+
+@contextmanager
+def unchanged(path: Path | str) -> Iterator[str]:
+    """SHA-256 of weights that are read meanwhile.
+
+    Raises:
+        CheckpointError: they cannot be read (E501), or were replaced meanwhile, as a training does
+            (E503).
+    """
+    before = _hash_of(path)
+    yield before
+    if _hash_of(path) != before:
+        what = "was replaced while it was read"
+        raise CheckpointError(Code.WRONG_HASH, path, what, "run again, or evaluate a copy")
+
+
+def _hash_of(path: Path | str) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise CheckpointError(Code.DAMAGED_WEIGHTS, path, what) from error

@@ -9,9 +9,9 @@ import torch
 from kornia.feature import DISK, LoFTR, match_smnn
 from torch import Tensor, nn
 
-from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
+from eval.methods.base import MethodOptions, MethodUnavailableError, Settings, unchanged
 from eval.methods.classical import as_gray
-from matcher.files import sha256_of
+from matcher.errors import CheckpointError, Code
 from matcher.runtime import find_device
 from matcher.structures import Matches
 
@@ -29,17 +29,25 @@ class KorniaMethod:
         if not path.is_file():
             why = f"checkpoints/{self.file} is not in torch's hub folder"
             raise MethodUnavailableError(self.name, why)
-        self.weights_sha256 = sha256_of(path)
+        with unchanged(path) as self.weights_sha256:
+            load_into(model, path, self.key)
         self.settings: Settings = {"method": self.name, "weights_sha256": self.weights_sha256}
         self.device = str(find_device(options.device))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state[self.key])
         self.model = model.eval().to(self.device)
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         """(1, 3, H, W) or (1, 1, H, W) in [0, 1] of an image with 3 channels or of a gray one."""
         tensor = torch.from_numpy(np.atleast_3d(image).copy()).permute(2, 0, 1).float() / 255
         return tensor[None].to(self.device)
+
+
+def load_into(model: nn.Module, path: Path, key: str) -> None:
+    """Load the state dict below `key` of a checkpoint; `CheckpointError` (E501) where it cannot."""
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)[key])
+    except Exception as error:  # Torch raises whatever a damaged file leads it to.
+        what = f"cannot be loaded ({type(error).__name__})"
+        raise CheckpointError(Code.DAMAGED_WEIGHTS, path, what, "fetch it again") from error
 
 
 class KorniaLoftr(KorniaMethod):

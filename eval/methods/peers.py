@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from kornia.feature import ALIKED
 from torch import Tensor, nn
 
-from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
+from eval.methods.base import MethodOptions, MethodUnavailableError, Settings, unchanged
 from eval.methods.classical import as_gray
 from eval.methods.xfeat import CELL, XFeatNet
 from matcher.errors import CheckpointError, Code
-from matcher.files import sha256_of
 from matcher.runtime import find_device
 from matcher.structures import Matches
 
@@ -59,8 +58,8 @@ class Peer:
             raise MethodUnavailableError(self.name, f"{self.name}=FILE of its weights is not given")
         if not Path(path).is_file():
             raise MethodUnavailableError(self.name, f"{path} is no file")
-        load_peer(model, Path(path), frozenset(("dkd.hw_grid",)))
-        self.weights_sha256 = sha256_of(path)
+        with unchanged(path) as self.weights_sha256:
+            load_peer(model, Path(path), frozenset(("dkd.hw_grid",)))
         self.keypoints = options.keypoints
         self.settings: Settings = {
             "method": self.name,

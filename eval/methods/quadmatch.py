@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 import matcher
-from eval.methods.base import MethodOptions, MethodUnavailableError, Settings
+from eval.methods.base import MethodOptions, MethodUnavailableError, Settings, unchanged
 from eval.methods.classical import as_gray
 from eval.source import source_digest
 from matcher.errors import Code, MatcherError
-from matcher.files import sha256_of
 from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
@@ -32,7 +31,8 @@ class QuadMatch:
     def __init__(self, name: str, options: MethodOptions) -> None:
         self.name = name
         try:
-            self.predictor = load_matcher(name, options)
+            with unchanged(resolve(name, offline=options.offline)) as self.weights_sha256:
+                self.predictor = load_matcher(name, options)
         except MatcherError as error:
             if error.code not in (Code.NOT_FETCHED, Code.NOT_CACHED):
                 raise
@@ -42,7 +42,6 @@ class QuadMatch:
         own = config.coarse.threshold
         self.threshold = own if options.threshold is None else options.threshold
         self.device = str(self.predictor.device)
-        self.weights_sha256 = sha256_of(resolve(name, offline=options.offline))
         self.settings: Settings = {
             "method": "quadmatch",
             "weights_sha256": self.weights_sha256,

@@ -10,6 +10,7 @@ import numpy as np
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import EXACT
 from eval.metrics import warp
+from eval.names import file_label
 from eval.predictions import Prediction
 from eval.runner import Evaluation
 from matcher.drawing.matches import draw_matches, write_picture
@@ -52,7 +53,7 @@ def _draw(evaluation: Evaluation, index: int, folder: Path, name: str) -> Drawn 
     errors = pixel_errors(pair, prediction)
     picture = draw_matches(*images, prediction.matches, errors=errors, error_limit=ERROR_LIMIT)
     label = f"{record['dataset']}-{record['protocol']}-{record['method']}-{index:06d}"
-    path = folder / ("".join(c if c.isalnum() or c == "-" else "_" for c in label) + ".jpg")
+    path = folder / f"{file_label(label)}.jpg"
     write_picture(path, picture)
     unit = "deg" if name == "error" else "px"
     value = float(row[name] or 0.0)

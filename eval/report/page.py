@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.names import file_label
 from eval.options import EvalOptions
 from eval.report import tables, terminal
 from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
 from matcher.files import make_folder, write_atomically
 
+FILES = ("results.json", "timing.json", "table.md", "table.csv", "pairs.csv", "report.html")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: 1em 0 }
@@ -95,7 +97,7 @@ def _page(folder: Path, evaluations: Sequence[Evaluation], drawn: int) -> str:
     groups = dict.fromkeys(tables.group_of(e.record) for e in evaluations)
     for group in groups:
         inside = [e for e in evaluations if tables.group_of(e.record) == group]
-        parts += _section(folder, "-".join(group), inside, drawn, colors)
+        parts += _section(folder, file_label("-".join(group)), inside, drawn, colors)
     head = f"<!doctype html><meta charset='utf-8'><title>Evaluation</title><style>{STYLE}</style>"
     return f"{head}\n{chr(10).join(parts)}\n"
 
@@ -109,8 +111,8 @@ def _section(
 ) -> list[str]:
     from eval.report.figures import error_curves, precision_recall, time_against_auc
 
-    (folder / "figures").mkdir(exist_ok=True)
-    (folder / "pictures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
+    make_folder(folder / "pictures")
     measured = [e for e in evaluations if e.record["status"] == "ok"]
     parts = [_html_of(tables.markdown([e.record for e in evaluations]))]
     if not measured:

@@ -28,8 +28,8 @@ from matcher.batch.requirements import (
 )
 from matcher.batch.run import Run, has_run, locked, open_run, start_run
 from matcher.batch.shards import PENDING, status_text
-from matcher.batch.worker import build_shard_matcher, run_local
-from matcher.files import sha256_of, write_atomically
+from matcher.batch.worker import build_shard_matcher, fingerprints_of, run_local
+from matcher.files import write_atomically
 from matcher.weights.hub import resolve
 
 Tell = Callable[[str], None]
@@ -67,7 +67,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     duplicates = int((pairs.first < np.arange(len(pairs))).sum())
     tell(f"pairs     {len(pairs)} of {len(pairs.names)} images, {duplicates} duplicates")
     weights = resolve(options.weights, offline=options.offline)
-    settings = {"version": version, "weights_sha256": sha256_of(weights), **options.settings}
+    settings = {"version": version, **fingerprints_of(weights), **options.settings}
     if before is not None:
         before.manifest.require_same_settings(
             replace(before.manifest, settings=settings, shard_size=options.shard_size), output
@@ -78,12 +78,13 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
         require_writable(output, options.export)
         run = start_run(output, manifest, pairs, images, retry=options.retry)
         replaced: list[str] = []
+        reasons: list[str] = []
         if run.missing():
             check_space(run, root, options, tell, warn)
-            match_missing(run, root, weights, options)
+            reasons = match_missing(run, root, weights, options)
             replaced = replaced_images(run, root, stamps)
             run.tidy()
-        failed = report(run, tell)
+        failed = report(run, reasons, tell)
         export(run, root, options, tell)
         tell_outdated(run, tell)
     for name in replaced:
@@ -149,8 +150,9 @@ def check_space(run: Run, root: Root, options: CollectionOptions, tell: Tell, wa
         warn(f"warning   {run.folder}: the disk may become full; what is done by then is kept")
 
 
-def match_missing(run: Run, root: Root, weights: Path, options: CollectionOptions) -> None:
-    """Match the shards that are not done."""
+def match_missing(run: Run, root: Root, weights: Path, options: CollectionOptions) -> list[str]:
+    """Match the shards that are not done; why images could not be read, as far as that is known
+    here."""
     left = sum(run.length(number) for number in run.missing())
     if options.engine == "local":
         left -= sum(int((shard.status != PENDING).sum()) for _, shard in run.drafts().values())
@@ -160,13 +162,16 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
             from matcher.batch.ray import run_ray
 
             run_ray(run, options, root.folder, weights, progress.advance)
-            return
+            return []
         matcher = build_shard_matcher(options, weights, run, root)
         try:
             with warnings_noted(progress):
                 run_local(run, matcher.match, progress.advance)
         finally:
             matcher.features.close()
+        for reason in matcher.reasons:
+            progress.note(reason)
+        return list(matcher.reasons)
     except BaseException as error:
         progress.note(f"stopped by {type(error).__name__} {error}".rstrip())
         raise
@@ -174,12 +179,14 @@ def match_missing(run: Run, root: Root, weights: Path, options: CollectionOption
         progress.close()
 
 
-def report(run: Run, tell: Tell) -> int:
-    """Tell how many pairs came out how, list those that failed; returns their number."""
+def report(run: Run, reasons: list[str], tell: Tell) -> int:
+    """Tell how many pairs came out how and why, list those that failed; returns their number."""
     status = outcome(run)
     kinds, counts = np.unique(status, return_counts=True)
     found = [f"{n} {status_text(kind)}" for kind, n in zip(kinds, counts, strict=True)]
     tell(f"results   {', '.join(found)}")
+    for reason in reasons[:SHOWN_FAILURES]:
+        tell(f"reason    {reason}")
     lines = []
     for i in np.flatnonzero(status > PENDING):
         names = [encode_name(run.pairs.names[image]) for image in run.pairs.index[i]]

@@ -19,6 +19,7 @@ from matcher.results.formats import BROKEN, require_npz
 
 SCHEMA = "quadmatch-run/2"
 SHOWN = 10
+WAY_BACK = "remove manifest.json and run the same words again; what is done is kept"
 LISTED = ("names", "index", "digest")
 MAX_LIST_BYTES = 2**35
 MAX_SHARD_SIZE = 1000
@@ -64,7 +65,7 @@ class Manifest:
             return manifest
         except BROKEN as error:
             what = f"not a readable manifest: {error}"
-            raise StorageError(Code.DAMAGED_RESULT, path, what) from error
+            raise StorageError(Code.DAMAGED_RESULT, path, what, WAY_BACK) from error
 
     def require_same_settings(self, now: Manifest, folder: Path) -> None:
         """Refuse to go on with other settings (E206), with what differs."""
@@ -131,4 +132,5 @@ def read_list(path: Path) -> tuple[PairList, ImageFiles]:
             raise ValueError(f"{len(names)} names and {digest.shape} fingerprints")
         return pairs, ImageFiles(digest)
     except BROKEN as error:
-        raise StorageError(Code.DAMAGED_RESULT, path, f"not a readable list: {error}") from error
+        what = f"not a readable list: {error}"
+        raise StorageError(Code.DAMAGED_RESULT, path, what, WAY_BACK) from error

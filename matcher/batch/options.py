@@ -107,7 +107,7 @@ class CollectionOptions(WeightsOptions):
     @property
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
-        names = ("threshold", "max_side", "top_k", "refine", "snap", "batch_size")
+        names = ("threshold", "max_side", "top_k", "refine", "snap", "batch_size", "dtype")
         reading = ("apply_exif", "allow_truncated", "max_pixels", "nodata", "stretch")
         lists = {name: shown(getattr(self, name)) for name in ("bands", "rotate")}
         return {name: getattr(self, name) for name in (*names, *reading)} | lists

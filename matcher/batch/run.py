@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from matcher.batch.fingerprints import ImageFiles
-from matcher.batch.manifest import Manifest, encode_list, read_list
+from matcher.batch.manifest import WAY_BACK, Manifest, encode_list, read_list
 from matcher.batch.pairs import PairList
 from matcher.batch.shards import (
     DONE,
@@ -208,7 +208,8 @@ def open_run(folder: Path) -> Run:
     path = folder / manifest.list_name
     pairs, images = read_list(path)
     if Manifest.of(pairs, images, manifest.shard_size, manifest.settings) != manifest:
-        raise StorageError(Code.DAMAGED_RESULT, path, "is not the list of the manifest")
+        what = "is not the list of the manifest"
+        raise StorageError(Code.DAMAGED_RESULT, path, what, WAY_BACK)
     return Run(folder, manifest, pairs, images)
 
 

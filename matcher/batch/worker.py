@@ -17,10 +17,12 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.batch.shards import DUPLICATE, NO_MATCH, PENDING, Shard
 from matcher.errors import Code, ImageError, StorageError, UsageError
+from matcher.files import sha256_of
 from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import in_halves, own_settings, warm_allocator
 from matcher.structures import Matches
+from matcher.weights.checkpoint import quality_path
 
 Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
@@ -77,6 +79,8 @@ class ShardMatcher:
         self.predictor = predictor
         self.features = features
         self.batch_size = batch_size
+        self.reasons: dict[str, None] = {}
+        """Why images could not be read, each once."""
 
     @own_settings()
     def match(self, task: Task, upcoming: Task | None = None, draft: Draft | None = None) -> Shard:
@@ -117,6 +121,7 @@ class ShardMatcher:
         try:
             pair = PreparedPair(*(self.features.input(image) for image in images))
         except (ImageError, UsageError) as error:
+            self.reasons[str(error)] = None
             return error.code
         except MemoryError:
             return Code.OUT_OF_MEMORY
@@ -137,11 +142,18 @@ def build_shard_matcher(
     options: CollectionOptions, weights: Path, run: Run, root: Root
 ) -> ShardMatcher:
     """A matcher of the shards of a run with the weights in a safetensors file, for a process of its
-    own; raises as `load_matcher`. Images that are not those of the run fail (E107)."""
+    own. Images that are not those of the run fail (E107).
+
+    Raises:
+        UsageError: the weights are not those of the run (E206).
+        MatcherError: as `load_matcher`.
+    """
     warm_allocator()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     predictor = load_matcher(weights, options)
+    # Afterwards: what is replaced between is then noticed, at worst for nothing.
+    require_same_weights(run, weights)
     features = ImageFeatures(
         predictor,
         lambda image: root.path(run.pairs.names[image]),
@@ -151,6 +163,20 @@ def build_shard_matcher(
         mask_of=run.images.mask,
     )
     return ShardMatcher(predictor, features, options.batch_size)
+
+
+def fingerprints_of(weights: Path) -> dict[str, str]:
+    """What of weights and their quality head decides results, for the settings of a run."""
+    head = quality_path(weights)
+    quality = sha256_of(head) if head.is_file() else ""
+    return {"weights_sha256": sha256_of(weights), "quality_sha256": quality}
+
+
+def require_same_weights(run: Run, weights: Path) -> None:
+    """Refuse weights that are not those that a run began with (E206)."""
+    if not fingerprints_of(weights).items() <= dict(run.manifest.settings).items():
+        what, remedy = "was replaced while the collection ran", "run again, or use a copy of it"
+        raise UsageError(Code.OTHER_SETTINGS, weights, what, remedy)
 
 
 def batches(pairs: dict[int, PreparedPair], size: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ written anew, as that of gray images, and Pillow decodes these.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from io import BytesIO
 
 import numpy as np
@@ -37,7 +37,8 @@ def chosen_bands(bands: Bands) -> tuple[int, ...]:
     Raises:
         UsageError: other numbers of bands, or no numbers (E201).
     """
-    numbers = (bands,) if isinstance(bands, int) else tuple(bands)
+    given = bands.tolist() if isinstance(bands, (np.ndarray, np.generic)) else bands
+    numbers = tuple(given) if isinstance(given, (Sequence, Set)) else (given,)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
     if len(numbers) not in (1, 3) or not whole:
         raise invalid("bands", bands, "one band or three (red, green, blue), counted from 1")
@@ -62,6 +63,13 @@ def kind_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]
     return _first(directory, BITS, 1), _first(directory, FORMAT, 1)
 
 
+def black_if_white_is_zero(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int | None:
+    """The value of black in a gray TIFF of 8 or 16 bits whose white is zero; None of any other."""
+    bits, kind = kind_of(directory)
+    inverted = _first(directory, PHOTOMETRIC, 1) == 0 and count_bands(directory) == 1
+    return 2**bits - 1 if inverted and kind == 1 and bits in (8, 16) else None
+
+
 def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
     return _first(directory, COMPRESSION, 1)
 
@@ -76,7 +84,10 @@ def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
 
 
 def deep_color(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
-    """Bands of red, green and blue, and of transparency, of more than 8 bits; None for others."""
+    """Bands of red, green and blue, and of transparency, of more than 8 bits, or that of gray of 16
+    bits whose white is zero, which Pillow does not turn over; None for others."""
+    if black_if_white_is_zero(directory) == 2**16 - 1:
+        return (1,)
     deep = _first(directory, BITS, 1) in (16, 32)
     if not deep or _first(directory, PHOTOMETRIC, 0) != 2:
         return None

@@ -41,7 +41,9 @@ from matcher.errors import (
 from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 from matcher.images.bands import (
     Bands,
+    black_if_white_is_zero,
     chosen_bands,
+    compression_of,
     count_bands,
     deep_color,
     kind_of,
@@ -54,9 +56,11 @@ from matcher.images.suffixes import SUFFIXES
 from matcher.images.unreadable import (
     HEIF_BRANDS,
     TIFF_STARTS,
+    WEBP,
     damaged,
     unidentified,
     unsupported,
+    unsupported_compression,
 )
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -86,6 +90,13 @@ class Decoded(NamedTuple):
     warnings: list[str]
     nodata: float | None = None
     """Value of pixels that hold nothing, as the file says."""
+    black: int | None = None
+    """Value of black in the file where its white is zero; such pixels are turned over."""
+
+    def nodata_here(self, given: float | None) -> float | None:
+        """Value of pixels that hold nothing, which in the file is as `given`, or as it says."""
+        value = self.nodata if given is None else given
+        return value if value is None or self.black is None else self.black - value
 
 
 def decode(
@@ -113,8 +124,10 @@ def decode(
             if chosen_or_deep is not None:
                 tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
                 pixels = select_bands(path, data, chosen_or_deep, max_pixels)
+                black = black_if_white_is_zero(directory)
+                pixels = pixels if black is None else black - pixels
                 notes = [] if chosen else _unused_bands(directory, len(chosen_or_deep))
-                return _turned(pixels, tag, notes, nodata)
+                return _turned(pixels, tag, notes, nodata)._replace(black=black)
         image = _open(path, data, max_pixels)
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
@@ -130,8 +143,10 @@ def decode(
         notes += [] if chosen else _unused_bands(directory, len(image.getbands()))
     if chosen is not None:
         pixels = _pick(path, pixels, chosen)
-    nodata = None if directory is None else nodata_of(directory)
-    return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
+    decoded = _turned(pixels, tag if apply_exif else 1, notes + warnings, None)
+    if directory is None:
+        return decoded
+    return decoded._replace(nodata=nodata_of(directory), black=black_if_white_is_zero(directory))
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -233,6 +248,9 @@ def _load(
         return _load_pixels(image, gray), []
     except Exception:
         require_memory(MEMORY_A_PIXEL * image.size[0] * image.size[1])
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            if compression_of(image.tag_v2) == WEBP:
+                raise unsupported_compression(path, image.tag_v2) from None
         if not allow_truncated or image.format not in ("JPEG", "MPO"):
             raise
     # With an end marker the decoder fills what is missing.
@@ -333,10 +351,13 @@ def _array(image: Image.Image) -> np.ndarray:
 
 
 def _as_tagged(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    """Integers of a TIFF as signed as it says; Pillow takes 32 bits for signed, 8 for unsigned."""
+    """Integers of a TIFF as signed as it says, and with white above black; Pillow takes 32 bits for
+    signed and 8 for unsigned, and turns 8 bits over alone."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return pixels
-    kind = kind_of(image.tag_v2)
+    kind, black = kind_of(image.tag_v2), black_if_white_is_zero(image.tag_v2)
+    if kind == (16, 1) and black is not None:
+        return black - pixels
     if kind == (32, 1):
         return pixels.view(np.uint32)
     return pixels.view(np.int8).astype(np.int16) if kind == (8, 2) else pixels

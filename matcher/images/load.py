@@ -173,7 +173,7 @@ def read_image(
         file.pixels,
         path,
         allowed=None if allowed is None else turn_upright(allowed, file.orientation),
-        nodata=file.nodata if nodata is None else nodata,
+        nodata=file.nodata_here(nodata),
         stretch=stretch,
     )
     said = (*file.warnings, *warnings)
@@ -202,7 +202,7 @@ def read_rgb(
         bands=bands,
         max_pixels=max_pixels,
     )
-    return to_rgb(file.pixels, path, nodata=file.nodata if nodata is None else nodata)
+    return to_rgb(file.pixels, path, nodata=file.nodata_here(nodata))
 
 
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -147,6 +147,8 @@ class PairReader:
         Messages about what is no file name it by its `number` in the pair.
         """
         name, mask_name = f"image{number}", f"mask{number}"
+        if isinstance(mask, (str, os.PathLike)):
+            mask_name = os.fspath(mask)
         limit = self.reading.get("max_pixels", MAX_PIXELS)
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
         with within_memory(subject):

@@ -13,6 +13,9 @@ from matcher.images.bands import compression_of, count_bands, read_directory
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KNOWN = "JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, HEIC with pillow-heif"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+WEBP = 50001
+"""The compression of TIFF that Pillow knows and may be built without."""
+COMPRESSIONS = {34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC", WEBP: "WebP", 50002: "JPEG XL"}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 
 
@@ -20,8 +23,8 @@ def unidentified(path: str, data: bytes) -> ImageError:
     """Of bytes that Pillow takes for no image that it knows."""
     if data.startswith(TIFF_STARTS) and _lacks_only_its_mode(data):
         directory = read_directory(data)
-        if (kind := compression_of(directory)) not in TiffImagePlugin.COMPRESSION_INFO:
-            return unsupported(path, f"a TIFF of compression {kind}")
+        if compression_of(directory) not in TiffImagePlugin.COMPRESSION_INFO:
+            return unsupported_compression(path, directory)
         count = count_bands(directory)
         if count > 1:
             example = "[3,2,1]" if count > 2 else "1"
@@ -61,6 +64,17 @@ def _lacks_only_its_mode(data: bytes) -> bool:
     except (IndexError, TypeError, struct.error):
         return False
     return False
+
+
+def unsupported_compression(
+    path: str, directory: TiffImagePlugin.ImageFileDirectory_v2
+) -> ImageError:
+    """Of a TIFF whose bytes Pillow cannot unpack."""
+    kind = compression_of(directory)
+    name = COMPRESSIONS.get(kind, f"number {kind}")
+    what = f"a TIFF with compression {name}, which Pillow does not read"
+    remedy = "save it with deflate, as by gdal_translate -co COMPRESS=DEFLATE"
+    return ImageError(Code.UNSUPPORTED_IMAGE, path, what, remedy)
 
 
 def unsupported(path: str, what: str) -> ImageError:

@@ -222,8 +222,11 @@ def points_in(points: object, size: tuple[int, int]) -> Tensor:
     """(N, 2) float32 of what a user gives as points of an image of `size` (width, height), or
     E201."""
     try:
-        given = torch.as_tensor(points, dtype=torch.float32, device="cpu").reshape(-1, 2)
-    except (TypeError, ValueError, RuntimeError):
+        given = torch.as_tensor(points, dtype=torch.float32, device="cpu")
+        given = given.reshape(0, 2) if given.numel() == 0 else given
+        if given.ndim != 2 or given.shape[1] != 2:
+            raise ValueError("not a row a point")
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise invalid("points", repr(points)[:80], "(N, 2) numbers, x and y in pixels") from None
     inside = (given >= -0.5) & (given <= given.new_tensor(size) - 0.5)
     if not bool(inside.all()):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matcher.errors import Code, StorageError, UsageError, unwritable
-from matcher.files import sha256_of, write_atomically
+from matcher.files import only_writer, sha256_of, write_atomically
 from matcher.terminal.program import program
 from matcher.validation.checked import Name, checked
 from matcher.validation.words import options_from_words
@@ -102,12 +102,13 @@ def main(words: list[str]) -> int:
     if not missing_files(data, root):
         return told_complete(name, data, root)
     archive = root / data.archive
-    if not archive.is_file() and options.fetch:
-        fetch(data, archive)
-    if not archive.is_file():
+    if not archive.is_file() and not options.fetch:
         tell(f"missing   put {data.archive} into {root}, or repeat with fetch=true")
         return 0
-    unpack(data, archive, root)
+    with only_writer(root, "wait for it"):
+        if not archive.is_file():
+            fetch(data, archive)
+        unpack(data, archive, root)
     if lacking := missing_files(data, root):
         raise StorageError(Code.DAMAGED_RESULT, archive, f"lacks {lacking}", "fetch it again")
     return told_complete(name, data, root)

@@ -110,7 +110,7 @@ class CheckpointAndExport(Callback):
         if auc > self.best:
             self.best = auc
             self._saved_step = -1  # What was saved before the validation does not know of it.
-            self._export(trainer, pl_module, "best.safetensors")
+            self._export(trainer, pl_module, checkpointing.BEST_WEIGHTS)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

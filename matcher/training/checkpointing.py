@@ -21,6 +21,8 @@ from matcher.files import make_folder, write_atomically
 NAME = re.compile(r"step_(\d{8})-([0-9a-f]{16})\.ckpt")
 WEIGHTS = "weights.safetensors"
 """The latest weights of a run, beside its checkpoints."""
+BEST_WEIGHTS = "best.safetensors"
+"""Those of its best validation."""
 PARTS = {
     "callbacks", "global_step", "loops", "lr_schedulers", "optimizer_states",
     "pytorch-lightning_version", "state_dict",
@@ -57,9 +59,9 @@ def start_from(folder: Path, resume: str) -> Path | None:
         CheckpointError: it is none of train.py (E502).
     """
     existing = checkpoints(folder)
-    weights = folder / WEIGHTS
-    if not existing and weights.exists():
-        what, remedy = f"holds {WEIGHTS} without a checkpoint", "name= starts anew elsewhere"
+    weights = [name for name in (WEIGHTS, BEST_WEIGHTS) if (folder / name).exists()]
+    if not existing and weights:
+        what, remedy = f"holds {weights[0]} without a checkpoint", "name= starts anew elsewhere"
         raise UsageError(Code.UNUSABLE_WORD, folder, what, remedy)
     if resume == "auto":
         newest = newest_intact(folder)

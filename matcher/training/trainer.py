@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from matcher.errors import Code, UsageError
+from matcher.files import make_folder
 from matcher.training.base import TrainingModule
 from matcher.training.callbacks import AtomicCheckpointIO, CheckpointAndExport, ProgressLines
 from matcher.training.config import BaseRunConfig, TrainerConfig
@@ -135,9 +136,11 @@ def strategy(config: TrainerConfig) -> Strategy | str:
 
 
 def build_loggers(folder: Path) -> list[Logger]:
-    """CSV always, TensorBoard where it is installed."""
+    """CSV always, TensorBoard where it is installed; `StorageError` (E401) without a folder."""
+    make_folder(folder / "logs")
     loggers: list[Logger] = [CSVLogger(folder, name="logs")]
     if importlib.util.find_spec("tensorboard"):
+        make_folder(folder / "tensorboard")
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=loggers[0].version))
     return loggers
 

@@ -75,8 +75,8 @@ def checked(prefix: str = "") -> Callable[[type[T]], type[T]]:
 
         @wraps(construct)
         def check(self: T, *args: Any, **values: Any) -> None:
-            args = tuple(map(_whole, args))
-            values = {name: _whole(value) for name, value in values.items()}
+            args = tuple(map(_plain, args))
+            values = {name: _plain(value) for name, value in values.items()}
             try:
                 construct(self, *args, **values)
             except ValidationError as error:
@@ -131,7 +131,7 @@ def config_from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -
         if is_dataclass(kinds[name]):
             parts[name] = config_from_dict(kinds[name], value, f"{path}{name}.")
         else:
-            parts[name] = _frozen(value)
+            parts[name] = value
     return kind(**parts)
 
 
@@ -206,14 +206,13 @@ def _number(
     return text if multiple_of is None else f"{text}, a multiple of {multiple_of}"
 
 
-def _whole(value: Any) -> Any:
-    """Whole numbers of NumPy, which pydantic does not know, as Python's."""
-    if isinstance(value, tuple):
-        return tuple(map(_whole, value))
+def _plain(value: Any) -> Any:
+    """Values of NumPy and torch, which pydantic does not know, as Python's, and lists as tuples; of
+    an array its numbers row by row."""
+    if hasattr(value, "tolist"):
+        flat = getattr(value, "ndim", 1) > 1
+        value = (value.reshape(-1) if flat else value).tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
     foreign = isinstance(value, Integral) and not isinstance(value, int)
     return index(value) if foreign else value
-
-
-def _frozen(value: Any) -> Any:
-    """Lists, which YAML and JSON hold, as tuples."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -46,7 +46,7 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
         flag = word.removeprefix("--").replace("-", "_")
         if flag != word and kinds.get(flag) is bool:
             name, equals, text = flag, "=", "true"
-        if not equals:
+        if not equals or not name.strip(" -"):
             remedy = "write key=value"
             raise UsageError(Code.UNUSABLE_WORD, word[:SHOWN_LENGTH], "is not an option", remedy)
         if name not in kinds:

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from matcher.errors import require_extra
 from matcher.terminal.program import program
-from matcher.validation.checked import Name, checked
+from matcher.validation.checked import Name, checked, invalid
 from matcher.validation.words import describe, options_from_words
-from matcher.web.hosts import LOCAL
+from matcher.web.hosts import LOCAL, host_name
 
 OLD_PILLOW = "Pillow {} is here because of Gradio; 13 fixes holes in it: open only images you trust"
 USAGE = """\
@@ -47,6 +47,11 @@ class WebOptions:
     """Address to listen on; 0.0.0.0 is every network of this machine."""
     hosts: tuple[Name, ...] = ()
     """Names under which browsers may ask, besides localhost; requests under others are refused."""
+
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            if host.lower() not in (host_name(host), host_name(f"[{host}]")):
+                raise invalid("hosts", host, "names or addresses, without a port")
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

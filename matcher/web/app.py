@@ -123,7 +123,7 @@ def pinhole_text(image: np.ndarray, focal: float) -> str:
     return camera_text(Camera.of_matrix(camera.K))
 
 
-def cameras_of(texts: Sequence[str], images: Sequence[np.ndarray]) -> Cameras:
+def cameras_of(texts: Sequence[str | None], images: Sequence[np.ndarray]) -> Cameras:
     """What the fields tell of the cameras of both images; of an empty one the focal length is not
     known.
 
@@ -137,8 +137,8 @@ def cameras_of(texts: Sequence[str], images: Sequence[np.ndarray]) -> Cameras:
     return first, second
 
 
-def _camera_of(text: str, name: str, size: Size) -> Camera:
-    camera = parse_camera(text, name)
+def _camera_of(text: str | None, name: str, size: Size) -> Camera:
+    camera = parse_camera(text or "", name)
     try:
         return Camera.guessed(size) if camera is None else camera.resized(size)
     except UsageError as error:

@@ -6,12 +6,15 @@ that it lets point here, which the header ``Host`` tells, or across sites, which
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names under which a browser on this machine asks."""
+SCHEME = re.compile("https?://")
+ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^][:/?#@\\\s]+)(:\d+)?")
+"""A host and perhaps a port, and nothing that a program could read as a path or a user."""
 WRONG_HOST = b"this page is not served under that name; see the option hosts\n"
 
 Scope = MutableMapping[str, Any]
@@ -40,14 +43,12 @@ class RequireHost:
     def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether exactly one ``Host``, and ``Origin`` where there is one, name a host of ours."""
         values = [(name.lower(), value.decode("latin-1")) for name, value in headers]
-        named = [host_name(f"//{value}") for name, value in values if name == b"host"]
-        origins = [host_name(value) for name, value in values if name == b"origin"]
+        named = [host_name(value) for name, value in values if name == b"host"]
+        origins = [host_name(SCHEME.sub("", v)) for name, v in values if name == b"origin"]
         return len(named) == 1 and all(name in self.hosts for name in (*named, *origins))
 
 
 def host_name(address: str) -> str:
-    """The host of an address in lower case, without its port; empty where there is none."""
-    try:
-        return (urlsplit(address).hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The host of an address in lower case, without its port; empty where it is more than that."""
+    found = ADDRESS.fullmatch(address)
+    return found["host"].strip("[]").rstrip(".").lower() if found else ""

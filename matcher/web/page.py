@@ -270,7 +270,10 @@ def offer_examples() -> Any:
 
 def take_example(event: gr.SelectData) -> tuple:
     """Both images and both cameras of the pair that was clicked."""
-    name, paths = list(examples().items())[event.index]
+    chosen = (pair for i, pair in enumerate(examples().items()) if i == event.index)
+    name, paths = next(chosen, (None, None))
+    if name is None or paths is None:
+        raise refusal("there is no such example")
     images = [read_rgb(path) for path in paths]
     return *images, *(pinhole_text(image, EXAMPLES[name][1]) for image in images)
 

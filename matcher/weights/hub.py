@@ -154,6 +154,9 @@ def _converted_file(source: Path) -> Path:
 def _convert(source: Path, sha256: str, kind: str, options: Mapping[str, Any]) -> Path:
     target = _cached(sha256, kind)
     convert(source, target, overrides=options)
+    if sha256_of(source) != sha256:
+        what = "was replaced while it was converted"
+        raise CheckpointError(Code.WRONG_HASH, source, what, "run again")
     write_atomically(_pin_file(target), sha256_of(target).encode())
     return target
 

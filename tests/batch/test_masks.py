@@ -58,6 +58,18 @@ def test_a_mask_of_another_size_fails_its_pairs(
     Image.new("L", (20, 20)).save(tmp_path / "masks" / "im 0.png")
     code, out, _ = program(*WORDS)
     assert (code, "4 failed:E201" in out) == (3, True)
+    reason = "E201 masks/im 0.png: got (20, 20); expected (H, W) = (96, 64), that of the image"
+    assert out.count(f"reason    {reason}\n") == 1
+    assert reason in (tmp_path / "run" / "run.log").read_text()
+
+
+def test_why_an_image_cannot_be_read_is_told_once(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "img" / "im 5.png").write_text("no image")
+    code, out, _ = program("pairs=img", "output=run")
+    assert (code, "5 failed:E101" in out) == (3, True)
+    assert out.count("reason    E101 img/im 5.png: text, not an image") == 1
 
 
 @pytest.mark.parametrize("name", ["sub/a.jpg", "sub/a.jpg.png", "sub/a.png"])

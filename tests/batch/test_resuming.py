@@ -342,3 +342,22 @@ def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, values: dict[str, 
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | values))
     with pytest.raises(StorageError, match="E402"):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "pairs-*.npz"])
+@pytest.mark.parametrize("damage", [b"", b"half a fi", None])
+def test_a_damaged_run_tells_the_way_back_and_keeps_what_is_done(
+    program: Program, tmp_path: Path, extracted: list[int], name: str, damage: bytes | None
+) -> None:
+    assert program(*WORDS)[0] == 0
+    done, (file,) = sum(extracted), (tmp_path / "run").glob(name)
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    code, _, err = program(*WORDS)
+    if (name, damage) != ("manifest.json", None):
+        assert (code, "remove manifest.json and run the same words again" in err) == (4, True)
+        (tmp_path / "run" / "manifest.json").unlink()
+        code, _, err = program(*WORDS)
+    assert (code, sum(extracted)) == (0, done), err

@@ -9,11 +9,13 @@ import pytest
 
 from eval import predictions
 from eval.benchmarks.folder import Benchmark, content_of, read_pairs_with_gt
-from eval.benchmarks.rendered import _listed
+from eval.benchmarks.rendered import _listed, _once
 from eval.benchmarks.sizing import Sizing
 from eval.methods import MethodOptions, build_method
+from eval.methods.base import unchanged
+from eval.names import file_label
 from eval.predictions import Job, predict, prepare, read_predictions
-from matcher.errors import Code, MemoryLimitError
+from matcher.errors import CheckpointError, Code, MemoryLimitError, StorageError, UsageError
 from matcher.structures import Matches
 from tests.helpers.eval_folders import pairs_folder
 
@@ -129,3 +131,113 @@ def test_photographs_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     photo.write_bytes(b"two")
     assert _listed([photo]) != before
     assert content_of(tmp_path / "none.jpg") == ""
+
+
+def test_times_of_another_machine_are_not_those_of_this_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Counting()
+    evaluated(folder, tmp_path, method)
+    monkeypatch.setattr("os.cpu_count", lambda: 1234)
+    evaluated(folder, tmp_path, method)
+    assert method.calls == 4
+
+
+def test_an_image_that_is_replaced_while_it_is_read_is_no_prediction_of_either(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, read = folder / "images" / "pair000_0.ppm", predictions.read_rgb
+    before = image.read_bytes()
+
+    def replacing(path: Path) -> np.ndarray:
+        if path == image:
+            write(image, 88)
+        pixels = read(path)
+        if path == image:
+            image.write_bytes(before[:-1] + b"!")
+        return pixels
+
+    monkeypatch.setattr(predictions, "read_rgb", replacing)
+    job = evaluated(folder, tmp_path, Counting())
+    with pytest.raises(StorageError, match=r"E402 .*000000.*changed meanwhile; run again"):
+        read_predictions(job)
+
+
+def test_weights_that_are_replaced_while_they_are_read_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "best.safetensors"
+    weights.write_bytes(b"of step 1")
+    with pytest.raises(CheckpointError, match=r"E503 .*best.safetensors: was replaced"):
+        with unchanged(weights):
+            weights.write_bytes(b"of step 2")
+    with pytest.raises(CheckpointError, match=r"E501 .*cannot be read"), unchanged(tmp_path):
+        pass
+
+
+def test_a_worker_refuses_weights_of_which_the_evaluation_did_not_begin(
+    folder: Path, tmp_path: Path
+) -> None:
+    first, later = Counting(), Counting()
+    later.settings = {"method": "counting", "weights_sha256": "another"}
+    pair = evaluated(folder, tmp_path, first).pairs[0]
+    with pytest.raises(UsageError, match="E206 counting: its files were changed"):
+        predictions._predict_in_worker(pair, build=lambda: later, settings=first.settings)
+    assert later.calls == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x89HDF\r\n\x1a\n", b"no file of ours" * 99, "half", "flipped", "folder"]
+)
+def test_a_damaged_prediction_is_none(folder: Path, tmp_path: Path, damage: bytes | str) -> None:
+    method = Counting()
+    path = evaluated(folder, tmp_path, method).pairs[1].path
+    whole = bytearray(path.read_bytes())
+    if damage == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        path.write_bytes(bytes(b ^ 255 for b in whole))
+    elif damage == "folder":
+        path.unlink()
+        (path / "inside").mkdir(parents=True)
+        with pytest.raises(StorageError, match=r"E401 .*000001"):
+            evaluated(folder, tmp_path, method)
+        return
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    assert len(read_predictions(evaluated(folder, tmp_path, method))) == 2
+    assert method.calls == 3
+
+
+@pytest.mark.parametrize("damage", ["emptied", "missing", "added", "unsealed"])
+def test_rendered_data_that_is_damaged_is_rendered_again(tmp_path: Path, damage: str) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "images").mkdir()
+        (folder / "images" / "a.png").write_bytes(b"pixels")
+
+    image = _once(tmp_path, "warps", "3 pairs", make) / "images" / "a.png"
+    assert _once(tmp_path, "warps", "3 pairs", make) == image.parents[1]
+    assert len(made) == 1
+    if damage == "emptied":
+        image.write_bytes(b"")
+    elif damage == "missing":
+        image.unlink()
+    elif damage == "added":
+        (image.parent / "b.png").write_bytes(b"x")
+    else:
+        (image.parents[1] / "contents.sha256").unlink()
+    _once(tmp_path, "warps", "3 pairs", make)
+    assert len(made) == 2
+    assert image.read_bytes() == b"pixels"
+    assert [path.name for path in tmp_path.iterdir()] == [image.parents[1].name]
+
+
+@pytest.mark.parametrize("name", ["x" * 400, "\u4e2d" * 90, "a/b.safetensors", "a#b%20?", "\udcff"])
+def test_labels_fit_into_a_file_name_and_tell_names_apart(tmp_path: Path, name: str) -> None:
+    label = file_label(name)
+    assert len(label.encode()) <= 120
+    assert not set(label) & set("/#%?.")
+    (tmp_path / f"timing-{label}-precision-recall.png").touch()
+    assert label != file_label(name + "y") != file_label(label)
+    assert file_label("few0-root_sift") == "few0-root_sift"

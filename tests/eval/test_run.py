@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from matcher.config import (
     TransformerConfig,
 )
 from matcher.errors import UsageError
+from matcher.files import only_writer
 from matcher.network.model import build_matcher
 from matcher.runtime import find_device
 from matcher.structures import Matches
@@ -333,6 +336,41 @@ def test_without_matplotlib_a_report_is_refused_and_the_rest_runs(
     assert error.startswith("E210 report=true: needs matplotlib")
     assert "quadmatch[dev]" in error
     assert run(folder, tmp_path, "method=orb") == 0
+
+
+def test_two_evaluations_do_not_write_to_one_folder(folder, tmp_path, capsys):
+    with only_writer(tmp_path, "wait"):
+        assert run(folder, tmp_path, "method=orb") == 2
+    assert "E207" in (error := capsys.readouterr().err)
+    assert "another output" in error
+    assert not (tmp_path / "results.json").exists()
+    assert run(folder, tmp_path, "method=orb") == 0
+
+
+def test_results_do_not_lie_among_the_data_nor_replace_them(folder, tmp_path, capsys):
+    listed = folder / "pairs_with_gt.txt"
+    before = listed.read_bytes()
+    assert run(folder, tmp_path, "method=orb", f"document={listed}") == 2
+    assert "E201 document" in capsys.readouterr().err
+    assert run(folder, folder, "method=orb") == 2
+    assert "E205 output=" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert run(folder, tmp_path, "method=orb", f"document={tmp_path / 'file' / 'a.md'}") == 4
+    (tmp_path / "taken" / "table.md").mkdir(parents=True)
+    assert run(folder, tmp_path / "taken", "method=orb") == 4
+    assert not list(tmp_path.rglob("0*.h5"))
+    assert listed.read_bytes() == before
+
+
+def test_weights_and_data_of_any_name_can_be_reported(folder, tmp_path):
+    data = tmp_path / ("100% #1 " + "x" * 230)
+    shutil.copytree(folder, data)
+    assert run(data, tmp_path / "out", "method=orb", "report=true", "limit=2") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    sources = re.findall("src='(.*?)'", page)
+    assert len(sources) >= 3
+    assert all((tmp_path / "out" / source).is_file() for source in sources)
+    assert not any(set(source) & set("#%?") for source in sources)
 
 
 def test_unknown_benchmark_names_the_nearest(capsys):

@@ -10,6 +10,7 @@ import pytest
 from eval import stereo_kinds
 from eval.stereo import Errors
 from eval.stereo_kinds import ROWS, PairFigures, bad3, counted, interval, main, table
+from matcher.files import only_writer
 from matcher.tasks.stereo.weights import load_stereo
 from matcher.training import checkpointing
 
@@ -79,6 +80,26 @@ def test_rows_are_trained_once_on_equal_pairs(
     assert capsys.readouterr().out == text
     assert main([*words, "rows=[tree]", "rendered=3"]) == 2
     assert "E206" in capsys.readouterr().err
+
+
+def test_a_row_that_was_begun_goes_on_as_it_was_and_by_one_process_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"output={tmp_path}", "pairs=4", "rendered=1", "height=32", "width=64", "rows=[none]"]
+    assert main(words) == 0
+    folder = tmp_path / "none-0"
+    (folder / "result.json").unlink()  # As where it was killed before its end.
+    assert main([*words, "height=64"]) == 2
+    assert "E206" in capsys.readouterr().err
+    with only_writer(folder, "wait"):
+        assert main(words) == 2
+    assert "E207" in capsys.readouterr().err
+    for checkpoint in checkpointing.checkpoints(folder):
+        checkpoint.write_bytes(b"cut off")
+    before = (folder / checkpointing.WEIGHTS).read_bytes()
+    assert main(words) == 4
+    assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
+    assert (folder / checkpointing.WEIGHTS).read_bytes() == before
 
 
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.options import BenchmarkOptions
+from matcher.files import only_writer
 from matcher.program import command, published_data
 from matcher.program.published_data import DATASETS
 
@@ -58,6 +59,18 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def asked(*words: str) -> int:
     return command.main(["data", *words])
+
+
+def test_two_programs_do_not_fetch_into_one_folder(
+    tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.write_bytes(archive_of(hpatches()))
+    words = ("hpatches", f"root={tmp_path / 'data'}", "fetch=true")
+    with only_writer(tmp_path / "data", "wait"):
+        assert asked(*words) == 2
+    assert "E207" in capsys.readouterr().err
+    assert asked(*words) == 0
+    assert "found     18" in capsys.readouterr().out
 
 
 def test_what_to_fetch_is_told_and_nothing_is_fetched(

@@ -437,3 +437,11 @@ def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", keypoints0=np.array([{}], dtype=object), metadata="{}")
     with pytest.raises(StorageError, match="E402"):
         read_matches(tmp_path / "m.npz")
+
+
+def test_a_threshold_that_is_no_number_is_refused_instead_of_leaving_nothing() -> None:
+    matches = record().matches
+    assert len(matches.above(0.0)) == len(matches)
+    for threshold in (float("nan"), np.float32("nan"), torch.tensor(torch.nan)):
+        with pytest.raises(UsageError, match=r"E201 threshold: got .*nan"):
+            matches.above(threshold)  # pyright: ignore[reportArgumentType]

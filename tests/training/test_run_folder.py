@@ -152,6 +152,37 @@ def test_processes_that_train_together_share_the_lock_of_the_first(
     assert program.leads()
 
 
+def test_the_best_weights_alone_are_not_overwritten_either(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=1")
+    for path in checkpointing.checkpoints(tmp_path):
+        path.unlink()
+    (tmp_path / "weights.safetensors").rename(tmp_path / "best.safetensors")
+    with pytest.raises(UsageError, match=r"E204 .*best\.safetensors without a checkpoint"):
+        run(tmp_path, "resume=auto")
+
+
+def test_a_damaged_newest_checkpoint_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, "trainer.max_steps=2", "trainer.checkpoint_steps=1")
+    newest = checkpointing.checkpoints(tmp_path)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    metrics = run(tmp_path, "trainer.max_steps=2", "resume=auto")
+    assert metrics["pairs_of_run"] == metrics["pairs_seen"] / 2
+    assert f"{newest} is damaged: going on from the one before it" in caplog.text
+    caplog.clear()
+    run(tmp_path, "trainer.max_steps=3", "resume=auto")
+    assert "is damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("taken", ["logs", "tensorboard"])
+def test_a_file_in_the_place_of_a_folder_of_logs_is_told(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(StorageError, match=f"E401 .*{taken}: cannot make the folder"):
+        run(tmp_path)
+    assert (tmp_path / taken).read_text() == "mine"
+
+
 @pytest.mark.parametrize("resume", ["auto", ""])
 def test_weights_that_no_checkpoint_goes_with_are_not_overwritten(
     tmp_path: Path, resume: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from pydantic import Field
 
 from matcher.errors import UsageError
@@ -63,6 +65,13 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     part = Part(count=np.int64(3), sides=(np.uint8(8), np.int32(5)))  # pyright: ignore[reportArgumentType]
     assert part == Part(count=3, sides=(8, 5))
     assert type(part.count) is int
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_lists_arrays_and_tensors_are_what_they_hold(kind: Callable[..., Any]) -> None:
+    part = Part(sides=kind([8, 5]), count=np.array(3))  # pyright: ignore[reportArgumentType]
+    assert part == Part(count=3, sides=(8, 5))
+    assert (type(part.count), type(part.sides)) == (int, tuple)
 
 
 def test_an_option_without_default_must_be_set() -> None:

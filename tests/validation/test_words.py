@@ -23,6 +23,12 @@ def message(words: list[str], kind: type = MatchOptions) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["=3", "=", "--=3", "-=3", " =3"])
+def test_a_value_without_a_name_is_no_option(word: str) -> None:
+    assert message([word]).endswith("is not an option; write key=value")
+    assert message([word]).startswith(f"E204 {word.strip()}:")
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [

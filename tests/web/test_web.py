@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
@@ -175,8 +176,8 @@ def test_a_camera_is_written_as_in_a_table_or_as_colmap_does() -> None:
     first, second = app.cameras_of(texts, (IMAGE, IMAGE))
     assert first == Camera("PINHOLE", (60, 60, 39.5, 31.5), (80, 64))
     assert second == Camera("SIMPLE_RADIAL", (60, 39.5, 31.5, 0.1), (80, 64))
-    empty, _ = app.cameras_of((" ", ""), (IMAGE, IMAGE))
-    assert not empty.focal_known
+    empty = app.cameras_of((" ", None), (IMAGE, IMAGE))
+    assert not any(camera.focal_known for camera in empty)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -285,6 +286,16 @@ def test_what_the_page_offers_is_small_and_reliable(name: str, turned: int) -> N
     shown = show(pair, options())
     assert shown.record.verdict == "reliable"
     assert ("image 1 turned by 270 degrees" in app.verdict_text(shown)) == (turned == 3)
+
+
+@pytest.mark.parametrize("index", [99, -1, "a", [0], 1e30, None])
+def test_an_example_that_is_none_is_refused_without_a_traceback(index: Any) -> None:
+    gradio = pytest.importorskip("gradio", reason="extra web is not installed")
+    from matcher.web.page import take_example
+
+    with pytest.raises(gradio.Error, match="no such example") as told:
+        take_example(SimpleNamespace(index=index))  # pyright: ignore[reportArgumentType]
+    assert not told.value.print_exception
 
 
 def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(

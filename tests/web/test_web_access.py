@@ -90,7 +90,9 @@ def test_this_machine_may_ask(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     [b"evil.example", b"evil.example:7860", b"localhost.evil.example", b"127.0.0.1.evil.example",
-     b"evil@localhost.example", b"", b"[", b"localhost, evil.example", b"192.168.1.20", b"\xff"],
+     b"evil@localhost.example", b"", b"[", b"localhost, evil.example", b"192.168.1.20", b"\xff",
+     b"localhost/../x", b"evil.example@localhost", b"localhost?x", b"localhost#x", b"localhost:1:2",
+     b"localhost:x", b"localhost\\x", b"http://localhost", b" localhost", b"local\thost", b"::1"],
 )  # fmt: skip
 def test_another_name_is_refused(host: bytes) -> None:
     assert status((b"host", host)) == 403
@@ -102,19 +104,26 @@ def test_requests_across_sites_and_without_a_name_are_refused() -> None:
     assert status(local, local) == 403
     assert status(local, (b"origin", b"https://evil.example")) == 403
     assert status(local, (b"origin", b"null")) == 403
+    assert status(local, (b"origin", b"http://evil.example@localhost")) == 403
     assert answer({"type": "websocket", "headers": []})[0]["type"] == "websocket.close"
     assert answer({"type": "lifespan"})[0]["status"] == 200
 
 
 def test_more_names_can_be_allowed() -> None:
-    options = options_from_words(WebOptions, ["hosts=[Workstation,192.168.1.20]", "port=8000"])
+    options = options_from_words(
+        WebOptions, ["hosts=[Workstation,192.168.1.20,fe80::1]", "port=8000"]
+    )
     hosts = options.allowed_hosts
-    for name in (b"workstation:8000", b"192.168.1.20", b"localhost"):
+    for name in (b"workstation:8000", b"192.168.1.20", b"localhost", b"[FE80::1]:8000"):
         assert status((b"host", name), hosts=hosts) == 200
     assert status((b"host", b"evil.example"), hosts=hosts) == 403
 
 
-@pytest.mark.parametrize("word", ["port=0", "port=99999999999999999999", "hosts=[]x", "host=a"])
+@pytest.mark.parametrize(
+    "word",
+    ["port=0", "port=99999999999999999999", "hosts=[]x", "host=a", "hosts=[workstation:8000]",
+     "hosts=[http://workstation]", "hosts=[a/b]"],
+)  # fmt: skip
 def test_options_that_cannot_work_are_refused(word: str) -> None:
     with pytest.raises(UsageError, match=r"E20[12] "):
         options_from_words(WebOptions, [word])

@@ -305,6 +305,25 @@ def test_a_checkpoint_by_path_is_converted_once(
     assert len(made) == 2
 
 
+def test_a_checkpoint_that_is_replaced_while_it_is_converted_is_not_kept_for_the_old_one(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.ckpt"
+
+    def convert(source: Path, target: Path, *, overrides: dict[str, object]) -> None:
+        path.write_bytes(OTHER)
+        shutil.copy(source, target)
+
+    path.write_bytes(CKPT)
+    monkeypatch.setattr(hub, "convert", convert)
+    with pytest.raises(CheckpointError, match=r"E503 .*mine\.ckpt: was replaced while"):
+        resolve(path)
+    assert path.read_bytes() == OTHER
+    path.write_bytes(CKPT)
+    monkeypatch.setattr(hub, "convert", lambda source, target, **_: shutil.copy(source, target))
+    assert resolve(path).read_bytes() == CKPT
+
+
 def test_a_refused_checkpoint_by_path_stays_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "mine.ckpt"
     path.write_bytes(b"hello")
