@@ -9,7 +9,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -31,7 +31,7 @@ from matcher.files import sha256_of, write_atomically
 from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.network.quality import QualityHead
 from matcher.structures import CoarseMatches
-from matcher.validation.checked import config_from_dict, invalid
+from matcher.validation.checked import annotations_of, config_from_dict, unknown_option
 from matcher.weights.torch_archive import MAX_FILE_BYTES
 from matcher.weights.unpickle import MAX_TENSORS
 
@@ -242,15 +242,14 @@ def load_safetensors(
 
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
-    if not values:
-        return config
-    tree = asdict(config)
+    kinds, changed = annotations_of(MatcherConfig), dict[str, dict[str, Any]]()
     for name, value in values.items():
         group, _, option = name.partition(".")
-        if not isinstance(tree.setdefault(group, {}), dict):
-            raise invalid(group, tree[group], "a group of options")
-        tree[group][option] = value
-    return config_from_dict(MatcherConfig, tree)
+        if group not in kinds:
+            raise unknown_option(group, list(kinds))
+        changed.setdefault(group, asdict(getattr(config, group)))[option] = value
+    parts = {g: config_from_dict(kinds[g], options, f"{g}.") for g, options in changed.items()}
+    return replace(config, **parts)
 
 
 def without_retired(config: Any) -> Any:
