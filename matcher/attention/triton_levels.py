@@ -39,12 +39,16 @@ MAX_WARPS = 32
 
 
 def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
-    """Whether `descend` takes these pyramids (their dtypes and sizes; the device is not asked)."""
+    """Whether `descend` takes these pyramids: their dtypes and sizes, and gradients unless PyTorch
+    is to be deterministic; the device is not asked."""
     tensors = [*pyramids.queries, *pyramids.keys, *pyramids.values]
     first = tensors[0]
     if len(pyramids.queries) < 2 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
         return False
     if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
+        return False
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    if learns and torch.are_deterministic_algorithms_enabled():
         return False
     counts = counts_of(pyramids, topks)
     return min(counts) >= 1 and warps(first.shape[-1], max(counts)) <= MAX_WARPS
