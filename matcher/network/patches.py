@@ -101,8 +101,7 @@ def _gaussian(image: Tensor, sigma: float, double: bool) -> Tensor:
             taps = [math.exp(-(t**2) / (2 * sigma**2)) for t in at]
             part = torch.zeros_like(image)
             for i, tap in enumerate(taps):
-                piece = wide.narrow(dim, i, image.shape[dim])
-                part = torch.add(part, piece, alpha=tap / sum(taps))
+                part.add_(wide.narrow(dim, i, image.shape[dim]), alpha=tap / sum(taps))
             parts.append(part)
         image = torch.stack(parts, dim=dim + 1).flatten(dim, dim + 1)
     return image
