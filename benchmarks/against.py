@@ -183,9 +183,6 @@ def compare(commit: str, options: Mapping[str, str]) -> bool:
     """
     if options["what"] not in WHAT:
         raise invalid("what", options["what"], f"one of {', '.join(WHAT)}")
-    for name in ("limit", "steps"):
-        if not options[name].isdecimal():
-            raise invalid(name, options[name], "a number")
     folders = [ROOT / folder for folder in options["pairs"].split(",") if folder]
     pairs = listed_pairs(folders, int(options["limit"])) if options["what"] != "training" else []
     with (

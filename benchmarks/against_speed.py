@@ -11,7 +11,6 @@ the most; those of the processor leave out what other programs took.
 from __future__ import annotations
 
 import math
-import re
 import statistics
 import sys
 import tempfile
@@ -94,13 +93,6 @@ def main(words: list[str]) -> int:
         raise invalid("COMMIT", words[0] if words else None, "a commit, as in HEAD~1")
     options = plain_options(words[1:], DEFAULTS)
     sizes = options["sizes"].split(",")
-    for name, pattern in (
-        ("sizes", r"\d+x\d+(,\d+x\d+)*"),
-        ("threads", r"\d+"),
-        ("repeats", r"\d+"),
-    ):
-        if not re.fullmatch(pattern, options[name]) or options[name] == "0":
-            raise invalid(name, options[name], f"such as {DEFAULTS[name]}")
     threads, repeats = int(options["threads"]), int(options["repeats"])
     points: list[list[tuple[int, float]]] = [[], []]
     with (

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from conf import plain_options
 from matcher.batch.feature_cache import ImageFeatures
 from matcher.batch.shards import MATCHES, Shard
 from matcher.batch.worker import ShardMatcher
@@ -27,7 +28,7 @@ from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import warm_allocator
 from matcher.terminal.program import program
 
-DEFAULTS = {"images": 21, "side": 256, "rounds": 3}
+DEFAULTS = {"images": "21", "side": "256", "rounds": "3"}
 CACHE = {"with the cache": 2**32, "without it": 0}
 
 
@@ -65,7 +66,7 @@ def run(predictor: Predictor, paths: list[str], cache_bytes: int) -> tuple[Shard
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    chosen = DEFAULTS | {name: int(value) for name, value in (word.split("=") for word in words)}
+    chosen = {name: int(value) for name, value in plain_options(words, DEFAULTS).items()}
     warm_allocator()
     predictor = load_matcher("compact", device="cpu")
     seconds: dict[str, list[float]] = {name: [] for name in CACHE}

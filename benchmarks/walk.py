@@ -116,8 +116,6 @@ def main(words: list[str]) -> int:
     options = plain_options(words, DEFAULTS)
     if options["program"] not in PROGRAMS:
         raise invalid("program", options["program"], f"one of {', '.join(PROGRAMS)}")
-    if not options["top"].isdecimal():
-        raise invalid("top", options["top"], "a number")
     with tempfile.TemporaryDirectory() as folder:
         calls = PROGRAMS[options["program"]](Path(folder))
     files, moves = list(dict.fromkeys(calls)), moves_between(calls)

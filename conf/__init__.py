@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from matcher.errors import Code, UsageError
-from matcher.validation.checked import nearest_option
+from matcher.validation.checked import invalid, nearest_option
 from matcher.validation.words import key_values
 
 CONF = Path(__file__).resolve().parent
@@ -214,11 +214,21 @@ def _refuse_calls(values: Any, path: str = "") -> None:
             _refuse_calls(value, f"{path}{i}.")
 
 
+FORMS = (
+    "[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*",
+    "[0-9]{1,9}",
+    "[1-9][0-9]{0,5}x[1-9][0-9]{0,5}(,[1-9][0-9]{0,5}x[1-9][0-9]{0,5})*",
+)
+"""Of values of `plain_options`: numbers above 0, a number, sizes."""
+
+
 def plain_options(words: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
     """`defaults` with ``key=value`` words applied, for programs without a configuration.
 
+    A number or size by default stays one, a list of them a list.
+
     Raises:
-        UsageError: a key that `defaults` lacks (E202).
+        UsageError: a key that `defaults` lacks (E202), or a value of another form (E201).
     """
     options = dict(defaults)
     for word in key_values(words):
@@ -227,5 +237,8 @@ def plain_options(words: Sequence[str], defaults: Mapping[str, str]) -> dict[str
             raise UsageError(
                 Code.UNKNOWN_OPTION, word, "unknown option", f"known: {', '.join(options)}"
             )
+        form = next((form for form in FORMS if re.fullmatch(form, defaults[key])), ".*")
+        if not re.fullmatch(form, value, re.DOTALL):
+            raise invalid(key, value, f"such as {defaults[key]}")
         options[key] = value
     return options

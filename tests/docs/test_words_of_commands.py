@@ -120,7 +120,7 @@ def test_a_measurement_without_its_folders_says_so(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main = import_module(f"benchmarks.{name}").main
-    assert main([]) == 2
+    assert main(["nowhere"]) == 2
     assert main(["nowhere", "nothing"]) == 2
     told = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in told] == ["E203", "E111"]

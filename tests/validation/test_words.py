@@ -67,6 +67,24 @@ def test_every_program_takes_dashes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("default", "kept", "refused"),
+    [
+        ("5", "12", ["x", "", "0", "1.5", "-1", "9" * 40, "3x4"]),
+        ("0", "7", ["x", "", "-1", "1e3"]),
+        ("600,2000", "9,10,11", ["9,", "a,b", ",", "9;10"]),
+        ("480x640", "100x200,30x40", ["100", "100x", "0x4", "100x200x3"]),
+    ],
+)
+def test_plain_options_keep_the_form_of_their_defaults(
+    default: str, kept: str, refused: list[str]
+) -> None:
+    assert plain_options([f"some={kept}"], {"some": default}) == {"some": kept}
+    for value in refused:
+        with pytest.raises(UsageError, match=f"some: .*such as {default}"):
+            plain_options([f"some={value}"], {"some": default})
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [("resize=640", "max_side"), ("conf=0.3", "threshold"), ("--conf=0.3", "threshold"),
      ("image_size=640", "max_side"), ("max_keypoints=9", "top_k"), ("intrinsics=1", "K")],
