@@ -297,12 +297,12 @@ def test_messages_and_gradients_of_levels_equal_the_reference(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["A", "B"])
-@pytest.mark.parametrize("levels", [2, 3, 4])
+@pytest.mark.parametrize(("levels", "count"), [(2, 26), (3, 18), (4, 6)])
 @pytest.mark.parametrize("dtype", list(LIMITS))
-def test_messages_and_gradients_of_levels_equal_the_reference_on_17_random_shapes_each(
-    kernel: ModuleType, dtype: torch.dtype, levels: int, variant: Variant
+def test_messages_and_gradients_of_levels_equal_the_reference_on_100_random_shapes(
+    kernel: ModuleType, dtype: torch.dtype, levels: int, count: int, variant: Variant
 ) -> None:
-    for seed in range(17):
+    for seed in range(count):
         assert learn(2000 + seed, dtype, variant, levels) <= LIMITS[dtype], f"seed {seed}"
 
 
