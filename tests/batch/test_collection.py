@@ -480,7 +480,7 @@ def test_signals_stop_the_program_and_it_goes_on_later(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_images(tmp_path / "img", 14)
+    write_images(tmp_path / "img", 12)
     words = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "shard_size=2",
              "batch_size=1", f"weights={weights}", "threads=1"]  # fmt: skip
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
