@@ -42,7 +42,7 @@ def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return False
-    coarse, middle = _counts(pyramids, topks)
+    coarse, middle = counts_of(pyramids, topks)
     d = first.shape[-1]
     return min(coarse, middle) >= 1 and warps(d, coarse, middle, first.dtype) <= MAX_WARPS
 
@@ -52,7 +52,7 @@ def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[
 
     Of middle keys with equal probabilities the one with the lowest index descends.
     """
-    coarse, middle = _counts(pyramids, topks)
+    coarse, middle = counts_of(pyramids, topks)
     coarsest, *finer = zip(*pyramids, strict=True)
     step = attend(*coarsest, None, coarse, variant)
     parents = step.parents if variant == "A" else None
@@ -100,10 +100,12 @@ def descend_blocks(
     return [out1, out2]
 
 
-def _counts(pyramids: Pyramids, topks: Sequence[int]) -> tuple[int, int]:
-    """Keys that descend from the coarsest and from the middle level."""
-    coarse = min(topks[0], pyramids.keys[0].shape[2])
-    return coarse, min(topks[1], 4 * coarse)
+def counts_of(pyramids: Pyramids, topks: Sequence[int]) -> list[int]:
+    """Keys that descend from each level but the finest."""
+    counts: list[int] = []
+    for keys, topk in zip(pyramids.keys[:-1], topks, strict=False):
+        counts.append(min(topk, 4 * counts[-1] if counts else keys.shape[2]))
+    return counts
 
 
 def specialization(

@@ -25,6 +25,7 @@ from matcher.attention.triton_kernel import (
     INTERPRETED,
     LOG2_E,
     MAX_HEAD_DIM,
+    counts_of,
     load_rows,
     power_of_two,
     probabilities,
@@ -65,14 +66,6 @@ def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[
         message, selected, parents = _Level.apply(q, k, v, selected, above, mask, topk)  # pyright: ignore[reportGeneralTypeIssues]
         messages.append(message)
     return messages
-
-
-def counts_of(pyramids: Pyramids, topks: Sequence[int]) -> list[int]:
-    """Keys that descend from each level but the finest."""
-    counts: list[int] = []
-    for keys, topk in zip(pyramids.keys[:-1], topks, strict=False):
-        counts.append(min(topk, 4 * counts[-1] if counts else keys.shape[2]))
-    return counts
 
 
 def warps(d: int, count: int) -> int:
