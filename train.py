@@ -212,7 +212,7 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
     steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
     module = job.module(pairs_a_step, steps_an_epoch)
     if run.init_weights and resume is None:
-        module.pairs_seen = module.load(Path(run.init_weights))
+        module.pairs_seen = module.pairs_inherited = module.load(Path(run.init_weights))
         module.average.load_state_dict(module.model.state_dict())
     steps = steps_of_run(run.trainer, steps_an_epoch)
     try:

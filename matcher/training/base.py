@@ -40,7 +40,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
 
     task: ClassVar[str]
     """Name of the task; a checkpoint holds the state below it."""
-    counts: ClassVar[tuple[str, ...]] = ("batches_seen", "pairs_seen")
+    counts: ClassVar[tuple[str, ...]] = ("batches_seen", "pairs_seen", "pairs_inherited")
     """Numbers that survive a restart."""
     shown: ClassVar[tuple[str, ...]] = ("loss", "skipped")
     """Logged values ``train/NAME`` that lines of progress show."""
@@ -67,6 +67,8 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         self.skipped = SkippedSteps()
         self.batches_seen = 0
         self.pairs_seen = 0
+        self.pairs_inherited = 0
+        """Those that the weights had seen with which the training began."""
         self.pairs_before = 0
         """Pairs seen before this run began."""
         self.last_pair = "none"
@@ -158,7 +160,8 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
                 (E502).
         """
         try:
-            state = checkpoint[self.task]
+            # Checkpoints of before 2026-11-29 do not tell what was inherited.
+            state = {"pairs_inherited": 0, **checkpoint[self.task]}
             model, skipped = without_retired(state["config"]["model"]), state["guard"]
             counts = {name: int(state[name]) for name in self.counts}
         except (AttributeError, KeyError, TypeError, ValueError) as error:

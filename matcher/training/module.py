@@ -36,7 +36,7 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
     """
 
     task = "matcher"
-    counts = ("batches_seen", "pairs_seen", "unmatched")
+    counts = (*TrainingModule.counts, "unmatched")
     shown = ("loss", "coarse", "fine", "blocks", "accuracy", "skipped")
     config: RunConfig
 

@@ -67,10 +67,10 @@ class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
         """The network in a file of weights."""
 
     def rate(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step, by what this training has seen itself."""
         steps = self.trainer.max_steps
         end = steps * self.samples_a_step if steps > 0 else math.inf
-        return self.optim.rate_at(self.pairs_seen, end)
+        return self.optim.rate_at(self.pairs_seen - self.pairs_inherited, end)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         for group in self.trainer.optimizers[0].param_groups:

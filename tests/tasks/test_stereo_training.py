@@ -84,6 +84,19 @@ def test_weights_say_what_trained_them_and_start_another_run(tmp_path: Path) -> 
     assert metrics["pairs_seen"] == 12
 
 
+def test_the_rate_of_a_run_counts_from_the_weights_it_started_with(tmp_path: Path) -> None:
+    weights, anew = tmp_path / "seen.safetensors", tmp_path / "new.safetensors"
+    save_stereo(weights, Stereo(TINY), training_pairs="100000")
+    save_stereo(anew, Stereo(TINY))
+    rates = []
+    for start in (weights, anew):
+        folder = tmp_path / start.stem
+        run(folder, "trainer.max_steps=2", f"init_weights={start}", "trainer.log_every=1")
+        metrics = run(folder, "trainer.max_steps=3", "resume=auto", "trainer.log_every=1")
+        rates.append(metrics["train/rate"])
+    assert rates[0] == rates[1]
+
+
 def test_a_number_of_pairs_beyond_counting_is_none(tmp_path: Path) -> None:
     save_stereo(tmp_path / "a.safetensors", Stereo(TINY), training_pairs="9" * 30)
     metrics = run(
