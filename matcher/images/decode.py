@@ -137,10 +137,8 @@ def decode(
 def _nodata(directory: TiffImagePlugin.ImageFileDirectory_v2, given: float | None) -> float | None:
     """The value of pixels that hold nothing, once white is above black; in the file it is as
     `given`, or as that says."""
-    value, black = (
-        nodata_of(directory) if given is None else given,
-        black_if_white_is_zero(directory),
-    )
+    value = nodata_of(directory) if given is None else given
+    black = black_if_white_is_zero(directory)
     return value if value is None or black is None else black - value
 
 
