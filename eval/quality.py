@@ -28,7 +28,7 @@ from data.synthetic.render import render
 from eval.benchmarks.folder import EvalPair, read_pairs_with_gt
 from eval.benchmarks.rendered import HELD_OUT_SEED
 from eval.depth_truth import project
-from matcher.errors import require_extra
+from matcher.errors import Code, UsageError, require_extra
 from matcher.files import check_targets
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import ImageSource
@@ -87,10 +87,9 @@ def sample(predictor: Predictor, scenes: SyntheticScenes) -> Sample:
     return _joined(_of_scene(predictor, scenes, index) for index in range(len(scenes)))
 
 
-def sample_photographs(predictor: Predictor, folder: Path, count: int) -> Sample:
-    """Matches of `count` pairs spread over ``pairs_with_gt.txt`` of a folder; those near their
-    epipolar line count as right, which some wrong ones are by chance."""
-    pairs = read_pairs_with_gt(folder)
+def sample_photographs(predictor: Predictor, pairs: Sequence[EvalPair], count: int) -> Sample:
+    """Matches of `count` pairs spread over a list; those near their epipolar line count as right,
+    which some wrong ones are by chance."""
     chosen = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
     return _joined(_of_photographs(predictor, pairs[index]) for index in chosen)
 
@@ -241,11 +240,15 @@ def main(words: list[str]) -> int:
         raise RuntimeError("weights without a file")
     target = Path(options.output) if options.output else quality_path(path)
     check_targets([target, *([options.figure] if options.figure else [])], [path])
-    head = fit(sample(predictor, options.scenes(SEED + options.seed, options.pairs)))
+    photographs = read_pairs_with_gt(Path(options.real)) if options.real else ()
+    fitted = sample(predictor, options.scenes(SEED + options.seed, options.pairs))
+    if not len(fitted.right):
+        raise UsageError(Code.INVALID_VALUE, weights, "finds no match to fit to", "train it first")
+    head = fit(fitted)
     unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}
     if options.real:
-        folder = Path(options.real)
-        unseen[folder.resolve().name] = sample_photographs(predictor, folder, options.real_pairs)
+        name = Path(options.real).resolve().name
+        unseen[name] = sample_photographs(predictor, photographs, options.real_pairs)
     curves = {name: tell_measures(name, head, data) for name, data in unseen.items()}
     if options.figure:
         draw_reliability(Path(options.figure), curves)

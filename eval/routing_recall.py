@@ -23,6 +23,7 @@ from matcher.terminal.program import program
 from matcher.training.supervision import supervise
 from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.hub import resolve
 
 
 class RoutingRecall(NamedTuple):
@@ -75,7 +76,7 @@ def routing_recall(model: FeatureMatcher, pair: ImagePair) -> RoutingRecall:
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     options = options_from_words(Options, words[1:])
-    model = load_safetensors(words[0], overrides={"coarse.routing": "exact"})
+    model = load_safetensors(resolve(words[0], offline=True), overrides={"coarse.routing": "exact"})
     scenes = SyntheticScenes(options.scenes(model.config.canvas))
     total = RoutingRecall(0, 0, 0, 0, 0, 0)
     for i in range(options.pairs):

@@ -7,13 +7,11 @@ Real pairs are reported one by one.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -22,8 +20,9 @@ import numpy as np
 from data.config import Eighths
 from data.real.stereo import filled, find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
+from eval.figures_file import write_figures
 from matcher.errors import Code, UsageError
-from matcher.files import check_targets, write_atomically
+from matcher.files import check_targets
 from matcher.tasks.stereo.predictor import StereoPredictor
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.terminal.program import program
@@ -68,7 +67,8 @@ Method = Callable[[np.ndarray, np.ndarray], Estimate]
 class StereoScore:
     """Figures of one pair, or of several pooled.
 
-    Of pixels that both views see, as in STTR (Li et al., ICCV 2021); percentages are 0 to 100.
+    Of pixels that both views see, as in STTR (Li et al., ICCV 2021), NaN where there are none;
+    percentages are 0 to 100.
     """
 
     end_point: float
@@ -122,14 +122,19 @@ def score(errors: Sequence[Errors]) -> StereoScore:
     """The figures of all pixels of the pairs together."""
     seen = np.concatenate([e.seen for e in errors])
     return StereoScore(
-        end_point=float(seen.mean()),
-        bad3=100 * float((seen > 3).mean()),
+        end_point=_mean(seen),
+        bad3=100 * _mean(seen > 3),
         bad3_range=bad3_range(errors),
-        d1=100 * float(np.concatenate([e.outliers for e in errors]).mean()),
+        d1=100 * _mean(np.concatenate([e.outliers for e in errors])),
         occlusion_iou=mean_iou(np.sum([e.confusion for e in errors], axis=0)),
         density=100 * float(np.concatenate([e.found for e in errors]).mean()),
         seconds=sum(e.seconds for e in errors),
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    """NaN of none at all."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def bad3_range(errors: Sequence[Errors]) -> tuple[float, float] | None:
@@ -281,7 +286,7 @@ def main(words: list[str]) -> int:
     if options.output:
         plain = {n: {m: asdict(s) for m, s in row.items()} for n, row in scores.items()}
         report = {"options": asdict(options), "sgbm": SGBM, "scores": plain}
-        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
+        sys.stdout.write(write_figures(options.output, report))
     return 0
 
 

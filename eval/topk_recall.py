@@ -19,16 +19,17 @@ from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError
 from matcher.terminal.program import program
 from matcher.training.topk_recall import LevelRecall, topk_recall
-from matcher.validation.checked import NotNegative, checked, invalid
+from matcher.validation.checked import NotNegative, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import load_safetensors
+from matcher.weights.hub import resolve
 
 
 @checked()
 class Options:
     """Scenes of seeds that no training uses."""
 
-    pairs: NotNegative = 40
+    pairs: Positive = 40
     size: Annotated[str, Field(pattern=r"^[0-9]+x[0-9]+$", description="HEIGHTxWIDTH")] = "480x640"
     photos: str = ""
     seed: NotNegative = 5
@@ -70,7 +71,7 @@ def mean_recall(batches: Sequence[Sequence[LevelRecall]]) -> list[LevelRecall]:
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     options = options_from_words(Options, words[1:])
-    model = load_safetensors(words[0])
+    model = load_safetensors(resolve(words[0], offline=True))
     require_lists(words[0], model.config)
     scenes = SyntheticScenes(options.scenes(model.config.canvas))
     pairs = (render(SceneBatch.collate([scenes[i]])) for i in range(options.pairs))

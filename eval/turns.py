@@ -21,6 +21,7 @@ from pydantic import Field
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.options import BenchmarkOptions
+from eval.metrics import warp
 from matcher.images.load import read_rgb
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
@@ -51,8 +52,8 @@ class Counts:
 
     def add(self, matches: Matches, homography: np.ndarray) -> None:
         """Count the matches of a pair whose true (3, 3) homography is known."""
-        places = cv2.perspectiveTransform(matches.keypoints0.numpy()[:, None], homography)
-        apart = np.linalg.norm(places[:, 0] - matches.keypoints1.numpy(), axis=1)
+        keypoints0, keypoints1, _ = matches.numpy()
+        apart = np.linalg.norm(warp(keypoints0, homography) - keypoints1, axis=1)
         self.matches += len(apart)
         self.right += int((apart <= RIGHT).sum())
 

@@ -73,6 +73,11 @@ def make_folder(folder: Path) -> None:
         raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
 
 
+def replaced(path: Path | str) -> str:
+    """What to say behind the name of a file that is about to be written."""
+    return " (replaced)" if os.path.exists(path) else ""
+
+
 def check_targets(targets: Iterable[Path | str], inputs: Iterable[Path | str]) -> None:
     """Whether files can go where they shall, before work begins; makes their folders.
 

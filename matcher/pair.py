@@ -19,7 +19,7 @@ import numpy as np
 
 from matcher.drawing import matches as drawing
 from matcher.errors import missing
-from matcher.files import check_targets, sha256_of
+from matcher.files import check_targets, replaced, sha256_of
 from matcher.geometry import robust
 from matcher.geometry.cameras import Camera
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
@@ -128,22 +128,18 @@ def _direction(vector: np.ndarray) -> str:
 def write_results(record: MatchRecord, options: MatchOptions) -> None:
     """Write the files that `options` ask for, and tell where they are."""
     if options.output:
-        replaced = _replaced(options.output)
+        note = replaced(options.output)
         if Path(options.output).suffix.lower() in FOREIGN_SUFFIXES:
             write_for_others(options.output, record, options)
         else:
             write_matches(options.output, record)
-        tell(f"output    {options.output}{replaced}")
+        tell(f"output    {options.output}{note}")
     if picture := options.picture_path:
-        replaced = _replaced(picture)
+        note = replaced(picture)
         drawing.write_picture(picture, draw_pair(record, options))
-        tell(f"picture   {picture}{replaced}")
+        tell(f"picture   {picture}{note}")
     elif not options.output:
         tell("output    none; output=auto writes matches and a picture, named after the images")
-
-
-def _replaced(path: str | Path) -> str:
-    return " (replaced)" if os.path.exists(path) else ""
 
 
 def tell(*lines: str) -> None:

@@ -38,6 +38,7 @@ class StereoFiles(NamedTuple):
     """The files of one pair; what tells occlusion is one of the last three, or unknown."""
 
     name: str
+    """Unique in its folder."""
     left: Path
     right: Path
     disparity: Path
@@ -59,7 +60,7 @@ def find_middlebury(folder: str | Path) -> list[StereoFiles]:
             other = scene / truth.name.replace("0", "1", 1)
             found.append(
                 StereoFiles(
-                    scene.name,
+                    _name(scene, folder),
                     left,
                     scene / "im1.png",
                     truth,
@@ -72,10 +73,11 @@ def find_middlebury(folder: str | Path) -> list[StereoFiles]:
 
 
 def find_kitti(folder: str | Path) -> list[StereoFiles]:
-    """KITTI 2012 and 2015 as unpacked, or folders of left.png, right.png and disparity.png."""
+    """KITTI 2012 and 2015 as unpacked, in color where both are there, or folders of left.png,
+    right.png and disparity.png."""
     root = Path(folder)
     found = [
-        StereoFiles(p.parent.name, p.parent / "left.png", p.parent / "right.png", p)
+        StereoFiles(_name(p.parent, root), p.parent / "left.png", p.parent / "right.png", p)
         for p in _sorted(root, "disparity.png")
         if (p.parent / "left.png").is_file() and (p.parent / "right.png").is_file()
     ]
@@ -86,7 +88,8 @@ def find_kitti(folder: str | Path) -> list[StereoFiles]:
     ):
         for truth in sorted((root / every).glob("*_10.png")):
             views = root / left / truth.name, root / right / truth.name
-            if all(view.is_file() for view in views):
+            known = {files.disparity for files in found}
+            if truth not in known and all(view.is_file() for view in views):
                 visible = _if_file(root / seen / truth.name)
                 found.append(StereoFiles(truth.stem, *views, truth, visible=visible))
     return _some(found, folder, "KITTI's image_2, image_3 and disp_occ_0")
@@ -171,15 +174,23 @@ def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _occluded(files: StereoFiles, disparity: torch.Tensor) -> torch.Tensor:
-    if files.mask is not None:
-        mask = read_rgb(files.mask)[..., 0]
-        return torch.from_numpy((mask >= HIDDEN) & (mask < BOTH_SEE))[None]
-    if files.visible is not None:
-        return torch.from_numpy(read_disparity(files.visible) == 0)[None]
-    if files.right_disparity is not None:
-        right = read_disparity(files.right_disparity)
-        return occluded_in(disparity, torch.from_numpy(np.ascontiguousarray(right))[None])
-    return torch.zeros_like(disparity, dtype=torch.bool)
+    path = files.mask or files.visible or files.right_disparity
+    if path is None:
+        return torch.zeros_like(disparity, dtype=torch.bool)
+    other = read_rgb(path)[..., 0] if path == files.mask else read_disparity(path)
+    if other.shape != disparity.shape[1:]:
+        what = f"size {other.shape}, the disparity {tuple(disparity.shape[1:])}"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, path, what)
+    values = torch.from_numpy(np.ascontiguousarray(other))[None]
+    if path == files.mask:
+        return (values >= HIDDEN) & (values < BOTH_SEE)
+    return values == 0 if path == files.visible else occluded_in(disparity, values)
+
+
+def _name(place: Path, folder: str | Path) -> str:
+    """What a folder of a pair is called in the one that was given."""
+    inner = place.relative_to(folder)
+    return inner.as_posix() if inner.parts else place.resolve().name
 
 
 def _sorted(folder: str | Path, pattern: str) -> Iterator[Path]:

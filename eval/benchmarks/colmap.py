@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from data.real.colmap import ColmapPairs
+from data.real.colmap_model import Camera
+from data.real.readers import fitted_intrinsics
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.options import BenchmarkOptions
 from matcher.errors import Code, UsageError, missing
+from matcher.images.decode import stored_size
 
 SEED = 0
 
@@ -22,7 +25,7 @@ def colmap_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]
     ``pairs.txt`` (lines ``name0 name1 overlap``).
 
     Only pictures that a pattern of `options.pictures` names are used; a scene of which none is
-    named is passed over.
+    named is passed over. `ImageError`: a picture has not the proportions of its camera (E105).
     """
     root = options.folder()
     scenes = [folder.parent for folder in sorted(root.glob("*/sparse")) if folder.is_dir()]
@@ -48,17 +51,27 @@ def _scene(folder: Path, options: BenchmarkOptions) -> list[EvalPair]:
         overlap=options.overlap,
     )
     used = np.any([source.named(pattern) for pattern in options.pictures], axis=0)
+    chosen = source.pairs[used[source.pairs].all(axis=1)]
+    images = {i: source.model.images[i] for i in np.unique(chosen).tolist()}
+    K = {i: _intrinsics(source.folder / image.name, image.camera) for i, image in images.items()}
     pairs = []
-    for i, j in source.pairs[used[source.pairs].all(axis=1)].tolist():
-        first, second = source.model.images[i], source.model.images[j]
+    for i, j in chosen.tolist():
+        first, second = images[i], images[j]
         pairs.append(
             EvalPair(
                 f"{source.names[i]} {source.names[j]}",
                 source.folder / first.name,
                 source.folder / second.name,
-                K0=first.camera.K,
-                K1=second.camera.K,
+                K0=K[i],
+                K1=K[j],
                 T_0to1=second.pose @ np.linalg.inv(first.pose),
             )
         )
     return pairs
+
+
+def _intrinsics(path: Path, camera: Camera) -> np.ndarray:
+    """(3, 3) in pixels of a picture as it is stored, which may have been scaled since; those of its
+    camera where it cannot be read. `ImageError` as `fitted_intrinsics`."""
+    size = stored_size(path)
+    return camera.K if size is None else fitted_intrinsics(camera.K, camera.size, size[::-1], path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.real.readers import numbered_lines
 from eval.benchmarks.sizing import Sizing
 from matcher.errors import Code, UsageError, missing
 from matcher.files import sha256_of
@@ -94,7 +95,7 @@ def posed_pairs(
     does.
     """
     pairs = {}
-    for number, line in enumerate(lines_of(table), start=1):
+    for number, line in lines_of(table):
         words = line.split()
         count = 30 if first == 2 and len(words) != 36 else 34
         values = numbers(words[first:], count, table, number)
@@ -135,19 +136,16 @@ def pose_of(values: np.ndarray) -> np.ndarray:
 
 def matrix_of(path: Path, rows: int) -> np.ndarray:
     """(rows, rows) of a text file that holds nothing else."""
-    words = " ".join(lines_of(path)).split()
+    words = " ".join(line for _, line in lines_of(path)).split()
     return numbers(words, rows * rows, path, 1).reshape(rows, rows)
 
 
-def lines_of(path: Path) -> list[str]:
-    """Lines of a text file that are not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise missing(path, remedy="check root=") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot be read as text: {error}") from error
-    return [line for line in text.splitlines() if line.strip()]
+def lines_of(path: Path) -> list[tuple[int, str]]:
+    """Lines of a text file with their numbers, but for empty ones and comments; `UsageError` where
+    there is no such file (E111) or it is no text (E112)."""
+    if not path.is_file():
+        raise missing(path, remedy="check root=")
+    return list(numbered_lines(path))
 
 
 def numbers(words: Iterable[str], count: int, path: Path, line: int) -> np.ndarray:

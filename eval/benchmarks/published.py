@@ -34,20 +34,22 @@ LAYOUTS = "give the folder of LoFTR or of glue-factory"
 
 
 def scannet_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, ...]:
-    """ScanNet-1500: LoFTR's ``test.npz`` and ``intrinsics.npz``, or glue-factory's folder."""
+    """ScanNet-1500: LoFTR's ``test.npz`` and ``intrinsics.npz``, or what `data.real.convert_index`
+    made of them; or glue-factory's folder."""
     root = options.folder()
     glue = find(root, ("pairs_calibrated.txt", "scannet1500/pairs_calibrated.txt"))
     if glue is not None:
         return posed_pairs(glue, glue.parent, K_size=SCANNET_K_SIZE)
     folders = ("", "index/", "assets/scannet_test_1500/", "scannet_test_1500/")
-    table = find(root, [f"{folder}test.npz" for folder in folders])
+    table = find(root, [f"{folder}test.{kind}" for folder in folders for kind in ("h5", "npz")])
     if table is None:
         raise missing(root / "test.npz", remedy=LAYOUTS)
     rows, _ = read_scannet_index(table)
     poses = read_arrays(table).get("rel_pose")
     if poses is None or poses.shape[:1] != (len(rows),):
         raise UsageError(Code.UNREADABLE_LIST, table, "has no rel_pose for every pair")
-    intrinsics = read_arrays(table.parent / "intrinsics.npz")
+    converted = find(table.parent, ("intrinsics.h5",))
+    intrinsics = read_arrays(converted or table.parent / "intrinsics.npz")
     scenes = next((f for f in (root / "test", root / "scannet_test_1500") if f.is_dir()), root)
     return tuple(
         _scannet_pair(row, pose, scenes, intrinsics, options.pose_source)
@@ -115,13 +117,15 @@ def megadepth_pairs(options: BenchmarkOptions, cache: Path) -> tuple[EvalPair, .
 
 
 def _scene_indices(root: Path) -> list[Path]:
-    """Index files in the order of their list, if there is one."""
+    """Index files in the order of their list, if there is one; of two forms of one, the HDF5."""
     info = "megadepth_test_1500_scene_info"
     for folder in (root, root / "index", root / info, root / "assets" / info):
         names = folder / "megadepth_test_1500.txt"
-        indices = sorted([*folder.glob("*.npz"), *folder.glob("*.h5")])
-        if names.is_file() or indices:
-            return listed_indices(folder, names) if names.is_file() else indices
+        if names.is_file():
+            return listed_indices(folder, names)
+        forms = {path.stem: path for kind in ("npz", "h5") for path in folder.glob(f"*.{kind}")}
+        if forms:
+            return [forms[stem] for stem in sorted(forms)]
     raise missing(root, "no scene index", LAYOUTS)
 
 
@@ -135,7 +139,7 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
     if views is None:
         return None
     cameras = {}
-    for number, line in enumerate(lines_of(views), start=1):
+    for number, line in lines_of(views):
         name, *words = line.split()
         if len(words) < 15 or words[12] not in ("PINHOLE", "SIMPLE_PINHOLE"):
             raise UsageError(Code.UNREADABLE_LIST, f"{views}:{number}", "not a pinhole view")
@@ -147,7 +151,7 @@ def glue_megadepth(root: Path) -> tuple[EvalPair, ...] | None:
             cameras[name] = from_colmap_camera(K), usable_pose(pose_of(values[:12]))
     pairs = []
     listed = views.parent / "pairs.txt"
-    for number, line in enumerate(lines_of(listed), start=1):
+    for number, line in lines_of(listed):
         words = line.split()
         if len(words) != 2 or not cameras.keys() >= set(words):
             raise UsageError(Code.UNREADABLE_LIST, f"{listed}:{number}", "not two known views")

@@ -27,6 +27,12 @@ COPIED = (COMPRESSION, ROWS, STRIPS, STRIP_BYTES, TILE_LENGTH, TILES, TILE_BYTES
 SHORT = (BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, PREDICTOR, FORMAT)
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that do not care how samples are grouped."""
+UNSIGNED, SIGNED, FLOATS = 1, 2, 3
+"""Formats of samples."""
+KINDS = (*((bits, kind) for bits in (8, 16, 32) for kind in (UNSIGNED, SIGNED)), (32, FLOATS))
+"""Bits and formats of samples that are read."""
+NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Pillow's unpackers of samples in big-endian order, and those of the order of this machine."""
 
 Tags = Mapping[int, tuple[int, ...]]
 
@@ -59,15 +65,31 @@ def count_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
 
 
 def kind_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
-    """Bits of a sample, and their format: 1 unsigned, 2 signed, 3 floats."""
-    return _first(directory, BITS, 1), _first(directory, FORMAT, 1)
+    """Bits of a sample, and their format."""
+    return _first(directory, BITS, 1), _first(directory, FORMAT, UNSIGNED)
 
 
 def black_if_white_is_zero(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int | None:
-    """The value of black in a gray TIFF of 8 or 16 bits whose white is zero; None of any other."""
+    """The value of black in a gray TIFF whose white is zero, of floats up to 1; None of others."""
     bits, kind = kind_of(directory)
-    inverted = _first(directory, PHOTOMETRIC, 1) == 0 and count_bands(directory) == 1
-    return 2**bits - 1 if inverted and kind == 1 and bits in (8, 16) else None
+    if _first(directory, PHOTOMETRIC, 1) != 0 or count_bands(directory) != 1:
+        return None
+    return {UNSIGNED: 2**bits - 1, SIGNED: -1, FLOATS: 1}.get(kind)
+
+
+def as_tagged(
+    pixels: np.ndarray, directory: TiffImagePlugin.ImageFileDirectory_v2, *, turned: bool = False
+) -> np.ndarray:
+    """Samples (H, W) or (H, W, N) of a TIFF as signed as it says, and gray with white above black,
+    if they were not `turned` over while they were decoded."""
+    bits, kind = kind_of(directory)
+    black = None if turned else black_if_white_is_zero(directory)
+    if (bits, kind) in KINDS:
+        pixels = pixels.astype(_type(bits, kind), copy=False)
+    if black is not None:
+        # Floats of 32 bits do not hold the integers of so many.
+        pixels = black - (pixels if bits < 32 or kind == FLOATS else pixels.astype(np.float64))
+    return pixels
 
 
 def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
@@ -83,10 +105,12 @@ def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
         return None
 
 
-def deep_color(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
-    """Bands of red, green and blue, and of transparency, of more than 8 bits, or that of gray of 16
-    bits whose white is zero, which Pillow does not turn over; None for others."""
-    if black_if_white_is_zero(directory) == 2**16 - 1:
+def own_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
+    """Bands of red, green and blue, and of transparency, of more than 8 bits, or that of gray that
+    Pillow does not read or not turn over; None for others."""
+    kind = kind_of(directory)
+    unread = kind == (32, UNSIGNED) and directory.prefix == b"MM" and count_bands(directory) == 1
+    if unread or (kind in KINDS[1:] and black_if_white_is_zero(directory) is not None):
         return (1,)
     deep = _first(directory, BITS, 1) in (16, 32)
     if not deep or _first(directory, PHOTOMETRIC, 0) != 2:
@@ -96,7 +120,7 @@ def deep_color(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, .
 
 
 def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) -> np.ndarray:
-    """(H, W) or (H, W, N) of the chosen bands of a TIFF as stored, not turned.
+    """(H, W) or (H, W, N) of the chosen bands of a TIFF as stored, not turned, white above black.
 
     Raises:
         ImageError: no such band, or a kind of TIFF that is not supported (E105); too many pixels
@@ -110,14 +134,16 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
         )
     tags = {tag: _numbers(directory, tag) for tag in (*COPIED, WIDTH, LENGTH) if tag in directory}
     width, height = tags[WIDTH][0], tags[LENGTH][0]
-    planes = _first(directory, PLANAR, 1) == 2
+    planes = count == 1 or _first(directory, PLANAR, 1) == 2
     if width * height * (1 if planes else count) > 8 * max_pixels or width * height > max_pixels:
         what = f"{width} x {height} pixels of {count} bands"
         raise ImageError(Code.LARGE_IMAGE, path, what, f"limit {max_pixels:,}; raise max_pixels")
-    _require_supported(path, directory)
+    _require_supported(path, directory, planes)
+    bits, kind = kind_of(directory)
     tags |= {
-        BITS: (_first(directory, BITS, 1),),
-        FORMAT: (_first(directory, FORMAT, 1),),
+        BITS: (bits,),
+        # Pillow reads signed integers of 32 bits in either order of bytes.
+        FORMAT: (SIGNED if bits == 32 and kind == UNSIGNED else kind,),
         PHOTOMETRIC: (1,),
         SAMPLES: (1,),
         PLANAR: (1,),
@@ -130,7 +156,7 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
         chosen = [_decoded(data, _plane(tags, band, count), big) for band in bands]
     else:
         chosen = _interleaved(data, directory, tags, bands, big)
-    return chosen[0] if len(chosen) == 1 else np.stack(chosen, axis=-1)
+    return as_tagged(chosen[0] if len(chosen) == 1 else np.stack(chosen, axis=-1), directory)
 
 
 def _interleaved(
@@ -158,19 +184,20 @@ def _interleaved(
     return chosen
 
 
-def _require_supported(path: str, directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+def _require_supported(
+    path: str, directory: TiffImagePlugin.ImageFileDirectory_v2, planes: bool
+) -> None:
     compression = compression_of(directory)
     kinds = {
         (bits, kind)
         for bits in _numbers(directory, BITS)
-        for kind in (_numbers(directory, FORMAT) if FORMAT in directory else (1,))
+        for kind in (_numbers(directory, FORMAT) if FORMAT in directory else (UNSIGNED,))
     }
-    known = kinds <= {(8, 1)} or kinds <= {(16, 1)} or kinds <= {(16, 2)} or kinds <= {(32, 3)}
-    grouped = _first(directory, PLANAR, 1) == 1
-    if known and compression in LOSSLESS and not (grouped and _first(directory, PREDICTOR, 1) == 3):
+    known = len(kinds) == 1 and kinds <= {*KINDS}
+    if known and compression in LOSSLESS and (planes or _first(directory, PREDICTOR, 1) != 3):
         return
     what = f"bands of kind {sorted(kinds)} (bits, format) with compression {compression}"
-    remedy = "supported: 8 and 16 bits and float32, without loss; convert it, as by gdal_translate"
+    remedy = "supported: 8, 16 and 32 bits, without loss; convert it, as by gdal_translate"
     raise ImageError(Code.UNSUPPORTED_IMAGE, path, f"{what} are not supported", remedy)
 
 
@@ -185,13 +212,28 @@ def _plane(tags: Tags, band: int, count: int) -> Tags:
 
 
 def _decoded(data: bytes, tags: Tags, big: bool) -> np.ndarray:
-    """(H, W) uint8, uint16, int16 or float32 of a gray TIFF with these tags."""
+    """(H, W) of a gray TIFF with these tags, of as many bits."""
     with Image.open(BytesIO(_with_directory(data, tags, big)), formats=("TIFF",)) as image:
+        unpack_natively(image)
         image.load()
         pixels = np.asarray(image)
-    if tags[BITS][0] == 16:
-        return pixels.astype(np.int16 if tags[FORMAT][0] == 2 else np.uint16)
-    return pixels.astype(pixels.dtype.newbyteorder("="))
+    return pixels.astype(_type(tags[BITS][0], tags[FORMAT][0]))
+
+
+def _type(bits: int, kind: int) -> str:
+    return f"{'uif'[kind - 1]}{bits // 8}"
+
+
+def unpack_natively(image: Image.Image) -> None:
+    """Let Pillow unpack what libtiff gives it, samples in the order of bytes of this machine, as
+    such: of most kinds it takes them to be in that of the file."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.tile = [
+            tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+            if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+            else tile
+            for tile in image.tile
+        ]
 
 
 def _with_directory(data: bytes, tags: Tags, big: bool) -> bytes:

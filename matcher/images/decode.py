@@ -45,11 +45,17 @@ from matcher.images.bands import (
     chosen_bands,
     compression_of,
     count_bands,
-    deep_color,
-    kind_of,
     nodata_of,
+    own_bands,
     read_directory,
     select_bands,
+)
+from matcher.images.from_pillow import (
+    load_pixels,
+    narrowed,
+    pixels_of,
+    require_mode,
+    with_low_bytes,
 )
 from matcher.images.opening import MAX_PIXELS, open_regular, read_bytes, reading, require_memory
 from matcher.images.suffixes import SUFFIXES
@@ -59,20 +65,10 @@ from matcher.images.unreadable import (
     WEBP,
     damaged,
     unidentified,
-    unsupported,
     unsupported_compression,
 )
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
-DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-"""Pillow's modes whose pixels are used as they are."""
-CONVERTED_MODES = {
-    **dict.fromkeys(("LA", "P", "PA"), "RGBA"),
-    **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
-    "1": "L",
-}
-DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes, and of gray both."""
 MEMORY_A_PIXEL, MEMORY_TO_OPEN = 32, 2**26
 """Bytes that decoders need, at most; files of unknown size are taken to hold a pixel a byte."""
 PNG_END = b"IEND\xaeB`\x82"
@@ -89,14 +85,7 @@ class Decoded(NamedTuple):
     orientation: int
     warnings: list[str]
     nodata: float | None = None
-    """Value of pixels that hold nothing, as the file says."""
-    black: int | None = None
-    """Value of black in the file where its white is zero; such pixels are turned over."""
-
-    def nodata_here(self, given: float | None) -> float | None:
-        """Value of pixels that hold nothing, which in the file is as `given`, or as it says."""
-        value = self.nodata if given is None else given
-        return value if value is None or self.black is None else self.black - value
+    """Value of pixels that hold nothing."""
 
 
 def decode(
@@ -106,6 +95,7 @@ def decode(
     apply_exif: bool,
     allow_truncated: bool,
     bands: Bands | None = None,
+    nodata: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
     """Pixels as stored, or upright with `apply_exif`.
@@ -120,14 +110,12 @@ def decode(
     with reading(path):
         directory = read_directory(data) if data[:4] in TIFF_STARTS else None
         if directory is not None:
-            nodata, chosen_or_deep = nodata_of(directory), chosen or deep_color(directory)
-            if chosen_or_deep is not None:
+            nodata = _nodata(directory, nodata)
+            if used := chosen or own_bands(directory):
                 tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
-                pixels = select_bands(path, data, chosen_or_deep, max_pixels)
-                black = black_if_white_is_zero(directory)
-                pixels = pixels if black is None else black - pixels
-                notes = [] if chosen else _unused_bands(directory, len(chosen_or_deep))
-                return _turned(pixels, tag, notes, nodata)._replace(black=black)
+                pixels = narrowed(select_bands(path, data, used, max_pixels))
+                notes = [] if chosen else _unused_bands(directory, len(used))
+                return _turned(pixels, tag, notes, nodata)
         image = _open(path, data, max_pixels)
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
@@ -135,18 +123,23 @@ def decode(
         tag = orientation_of(image) if apply_exif or turns_itself else 1
         wants_gray = gray and chosen is None
         image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
-        pixels = _array(image)
+        pixels = pixels_of(image)
         if image.format == "PNG":
-            pixels = _with_low_bytes(data, pixels)
+            pixels = with_low_bytes(data, pixels)
     if directory is not None:
         pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
         notes += [] if chosen else _unused_bands(directory, len(image.getbands()))
     if chosen is not None:
         pixels = _pick(path, pixels, chosen)
-    decoded = _turned(pixels, tag if apply_exif else 1, notes + warnings, None)
-    if directory is None:
-        return decoded
-    return decoded._replace(nodata=nodata_of(directory), black=black_if_white_is_zero(directory))
+    return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
+
+
+def _nodata(directory: TiffImagePlugin.ImageFileDirectory_v2, given: float | None) -> float | None:
+    """The value of pixels that hold nothing, once white is above black; in the file it is as
+    `given`, or as that says."""
+    value = nodata_of(directory) if given is None else given
+    black = black_if_white_is_zero(directory)
+    return value if value is None or black is None else black - value
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -173,19 +166,6 @@ def exif_of(path: str | os.PathLike[str], part: IFD) -> dict[int, Any]:
         return {}
 
 
-def array_of_picture(picture: Image.Image, name: str) -> np.ndarray:
-    """Pixels of a picture of Pillow as it stands, of a kind that `matcher.images.pixels` takes.
-
-    Raises:
-        ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
-        MemoryLimitError: memory ends while it is decoded (E131).
-    """
-    _require_mode(name, picture)
-    with reading(name):
-        picture.load()
-        return _array(picture)
-
-
 def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
     """The header, checked; nothing is decoded."""
     try:
@@ -200,7 +180,7 @@ def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         remedy = f"limit {max_pixels:,}; raise max_pixels"
         raise ImageError(Code.LARGE_IMAGE, path, f"{width} x {height} pixels", remedy)
-    _require_mode(path, image)
+    require_mode(path, image)
     return image
 
 
@@ -226,11 +206,6 @@ def _register_heif() -> None:
     if "HEIF" not in Image.OPEN:
         with suppress(ImportError):
             import_module("pillow_heif").register_heif_opener()
-
-
-def _require_mode(name: str, image: Image.Image) -> None:
-    if image.mode not in {*DIRECT_MODES, *CONVERTED_MODES}:
-        raise unsupported(name, f"mode {image.mode}")
 
 
 def _load(
@@ -264,7 +239,7 @@ def _load(
 def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
     if gray:
         image.draft("L", image.size)
-    image.load()
+    load_pixels(image)
     return image
 
 
@@ -299,24 +274,6 @@ def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
     return np.atleast_3d(pixels)[..., index[0] if len(index) == 1 else index]
 
 
-def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
-    """Colors of 16 bits of a PNG, of which Pillow keeps the high bytes; others as they are.
-
-    Unpacked in the other order of bytes, the low ones stand where the high ones did. Gray with
-    transparency has four bytes a pixel, as RGBA of 8 bits.
-    """
-    image = PngImagePlugin.PngImageFile(BytesIO(data))
-    other = DEEP_COLOR.get(str(image.tile[0].args)) if image.tile else None
-    if other is None:
-        return high
-    image.tile = [image.tile[0]._replace(args=other)]
-    image.load()
-    low = np.asarray(image)
-    if other == "RGBA":
-        return np.ascontiguousarray(low).view(">u2")[..., [0, 0, 0, 1]]
-    return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
-
-
 def _turned(
     pixels: np.ndarray, orientation: int, warnings: list[str], nodata: float | None
 ) -> Decoded:
@@ -335,29 +292,3 @@ def _tag(orientation: object) -> int:
     """An EXIF orientation; 1 for what is none."""
     valid = isinstance(orientation, int) and orientation in EXIF_STEPS
     return int(orientation) if valid else 1  # pyright: ignore[reportArgumentType]
-
-
-def _array(image: Image.Image) -> np.ndarray:
-    """Pixels of a decoded image, of a kind that `matcher.images.pixels` takes."""
-    mode = CONVERTED_MODES.get(image.mode, image.mode)
-    if "transparency" in image.info and mode in ("L", "RGB"):
-        mode = "RGBA"
-    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
-    pixels = _as_tagged(image, pixels)
-    if pixels.itemsize != 4 or pixels.dtype.kind == "f":
-        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    fits = pixels.min() >= 0 and pixels.max() <= 65535
-    return pixels.astype(np.uint16 if fits else np.float32)
-
-
-def _as_tagged(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    """Integers of a TIFF as signed as it says, and with white above black; Pillow takes 32 bits for
-    signed and 8 for unsigned, and turns 8 bits over alone."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return pixels
-    kind, black = kind_of(image.tag_v2), black_if_white_is_zero(image.tag_v2)
-    if kind == (16, 1) and black is not None:
-        return black - pixels
-    if kind == (32, 1):
-        return pixels.view(np.uint32)
-    return pixels.view(np.int8).astype(np.int16) if kind == (8, 2) else pixels

@@ -13,7 +13,8 @@ from torch import Tensor
 from matcher.errors import Code, ImageError
 from matcher.geometry.pixels import turn_orientation, turn_upright
 from matcher.images.bands import Bands
-from matcher.images.decode import array_of_picture, decode, orientation_of
+from matcher.images.decode import decode, orientation_of
+from matcher.images.from_pillow import array_of_picture
 from matcher.images.normalize import PLAIN, Normalization
 from matcher.images.opening import MAX_PIXELS
 from matcher.images.pixels import array_of_tensor, plain_array, to_gray, to_rgb
@@ -166,6 +167,7 @@ def read_image(
         apply_exif=apply_exif,
         allow_truncated=allow_truncated,
         bands=bands,
+        nodata=nodata,
         max_pixels=max_pixels,
     )
     _require_shape(allowed, file.size, allowed_name)
@@ -173,7 +175,7 @@ def read_image(
         file.pixels,
         path,
         allowed=None if allowed is None else turn_upright(allowed, file.orientation),
-        nodata=file.nodata_here(nodata),
+        nodata=file.nodata,
         stretch=stretch,
     )
     said = (*file.warnings, *warnings)
@@ -200,9 +202,10 @@ def read_rgb(
         apply_exif=apply_exif,
         allow_truncated=allow_truncated,
         bands=bands,
+        nodata=nodata,
         max_pixels=max_pixels,
     )
-    return to_rgb(file.pixels, path, nodata=file.nodata_here(nodata))
+    return to_rgb(file.pixels, path, nodata=file.nodata)
 
 
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

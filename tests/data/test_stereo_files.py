@@ -118,6 +118,37 @@ def test_middlebury_is_read_with_its_mask_and_calibration(tmp_path: Path) -> Non
     assert read_calibration(files.calibration) == (999.4, 193.0, 32.7)
 
 
+def middlebury(scene: Path) -> None:
+    for name in ("im0.png", "im1.png"):
+        picture(scene / name, *FIELD.shape)
+    write_pfm(scene / "disp0GT.pfm", FIELD)
+
+
+def test_scenes_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for part in ("trainingF", "trainingH"):
+        middlebury(tmp_path / part / "Adirondack")
+    names = [files.name for files in find_middlebury(tmp_path)]
+    assert names == ["trainingF/Adirondack", "trainingH/Adirondack"]
+    (alone,) = find_middlebury(tmp_path / "trainingF" / "Adirondack")
+    assert alone.name == "Adirondack"
+
+
+def test_kitti_in_color_and_in_gray_is_one_pair(tmp_path: Path) -> None:
+    for side in ("colored_0", "colored_1", "image_0", "image_1"):
+        picture(tmp_path / side / "000001_10.png", *FIELD.shape)
+    (tmp_path / "disp_occ").mkdir()
+    write_kitti(tmp_path / "disp_occ" / "000001_10.png", FIELD)
+    (files,) = find_kitti(tmp_path)
+    assert files.left.parent.name == "colored_0"
+
+
+def test_a_mask_of_another_size_is_refused_by_name(tmp_path: Path) -> None:
+    middlebury(tmp_path / "scene")
+    mask(tmp_path / "scene" / "mask0nocc.png", [[255, 0]])
+    with pytest.raises(ImageError, match=r"E105 .*mask0nocc\.png"):
+        read_stereo(find_middlebury(tmp_path)[0])
+
+
 def test_kitti_tells_occlusion_by_its_two_disparities(tmp_path: Path) -> None:
     for side in ("image_2", "image_3"):
         picture(tmp_path / side / "000001_10.png", 2, 3)

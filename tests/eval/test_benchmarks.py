@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.real.convert_index import convert
 from eval.__main__ import main
 from eval.benchmarks import READERS, load_benchmark
 from eval.benchmarks.folder import EvalPair, posed_pairs, read_pairs_with_gt
@@ -72,6 +73,9 @@ def test_damaged_lists_name_file_and_line(tmp_path):
         table.write_text(f"{lines[0]}\n{broken}\n")
         with pytest.raises(UsageError, match=r"pairs_with_gt\.txt:2"):
             load_benchmark(options("pairs", root), cache=tmp_path)
+    table.write_text(f"# names, turns, K, K, T\n\n{lines[0]}\n\nx\n")
+    with pytest.raises(UsageError, match=r"pairs_with_gt\.txt:5"):
+        load_benchmark(options("pairs", root), cache=tmp_path)
     table.unlink()
     with pytest.raises(UsageError, match="E111"):
         load_benchmark(options("pairs", root), cache=tmp_path)
@@ -101,6 +105,18 @@ def test_scannet_poses_from_files_and_index_agree(scannet, tmp_path):
         np.testing.assert_allclose(files.T_0to1, index.T_0to1, atol=1e-5)
         np.testing.assert_array_equal(files.T_0to1, auto.T_0to1)
         assert files.K_size == (640, 480)
+
+
+def test_converted_scannet_indices_are_read_in_place_of_the_others(scannet, tmp_path):
+    root = tmp_path / "converted"
+    shutil.copytree(scannet, root)
+    before = load_benchmark(options("scannet", root), cache=tmp_path)
+    for name in ("test.npz", "intrinsics.npz"):
+        convert(root / name, root)
+        (root / name).unlink()
+    after = load_benchmark(options("scannet", root), cache=tmp_path)
+    assert after.digest == before.digest
+    np.testing.assert_array_equal(after.pairs[0].K0, before.pairs[0].K0)
 
 
 def test_scannet_runs_in_both_layouts(scannet, tmp_path):
@@ -141,6 +157,16 @@ def test_megadepth_runs_in_loftr_layout(tmp_path, own_images):
     assert ("imgs" in str(pairs[0].image0)) == own_images
     frame0, frame1 = rendered_scenes(2)[0]
     np.testing.assert_allclose(pairs[0].T_0to1, relative_pose(frame0, frame1))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_index_in_two_forms_is_one(tmp_path, listed):
+    index = megadepth_tree(tmp_path) / "index"
+    if listed:
+        (index / "list.txt").rename(index / "megadepth_test_1500.txt")
+    for path in index.glob("*.npz"):
+        convert(path, index)
+    assert len(load_benchmark(options("megadepth", tmp_path), cache=tmp_path).pairs) == 2
 
 
 def test_megadepth_runs_in_glue_factory_layout(tmp_path):

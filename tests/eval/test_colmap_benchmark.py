@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
 from eval.benchmarks.options import BenchmarkOptions
-from matcher.errors import UsageError
+from matcher.errors import ImageError, UsageError
 
 
 def scene(folder: Path, count: int) -> None:
@@ -48,6 +49,29 @@ def test_pairs_have_the_pose_and_camera_of_the_model_in_our_pixels(root: Path) -
     assert pair.T_0to1 is not None
     np.testing.assert_allclose(pair.K0, [[500, 0, 319.5], [0, 510, 239.5], [0, 0, 1]])
     np.testing.assert_allclose(pair.T_0to1[:3, 3], [-3, 0, 0])
+
+
+def picture(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    assert cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
+
+
+def test_cameras_are_those_of_photographs_that_were_scaled_since(tmp_path: Path) -> None:
+    scene(tmp_path / "small", 3)
+    for i, (width, height) in enumerate(((640, 480), (320, 240), (160, 120))):
+        picture(tmp_path / "small" / "images" / f"{i}.jpg", width, height)
+    pair = next(p for p in benchmark(tmp_path).pairs if p.name == "small/0.jpg small/1.jpg")
+    assert pair.K0 is not None
+    assert pair.K1 is not None
+    np.testing.assert_allclose(pair.K0, [[500, 0, 319.5], [0, 510, 239.5], [0, 0, 1]])
+    np.testing.assert_allclose(pair.K1, [[250, 0, 159.5], [0, 255, 119.5], [0, 0, 1]])
+
+
+def test_a_photograph_of_other_proportions_than_its_camera_is_named(tmp_path: Path) -> None:
+    scene(tmp_path / "small", 2)
+    picture(tmp_path / "small" / "images" / "1.jpg", 480, 640)
+    with pytest.raises(ImageError, match=r"E105 .*1.jpg: is 480 x 640, its camera 640 x 480"):
+        benchmark(tmp_path)
 
 
 def test_scenes_take_turns_until_the_count_is_reached(root: Path) -> None:

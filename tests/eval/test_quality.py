@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eval import quality
+from eval.benchmarks.folder import read_pairs_with_gt
 from eval.quality import (
     Bin,
     Sample,
@@ -66,11 +68,19 @@ def test_photographs_are_judged_by_their_epipolar_lines(tmp_path: Path) -> None:
     shares = []
     for line in lines:
         (tmp_path / "pairs_with_gt.txt").write_text(f"{line}\n")
-        found = sample_photographs(predictor, tmp_path, 3)
+        found = sample_photographs(predictor, read_pairs_with_gt(tmp_path), 3)
         assert found.figures.shape == (len(found.right), len(FIGURES))
         shares.append(float(found.right.float().mean()))
     assert shares[0] > 0.95
     assert shares[1] < 0.05
+
+
+def test_photographs_that_are_not_there_are_told_before_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality, "sample", None)
+    assert quality.main(["compact", f"output={tmp_path / 'head'}", f"real={tmp_path}"]) == 2
+    assert "pairs_with_gt.txt" in capsys.readouterr().err
 
 
 def test_the_reliability_diagram_is_a_picture(tmp_path: Path) -> None:

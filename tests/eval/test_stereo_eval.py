@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from eval.stereo import SGBM, Estimate, errors_of, filled, main, mean_iou, score, sgbm
+from matcher.drawing.matches import write_picture
 from matcher.tasks.stereo.config import StereoConfig
+from matcher.tasks.stereo.files import write_disparity
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.tasks.stereo.weights import save_stereo
@@ -95,6 +97,27 @@ def test_the_program_reports_each_method_and_writes_its_figures(
     (scores,) = report["scores"].values()
     assert set(scores) == {"StereoSGBM", "quadtree"}
     assert all(0 <= s["bad3"] <= 100 for s in scores.values())
+
+
+def test_a_pair_without_a_word_on_occlusion_has_figures_that_json_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = np.random.default_rng(0).integers(0, 255, (32, 64), np.uint8)
+    pair, scores = tmp_path / "data" / "000046", tmp_path / "scores.json"
+    pair.mkdir(parents=True)
+    for name in ("left.png", "right.png"):
+        write_picture(pair / name, np.repeat(views[..., None], 3, axis=2))
+    for disparity, seen in ((3.0, True), (0.0, False)):
+        write_disparity(pair / "disparity.png", np.full(views.shape, disparity, np.float32))
+        words = ["weights=none", "rendered=0", f"real={tmp_path / 'data'}", f"output={scores}"]
+        assert main(words) == 0
+        told = capsys.readouterr()
+        assert ("(replaced)" in told.out) is not seen
+        assert told.err == ""
+        report = json.loads(scores.read_text(), parse_constant=pytest.fail)
+        figures = report["scores"]["000046"]["StereoSGBM"]
+        assert figures["occlusion_iou"] is None
+        assert (figures["end_point"] is not None) is seen
 
 
 @pytest.mark.parametrize(

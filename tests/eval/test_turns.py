@@ -31,6 +31,8 @@ def test_matches_within_three_pixels_of_the_truth_are_right() -> None:
     counts = Counts()
     counts.add(Matches(points, moved, torch.ones(3)), shift)
     assert (counts.matches, counts.right) == (3, 2)
+    counts.add(Matches.empty(), shift)
+    assert (counts.matches, counts.right) == (3, 2)
 
 
 def test_the_program_prints_a_line_an_angle(capsys: pytest.CaptureFixture[str]) -> None:

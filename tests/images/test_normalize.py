@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image, TiffImagePlugin
 
 from matcher.errors import ImageError, UsageError
@@ -126,6 +127,23 @@ def test_any_order_of_bytes_is_read(kind: type) -> None:
     values = (gray8() * 16).astype(kind)
     swapped = values.astype(np.dtype(kind).newbyteorder(">"))
     assert np.array_equal(load_image(swapped).gray, load_image(values).gray)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", ["uint16", "int16", "uint32", "int32", "float32"])
+@pytest.mark.parametrize("predictor", [1, 2])
+@pytest.mark.parametrize("bands", [None, 1])
+def test_any_order_of_bytes_of_a_compressed_tiff_is_read(
+    kind: str, predictor: int, bands: int | None, tmp_path: Path
+) -> None:
+    values, path = (gray16() // 3).astype(kind), tmp_path / "a.tif"
+    form = {"height": HEIGHT, "width": WIDTH, "count": 1, "dtype": kind, "compress": "DEFLATE"}
+    with rasterio.open(path, "w", endianness="BIG", predictor=predictor, **form) as file:
+        file.write(values, 1)
+    expected = load_image(values.astype(np.float32)).gray
+    np.testing.assert_allclose(read_image(path, bands=bands).gray, expected, atol=1e-6)
+    if kind != "uint32":
+        np.testing.assert_allclose(load_image(Image.open(path)).gray, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "sample_format"), [(np.uint32, 1), (np.int32, 2), (np.int8, 2)])

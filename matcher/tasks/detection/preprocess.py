@@ -54,4 +54,4 @@ def read_upright(path: str | Path) -> np.ndarray:
         UsageError, ImageError, MemoryLimitError: as `matcher.images.load.read_image`.
     """
     file = decode(str(path), gray=False, apply_exif=True, allow_truncated=False)
-    return np.ascontiguousarray(to_rgb(file.pixels, str(path), nodata=file.nodata_here(None)))
+    return np.ascontiguousarray(to_rgb(file.pixels, str(path), nodata=file.nodata))
