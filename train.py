@@ -76,8 +76,8 @@ class Job(NamedTuple):
 
     run: BaseRunConfig
     data: Callable[[], TrainingData]
-    module: Callable[[int, float], TrainingModule]
-    """Takes pairs a step and steps an epoch."""
+    module: Callable[[int, int], TrainingModule]
+    """Takes pairs a step and pairs an epoch."""
     watchers: Callable[[], list[Callback]]
 
 
@@ -209,12 +209,12 @@ def fit(job: Job, datamodule: TrainingData, resume: Path | None) -> dict[str, fl
     run = job.run
     processes = run.trainer.devices * run.trainer.nodes
     pairs_a_step = datamodule.batch_size * processes * run.trainer.accumulate
-    steps_an_epoch = datamodule.pairs_an_epoch / pairs_a_step
-    module = job.module(pairs_a_step, steps_an_epoch)
-    if run.init_weights and resume is None:
-        module.pairs_seen = module.pairs_inherited = module.load(Path(run.init_weights))
-        module.average.load_state_dict(module.model.state_dict())
-    steps = steps_of_run(run.trainer, steps_an_epoch)
+    module = job.module(pairs_a_step, datamodule.pairs_an_epoch)
+    if resume is not None:
+        module.on_load_checkpoint(checkpointing.load_training(resume))
+    elif run.init_weights:
+        module.start_from(Path(run.init_weights))
+    steps = steps_of_run(run.trainer, module, pairs_a_step, datamodule.pairs_an_epoch)
     try:
         trainer = fit_module(run, module, datamodule, steps, resume, job.watchers())
     except (RuntimeError, ConnectionError, EOFError) as error:

@@ -92,6 +92,7 @@ def compose_run(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: no such task (E201), or as `compose`.
     """
+    words = key_values(words)
     others = [word for word in words if not word.startswith("task=")]
     task = next((w.partition("=")[2] for w in reversed(words) if w.startswith("task=")), "matcher")
     if task not in TASKS:

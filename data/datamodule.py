@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -62,8 +63,13 @@ class TrainingData(LightningDataModule):
         return self._loader(dataset, batch_sampler=self._stream(order))
 
     def _stream(self, order: Callable[[int], Sequence[int]]) -> PairStream:
-        trainer, start = self.trainer, self._pairs_seen()
+        """From the next whole batch on, also where smaller ones were seen before."""
+        trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        step = self.batch_size * world
+        module = trainer.lightning_module if trainer else None
+        seen = int(getattr(module, "first_pair", 0))
+        start = math.ceil(seen / step) * step
         return PairStream(order, self.batch_size, start=start, rank=rank, world=world)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -69,8 +69,8 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         self.pairs_seen = 0
         self.pairs_inherited = 0
         """Those that the weights had seen with which the training began."""
-        self.pairs_before = 0
-        """Pairs seen before this run began."""
+        self.pairs_before = self.steps_before = 0
+        """Pairs seen, and steps made, before this run began."""
         self.last_pair = "none"
         """Name of the last pair of the last batch."""
         self._finite = True
@@ -91,6 +91,21 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
     def export(self, path: Path) -> None:
         """Publish the averaged weights."""
         raise NotImplementedError
+
+    def start_from(self, weights: Path) -> None:
+        """Begin with the weights of a file; errors are those of `load`."""
+        self.pairs_seen = self.pairs_inherited = self.pairs_before = self.load(weights)
+        self.average.load_state_dict(self.model.state_dict())
+
+    @property
+    def pairs_learned(self) -> int:
+        """Pairs that this training has seen itself."""
+        return self.pairs_seen - self.pairs_inherited
+
+    @property
+    def first_pair(self) -> int:
+        """Of those to load next: what is learned by heart stays the same after a restart."""
+        return self.pairs_inherited if self.config.trainer.overfit else self.pairs_seen
 
     def trained(self) -> list[nn.Parameter]:
         """What learns: the network, and what only its training has."""
@@ -142,9 +157,6 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
             what = f"{self.skipped.total} steps were not finite"
             raise DivergedError(Code.DIVERGED, "training", what, f"see {path}")
 
-    def on_train_start(self) -> None:
-        self.pairs_before = self.pairs_seen
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[self.task] = {
             "config": asdict(self.config),
@@ -164,6 +176,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
             state = {"pairs_inherited": 0, **checkpoint[self.task]}
             model, skipped = without_retired(state["config"]["model"]), state["guard"]
             counts = {name: int(state[name]) for name in self.counts}
+            self.steps_before = int(checkpoint["global_step"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"is no checkpoint of train.py with task={self.task} ({error!r})"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what) from error
@@ -172,6 +185,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
             raise CheckpointError(Code.WRONG_ARCHITECTURE, "resume", what, "set model= to match")
         for name, count in counts.items():
             setattr(self, name, count)
+        self.pairs_before = self.pairs_seen
         self.skipped.restore(skipped)
 
 

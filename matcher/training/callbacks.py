@@ -181,7 +181,8 @@ class ProgressLines(Callback):
     def _tell(self, trainer: Trainer, module: TrainingModule) -> None:
         now = time.monotonic()
         rate = (module.pairs_seen - self.pairs) / (now - self.since)
-        values = {k: float(v) for k, v in trainer.logged_metrics.items() if "train/" in k}
+        logged = trainer.logged_metrics if self.step % self.every == 0 else {}
+        values = {k: float(v) for k, v in logged.items() if "train/" in k}
         known = " ".join(
             f"{name} {values[f'train/{name}']:.4g}"
             for name in module.shown

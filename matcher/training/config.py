@@ -99,8 +99,8 @@ class TrainerConfig:
     """Processes on a machine, each with a GPU of its own where GPUs train."""
     nodes: Positive = 1
     """Machines."""
-    strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
-    """``auto`` (ddp where several processes train), ``ddp`` or ``ddp_spawn``."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """``auto`` (ddp where several processes train) or ``ddp``."""
     precision: Precision = "auto"
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
@@ -137,6 +137,10 @@ class TrainerConfig:
             if getattr(self, name) and not self.validate_steps:
                 expected = "none, or trainer.validate_steps above 0: they belong to validations"
                 raise invalid(f"trainer.{name}", getattr(self, name), expected)
+        if self.overfit and self.accumulate > 1:
+            raise invalid(
+                "trainer.accumulate", self.accumulate, "1 with trainer.overfit: one batch"
+            )
 
 
 @checked()

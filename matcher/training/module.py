@@ -31,7 +31,7 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
     Args:
         config: the run.
         pairs_a_step: pairs of all devices in one optimizer step, for the learning rate.
-        steps_an_epoch: for the milestones of the published schedule.
+        pairs_an_epoch: for the milestones of the published schedule.
         teacher: whose features the backbone learns beside the matches.
     """
 
@@ -44,7 +44,7 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
         self,
         config: RunConfig,
         pairs_a_step: int,
-        steps_an_epoch: float = math.inf,
+        pairs_an_epoch: float = math.inf,
         teacher: Teacher | None = None,
     ) -> None:
         optim = scaled(config.optim, pairs_a_step)
@@ -59,7 +59,7 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
         channels = config.model.backbone.block_dims[-1]
         self.distillation = Distillation(teacher, channels) if teacher else None
         self.optim = optim
-        self.steps_an_epoch = steps_an_epoch
+        self.pairs_an_epoch = pairs_an_epoch
         self.unmatched = 0
         """Pairs without a true match so far."""
         self._last_end = time.monotonic()
@@ -82,9 +82,11 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
         lr, decay = self.optim.lr, self.optim.weight_decay
         optimizer = torch.optim.AdamW(self.trained(), lr=lr, weight_decay=decay, fused=True)
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else math.inf
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(self.optim, step, total, self.steps_an_epoch)
-        )
+
+        def factor(step: int) -> float:
+            return lr_factor(self.optim, step, total, self.pairs_learned / self.pairs_an_epoch)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         schedule = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -110,7 +112,6 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
-        super().on_train_start()
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         scheduler: Any = schedule.scheduler
         scheduler.base_lrs = [self.optim.lr] * len(optimizer.param_groups)

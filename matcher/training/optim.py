@@ -23,17 +23,17 @@ def scaled(config: OptimConfig, pairs_a_step: int) -> OptimConfig:
     )
 
 
-def lr_factor(config: OptimConfig, step: int, total: float, steps_an_epoch: float) -> float:
+def lr_factor(config: OptimConfig, step: int, total: float, epochs: float) -> float:
     """Share of the learning rate at optimizer step `step`, counted from 0.
 
     Args:
         total: steps of the run; infinite keeps ``cosine`` and ``trapezoid`` from going down.
-        steps_an_epoch: for the milestones of ``multistep``.
+        epochs: that the run has seen, for the milestones of ``multistep``.
     """
     if step < config.warmup:
         return config.warmup_start + (1 - config.warmup_start) * step / config.warmup
     if config.schedule == "multistep":
-        passed = sum(step >= m * steps_an_epoch for m in config.milestones)
+        passed = sum(epochs >= milestone for milestone in config.milestones)
         return config.gamma**passed
     if not math.isfinite(total):
         return 1.0

@@ -68,9 +68,9 @@ class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
 
     def rate(self) -> float:
         """The learning rate of the next step, by what this training has seen itself."""
-        steps = self.trainer.max_steps
-        end = steps * self.samples_a_step if steps > 0 else math.inf
-        return self.optim.rate_at(self.pairs_seen - self.pairs_inherited, end)
+        left = self.trainer.max_steps - self.steps_before
+        end = self.pairs_before - self.pairs_inherited + left * self.samples_a_step
+        return self.optim.rate_at(self.pairs_learned, end if left > 0 else math.inf)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         for group in self.trainer.optimizers[0].param_groups:
@@ -100,7 +100,6 @@ class RatedModule(TrainingModule[Network, Batch], Generic[Network, Batch]):
 
     def on_train_start(self) -> None:
         """The options of this run count, also where a checkpoint brings those of another."""
-        super().on_train_start()
         self.trainer.optimizers[0].param_groups[0]["weight_decay"] = self.optim.weight_decay
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -23,6 +23,7 @@ from matcher.files import make_folder
 from matcher.training.base import TrainingModule
 from matcher.training.callbacks import AtomicCheckpointIO, CheckpointAndExport, ProgressLines
 from matcher.training.config import BaseRunConfig, TrainerConfig
+from matcher.validation.checked import invalid
 
 RANK_TIMEOUT = timedelta(minutes=10)
 """For one process of several to answer the others."""
@@ -34,14 +35,17 @@ def hush_lightning() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
-def steps_of_run(config: TrainerConfig, steps_an_epoch: float) -> int:
+def steps_of_run(
+    config: TrainerConfig, module: TrainingModule, pairs_a_step: int, pairs_an_epoch: int
+) -> int:
     """Optimizer steps until the first of the limits, -1 without one.
 
-    The order of pairs has no end, so that a run has one clock; epochs are a number of steps.
+    The order of pairs has no end, so that a run has one clock; epochs are a number of pairs.
     """
     limits = [config.max_steps] if config.max_steps >= 0 else []
     if config.max_epochs >= 0:
-        limits.append(math.ceil(config.max_epochs * steps_an_epoch))
+        left = max(0, config.max_epochs * pairs_an_epoch - module.pairs_learned)
+        limits.append(module.steps_before + math.ceil(left / pairs_a_step))
     return min(limits, default=-1)
 
 
@@ -117,7 +121,7 @@ def build_trainer(
         callbacks=[*shown, *callbacks],
         logger=build_loggers(Path(run.folder)),
         default_root_dir=run.folder,
-        overfit_batches=1 if config.overfit else 0.0,
+        limit_train_batches=1 if config.overfit else 1.0,
         **validations,
     )
 
@@ -131,8 +135,7 @@ def strategy(config: TrainerConfig) -> Strategy | str:
     """How processes train together; one that hangs ends the run after `RANK_TIMEOUT`."""
     if config.strategy == "auto" and config.devices * config.nodes == 1:
         return "auto"
-    start = "spawn" if config.strategy == "ddp_spawn" else "popen"
-    return DDPStrategy(timeout=RANK_TIMEOUT, start_method=start)
+    return DDPStrategy(timeout=RANK_TIMEOUT)
 
 
 def build_loggers(folder: Path) -> list[Logger]:
@@ -149,10 +152,12 @@ def accelerator(config: TrainerConfig) -> str:
     """``cuda`` or ``cpu``. Lightning's own choice may be MPS, which has no float64.
 
     Raises:
-        UsageError: fewer GPUs than asked for.
+        UsageError: fewer GPUs than asked for, or what only GPUs do.
     """
     gpus = torch.cuda.device_count()
     if config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus):
+        if config.sync_batchnorm and config.devices * config.nodes > 1:
+            raise invalid("trainer.sync_batchnorm", True, "false where CPUs train together")
         return "cpu"
     if gpus < config.devices:
         what = f"{config.devices} GPUs are asked for, this machine has {gpus}"

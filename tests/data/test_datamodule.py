@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 def at_pair(data: PairData, seen: int, folder: Path | None = None) -> PairData:
     """The data as a trainer sees it after `seen` pairs."""
     data.trainer = SimpleNamespace(  # pyright: ignore
-        lightning_module=SimpleNamespace(pairs_seen=seen),
+        lightning_module=SimpleNamespace(pairs_seen=seen, first_pair=seen),
         global_rank=0,
         world_size=1,
         training=True,

@@ -71,7 +71,7 @@ class PlaneData(LightningDataModule):
         stream = PairStream(
             shuffled(self.pairs, seed=1),
             self.batch_size,
-            start=trainer.lightning_module.pairs_seen,
+            start=trainer.lightning_module.first_pair,
             rank=trainer.global_rank,
             world=trainer.world_size,
         )

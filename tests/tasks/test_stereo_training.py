@@ -97,6 +97,20 @@ def test_the_rate_of_a_run_counts_from_the_weights_it_started_with(tmp_path: Pat
     assert rates[0] == rates[1]
 
 
+@pytest.mark.parametrize("given", ["--task=stereo", "--task stereo"])
+def test_a_task_may_be_given_as_other_options_are(given: str) -> None:
+    assert compose_run(given.split())["model"]["channels"] == 48
+
+
+def test_weights_may_have_seen_any_number_of_pairs(tmp_path: Path) -> None:
+    """Not a multiple of the pairs a step: the first batch is still one of a group."""
+    weights = tmp_path / "a.safetensors"
+    save_stereo(weights, Stereo(TINY), training_pairs="26")
+    run(tmp_path / "run", "trainer.max_steps=1", f"init_weights={weights}")
+    metrics = run(tmp_path / "run", "trainer.max_steps=2", "resume=auto")
+    assert metrics["pairs_seen"] == 34
+
+
 def test_a_number_of_pairs_beyond_counting_is_none(tmp_path: Path) -> None:
     save_stereo(tmp_path / "a.safetensors", Stereo(TINY), training_pairs="9" * 30)
     metrics = run(
@@ -158,6 +172,16 @@ def test_the_end_of_a_run_is_what_the_rate_falls_to(tmp_path: Path) -> None:
     assert metrics["steps"] == 4
     assert metrics["train/rate"] == pytest.approx(optim.rate_at(12, end=16))
     assert optim.rate_at(12, end=16) < 0.6 * optim.rate_at(12)
+
+
+def test_the_end_of_a_run_is_told_by_the_batches_it_still_takes(tmp_path: Path) -> None:
+    """Four pairs by twos, then three batches of four."""
+    options = ("optim.warmup_pairs=1", "optim.total_pairs=40", "optim.cooldown_pairs=8")
+    run(tmp_path, "trainer.max_steps=2", "data.batch_size=2", *options)
+    metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto", *options)
+    optim = StereoOptimConfig(warmup_pairs=1, total_pairs=40, cooldown_pairs=8)
+    assert metrics["pairs_seen"] == 16
+    assert metrics["train/rate"] == pytest.approx(optim.rate_at(12, end=16))
 
 
 def test_a_batch_that_would_mix_sizes_is_refused() -> None:

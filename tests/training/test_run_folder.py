@@ -234,6 +234,28 @@ def test_numbers_beyond_any_use_are_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_finished_run_that_is_resumed_has_seen_no_pair(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=2")
+    again = run(tmp_path, "trainer.max_steps=2", "resume=auto")
+    assert (again["pairs_of_run"], again["pairs_seen"], again["steps"]) == (0, 4, 2)
+
+
+def test_epochs_are_counted_in_pairs_whatever_the_batch(tmp_path: Path) -> None:
+    for epochs, batch in ((1, 1), (2, 4)):
+        words_of_run = words(tmp_path, f"trainer.max_epochs={epochs}", "resume=auto")
+        data = PlaneData(batch_size=batch, pairs=8)
+        metrics = program.train(compose("train", words_of_run), data)
+        assert metrics["pairs_seen"] == 8 * epochs
+    assert metrics["steps"] == 8 + 2
+
+
+def test_a_line_of_the_log_holds_values_of_its_step_alone(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_steps=3", "trainer.log_every=2")
+    _, second, third = (tmp_path / "run.log").read_text().splitlines()
+    assert second.startswith("step 2 pairs 4 loss ")
+    assert "loss" not in third
+
+
 def test_a_run_logs_lines_and_ends_with_losses_pairs_and_paths(tmp_path: Path) -> None:
     run(tmp_path, "trainer.max_steps=2")
     metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto", "trainer.log_every=2")

@@ -93,6 +93,34 @@ def test_a_batch_is_learned_by_heart(tmp_path: Path) -> None:
     assert metrics["pairs_seen"] == 200
 
 
+def rendered(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[str]:
+    """Names of the first pair of every batch that a run by heart learns from small scenes."""
+    small = ("size=[64,96]", "texture_side=64", "procedural=9")
+    words_of_data = [f"data.synthetic.{word}" for word in small]
+    seen: list[str] = []
+    learn = MatcherModule.learn
+
+    def noted(module: MatcherModule, batch: ImagePair) -> torch.Tensor:
+        seen.append(batch.names[0][0])
+        return learn(module, batch)
+
+    monkeypatch.setattr(MatcherModule, "learn", noted)
+    by_heart = words(folder, *words_of_data, "data.batch_size=2", "trainer.overfit=true", *more)
+    program.train(compose("train", by_heart))
+    monkeypatch.undo()
+    return seen
+
+
+def test_what_is_learned_by_heart_stays_the_same_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no validation tells what nobody has asked for."""
+    seen = rendered(tmp_path, monkeypatch, "trainer.max_steps=2")
+    again = rendered(tmp_path, monkeypatch, "trainer.max_steps=4", "resume=auto")
+    assert seen == again == seen[:1] * 2
+    assert "validation" not in (tmp_path / "run.log").read_text()
+
+
 def test_a_run_leaves_config_logs_checkpoint_and_weights(tmp_path: Path) -> None:
     run(tmp_path, "trainer.max_steps=3")
     assert json.loads((tmp_path / "config.json").read_text())["name"] == "compact"
@@ -283,14 +311,14 @@ def test_published_scaling_of_the_learning_rate() -> None:
 
 def test_schedules() -> None:
     steps = OptimConfig(warmup=10, warmup_start=0.1, milestones=(2, 3))
-    assert [lr_factor(steps, s, 100, 20) for s in (0, 5, 10, 39, 40, 60)] == pytest.approx(
+    assert [lr_factor(steps, s, 100, s / 20) for s in (0, 5, 10, 39, 40, 60)] == pytest.approx(
         [0.1, 0.55, 1, 1, 0.5, 0.25]
     )
     cosine = replace(steps, schedule="cosine")
-    assert [lr_factor(cosine, s, 110, 20) for s in (10, 60, 110)] == pytest.approx([1, 0.5, 0])
+    assert [lr_factor(cosine, s, 110, 0) for s in (10, 60, 110)] == pytest.approx([1, 0.5, 0])
     trapezoid = replace(steps, schedule="trapezoid", cooldown=0.2)
-    assert [lr_factor(trapezoid, s, 100, 20) for s in (79, 90, 100)] == pytest.approx([1, 0.5, 0])
-    assert lr_factor(trapezoid, 10**6, math.inf, 20) == 1
+    assert [lr_factor(trapezoid, s, 100, 0) for s in (79, 90, 100)] == pytest.approx([1, 0.5, 0])
+    assert lr_factor(trapezoid, 10**6, math.inf, 0) == 1
 
 
 def test_the_order_of_pairs_depends_on_seed_and_position_alone() -> None:
@@ -333,6 +361,7 @@ def test_the_presets_equal_the_dataclasses() -> None:
         ("seed=-1", "E201 seed"),
         ("seed=x", "E201 seed"),
         ("trainer.figures=2", "E201 trainer.figures"),
+        ("trainer={overfit: true, accumulate: 2}", "E201 trainer.accumulate"),
         ("trainer.pose_pairs=folder", "E201 trainer.pose_pairs"),
     ],
 )
@@ -366,6 +395,16 @@ def test_gpus_that_are_not_there_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("E201 trainer.accelerator: 1 GPUs are asked for, this machine has 0")
     assert error.count("\n") == 1
+
+
+def test_batch_statistics_over_processes_are_for_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    one = run_config(tmp_path, "trainer.sync_batchnorm=true").trainer
+    assert accelerator(one) == "cpu"
+    with pytest.raises(UsageError, match=r"E201 trainer\.sync_batchnorm: .*false where CPUs"):
+        accelerator(replace(one, devices=2))
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
