@@ -26,7 +26,7 @@ from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
 from matcher.geometry.pose import estimate_camera_pose
 from matcher.geometry.verdict import Kind, judge, judge_model
 from matcher.images.cameras import EXIF, find_camera, read_cameras
-from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
+from matcher.images.load import LoadedImage, load_image, read_mask, read_rgb
 from matcher.interop.pair_files import write_for_others
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
@@ -82,7 +82,7 @@ def read_input(
     """An image and the mask that limits it."""
     reading = matcher.reader.reading
     allowed = None if mask is None else read_mask(mask, max_pixels=matcher.options.max_pixels)
-    return read_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
+    return load_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
 
 
 def lines_of_images(*images: tuple[str, LoadedImage]) -> Iterator[str]:

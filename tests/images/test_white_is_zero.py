@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from matcher.errors import ImageError
-from matcher.images.load import load_image, read_image, read_rgb
+from matcher.images.load import load_image, read_rgb
 from tests.helpers.image_files import gray16, tiff
 
 DEPTHS = [np.uint8, np.uint16]
@@ -32,8 +32,8 @@ def test_white_is_zero_is_turned_over(
 ) -> None:
     plain = written(tmp_path / "plain.tif", kind, white=False)
     over = written(tmp_path / "over.tif", kind, white=True, order=order)
-    expected = read_image(plain, bands=bands)
-    assert np.array_equal(read_image(over, bands=bands).gray, expected.gray)
+    expected = load_image(plain, bands=bands)
+    assert np.array_equal(load_image(over, bands=bands).gray, expected.gray)
     assert np.array_equal(read_rgb(over, bands=bands), read_rgb(plain, bands=bands))
     if order == "<":
         picture = Image.open(over)
@@ -43,7 +43,7 @@ def test_white_is_zero_is_turned_over(
 @pytest.mark.parametrize("kind", DEPTHS)
 def test_nodata_is_a_value_as_stored(tmp_path: Path, kind: type) -> None:
     over = written(tmp_path / "over.tif", kind, white=True)
-    valid = read_image(over, nodata=0).valid
+    valid = load_image(over, nodata=0).valid
     assert valid is not None
     assert not valid[:5, :7].any()
     assert valid[5:].all()
@@ -58,4 +58,4 @@ def test_a_compression_that_is_not_read_is_told_by_its_name(
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(gray16()[..., None], 1, compression=compression))
     with pytest.raises(ImageError, match=rf"E105 .*compression .*{name}, which.*COMPRESS=DEFLATE"):
-        read_image(path)
+        load_image(path)

@@ -21,7 +21,7 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.errors import MatcherError
 from matcher.geometry.pixels import network_size
-from matcher.images.load import LoadedImage, Reading, read_image
+from matcher.images.load import LoadedImage, Reading, load_image
 from matcher.network.photometric import refine
 
 FARTHEST = 1.0
@@ -58,7 +58,7 @@ def pixels_of(run: Run, root: Root, options: CollectionOptions) -> Load | None:
     reading: Reading = {**options.reading, "apply_exif": False}
 
     def load(image: int) -> Pixels:
-        return Pixels.of(read_image(root.path(run.pairs.names[image]), **reading), options.max_side)
+        return Pixels.of(load_image(root.path(run.pairs.names[image]), **reading), options.max_side)
 
     return load
 
