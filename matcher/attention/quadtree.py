@@ -101,12 +101,13 @@ class QuadTreeAttention(nn.Module):
             ValueError: sizes that do not divide.
         """
         h, w = query.shape[-2:]
-        weights, settings = self.level_weights, (self.heads, self.variant)
         if torch.compiler.is_exporting() and query_mask is not None and key_mask is not None:
             maps = (query, key, value, query_mask, key_mask)
-            return quadtree_operator(attend)(*maps, weights, self.topks, *settings)
+            settings = (self.level_weights, self.topks, self.heads, self.variant)
+            return quadtree_operator(attend)(*maps, *settings)
         maps, topks = self._deepened(query, key, value, query_mask, key_mask)
-        return attend(*maps, weights, topks, *settings)[..., :h, :w]
+        message = attend(*maps, self.level_weights, topks, self.heads, self.variant)
+        return message[..., :h, :w]
 
     def levels(
         self,
