@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.real.image_folder import CenterImages, ImageFolder, center_batches, find_images
 from eval.metrics import wilson_interval
+from eval.report.tables import write_json
 from matcher.errors import Code, UsageError
-from matcher.files import check_targets, write_atomically
+from matcher.files import check_targets
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
 from matcher.tasks.classification.structures import ImageBatch
@@ -135,8 +134,7 @@ def main(words: list[str]) -> int:
     found = evaluate(options)
     sys.stdout.write(f"{found}\n")
     if options.output:
-        report = {"options": asdict(options), "score": asdict(found)}
-        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
+        write_json(options.output, options, score=asdict(found))
     return 0
 
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +18,9 @@ import numpy as np
 from data.detection import find_annotated
 from data.real.boxes import AnnotatedImage, TrueBoxes, read_annotated
 from eval.average_precision import THRESHOLDS, bootstrap_interval, image_hits, precisions
+from eval.report.tables import write_json
 from matcher.errors import require_extra
-from matcher.files import check_targets, write_atomically
+from matcher.files import check_targets
 from matcher.tasks.detection.files import coco_results
 from matcher.tasks.detection.labels import category_numbers
 from matcher.tasks.detection.predictor import Detector
@@ -207,8 +206,7 @@ def main(words: list[str]) -> int:
     found = evaluate(options)
     sys.stdout.write(f"{found}\n")
     if options.output:
-        report = {"options": asdict(options), "score": asdict(found)}
-        write_atomically(Path(options.output), json.dumps(report, indent=1).encode())
+        write_json(options.output, options, score=asdict(found))
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from matcher import __version__
+from matcher.batch.cli import tell, warn
 from matcher.batch.collection import match_collection
 from matcher.batch.folders import read_folder
 from matcher.batch.image_names import encode_name
@@ -94,14 +95,6 @@ def verdicts(run: Run) -> Iterator[tuple[str, str, Verdict]]:
             yield *names, judge(result)
         elif result == NO_MATCH:
             yield *names, NOTHING
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
-def warn(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 @program(__doc__, needs_words=True)

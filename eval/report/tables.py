@@ -1,14 +1,18 @@
-"""Results as Markdown and CSV."""
+"""Results as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from eval.depth_truth import FINE_PIXELS, PIXELS
 from eval.summary import CORNER_LIMITS, POSE_LIMITS
+from matcher.files import write_atomically
 
 Record = dict[str, Any]
 
@@ -146,6 +150,17 @@ def shortened(failures: Sequence[str]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of cells, the head and what is below its cells first, as a table."""
+    return "".join(f"{_row(line)}\n" for line in lines)
+
+
+def write_json(path: Path | str, options: Any, **figures: Any) -> None:
+    """Publish what a program measured, and its options; `StorageError` (E401)."""
+    text = json.dumps({"options": asdict(options), **figures}, indent=1)
+    write_atomically(path, text.encode())
 
 
 def comma_separated(records: Sequence[Record]) -> str:
