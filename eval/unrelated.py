@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from matcher import __version__
-from matcher.batch.cli import tell, warn
 from matcher.batch.collection import match_collection
 from matcher.batch.folders import read_folder
 from matcher.batch.image_names import encode_name
@@ -27,7 +26,7 @@ from matcher.batch.shards import NO_MATCH
 from matcher.files import make_folder, write_atomically
 from matcher.geometry.verdict import NOTHING, Verdict, judge
 from matcher.options import Turns
-from matcher.terminal.program import program
+from matcher.terminal.program import program, tell, warn
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 
