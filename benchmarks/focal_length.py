@@ -62,7 +62,7 @@ def main(words: list[str]) -> int:
     if len(words) < 2:
         raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
     folder, runs = (Path(word) for word in words[:2])
-    rows = [line.split() for line in lines_of(folder / "pairs_with_gt.txt")]
+    rows = [line.split() for _, line in lines_of(folder / "pairs_with_gt.txt")]
     make_folder(runs)
     found = np.array([errors(folder / "images", row, runs) for row in rows])
     for kind, (error, off) in zip(KINDS, found.transpose(1, 2, 0), strict=True):

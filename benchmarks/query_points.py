@@ -25,7 +25,7 @@ from matcher.geometry.cameras import warp_points
 from matcher.network.patches import usable
 from matcher.network.photometric import DOUBT
 from matcher.network.quality import RIGHT
-from matcher.network.query_points import Images, find_points
+from matcher.network.query_points import find_points
 from matcher.structures import ImagePair
 from matcher.terminal.program import program
 
@@ -67,11 +67,10 @@ def points_of(matcher: Predictor, pair: ImagePair, seed: int) -> Sample:
     points = torch.floor(torch.rand(POINTS, 2, generator=random) * area) + 4
     gray = [image[0, 0].clamp(0, 1).mul(255).round().byte() for image in (pair.image0, pair.image1)]
     found = matcher.match(gray[0].numpy(), gray[1].numpy())
-    sides = [usable(each.float() / 255, None) for each in gray]
+    images = usable(gray[0].float() / 255, None), usable(gray[1].float() / 255, None)
     trust = found.scores if found.quality is None else found.quality
     if found.converged is not None:
         trust = torch.where(found.converged, trust, DOUBT * trust)
-    images = Images(sides[0], sides[1], 1.0, 1.0)
     located = find_points(images, points, found.keypoints0, found.keypoints1, trust)
     depth = geometry.depth0[0, points[:, 1].long(), points[:, 0].long()]
     there, z = warp_points(points[None], depth[None], geometry.K0, geometry.K1, geometry.T_0to1)

@@ -88,7 +88,7 @@ class Score(NamedTuple):
 
 def true_rows(folder: Path, scene: str) -> list[list[str]]:
     """The columns of ``pairs_with_gt.txt`` for the pairs of a scene."""
-    rows = [line.split() for line in lines_of(folder / "pairs_with_gt.txt")]
+    rows = [line.split() for _, line in lines_of(folder / "pairs_with_gt.txt")]
     return [row for row in rows if row[0].startswith(scene)]
 
 

@@ -18,7 +18,7 @@ from statistics import median
 import torch
 
 from conf import plain_options
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 from matcher.images.preprocess import resize
 from matcher.network.photometric import refine_matches
 from matcher.predictor import Predictor, load_matcher
@@ -33,7 +33,7 @@ DEFAULTS = {"matches": "600,2000", "rounds": "15", "threads": "2"}
 @own_settings()
 def seconds(predictor: Predictor, count: int, rounds: int) -> tuple[list[float], list[float], int]:
     """Seconds of the network and of the refinement of each round, and the matches."""
-    images = [resize(read_image(path).gray, SIZE) for path in DEMO]
+    images = [resize(load_image(path).gray, SIZE) for path in DEMO]
     pair = predictor.reader.read(images[0], images[1])
     everything = predictor.match(*images, threshold=0.0).scores
     threshold = float(everything[min(count, len(everything) - 1)])

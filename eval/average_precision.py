@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from data.real.boxes import TrueBoxes
+from eval.metrics import bootstrap
 from matcher.tasks.detection.boxes import box_iou
 from matcher.tasks.detection.structures import Detections
 
@@ -95,19 +96,16 @@ def precisions(classes: Sequence[Sequence[ImageHits]]) -> np.ndarray:
 
 
 def bootstrap_interval(
-    classes: Sequence[Sequence[ImageHits]], draws: int = 500, seed: int = 0
+    classes: Sequence[Sequence[ImageHits]], draws: int = 500
 ) -> tuple[float, float]:
     """95% of the mean AP over classes at the first threshold, were there other such images."""
-    rng = np.random.default_rng(seed)
-    count = len(classes[0])
-    means = []
-    for _ in range(draws):
-        drawn = rng.integers(0, count, count)
+
+    def mean(drawn: np.ndarray) -> float:
         values = [average_precision([images[i] for i in drawn]) for images in classes]
         known = [value for value in values if value == value]
-        means.append(np.mean(known) if known else 0.0)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
+        return float(np.mean(known)) if known else 0.0
+
+    return bootstrap(mean, len(classes[0]), draws)
 
 
 def _overlaps(boxes: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:

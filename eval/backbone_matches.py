@@ -24,7 +24,7 @@ from eval.benchmarks.sizing import EXACT
 from eval.methods.peers import load_peer
 from eval.methods.xfeat import CELL, XFeatNet
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 from matcher.images.preprocess import resize
 from matcher.terminal.program import program
 from matcher.validation.checked import Positive, checked
@@ -52,7 +52,7 @@ class Options:
 
 def read(path: Path) -> tuple[Tensor, np.ndarray]:
     """A (1, 1, H, W) gray image, long side `SIDE`, and the (3, 3) map from stored pixels to it."""
-    gray = read_image(path, apply_exif=False).gray
+    gray = load_image(path, apply_exif=False).gray
     height, width = gray.shape
     scale = SIDE / max(height, width)
     size = tuple(max(round(side * scale / MULTIPLE), 1) * MULTIPLE for side in (width, height))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -97,6 +97,19 @@ def bootstrap_auc(
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0).tolist()
     return list(zip(low, high, strict=True))
+
+
+def bootstrap(
+    figure: Callable[[np.ndarray], float], count: int, draws: int = 2000
+) -> tuple[float, float]:
+    """95% interval of a figure of `count` samples, were there other such samples.
+
+    Args:
+        figure: of the (count,) numbers of samples that are drawn, with replacement.
+    """
+    drawn = np.random.default_rng(0).integers(0, count, (draws, count))
+    low, high = np.percentile([figure(numbers) for numbers in drawn], (2.5, 97.5))
+    return float(low), float(high)
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:

@@ -12,9 +12,6 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from data.synthetic.dataset import SyntheticScenes
-from data.synthetic.render import render
-from data.synthetic.scene import SceneBatch
 from eval.topk_recall import Options
 from matcher.network.model import FeatureMatcher
 from matcher.network.routing import grow_trees, route
@@ -77,10 +74,9 @@ def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     options = options_from_words(Options, words[1:])
     model = load_safetensors(resolve(words[0], offline=True), overrides={"coarse.routing": "exact"})
-    scenes = SyntheticScenes(options.scenes(model.config.canvas))
     total = RoutingRecall(0, 0, 0, 0, 0, 0)
-    for i in range(options.pairs):
-        total = total.and_of(routing_recall(model, render(SceneBatch.collate([scenes[i]]))))
+    for pair in options.rendered(model.config.canvas):
+        total = total.and_of(routing_recall(model, pair))
     t = total
     sys.stdout.write(
         f"true matches   {t.true_compared / max(t.true, 1):.4f} of {t.true}\n"

@@ -21,6 +21,8 @@ from data.config import Eighths
 from data.real.stereo import filled, find_kitti, find_middlebury, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from eval.figures_file import write_figures
+from eval.metrics import bootstrap
+from eval.report.tables import markdown_table
 from matcher.errors import Code, UsageError
 from matcher.files import check_targets
 from matcher.tasks.stereo.predictor import StereoPredictor
@@ -142,10 +144,12 @@ def bad3_range(errors: Sequence[Errors]) -> tuple[float, float] | None:
     if len(errors) < 2:
         return None
     counts = np.array([(np.sum(e.seen > 3), len(e.seen)) for e in errors])
-    drawn = np.random.default_rng(0).integers(0, len(errors), (1000, len(errors)))
-    bad, all_ = np.moveaxis(counts[drawn].sum(axis=1), 1, 0)
-    low, high = np.percentile(100 * bad / all_, (2.5, 97.5))
-    return float(low), float(high)
+
+    def bad3(pairs: np.ndarray) -> float:
+        bad, seen = counts[pairs].sum(axis=0)
+        return 100 * bad / seen
+
+    return bootstrap(bad3, len(errors), 1000)
 
 
 def mean_iou(confusion: np.ndarray) -> float:
@@ -273,7 +277,7 @@ def table(scores: dict[str, dict[str, StereoScore]]) -> str:
                 bad3 += f" ({s.bad3_range[0]:.1f} to {s.bad3_range[1]:.1f})"
             figures = (f"{s.end_point:.2f}", bad3, f"{s.d1:.1f}", iou)
             rows.append((name, method, *figures, f"{s.density:.0f}", f"{s.seconds:.1f}"))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    return markdown_table(rows)
 
 
 @program(lambda: USAGE.format(options=describe(StereoEvalOptions)))

@@ -20,6 +20,8 @@ from pydantic import Field
 from data.config import Eighths
 from data.stereo import StereoData, StereoDataConfig
 from data.synthetic.stereo import StereoSceneConfig
+from eval.metrics import bootstrap
+from eval.report.tables import markdown_table
 from eval.stereo import Errors, StereoEvalOptions, mean_iou, measure, network, rendered_pairs
 from eval.training import read_result, train_on, write_result
 from matcher.files import make_folder, write_atomically
@@ -60,7 +62,6 @@ ROWS: MappingProxyType[str, StereoConfig] = MappingProxyType(
 BASE = "tree"
 """The row that the others are compared with."""
 BATCH = 4
-DRAWS = 2000
 
 
 @checked()
@@ -169,10 +170,11 @@ def interval(runs: Runs, name: str, base: str = "") -> tuple[float, float]:
     Pairs are drawn anew with replacement, the same for both rows.
     """
     count = len(next(iter(runs[name].values())))
-    drawn = np.random.default_rng(0).integers(0, count, (DRAWS, count))
-    values = [bad3(runs[name], d) - (bad3(runs[base], d) if base else 0.0) for d in drawn]
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+
+    def above(pairs: np.ndarray) -> float:
+        return bad3(runs[name], pairs) - (bad3(runs[base], pairs) if base else 0.0)
+
+    return bootstrap(above, count)
 
 
 def table(runs: Runs) -> str:
@@ -193,7 +195,7 @@ def table(runs: Runs) -> str:
         iou = mean_iou(np.sum([p.confusion for p in pairs], axis=0))
         share = f"{bad3(by_seed):.1f} ({low:.1f} to {high:.1f})"
         lines.append((name, f"{size / 1e3:.0f}", each, share, more, f"{epe:.2f}", f"{iou:.2f}"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(lines)
 
 
 def _settings(

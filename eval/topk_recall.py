@@ -6,7 +6,7 @@ Options: pairs=40, size=480x640, photos=FOLDER, seed=5. Prints one line a level,
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -14,9 +14,9 @@ from pydantic import Field
 from data.config import SyntheticConfig
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
-from data.synthetic.scene import SceneBatch
 from matcher.config import MatcherConfig
 from matcher.errors import Code, UsageError
+from matcher.structures import ImagePair
 from matcher.terminal.program import program
 from matcher.training.topk_recall import LevelRecall, topk_recall
 from matcher.validation.checked import NotNegative, Positive, checked, invalid
@@ -34,13 +34,16 @@ class Options:
     photos: str = ""
     seed: NotNegative = 5
 
-    def scenes(self, canvas: int) -> SyntheticConfig:
-        """Scenes whose sides are multiples of `canvas` pixels, as the model needs; else E201."""
+    def rendered(self, canvas: int) -> Iterator[ImagePair]:
+        """The pairs, each a batch of 1; sides are multiples of `canvas` pixels, as the model needs,
+        or E201."""
         height, width = map(int, self.size.split("x"))
         if height % canvas or width % canvas:
             raise invalid("size", self.size, f"multiples of {canvas} for this model")
         photos, seed = self.photos or None, 2_000_003 + self.seed
-        return SyntheticConfig(size=(height, width), pairs=self.pairs, photos=photos, seed=seed)
+        size = height, width
+        config = SyntheticConfig(size=size, pairs=self.pairs, photos=photos, seed=seed)
+        yield from (render(scene) for scene in SyntheticScenes(config))
 
 
 def require_lists(weights: str, config: MatcherConfig) -> None:
@@ -73,8 +76,7 @@ def main(words: list[str]) -> int:
     options = options_from_words(Options, words[1:])
     model = load_safetensors(resolve(words[0], offline=True))
     require_lists(words[0], model.config)
-    scenes = SyntheticScenes(options.scenes(model.config.canvas))
-    pairs = (render(SceneBatch.collate([scenes[i]])) for i in range(options.pairs))
+    pairs = options.rendered(model.config.canvas)
     levels = mean_recall([topk_recall(model, pair) for pair in pairs])
     sys.stdout.write("level keys  union  per head  random  random union  matches\n")
     for i, c in enumerate(levels):

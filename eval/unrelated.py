@@ -26,7 +26,7 @@ from matcher.batch.shards import NO_MATCH
 from matcher.files import make_folder, write_atomically
 from matcher.geometry.verdict import NOTHING, Verdict, judge
 from matcher.options import Turns
-from matcher.terminal.program import program
+from matcher.terminal.program import program, tell, warn
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 
@@ -94,14 +94,6 @@ def verdicts(run: Run) -> Iterator[tuple[str, str, Verdict]]:
             yield *names, judge(result)
         elif result == NO_MATCH:
             yield *names, NOTHING
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
-def warn(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 @program(__doc__, needs_words=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -26,13 +25,14 @@ from matcher.geometry.epipolar import epipolar_error, fundamental_from_essential
 from matcher.geometry.pose import estimate_camera_pose
 from matcher.geometry.verdict import Kind, judge, judge_model
 from matcher.images.cameras import EXIF, find_camera, read_cameras
-from matcher.images.load import LoadedImage, read_image, read_mask, read_rgb
+from matcher.images.load import LoadedImage, load_image, read_mask, read_rgb
 from matcher.interop.pair_files import write_for_others
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.formats import FOREIGN_SUFFIXES
 from matcher.results.record import ImageRecord, MatchRecord, write_matches
 from matcher.runtime import warm_allocator
+from matcher.terminal.program import tell, warn
 
 POSES = ("essential", "pose")
 """Kinds of geometry that tell how the cameras stand."""
@@ -58,7 +58,7 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
     how = provenance(options, matcher, version) | conversions(image0, image1)
     record = MatchRecord(matches, named0, named1, provenance=how)
-    record = judged(with_model(record, options), options)
+    record = fitted(record, options)
     reason = f" ({matches.reason})" if matches.reason else ""
     tell(
         f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s",
@@ -82,7 +82,7 @@ def read_input(
     """An image and the mask that limits it."""
     reading = matcher.reader.reading
     allowed = None if mask is None else read_mask(mask, max_pixels=matcher.options.max_pixels)
-    return read_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
+    return load_image(path, allowed=allowed, allowed_name=mask_name, **reading), allowed
 
 
 def lines_of_images(*images: tuple[str, LoadedImage]) -> Iterator[str]:
@@ -91,7 +91,7 @@ def lines_of_images(*images: tuple[str, LoadedImage]) -> Iterator[str]:
         upright = ", turned upright by EXIF" if image.orientation != 1 else ""
         yield f"image     {path} ({image.size[0]}x{image.size[1]}{upright})"
         for warning in image.warnings:
-            sys.stderr.write(f"warning   {path}: {warning}\n")
+            warn(f"warning   {path}: {warning}")
 
 
 def lines_of_record(record: MatchRecord) -> Iterator[str]:
@@ -142,10 +142,6 @@ def write_results(record: MatchRecord, options: MatchOptions) -> None:
         tell("output    none; output=auto writes matches and a picture, named after the images")
 
 
-def tell(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-
-
 def check_files(images: Sequence[str], options: MatchOptions) -> None:
     """Whether all input files are there, cameras can be read and results go where they shall."""
     table = None if options.cameras == EXIF else options.cameras
@@ -183,41 +179,50 @@ def conversions(image0: LoadedImage, image1: LoadedImage) -> dict[str, str | int
     return facts
 
 
-def with_model(
+def fitted(
     record: MatchRecord, options: MatchOptions, cameras: tuple[Camera, Camera] | None = None
 ) -> MatchRecord:
-    """The record with the model that `options` asks for; no inlier if there is none.
+    """The record with the model that `options` asks for, no inlier if there is none, and the
+    verdict about it; about the matches where no model is asked for.
 
     Args:
         cameras: of both images; None: what `options` tell of them.
     """
-    if options.geometry == "none":
-        return record
-    keypoints = record.matches.numpy()[:2]
     estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
+    if options.geometry == "none":
+        return replace(record, verdict=judge(record.matches, estimator=estimator).word)
     no_inliers = np.zeros(len(record.matches), bool)
-    nothing = replace(record, geometry=options.geometry, inliers=no_inliers)
+    record = replace(record, geometry=options.geometry, inliers=no_inliers)
     if options.geometry in POSES:
-        camera0, camera1 = cameras or cameras_of(record, options)
-        exact = record.matches.converged
-        pose = estimate_camera_pose(
-            *keypoints,
-            camera0=camera0,
-            camera1=camera1,
-            estimator=estimator,
-            exact=None if exact is None else exact.numpy(),
-        )
-        if pose is None:
-            return nothing
-        T_0to1 = np.eye(4)
-        T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
-        cameras = pose.camera0, pose.camera1
-        found = replace(nothing, model=pose.essential, inliers=pose.inliers)
-        return replace(found, T_0to1=T_0to1, cameras=cameras)
+        return judged(with_pose(record, cameras or cameras_of(record, options), estimator), options)
     homography = options.geometry == "homography"
     fit = robust.estimate_homography if homography else robust.estimate_fundamental
-    found = fit(*keypoints, estimator=estimator)
-    return nothing if found is None else replace(nothing, model=found.matrix, inliers=found.inliers)
+    found = fit(*record.matches.numpy()[:2], estimator=estimator)
+    if found is not None:
+        record = replace(record, model=found.matrix, inliers=found.inliers)
+    return judged(record, options)
+
+
+def with_pose(
+    record: MatchRecord, cameras: tuple[Camera, Camera], estimator: robust.Estimator
+) -> MatchRecord:
+    """The record with the pose that its matches agree on; as it is if there is none."""
+    exact = record.matches.converged
+    pose = estimate_camera_pose(
+        *record.matches.numpy()[:2],
+        camera0=cameras[0],
+        camera1=cameras[1],
+        estimator=estimator,
+        exact=None if exact is None else exact.numpy(),
+    )
+    if pose is None:
+        return record
+    T_0to1 = np.eye(4)
+    T_0to1[:3, :3], T_0to1[:3, 3] = pose.rotation, pose.translation
+    cameras = pose.camera0, pose.camera1
+    return replace(
+        record, model=pose.essential, inliers=pose.inliers, T_0to1=T_0to1, cameras=cameras
+    )
 
 
 def cameras_of(record: MatchRecord, options: MatchOptions) -> tuple[Camera, Camera]:
@@ -236,10 +241,7 @@ def cameras_of(record: MatchRecord, options: MatchOptions) -> tuple[Camera, Came
 
 
 def judged(record: MatchRecord, options: MatchOptions) -> MatchRecord:
-    """The record with the verdict about its model, or about its matches where it has none."""
-    if options.geometry == "none":
-        estimator = robust.Estimator(name=options.estimator, threshold=options.ransac_threshold)
-        return replace(record, verdict=judge(record.matches, estimator=estimator).word)
+    """The record with the verdict about its model."""
     points0, points1, matrix = in_pixels(record)
     seen = np.isfinite(points0 + points1).all(axis=1)
     verdict = judge_model(

@@ -21,7 +21,7 @@ from matcher.geometry.robust import (
     estimate_homography,
     estimate_pose,
 )
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = [str(ROOT / "assets" / name) for name in ("demo0.jpg", "demo1.jpg")]
@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_textureless_images_take_no_longer_than_others(compact: Predictor) -> None:
-    photographs = [read_image(path).gray[:240, :320] for path in DEMO]
+    photographs = [load_image(path).gray[:240, :320] for path in DEMO]
     plain = [np.full((240, 320), value, np.float32) for value in (0.0, 0.5)]
 
     def seconds(pair: list[np.ndarray]) -> float:

@@ -18,7 +18,7 @@ from PIL import Image
 from matcher import Matches, Predictor, build_matcher, judge, load_matcher
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.geometry.pixels import upright_to_stored
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 from matcher.images.preprocess import prepare
 from tests.helpers.models import COMPACT_TINY, PUBLISHED_TINY, noise, tiny_model
 
@@ -107,17 +107,17 @@ def test_identical_images_match_where_they_are_at_any_scale(predictor: Predictor
 
 
 def test_small_images_are_never_enlarged(predictor: Predictor) -> None:
-    each = prepare(read_image(DEMO[0]), None, COMPACT_TINY, None)
+    each = prepare(load_image(DEMO[0]), None, COMPACT_TINY, None)
     assert each.scale.tolist() == [1, 1]
-    limited = prepare(read_image(DEMO[0]), None, COMPACT_TINY, 100_000)
+    limited = prepare(load_image(DEMO[0]), None, COMPACT_TINY, 100_000)
     assert torch.equal(limited.canvas, each.canvas)
-    small = prepare(read_image(DEMO[0]), None, COMPACT_TINY, 64)
+    small = prepare(load_image(DEMO[0]), None, COMPACT_TINY, 64)
     assert small.canvas.shape[1:] == (64, 64)
     assert max(each.image.size) / 64 == pytest.approx(float(small.scale.max()))
 
 
 def test_cells_are_valid_where_their_center_is_inside() -> None:
-    image = read_image(DEMO[0])
+    image = load_image(DEMO[0])
     gray = image.gray[:41, :57]
     each = prepare(type(image)(gray, (57, 41)), None, COMPACT_TINY, None)
     assert each.canvas.shape == (1, 64, 64)
@@ -202,7 +202,7 @@ def test_exif_results_are_in_stored_pixels(predictor: Predictor, tmp_path: Path)
 
 def test_images_come_as_paths_arrays_tensors_or_loaded(predictor: Predictor) -> None:
     other = noise(64, 64)
-    image = read_image(DEMO[0])
+    image = load_image(DEMO[0])
     expected = predictor.match(DEMO[0], other)
     picture = Image.fromarray(image.gray)
     for source in (Path(DEMO[0]), image, image.gray, torch.from_numpy(image.gray)[None], picture):

@@ -23,7 +23,7 @@ from data.order import Key
 from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.validity import usable_pose
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 from matcher.images.preprocess import pad_bottom_right, resize
 from matcher.structures import ImagePair, PairGeometry
 
@@ -151,8 +151,8 @@ def join(views: Sequence[View], T_0to1: np.ndarray, names: tuple[str, str]) -> I
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """(H, W) float32 in [0, 1], pixels as stored; errors are those of `read_image`."""
-    return read_image(path, apply_exif=False).gray
+    """(H, W) float32 in [0, 1], pixels as stored; errors are those of `load_image`."""
+    return load_image(path, apply_exif=False).gray
 
 
 def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from eval.attention_kinds.costs import measure_costs
 from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
+from eval.figures_file import write_figures
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
 from matcher.training.config import Precision
@@ -97,8 +97,8 @@ def main(words: list[str]) -> int:
     costs = measure_costs({name: ROWS[name] for name in options.rows}, options.rounds)
     masses = _masses(options) if "full" in runs else {}
     text = table(costs, runs, masses)
-    report = {"options": asdict(options), "costs": {n: asdict(c) for n, c in costs.items()}}
-    write_atomically(output / "costs.json", json.dumps(report, indent=1).encode())
+    figures = {"options": asdict(options), "costs": {n: asdict(c) for n, c in costs.items()}}
+    write_figures(str(output / "costs.json"), figures)
     write_atomically(output / "table.md", text.encode())
     figure(output / "figure.png", costs, runs)
     sys.stdout.write(text)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from data.synthetic.dataset import SyntheticScenes
-from data.synthetic.render import render
-from data.synthetic.scene import SceneBatch
+from eval.metrics import bootstrap
+from eval.report.tables import markdown_table
 from eval.topk_recall import Options as Scenes
 from matcher.attention import Attention
 from matcher.attention.dense import FullAttention, LinearAttention
@@ -224,23 +223,13 @@ def table(pairs: Sequence[Mapping[str, Sequence[float]]]) -> str:
     layers = len(next(iter(pairs[0].values())))
     head = ("attention", *(f"cross layer {i + 1}, % (95%)" for i in range(layers)))
     lines = [head, ("---", *["---:"] * layers)]
-    drawn = np.random.default_rng(0).integers(0, len(pairs), (2000, len(pairs)))
     for name in pairs[0]:
         cells = []
         for values in 100 * np.array([pair[name] for pair in pairs]).T:
-            low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+            low, high = bootstrap(lambda drawn, values=values: values[drawn].mean(), len(pairs))
             cells.append(f"{values.mean():.1f} ({low:.1f} to {high:.1f})")
         lines.append((name, *cells))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def rendered(options: FocusOptions, canvas: int) -> Iterator[ImagePair]:
-    """Rendered pairs of a seed that no training uses."""
-    scenes = Scenes(
-        pairs=options.pairs, size=options.size, photos=options.photos, seed=options.seed
-    )
-    drawn = SyntheticScenes(scenes.scenes(canvas))
-    yield from (render(SceneBatch.collate([drawn[i]])) for i in range(options.pairs))
+    return markdown_table(lines)
 
 
 def draw(model: FeatureMatcher, options: FocusOptions) -> dict[str, np.ndarray]:
@@ -282,9 +271,10 @@ def main(words: list[str]) -> int:
     for name, picture in pictures.items():
         write_picture(output / name, picture)
     if options.pairs:
-        found = [
-            measure(model, pair, options.queries) for pair in rendered(options, model.config.canvas)
-        ]
+        o = options
+        scenes = Scenes(pairs=o.pairs, size=o.size, photos=o.photos, seed=o.seed)
+        pairs = scenes.rendered(model.config.canvas)
+        found = [measure(model, pair, options.queries) for pair in pairs]
         text = table(found)
         write_atomically(output / "focus.md", text.encode())
         sys.stdout.write(text)

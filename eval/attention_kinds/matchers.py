@@ -17,13 +17,11 @@ from pydantic import Field
 
 from conf import compose
 from data.datamodule import build_datamodule
-from data.synthetic.dataset import SyntheticScenes
-from data.synthetic.render import render
-from data.synthetic.scene import SceneBatch
 from eval.benchmarks.folder import Benchmark, read_pairs_with_gt
 from eval.benchmarks.sizing import Sizing
 from eval.callbacks import batch_errors, folder_errors
-from eval.metrics import error_auc
+from eval.metrics import bootstrap, error_auc
+from eval.report.tables import markdown_table
 from eval.topk_recall import Options as Scenes
 from eval.training import read_result, train_on, write_result
 from matcher.files import make_folder, write_atomically
@@ -68,7 +66,7 @@ without levels cannot have; ``pvt`` has 2 x 2 cells a key."""
 BASE = "quadtree_b"
 """The row that the others are compared with."""
 BATCH = 8
-SIZE = (160, 192)
+SIZE = "160x192"
 LIMIT = 10.0
 """Degrees."""
 DRAWS = 1000
@@ -141,12 +139,9 @@ def train_row(name: str, options: MatchersOptions) -> Errors:
 def measure(model: FeatureMatcher, options: MatchersOptions) -> Errors:
     """The errors of a matcher on rendered pairs and on the real ones."""
     estimator = Estimator()
-    scenes = SyntheticScenes(
-        Scenes(pairs=options.rendered, size="{}x{}".format(*SIZE)).scenes(model.config.canvas)
-    )
+    scenes = Scenes(pairs=options.rendered, size=SIZE)
     errors = {"rendered": []}
-    for i in range(options.rendered):
-        pair = render(SceneBatch.collate([scenes[i]]))
+    for pair in scenes.rendered(model.config.canvas):
         errors["rendered"] += batch_errors(model, pair, estimator)
     if options.real:
         name = Path(options.real).resolve().name
@@ -164,10 +159,11 @@ def auc(errors: Sequence[float] | np.ndarray) -> float:
 def interval(errors: Sequence[float], base: Sequence[float] | None = None) -> tuple[float, float]:
     """95% of `auc`, or of what it is above that of `base` on the same pairs, were there others."""
     own, other = np.array(errors), None if base is None else np.array(base)
-    drawn = np.random.default_rng(0).integers(0, len(own), (DRAWS, len(own)))
-    values = [auc(own[d]) - (0.0 if other is None else auc(other[d])) for d in drawn]
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+
+    def above(pairs: np.ndarray) -> float:
+        return auc(own[pairs]) - (0.0 if other is None else auc(other[pairs]))
+
+    return bootstrap(above, len(own), DRAWS)
 
 
 def table(rows: Mapping[str, Errors]) -> str:
@@ -190,7 +186,7 @@ def table(rows: Mapping[str, Errors]) -> str:
             more = auc(errors[benchmark]) - auc(base)
             cells.append(f"{more:+.1f} ({worst:+.1f} to {best:+.1f})")
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(lines)
 
 
 @program(lambda: USAGE.format(options=describe(MatchersOptions)))

@@ -12,6 +12,7 @@ from eval.attention_kinds.costs import MEMORY_BATCH, Costs
 from eval.attention_kinds.mass import Mass
 from eval.metrics import wilson_interval
 from eval.report.figures import COLORS, picture
+from eval.report.tables import markdown_table
 
 Runs = Mapping[str, Mapping[int, np.ndarray]]
 """Ranks (N,) of the runs of every row, by its name and by seed."""
@@ -45,7 +46,7 @@ def table(costs: Mapping[str, Costs], runs: Runs, masses: Mapping[str, Mass]) ->
         mass = masses.get(name)
         share = f"{100 * mass.reached:.1f} ({100 * mass.best:.1f})" if mass else "-"
         rows.append((name, *figures, *_accuracy(name, runs), share))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    return markdown_table(rows)
 
 
 def figure(path: Path, costs: Mapping[str, Costs], runs: Runs) -> None:

@@ -1,10 +1,10 @@
-"""Results as Markdown and CSV."""
+"""Results as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eval.depth_truth import FINE_PIXELS, PIXELS
@@ -146,6 +146,11 @@ def shortened(failures: Sequence[str]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of cells, the head and what is below its cells first, as a table."""
+    return "".join(f"{_row(line)}\n" for line in lines)
 
 
 def comma_separated(records: Sequence[Record]) -> str:

@@ -26,16 +26,12 @@ from torch import Tensor, nn
 
 from matcher.attention import cpu, reference
 from matcher.attention.operator import quadtree_operator
-from matcher.attention.pyramid import (
-    MapSize,
-    build_pyramids,
-    from_quad,
-    merge_levels,
-    pad_to,
-    to_quad,
-)
+from matcher.attention.pyramid import build_pyramids, merge_levels, pad_to
 from matcher.attention.reference import Pyramids, Variant
 from matcher.config import TransformerConfig
+
+Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""Query, key and value (B, C, h, w), and the masks of query and key (B, h, w)."""
 
 
 class Level(NamedTuple):
@@ -56,8 +52,6 @@ class QuadTreeAttention(nn.Module):
         heads: H.
         topks: keys kept at each level, coarsest first; their number is the number of levels.
         variant: ``A`` or ``B``.
-        lepe: add a depthwise 3x3 convolution of each level's values to its message (position
-            encoding of CSWin, Dong et al., CVPR 2022).
         coarsest_cells: where the coarsest level of a map has more cells than this, coarser levels
             are put on top until it has not; they only choose where the trained levels look, each
             by `topks[0]`. 0: never.
@@ -69,7 +63,6 @@ class QuadTreeAttention(nn.Module):
         heads: int,
         topks: Sequence[int],
         variant: Variant = "B",
-        lepe: bool = False,
         coarsest_cells: int = 0,
     ) -> None:
         super().__init__()
@@ -78,10 +71,6 @@ class QuadTreeAttention(nn.Module):
         self.topks = tuple(topks)
         self.variant: Variant = variant
         self.level_weights = nn.Parameter(torch.zeros(len(self.topks))) if variant == "B" else None
-        convolutions = (
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels) for _ in self.topks
-        )
-        self.lepe = nn.ModuleList(convolutions) if lepe else None
 
     @classmethod
     def from_config(cls, config: TransformerConfig, channels: int, layer: int) -> Self:
@@ -109,25 +98,16 @@ class QuadTreeAttention(nn.Module):
             (B, C, h0, w0) message.
 
         Raises:
-            ValueError: sizes that do not divide, or LePE between grids of different sizes.
+            ValueError: sizes that do not divide.
         """
         h, w = query.shape[-2:]
-        if self.lepe is not None and key.shape[-2:] != (h, w):
-            raise ValueError(f"LePE needs equal grids, got {(h, w)} and {tuple(key.shape[-2:])}")
         if torch.compiler.is_exporting() and query_mask is not None and key_mask is not None:
             maps = (query, key, value, query_mask, key_mask)
             settings = (self.level_weights, self.topks, self.heads, self.variant)
             return quadtree_operator(attend)(*maps, *settings)
-        pyramids, topks, padded = self._prepare(query, key, value, query_mask, key_mask)
-        messages = descend(pyramids, topks, self.variant)
-        if self.lepe is not None:
-            messages = encode_locally(self.lepe, messages, pyramids, padded)
-        weights = None
-        if self.level_weights is not None:
-            # Levels put on top of the trained ones have no weight: they only choose.
-            messages = messages[-len(self.topks) :]
-            weights = self.level_weights.softmax(dim=0)
-        return merge_levels(messages, weights, len(topks), padded)[..., :h, :w]
+        maps, topks = self._deepened(query, key, value, query_mask, key_mask)
+        message = attend(*maps, self.level_weights, topks, self.heads, self.variant)
+        return message[..., :h, :w]
 
     def levels(
         self,
@@ -138,22 +118,24 @@ class QuadTreeAttention(nn.Module):
         key_mask: Tensor | None = None,
     ) -> list[Level]:
         """What each level of a call sees, coarsest first; arguments and errors as `forward`."""
-        pyramids, topks, _ = self._prepare(query, key, value, query_mask, key_mask)
+        maps, topks = self._deepened(query, key, value, query_mask, key_mask)
+        pyramids = build_pyramids(*maps, len(topks), self.heads)
         levels = []
         for step in reference.descend(pyramids, topks, self.variant):
             repeats = step.scores.shape[2] // step.keys.shape[2]
             levels.append(Level(step.keys.repeat_interleave(repeats, dim=2), step.scores))
         return levels
 
-    def _prepare(
+    def _deepened(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         query_mask: Tensor | None,
         key_mask: Tensor | None,
-    ) -> tuple[Pyramids, tuple[int, ...], MapSize]:
-        """Pyramids of a call, keys that descend from their levels, padded size of the queries."""
+    ) -> tuple[Maps, tuple[int, ...]]:
+        """The maps and masks of a call, padded for the levels that are put on top, and the keys
+        that descend from all levels."""
         largest = max(query.shape[-2:], key.shape[-2:], key=math.prod)
         extra = extra_levels(largest, len(self.topks), self.coarsest_cells)
         topks = (self.topks[0],) * extra + self.topks
@@ -162,8 +144,7 @@ class QuadTreeAttention(nn.Module):
             query, query_mask = pad_to(query, query_mask, cell)
             value, _ = pad_to(value, None, cell)
             key, key_mask = pad_to(key, key_mask, cell)
-        pyramids = build_pyramids(query, key, value, query_mask, key_mask, len(topks), self.heads)
-        return pyramids, topks, (query.shape[-2], query.shape[-1])
+        return (query, key, value, query_mask, key_mask), topks
 
 
 def attend(
@@ -179,9 +160,13 @@ def attend(
 ) -> Tensor:
     """(B, C, h0, w0) message with the levels of `topks`, arguments as `QuadTreeAttention`."""
     pyramids = build_pyramids(query, key, value, query_mask, key_mask, len(topks), heads)
-    weights = None if level_weights is None else level_weights.softmax(dim=0)
-    size = (query.shape[-2], query.shape[-1])
-    return merge_levels(descend(pyramids, topks, variant), weights, len(topks), size)
+    messages = descend(pyramids, topks, variant)
+    weights = None
+    if level_weights is not None:
+        # Levels put on top of the trained ones have no weight: they only choose.
+        messages = messages[-len(level_weights) :]
+        weights = level_weights.softmax(dim=0)
+    return merge_levels(messages, weights, len(topks), (query.shape[-2], query.shape[-1]))
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
@@ -221,26 +206,3 @@ def extra_levels(size: Sequence[int], levels: int, coarsest_cells: int) -> int:
     while math.prod(-(-side // 2 ** (levels - 1 + extra)) for side in size) > coarsest_cells:
         extra += 1
     return extra
-
-
-def encode_locally(
-    convolutions: nn.ModuleList, messages: Sequence[Tensor], pyramids: Pyramids, size: MapSize
-) -> list[Tensor]:
-    """The messages, with the encoding added to those of the levels that have a convolution.
-
-    Args:
-        convolutions: of the finest levels.
-        messages: (B, H, N, D) one a level, coarsest first.
-        pyramids: queries and keys of one grid; a masked value counts as 0.
-        size: (h, w) of the finest level.
-    """
-    levels, heads = len(messages), messages[0].shape[1]
-    encoded = list(messages)
-    for level, conv in enumerate(convolutions, start=levels - len(convolutions)):
-        mask, value = pyramids.masks[level], pyramids.values[level]
-        if mask is not None:
-            value = value.masked_fill(~mask[:, None, :, None], 0.0)
-        shrink = 2 ** (levels - 1 - level)
-        local = conv(from_quad(value, level + 1, (size[0] // shrink, size[1] // shrink)))
-        encoded[level] = messages[level] + to_quad(local, level + 1, heads)
-    return encoded

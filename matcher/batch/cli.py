@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matcher.batch.options import CollectionOptions
 from matcher.errors import Code, UsageError
+from matcher.terminal.program import tell, warn
 from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
@@ -52,11 +52,3 @@ def run_collection(words: Sequence[str], version: str, command: str) -> int:
     if job == "pack":
         return pack_folder(Path(folder), tell)
     return verify_folder(Path(folder), tell, warn)
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
-def warn(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

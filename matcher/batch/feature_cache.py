@@ -69,7 +69,7 @@ class ImageFeatures:
 
     def input(self, image: int) -> PreparedImage:
         """An image as the network takes it; without its canvas if its features are kept. Raises as
-        `matcher.images.load.read_image`."""
+        `matcher.images.load.load_image`."""
         if image in self._kept:
             return self._kept[image].input
         self.read_ahead([image])

@@ -100,7 +100,7 @@ def decode(
 ) -> Decoded:
     """Pixels as stored, or upright with `apply_exif`.
 
-    Arguments and errors are those of `matcher.images.load.read_image`.
+    Arguments and errors are those of `matcher.images.load.load_image`.
 
     Args:
         gray: color is not needed; a JPEG is then decoded to gray, which is faster.

@@ -13,7 +13,7 @@ from torch import Tensor
 from matcher.errors import Code, ImageError
 from matcher.geometry.pixels import turn_orientation, turn_upright
 from matcher.images.bands import Bands
-from matcher.images.decode import decode, orientation_of
+from matcher.images.decode import Decoded, decode, orientation_of
 from matcher.images.from_pillow import array_of_picture
 from matcher.images.normalize import PLAIN, Normalization
 from matcher.images.opening import MAX_PIXELS
@@ -50,7 +50,7 @@ class LoadedImage:
 
 
 class Reading(TypedDict, total=False):
-    """Keywords of `load_image` and `read_image` that say how an image is read."""
+    """Keywords of `load_image` that say how an image is read."""
 
     apply_exif: bool
     allow_truncated: bool
@@ -76,41 +76,69 @@ def load_image(
     stretch: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> LoadedImage:
-    """An image from wherever it is.
+    """A gray image from wherever it is.
 
     Args:
-        source: a path; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor
-            (H, W), (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded
-            before. `matcher.images.pixels` lists types and ranges.
+        source: a path of JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000 or AVIF, and HEIC where
+            pillow-heif is installed, whatever its suffix; of several frames or pages the first.
+            Or an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor (H, W),
+            (C, H, W) or (1, C, H, W); a picture of Pillow; or an image that was loaded before.
+            `matcher.images.pixels` lists types and ranges.
         name: of what is no path, for messages.
-        apply_exif: for paths and pictures of Pillow, as in `read_image`.
-        allow_truncated: for paths, as in `read_image`; so are `bands` and `max_pixels`.
-        allowed: as in `read_image`; so are `allowed_name`, `nodata` and `stretch`.
+        apply_exif: turn a file or a picture of Pillow as its EXIF orientation says;
+            `upright_to_stored` leads back. Otherwise the pixels are used as they are stored.
+        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
+        allowed: (H, W) bool in pixels as stored: the region that decides the range of values.
+        allowed_name: of that region, for messages.
+        bands: one band or three (red, green, blue) of a file, counted from 1.
+        nodata: value of pixels that hold nothing; None: as the file says (GDAL_NODATA of TIFF).
+        stretch: widen pictures of low contrast.
+        max_pixels: larger files are refused.
 
     Raises:
-        UsageError, ImageError, MemoryLimitError: as `read_image`.
+        UsageError: there is no such file (E111), or bands or a region that cannot be (E201).
+        ImageError: not an image (E101), damaged or cut off (E102), more than `max_pixels` (E103),
+            no valid pixel (E104) or of a kind that is not supported (E105).
+        MemoryLimitError: memory ends while it is read (E131).
     """
     if isinstance(source, LoadedImage):
         _require_shape(allowed, source.size, allowed_name)
         return source
     if isinstance(source, (str, os.PathLike)):
-        return read_image(
-            source,
+        name = os.fspath(source)
+        read = decode(
+            name,
+            gray=True,
             apply_exif=apply_exif,
             allow_truncated=allow_truncated,
-            allowed=allowed,
-            allowed_name=allowed_name,
             bands=bands,
             nodata=nodata,
-            stretch=stretch,
             max_pixels=max_pixels,
         )
-    if isinstance(source, Tensor):
-        source = array_of_tensor(source, name)
+    else:
+        read = _in_memory(source, name, apply_exif)._replace(nodata=nodata)
+    _require_shape(allowed, read.size, allowed_name)
+    image, warnings = to_gray(
+        read.pixels,
+        name,
+        allowed=None if allowed is None else turn_upright(allowed, read.orientation),
+        nodata=read.nodata,
+        stretch=stretch,
+    )
+    said = (*read.warnings, *warnings)
+    return LoadedImage(
+        image.gray, read.size, read.orientation, said, image.valid, image.normalization
+    )
+
+
+def _in_memory(source: np.ndarray | Tensor | Image.Image, name: str, apply_exif: bool) -> Decoded:
+    """The pixels of what is no file."""
     orientation = 1
     if isinstance(source, Image.Image):
         picture, source = source, array_of_picture(source, name)
         orientation = orientation_of(picture) if apply_exif else 1
+    elif isinstance(source, Tensor):
+        source = array_of_tensor(source, name)
     if not isinstance(source, np.ndarray):
         what = f"cannot use a value of type {type(source).__name__}"
         remedy = "give a path, an array, a tensor or a PIL image"
@@ -119,69 +147,8 @@ def load_image(
         what, remedy = "cannot use a masked array", "give its data, and ~image.mask as the mask"
         raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
     size = (source.shape[1], source.shape[0]) if source.ndim >= 2 else (0, 0)
-    _require_shape(allowed, size, allowed_name)
-    if orientation != 1:
-        source = turn_upright(source, orientation)
-        allowed = None if allowed is None else turn_upright(allowed, orientation)
-    image, said = to_gray(source, name, allowed=allowed, nodata=nodata, stretch=stretch)
-    return LoadedImage(image.gray, size, orientation, tuple(said), image.valid, image.normalization)
-
-
-def read_image(
-    path: str | os.PathLike[str],
-    *,
-    apply_exif: bool = True,
-    allow_truncated: bool = False,
-    allowed: np.ndarray | None = None,
-    allowed_name: str = "mask",
-    bands: Bands | None = None,
-    nodata: float | None = None,
-    stretch: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> LoadedImage:
-    """Read the gray image in a file.
-
-    Args:
-        path: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000 or AVIF, and HEIC where pillow-heif
-            is installed, whatever its suffix; of several frames or pages the first.
-        apply_exif: turn the image as its EXIF orientation says; `upright_to_stored` leads
-            back. Otherwise the pixels are used as they are stored.
-        allow_truncated: accept a JPEG that was cut off; the missing part is gray.
-        allowed: (H, W) bool in pixels as stored: the region that decides the range of values.
-        allowed_name: of that region, for messages.
-        bands: one band or three (red, green, blue) of a file, counted from 1.
-        nodata: value of pixels that hold nothing; None: as the file says (GDAL_NODATA of TIFF).
-        stretch: widen pictures of low contrast.
-        max_pixels: larger images are refused.
-
-    Raises:
-        UsageError: there is no such file (E111), or bands or a region that cannot be (E201).
-        ImageError: not an image (E101), damaged or cut off (E102), more than `max_pixels` (E103),
-            no valid pixel (E104) or of a kind that is not supported (E105).
-        MemoryLimitError: memory ends while it is read (E131).
-    """
-    path = os.fspath(path)
-    file = decode(
-        path,
-        gray=True,
-        apply_exif=apply_exif,
-        allow_truncated=allow_truncated,
-        bands=bands,
-        nodata=nodata,
-        max_pixels=max_pixels,
-    )
-    _require_shape(allowed, file.size, allowed_name)
-    image, warnings = to_gray(
-        file.pixels,
-        path,
-        allowed=None if allowed is None else turn_upright(allowed, file.orientation),
-        nodata=file.nodata,
-        stretch=stretch,
-    )
-    said = (*file.warnings, *warnings)
-    return LoadedImage(
-        image.gray, file.size, file.orientation, said, image.valid, image.normalization
-    )
+    upright = source if orientation == 1 else turn_upright(source, orientation)
+    return Decoded(upright, size, orientation, [])
 
 
 def read_rgb(
@@ -194,7 +161,7 @@ def read_rgb(
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """(H, W, 3) uint8 of a file in the pixels as stored, to draw on, or upright with `apply_exif`;
-    errors as `read_image`."""
+    errors as `load_image`."""
     path = os.fspath(path)
     file = decode(
         path,

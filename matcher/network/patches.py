@@ -27,9 +27,11 @@ class Usable(NamedTuple):
     weight: Tensor
     """(H, W) in {0, 1}: 0 at and beside pixels that are not valid, at the border and amid pixels
     that are all black or all white"""
+    scale: float
+    """Pixels in a pixel that the network saw, at least 1"""
 
 
-def usable(image: Tensor, mask: Tensor | None) -> Usable:
+def usable(image: Tensor, mask: Tensor | None, scale: float = 1.0) -> Usable:
     """Finds what may be compared.
 
     Saturated pixels count as such where their eight neighbors are saturated too: an area without
@@ -38,6 +40,7 @@ def usable(image: Tensor, mask: Tensor | None) -> Usable:
     Args:
         image: (H, W) gray, black 0 and white 1.
         mask: (H, W) bool, False where nothing may be used; None: nowhere.
+        scale: pixels in a pixel that the network saw, at least 1.
     """
     valid = image.isfinite() if mask is None else image.isfinite() & mask
     whole = bool(valid.all())
@@ -48,7 +51,7 @@ def usable(image: Tensor, mask: Tensor | None) -> Usable:
             around = F.pad(extreme[None], (1, 1, 1, 1), value=True)[0]
             weight = weight & ~_least(around)
     inside = None if whole else valid.to(image.dtype)
-    return Usable(image, inside, weight.to(image.dtype))
+    return Usable(image, inside, weight.to(image.dtype), scale)
 
 
 def _least(flags: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ def blurred(source: Usable, sigma: float, exact: bool = False) -> Level:
         exact: keep, or make, twice the pixels along each side, so that values between them are
             right to a few thousandths of a pixel.
     """
-    image, valid, weight = source
+    image, valid, weight, _ = source
     factor = max(1, min(int(sigma / (EXACT if exact else SHARP) + 1e-6), *image.shape))
     double = exact and sigma < EXACT
     # A mean of n pixels is a blur of variance (n^2 - 1) / 12.

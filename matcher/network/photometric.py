@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.images.normalize import unpack_gray
-from matcher.images.preprocess import PreparedPair
+from matcher.images.preprocess import PreparedImage, PreparedPair
 from matcher.network.alignment import Aligned, Fit, Level, align
 from matcher.network.local_affine import common_similarity, determinant, local_affines
 from matcher.network.patches import Usable, blurred, usable
@@ -61,22 +61,9 @@ def refine_matches(
     pair: PreparedPair, matches: Matches, device: torch.device, *, snap: bool = False
 ) -> Matches:
     """`matches`, in pixels of the upright images in full size, refined there, on the CPU."""
-    images, masks, scales = [], [], []
-    for each in pair:
-        images.append(torch.from_numpy(unpack_gray(each.image.gray)).to(device))
-        masks.append(None if each.mask is None else torch.from_numpy(each.mask).to(device))
-        scales.append(max(1.0, float(each.scale.mean())))
-    found = refine(
-        images[0],
-        images[1],
-        matches.keypoints0.to(device),
-        matches.keypoints1.to(device),
-        mask0=masks[0],
-        mask1=masks[1],
-        scale0=scales[0],
-        scale1=scales[1],
-        snap=snap,
-    )
+    source0, source1 = (source_of(each, device) for each in pair)
+    points0, points1 = matches.keypoints0.to(device), matches.keypoints1.to(device)
+    found = refine(source0, source1, points0, points1, snap=snap)
     points0, points1, converged, correlation = (each.to("cpu") for each in found)
     return replace(
         matches,
@@ -87,30 +74,31 @@ def refine_matches(
     )
 
 
+def source_of(image: PreparedImage, device: torch.device) -> Usable:
+    """The pixels of an image in full size, upright, and what of them is good for comparing."""
+    gray = torch.from_numpy(unpack_gray(image.image.gray)).to(device)
+    mask = None if image.mask is None else torch.from_numpy(image.mask).to(device)
+    return usable(gray, mask, max(1.0, float(image.scale.mean())))
+
+
 def refine(
-    image0: Tensor,
-    image1: Tensor,
+    source0: Usable,
+    source1: Usable,
     points0: Tensor,
     points1: Tensor,
     *,
-    mask0: Tensor | None = None,
-    mask1: Tensor | None = None,
-    scale0: float = 1.0,
-    scale1: float = 1.0,
     snap: bool = False,
     chunk: int | None = None,
 ) -> PhotometricMatches:
     """Refine the matches of one pair of images.
 
     A match that a pass does not accept stays where the pass before, or the network, left it. On an
-    edge it moves across the edge alone and counts as not converged.
+    edge it moves across the edge alone and counts as not converged. Patches and limits count in
+    pixels of the network, of the image that shows less detail.
 
     Args:
-        image0, image1: (H, W) gray as stored, black 0 and white 1; other sizes for both may differ.
+        source0, source1: both images, which may be of different sizes.
         points0, points1: (M, 2) pixels of these images.
-        mask0, mask1: (H, W) bool, False where pixels must have no influence; None: nowhere.
-        scale0, scale1: pixels of the image in a pixel that the network saw, at least 1. Patches
-            and limits count in pixels of the network, of the image that shows less detail.
         snap: move points of image 0 to the strongest corner within 3 pixels of the network first.
         chunk: matches at a time; it bounds the memory and does not change the result.
 
@@ -122,10 +110,8 @@ def refine(
         return PhotometricMatches(points0, points1, nothing.bool(), nothing)
     order = _raster_order(points0)
     back = order.argsort()
-    found = _refine_in_order(
-        usable(image0, mask0), usable(image1, mask1), points0[order], points1[order],
-        scale0, scale1, snap, chunk,
-    )  # fmt: skip
+    chunk = chunk or (CHUNK if points0.device.type == "cpu" else GPU_CHUNK)
+    found = _refine_in_order(source0, source1, points0[order], points1[order], snap, chunk)
     return PhotometricMatches(*(values[back] for values in found))
 
 
@@ -141,12 +127,10 @@ def _refine_in_order(
     source1: Usable,
     points0: Tensor,
     points1: Tensor,
-    scale0: float,
-    scale1: float,
     snap: bool,
-    chunk: int | None,
+    chunk: int,
 ) -> PhotometricMatches:
-    chunk = chunk or (CHUNK if points0.device.type == "cpu" else GPU_CHUNK)
+    scale0, scale1 = source0.scale, source1.scale
     zoom = common_zoom(points0 / scale0, points1 / scale1) * scale1 / scale0
     start0, start1 = points0, points1
     moved = torch.zeros_like(points0[:, 0], dtype=torch.bool)
@@ -182,7 +166,7 @@ def schedule(scale0: float, scale1: float, zoom: float) -> Iterator[tuple[float,
     """Passes, each with the pixels of image 0 in a sample; coarse to fine.
 
     Args:
-        scale0, scale1: as in `refine`.
+        scale0, scale1: pixels of both images in a pixel that the network saw, at least 1.
         zoom: pixels of image 1 to a pixel of image 0.
     """
     network, stored = max(scale0, scale1 / zoom), max(1.0, 1 / zoom)

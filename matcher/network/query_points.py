@@ -13,11 +13,17 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from matcher.images.normalize import unpack_gray
 from matcher.images.preprocess import PreparedPair
 from matcher.network.local_affine import FAR, inverse, local_affines
-from matcher.network.patches import Usable, blurred, usable
-from matcher.network.photometric import CHUNK, DOUBT, align_chunks, common_zoom, schedule
+from matcher.network.patches import Usable, blurred
+from matcher.network.photometric import (
+    CHUNK,
+    DOUBT,
+    align_chunks,
+    common_zoom,
+    schedule,
+    source_of,
+)
 from matcher.structures import LocatedPoints, Matches
 from matcher.validation.checked import invalid
 
@@ -37,14 +43,7 @@ others it tells 94% of the hidden points (74% of those behind something) and kee
 that are right within 3 px. What covers a point and has no match of its own is often missed."""
 
 
-class Images(NamedTuple):
-    """Both images, ready to be compared."""
-
-    source0: Usable
-    source1: Usable
-    scale0: float
-    """Pixels of image 0 in a pixel that the network saw, at least 1"""
-    scale1: float
+Images = tuple[Usable, Usable]
 
 
 class Answer(NamedTuple):
@@ -150,7 +149,7 @@ def find_points(
     if not len(matches0):
         nothing = points.new_full((count, 2), float("nan"))
         return Found(nothing, points.new_zeros(count, len(FIGURES)))
-    scale0, scale1 = images.scale0, images.scale1
+    scale0, scale1 = (image.scale for image in images)
     here, there = matches0 / scale0, matches1 / scale1
     warps = local_affines(here, there, weights=trust)
     around = Neighborhood.of(points / scale0, here, there, warps, trust)
@@ -202,13 +201,14 @@ def chosen(first: Tensor, these: Row, others: Row) -> Row:
 
 def aligned(images: Images, points: Tensor, answer: Answer, zoom: float) -> Placed:
     """Moves each answer to where the pixels agree; it stays where they do not."""
-    points1 = answer.points * images.scale1
+    image0, image1 = images
+    points1 = answer.points * image1.scale
     correlation, accepted = torch.zeros_like(points[:, 0]), torch.zeros_like(points[:, 0]).bool()
-    warp = answer.warp * (images.scale1 / images.scale0)
-    for number, (unit0, fit) in enumerate(schedule(images.scale0, images.scale1, zoom)):
+    warp = answer.warp * (image1.scale / image0.scale)
+    for number, (unit0, fit) in enumerate(schedule(image0.scale, image1.scale, zoom)):
         levels = (
-            blurred(images.source0, fit.blur * unit0, fit.exact),
-            blurred(images.source1, fit.blur * unit0 * zoom, fit.exact),
+            blurred(image0, fit.blur * unit0, fit.exact),
+            blurred(image1, fit.blur * unit0 * zoom, fit.exact),
         )
         found = align_chunks(*levels, points, points1, unit0, warp * unit0, fit, CHUNK)
         points1 = torch.where(found.accepted[:, None], found.points1, points1)
@@ -243,14 +243,8 @@ def locate_points(
     trust = found.scores if found.quality is None else found.quality
     if found.converged is not None:
         trust = torch.where(found.converged, trust, DOUBT * trust)
-    sides = []
-    for each in pair:
-        mask = None if each.mask is None else torch.from_numpy(each.mask).to(device)
-        sides.append(usable(torch.from_numpy(unpack_gray(each.image.gray)).to(device), mask))
-    scale0, scale1 = (max(1.0, float(each.scale.mean())) for each in pair)
-    images = Images(sides[0], sides[1], scale0, scale1)
     answer = find_points(
-        images,
+        (source_of(pair.input0, device), source_of(pair.input1, device)),
         pair.input0.from_stored(points0).to(device),
         pair.input0.from_stored(found.keypoints0).to(device),
         pair.input1.from_stored(found.keypoints1).to(device),

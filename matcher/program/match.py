@@ -13,7 +13,7 @@ from types import FrameType
 from matcher import __version__
 from matcher.errors import Code, MatcherError, UsageError
 from matcher.options import USAGE, MatchOptions
-from matcher.terminal.program import lasting
+from matcher.terminal.program import lasting, tell, warn
 from matcher.validation.words import describe, key_values, options_from_words
 
 COLLECTIONS = ("pairs=", "pack=", "verify=")
@@ -53,7 +53,7 @@ def told(words: list[str], command: str) -> int:
         fault.__cause__ = error
     if debug:
         traceback.print_exception(fault)
-    sys.stderr.write(f"{fault}\n")
+    warn(str(fault))
     return fault.exit_code
 
 
@@ -70,10 +70,10 @@ def run(words: list[str], command: str) -> int:
     images, rest = words[:2], words[2:]
     flags = FLAGS & {*words[:1], *rest}
     if flags & {"--help", "-h"} or not words:
-        sys.stdout.write(USAGE.format(command=command, options=describe(MatchOptions)) + "\n")
+        tell(USAGE.format(command=command, options=describe(MatchOptions)))
         return 0 if words else 2
     if "--version" in flags:
-        sys.stdout.write(f"{__version__}\n")
+        tell(__version__)
         return 0
     options = options_from_words(MatchOptions, [word for word in rest if word not in FLAGS])
     if len(images) < 2:

@@ -8,11 +8,12 @@ import numpy as np
 
 from matcher.drawing import matches as drawing
 from matcher.options import MatchOptions
-from matcher.pair import check_files, lines_of_images, named_after, read_color, read_input, tell
+from matcher.pair import check_files, lines_of_images, named_after, read_color, read_input
 from matcher.predictor import load_matcher
 from matcher.results.points import read_points, write_points
 from matcher.runtime import warm_allocator
 from matcher.structures import LocatedPoints, Matches
+from matcher.terminal.program import tell
 
 SHOWN = 20
 """Points that are told one by one; a file holds all."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from matcher.errors import Code, StorageError, UsageError, unwritable
 from matcher.files import only_writer, sha256_of, write_atomically
-from matcher.terminal.program import program
+from matcher.terminal.program import program, tell
 from matcher.validation.checked import Name, checked
 from matcher.validation.words import options_from_words
 
@@ -112,10 +112,6 @@ def main(words: list[str]) -> int:
     if lacking := missing_files(data, root):
         raise StorageError(Code.DAMAGED_RESULT, archive, f"lacks {lacking}", "fetch it again")
     return told_complete(name, data, root)
-
-
-def tell(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def told_complete(name: str, data: Dataset, root: Path) -> int:

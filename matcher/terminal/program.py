@@ -48,7 +48,7 @@ def program(
                 except MatcherError as error:
                     if "--debug" in given:
                         traceback.print_exc()
-                    sys.stderr.write(f"{error}\n")
+                    warn(str(error))
                     return error.exit_code
                 except KeyboardInterrupt:
                     return 130
@@ -66,7 +66,7 @@ def _with_usage(run: Run, usage: str | Callable[[], str], needs_words: bool) -> 
         if not asked and (words or not needs_words):
             return run(words)
         text = usage if isinstance(usage, str) else usage()
-        sys.stdout.write(f"{text.strip()}\n")
+        tell(text.strip())
         return 0 if asked else 2
 
     return answer
@@ -85,9 +85,19 @@ def lasting(run: Callable[[], int]) -> int:
         output.flush()
         if code == 0 and output.lost is not None:
             fault = unwritable("standard output", output.lost, "all else is done")
-            sys.stderr.write(f"{fault}\n")
+            warn(str(fault))
             return fault.exit_code
         return code
+
+
+def tell(*lines: str) -> None:
+    """Write lines to standard output."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def warn(*lines: str) -> None:
+    """Write lines to standard error."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
 class LastingStream:

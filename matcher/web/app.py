@@ -18,7 +18,7 @@ from matcher.images.cameras import camera_text, parse_camera
 from matcher.images.exif import exif_camera
 from matcher.images.load import read_rgb
 from matcher.options import MatchOptions
-from matcher.pair import judged, pose_text, with_model
+from matcher.pair import fitted, pose_text
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord
 from matcher.structures import Matches
@@ -162,7 +162,7 @@ def show(pair: MatchedPair, options: MatchOptions, cameras: Cameras) -> Shown:
     images = pair.image0, pair.image1
     named = [ImageRecord(f"image{i}", *size_of(image)) for i, image in enumerate(images)]
     plain = MatchRecord(matches, named[0], named[1])
-    record = judged(with_model(plain, options, cameras), options)
+    record = fitted(plain, options, cameras)
     warp, warp_text = warped(images, plain, options)
     scores = matches.numpy()[2]
     inliers = record.inliers
@@ -185,7 +185,7 @@ def warped(
 ) -> tuple[np.ndarray | None, str]:
     """Image 1 laid over image 0 by the homography that most matches agree with, and how many."""
     options = replace(options, geometry="homography")
-    record = judged(with_model(plain, options), options)
+    record = fitted(plain, options)
     if record.model is None or record.inliers is None:
         return None, "No homography fits these matches."
     agree = f"{int(record.inliers.sum())} of {len(plain.matches)} matches agree with one plane"
@@ -195,7 +195,7 @@ def warped(
 def posed(plain: MatchRecord, options: MatchOptions, cameras: Cameras) -> str:
     """The motion of the camera, and its focal lengths."""
     options = replace(options, geometry="pose")
-    record = judged(with_model(plain, options, cameras), options)
+    record = fitted(plain, options, cameras)
     if record.T_0to1 is None or record.cameras is None or record.verdict != "reliable":
         return f"**{record.verdict}**: there is no pose to trust."
     rows = "\n".join("  ".join(f"{value:9.6f}" for value in row) for row in record.T_0to1)

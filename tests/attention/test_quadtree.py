@@ -86,7 +86,7 @@ def test_masked_tokens_have_exactly_no_influence(variant: Variant) -> None:
     x, junk = maps((16, 16), (16, 16))
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[0, :9, :11], mask[1, :16, :5] = True, True
-    attention = QuadTreeAttention(8, 2, [3, 2, 2], variant, lepe=True)
+    attention = QuadTreeAttention(8, 2, [3, 2, 2], variant)
     spoilt = torch.where(mask[:, None], x, junk * 100)
     clean = attention(x, x, x, mask, mask)
     dirty = attention(spoilt, spoilt, spoilt, mask, mask)
@@ -123,12 +123,6 @@ def test_half_precision_stays_close_to_fp32(variant: Variant, dtype: torch.dtype
         message = attention.to(dtype)(q, k, v)
     assert message.dtype == dtype
     assert (message.float() - expected).abs().max() <= 2e-2
-
-
-def test_lepe_refuses_grids_of_different_sizes() -> None:
-    q, k = maps((8, 8), (8, 16))
-    with pytest.raises(ValueError, match="LePE needs equal grids"):
-        QuadTreeAttention(8, 2, [2, 2], "B", lepe=True)(q, k, k)
 
 
 def test_levels_list_the_keys_and_their_probabilities() -> None:
@@ -182,7 +176,7 @@ def test_added_levels_that_keep_every_key_change_nothing():
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(variant: Variant):
-    attention = QuadTreeAttention(16, 2, (3, 2, 2), variant, lepe=True, coarsest_cells=4)
+    attention = QuadTreeAttention(16, 2, (3, 2, 2), variant, coarsest_cells=4)
     query, key, value = maps(*[(20, 12)] * 3, batch=1, channels=16)
     out = attention(query, key, value)
     assert out.shape == query.shape

@@ -342,26 +342,15 @@ def test_gradients_that_must_be_the_same_every_time_are_left_to_the_reference(
 def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor]:
     golden = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN).items()}
     channels, heads = golden["query"].shape[1], int(golden["num_heads"])
-    lepe = name.endswith("lepe")
-    attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name[0], lepe=lepe)
+    attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name)
     if attention.level_weights is not None:
         attention.level_weights.data = golden[f"{name}.weight"]
-    for level, conv in enumerate(attention.lepe or ()):
-        conv.weight.data = golden[f"{name}.get_vs.{level}.weight"]
-        conv.bias.data = golden[f"{name}.get_vs.{level}.bias"]
     maps = [golden[key].to(DEVICE) for key in ("query", "key", "value")]
     expected = golden[f"{name}.message"].flatten(2).transpose(1, 2).reshape(maps[0].shape)
     return attention.to(DEVICE), maps, expected.to(DEVICE)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("A", marks=pytest.mark.slow),
-        pytest.param("B", marks=pytest.mark.slow),
-        "B_lepe",
-    ],
-)
+@pytest.mark.parametrize("name", [pytest.param("A", marks=pytest.mark.slow), "B"])
 def test_the_published_operator_is_reproduced_through_the_dispatch(
     name: str, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

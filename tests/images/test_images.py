@@ -21,7 +21,6 @@ from matcher.images.decode import stored_size
 from matcher.images.load import (
     LoadedImage,
     load_image,
-    read_image,
     read_mask,
     read_rgb,
 )
@@ -55,12 +54,12 @@ def test_every_kind_of_file_gives_its_pixels_or_the_promised_error(
 ) -> None:
     path = written(tmp_path, case.data(), case.name)
     if case.code is not None:
-        for read in (read_image, read_rgb):
+        for read in (load_image, read_rgb):
             with pytest.raises(ImageError, match=rf"^E{case.code} \S*{case.name}: ") as caught:
                 read(path)
             assert "\n" not in str(caught.value)
         return
-    image = read_image(path, apply_exif=False)
+    image = load_image(path, apply_exif=False)
     assert image.gray.shape == (HEIGHT, WIDTH)
     assert image.gray.dtype == np.float32
     assert image.size == (WIDTH, HEIGHT)
@@ -107,19 +106,19 @@ def test_the_matrix_is_as_large_as_promised() -> None:
 )
 def test_all_formats_of_one_picture_look_alike(name: str, tolerance: float, tmp_path: Path) -> None:
     case = next(case for case in FILES if case.name == name)
-    gray = read_image(written(tmp_path, case.data(), name)).gray
+    gray = load_image(written(tmp_path, case.data(), name)).gray
     assert np.abs(gray - expected_gray()).mean() <= tolerance
 
 
 def test_sixteen_bits_look_like_eight(tmp_path: Path) -> None:
-    deep = read_image(written(tmp_path, encode(Image.fromarray(gray16()), "PNG"))).gray
-    shallow = read_image(written(tmp_path, rgb("PNG", "L"))).gray
+    deep = load_image(written(tmp_path, encode(Image.fromarray(gray16()), "PNG"))).gray
+    shallow = load_image(written(tmp_path, rgb("PNG", "L"))).gray
     assert np.corrcoef(deep.ravel(), shallow.ravel())[0, 1] >= 0.999
     assert np.abs(deep - shallow).max() < 1e-4
 
 
 def test_transparency_shows_mid_gray(tmp_path: Path) -> None:
-    gray = read_image(written(tmp_path, encode(with_alpha(None), "PNG"), "a.png")).gray
+    gray = load_image(written(tmp_path, encode(with_alpha(None), "PNG"), "a.png")).gray
     alpha = np.linspace(0, 255, WIDTH).astype(np.uint8) / 255
     mixed = expected_gray() * alpha + (1 - alpha) * 128 / 255
     assert np.abs(gray - mixed).max() < 0.006
@@ -131,23 +130,23 @@ def test_pages_that_are_no_images_are_named(tmp_path: Path) -> None:
     page = written(tmp_path, b"<html>not found</html>", "a.jpg")
     pointer = written(tmp_path, b"version https://git-lfs.github.com/spec/v1\n", "b.jpg")
     with pytest.raises(ImageError, match="HTML"):
-        read_image(page)
+        load_image(page)
     with pytest.raises(ImageError, match="git-lfs"):
-        read_image(pointer)
+        load_image(pointer)
 
 
 def test_missing_files_are_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"E111 .*none.png: no such file") as caught:
-        read_image(tmp_path / "none.png")
+        load_image(tmp_path / "none.png")
     assert caught.value.exit_code == 2
     with pytest.raises(ImageError, match=r"E101 .* folder"):
-        read_image(tmp_path)
+        load_image(tmp_path)
     with pytest.raises(ImageError, match=r"E101 .*not an ordinary file"):
-        read_image("/dev/zero")
+        load_image("/dev/zero")
     with pytest.raises(ImageError, match="E101"):
-        read_image("a\0b")
+        load_image("a\0b")
     with pytest.raises(UsageError, match="E111"):
-        read_image("")
+        load_image("")
 
 
 TRUNCATED = {
@@ -167,7 +166,7 @@ def test_a_cut_anywhere_is_refused(name: str, tmp_path: Path) -> None:
     for length in [*lengths, *range(len(data) - 20, len(data))]:
         path.write_bytes(data[:length])
         try:
-            read_image(path)
+            load_image(path)
             accepted.append(length)
         except ImageError as error:
             codes.add(error.code)
@@ -178,15 +177,15 @@ def test_a_cut_anywhere_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_cut_jpeg_can_be_allowed(progressive: bool, tmp_path: Path) -> None:
     data = rgb("JPEG", quality=95, progressive=progressive)
-    whole = read_image(written(tmp_path, data, "whole.jpg"))
+    whole = load_image(written(tmp_path, data, "whole.jpg"))
     path = written(tmp_path, data[: int(len(data) * 0.8)], "cut.jpg")
-    cut = read_image(path, allow_truncated=True)
+    cut = load_image(path, allow_truncated=True)
     assert cut.warnings == ("cut off; the missing part is gray",)
     assert np.abs(cut.gray[:16] - whole.gray[:16]).mean() < 0.05
     assert read_rgb(path, allow_truncated=True).shape == (HEIGHT, WIDTH, 3)
     png = written(tmp_path, rgb("PNG")[:-40], "cut.png")
     with pytest.raises(ImageError, match="E102"):
-        read_image(png, allow_truncated=True)
+        load_image(png, allow_truncated=True)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -195,8 +194,8 @@ def test_exif_turns_unless_told_otherwise_and_maps_back(
     kind: str, orientation: int, tmp_path: Path
 ) -> None:
     path = written(tmp_path, turned(kind, orientation))
-    stored, upright = read_image(path, apply_exif=False), read_image(path)
-    plain = read_image(written(tmp_path, rgb("PNG", "L"), "plain"))
+    stored, upright = load_image(path, apply_exif=False), load_image(path)
+    plain = load_image(written(tmp_path, rgb("PNG", "L"), "plain"))
     assert np.array_equal(stored.gray, plain.gray)
     assert (stored.orientation, upright.orientation) == (1, orientation)
     assert upright.size == stored.size == (WIDTH, HEIGHT)
@@ -216,7 +215,7 @@ def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
 
 
 def test_unknown_orientations_are_ignored(tmp_path: Path) -> None:
-    image = read_image(written(tmp_path, turned("PNG", 9)))
+    image = load_image(written(tmp_path, turned("PNG", 9)))
     assert image.orientation == 1
 
 
@@ -267,7 +266,7 @@ def test_pictures_of_pillow_look_like_their_files(mode: str, tmp_path: Path) -> 
     image = image if mode in deep else image.convert(mode)
     kind = "JPEG" if mode == "YCbCr" else "TIFF"
     image.save(tmp_path / "image", kind, **({"quality": 100} if kind == "JPEG" else {}))
-    assert np.abs(gray_of(image) - read_image(tmp_path / "image").gray).max() <= 0.02
+    assert np.abs(gray_of(image) - load_image(tmp_path / "image").gray).max() <= 0.02
 
 
 def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_turned_as_its_file(
@@ -279,7 +278,7 @@ def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_turned_as_its_fil
     path = written(tmp_path, turned("PNG", 6))
     for wanted, orientation in ((True, 6), (False, 1)):
         opened = load_image(Image.open(path), apply_exif=wanted)
-        from_file = read_image(path, apply_exif=wanted)
+        from_file = load_image(path, apply_exif=wanted)
         assert np.array_equal(opened.gray, from_file.gray)
         assert opened.size == from_file.size == (WIDTH, HEIGHT)
         assert opened.orientation == from_file.orientation == orientation
@@ -289,14 +288,14 @@ def test_a_cut_picture_of_pillow_is_refused_and_an_open_one_is_turned_as_its_fil
 
 def test_a_turned_image_knows_the_way_back(tmp_path: Path) -> None:
     path = written(tmp_path, turned("PNG", 5))
-    stored = read_image(path, apply_exif=False)
+    stored = load_image(path, apply_exif=False)
     for quarters in range(4):
-        image = read_image(path).turned(quarters)
+        image = load_image(path).turned(quarters)
         y, x = np.mgrid[: image.gray.shape[0], : image.gray.shape[1]]
         points = torch.tensor(np.stack([x, y], axis=-1))
         back = upright_to_stored(points, image.orientation, image.size)
         assert np.array_equal(stored.gray[back[..., 1], back[..., 0]], image.gray)
-        assert np.array_equal(image.gray, np.rot90(read_image(path).gray, quarters))
+        assert np.array_equal(image.gray, np.rot90(load_image(path).gray, quarters))
 
 
 def test_booleans_are_black_and_white_and_floats_are_stretched() -> None:
@@ -376,7 +375,7 @@ def survive(count: int, seed: int, folder: Path) -> tuple[int, float]:
         path.write_bytes(mutate(seeds[i % len(seeds)], random_))
         started = time.process_time()
         try:
-            gray = read_image(path).gray
+            gray = load_image(path).gray
             assert gray.size
             assert 0 <= gray.min() <= gray.max() <= 1
             accepted += 1
@@ -427,14 +426,14 @@ def bombs() -> dict[str, bytes]:
 BOMB_SCRIPT = """
 import resource, sys, time
 from matcher.errors import ImageError
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-read_image(sys.argv[1])
+load_image(sys.argv[1])
 before = peak()
 for path in sys.argv[2:]:
     started = time.process_time()
     try:
-        read_image(path)
+        load_image(path)
     except ImageError as error:
         print(error.code, time.process_time() - started < 2, peak() - before < 200)
 """

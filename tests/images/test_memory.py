@@ -17,7 +17,7 @@ from PIL import Image
 
 from matcher.errors import ImageError, MatcherError, MemoryLimitError, out_of_memory
 from matcher.images import opening, preprocess
-from matcher.images.load import read_image, read_rgb
+from matcher.images.load import load_image, read_rgb
 from matcher.images.opening import reading
 from matcher.images.preprocess import PairReader
 from tests.helpers.image_files import picture
@@ -82,7 +82,7 @@ def test_an_image_is_read_or_too_large_but_never_damaged(
 
 def test_a_small_image_needs_little_memory(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    assert with_memory(100, lambda: read_image(tmp_path / "a.png")) == 0
+    assert with_memory(100, lambda: load_image(tmp_path / "a.png")) == 0
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_memory_that_ends_after_decoding_is_told_too(
     with pytest.raises(MemoryLimitError, match="E131 image1: out of memory"):
         READER.read_one(np.zeros((40, 40), np.uint8), number="1")
     monkeypatch.setattr("matcher.images.pixels._opaque", full)
-    for read in (read_image, read_rgb):
+    for read in (load_image, read_rgb):
         with pytest.raises(MemoryLimitError, match=r"E131 .*a\.png: out of memory"):
             read(tmp_path / "a.png")
     assert opening.require_memory(10) is None

@@ -11,7 +11,7 @@ import rasterio
 from PIL import Image, TiffImagePlugin
 
 from matcher.errors import ImageError, UsageError
-from matcher.images.load import LoadedImage, load_image, read_image, read_mask, read_rgb
+from matcher.images.load import LoadedImage, load_image, read_mask, read_rgb
 from matcher.images.normalize import Normalization
 from tests.helpers.image_files import HEIGHT, WIDTH, gray16, gray_alpha16, picture, tiff
 
@@ -141,7 +141,7 @@ def test_any_order_of_bytes_of_a_compressed_tiff_is_read(
     with rasterio.open(path, "w", endianness="BIG", predictor=predictor, **form) as file:
         file.write(values, 1)
     expected = load_image(values.astype(np.float32)).gray
-    np.testing.assert_allclose(read_image(path, bands=bands).gray, expected, atol=1e-6)
+    np.testing.assert_allclose(load_image(path, bands=bands).gray, expected, atol=1e-6)
     if kind != "uint32":
         np.testing.assert_allclose(load_image(Image.open(path)).gray, expected, atol=1e-6)
 
@@ -151,14 +151,14 @@ def test_integers_of_a_tiff_keep_their_sign(kind: type, sample_format: int, tmp_
     limits = np.iinfo(kind)
     values = np.linspace(limits.min, limits.max, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(kind)
     (tmp_path / "a.tif").write_bytes(tiff(values[..., None], sample_format))
-    gray = read_image(tmp_path / "a.tif").gray
+    gray = load_image(tmp_path / "a.tif").gray
     assert np.array_equal(gray, load_image(values.astype(np.float32)).gray)
 
 
 def test_gray_of_sixteen_bits_with_transparency_keeps_its_depth(tmp_path: Path) -> None:
     values = gray8() * np.uint16(2) + np.uint16(3)
     (tmp_path / "a.png").write_bytes(gray_alpha16(values))
-    assert np.allclose(read_image(tmp_path / "a.png").gray, load_image(values).gray, atol=1e-6)
+    assert np.allclose(load_image(tmp_path / "a.png").gray, load_image(values).gray, atol=1e-6)
 
 
 def test_low_contrast_is_stretched_only_on_request_and_only_if_low() -> None:
@@ -179,7 +179,7 @@ def test_colors_of_sixteen_bits_keep_their_depth(name: str, tmp_path: Path) -> N
     if name == "alpha":
         stored = np.dstack([stored, np.full((HEIGHT, WIDTH), 65535, np.uint16)])
     cv2.imwrite(str(path), stored, [cv2.IMWRITE_TIFF_COMPRESSION, 5 if name == "lzw" else 1])
-    image = read_image(path)
+    image = load_image(path)
     assert np.allclose(image.gray, load_image(deep).gray, atol=1e-6)
     assert read_rgb(path).std() > 30
 
@@ -234,9 +234,9 @@ def test_bands_of_a_tiff_can_be_chosen(kind: type, tmp_path: Path) -> None:
     path = tmp_path / "bands.tif"
     path.write_bytes(data)
     three = np.ascontiguousarray(pixels[..., [2, 1, 0]])
-    assert np.array_equal(read_image(path, bands=(3, 2, 1)).gray, load_image(three).gray)
+    assert np.array_equal(load_image(path, bands=(3, 2, 1)).gray, load_image(three).gray)
     one = np.ascontiguousarray(pixels[..., 4])
-    assert np.array_equal(read_image(path, bands=5).gray, load_image(one).gray)
+    assert np.array_equal(load_image(path, bands=5).gray, load_image(one).gray)
 
 
 def test_bands_in_planes_can_be_chosen(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_bands_in_planes_can_be_chosen(tmp_path: Path) -> None:
     path = tmp_path / "planes.tif"
     path.write_bytes(planar_tiff(pixels))
     one = np.ascontiguousarray(pixels[..., 3])
-    assert np.array_equal(read_image(path, bands=4).gray, load_image(one).gray)
+    assert np.array_equal(load_image(path, bands=4).gray, load_image(one).gray)
 
 
 @pytest.mark.parametrize("compression", [1, 5, 8])
@@ -253,25 +253,25 @@ def test_bands_of_a_compressed_tiff_can_be_chosen(compression: int, tmp_path: Pa
     path = tmp_path / "three.tif"
     cv2.imwrite(str(path), deep[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, compression])
     green = np.ascontiguousarray(deep[..., 1])
-    assert np.array_equal(read_image(path, bands=2).gray, load_image(green).gray)
+    assert np.array_equal(load_image(path, bands=2).gray, load_image(green).gray)
 
 
 def test_many_bands_are_refused_until_some_are_chosen(tmp_path: Path) -> None:
     path = tmp_path / "bands.tif"
     path.write_bytes(bands_tiff()[1])
     with pytest.raises(ImageError, match=r"E105 .* a TIFF of 5 bands; choose .* bands=\[3,2,1\]$"):
-        read_image(path)
+        load_image(path)
     with pytest.raises(ImageError, match=r"E105 .*has 5 bands, not 6"):
-        read_image(path, bands=(6, 1, 2))
+        load_image(path, bands=(6, 1, 2))
     for wrong in ((1, 2), (0,), (1, 2, 3, 4), (True,)):
         with pytest.raises(UsageError, match="E201 bands"):
-            read_image(path, bands=wrong)
+            load_image(path, bands=wrong)
 
 
 def test_bands_of_any_format_can_be_chosen(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png")
     red = np.ascontiguousarray(picture()[..., 0])
-    assert np.array_equal(read_image(tmp_path / "a.png", bands=1).gray, red / np.float32(255))
+    assert np.array_equal(load_image(tmp_path / "a.png", bands=1).gray, red / np.float32(255))
 
 
 def test_nodata_of_gdal_is_masked(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_nodata_of_gdal_is_masked(tmp_path: Path) -> None:
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[42113] = "0"
     Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=info)
-    image = read_image(tmp_path / "a.tif")
+    image = load_image(tmp_path / "a.tif")
     assert image.valid is not None
     assert np.array_equal(image.valid, values != 0)
     assert image.normalization.nodata == 0

@@ -13,11 +13,11 @@ from PIL import Image
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.images import decode
 from matcher.images.decode import SUFFIXES, stored_size
-from matcher.images.load import read_image, read_mask, read_rgb
+from matcher.images.load import load_image, read_mask, read_rgb
 from matcher.images.opening import open_regular
 from tests.helpers.image_files import HEIGHT, WIDTH, picture, rgb
 
-READERS: list[Callable[[Path], object]] = [read_image, read_rgb, read_mask, open_regular]
+READERS: list[Callable[[Path], object]] = [load_image, read_rgb, read_mask, open_regular]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_usual_suffixes_are_listed_and_read_without_a_word(suffix: str, tmp_path
     path = tmp_path / f"a.{suffix}"
     kind = SUFFIXES[path.suffix.lower()]
     Image.fromarray(picture()).save(path, kind)
-    image = read_image(path)
+    image = load_image(path)
     assert image.size == stored_size(path) == (WIDTH, HEIGHT)
     assert image.warnings == ()
 
@@ -64,7 +64,7 @@ def test_heic_is_told_where_it_cannot_be_read(
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     assert ".heic" in SUFFIXES
     with pytest.raises(ImageError, match=r"E105 .*HEIC .*pillow-heif"):
-        read_image(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "AVIF"])
@@ -74,7 +74,7 @@ def test_cut_files_of_new_formats_are_refused(kind: str, tmp_path: Path) -> None
     for length in (30, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(ImageError, match=r"^E10[12] "):
-            read_image(path)
+            load_image(path)
 
 
 def test_memory_that_ends_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,4 +86,4 @@ def test_memory_that_ends_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(decode, "_load_pixels", fail)
     with pytest.raises(MemoryLimitError, match=r"E131 .*a.png: out of memory"):
-        read_image(path)
+        load_image(path)

@@ -11,7 +11,7 @@ from PIL import Image
 from matcher.errors import ImageError
 from matcher.geometry.pixels import MIN_SIDE, network_size
 from matcher.images.decode import stored_size
-from matcher.images.load import read_image, read_mask, read_rgb
+from matcher.images.load import load_image, read_mask, read_rgb
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_a_limit_nothing_changes_and_nothing_is_ever_enlarged() -> None:
 def test_the_limit_of_pixels_is_named_and_can_be_raised(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.fromarray(np.zeros((30, 50), np.uint8)).save(path)
-    for read in (read_image, read_rgb, read_mask):
+    for read in (load_image, read_rgb, read_mask):
         with pytest.raises(ImageError, match=r"E103 .*50 x 30 pixels; limit 1,000; raise max_"):
             read(path, max_pixels=1000)
         read(path, max_pixels=1500)
@@ -67,4 +67,4 @@ def test_more_pixels_than_pillow_allows_are_read_on_request(tmp_path: Path) -> N
     path = tmp_path / "large.png"
     Image.new("L", (15000, 13000)).save(path)
     assert stored_size(path) == (15000, 13000)
-    assert read_image(path, max_pixels=200_000_000).size == (15000, 13000)
+    assert load_image(path, max_pixels=200_000_000).size == (15000, 13000)

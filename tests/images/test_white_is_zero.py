@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from matcher.errors import ImageError
-from matcher.images.load import load_image, read_image, read_rgb
+from matcher.images.load import load_image, read_rgb
 from tests.helpers.image_files import gray16, tiff
 
 KINDS = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32]
@@ -44,9 +44,9 @@ def test_white_is_zero_is_turned_over(
 ) -> None:
     plain = written(tmp_path / "plain.tif", kind, white=False, order=order)
     over = written(tmp_path / "over.tif", kind, white=True, order=order)
-    expected = read_image(plain, bands=bands).gray
+    expected = load_image(plain, bands=bands).gray
     assert np.corrcoef(expected.ravel(), picture_of(np.float32).ravel())[0, 1] > 0.99
-    np.testing.assert_allclose(read_image(over, bands=bands).gray, expected, atol=1e-6)
+    np.testing.assert_allclose(load_image(over, bands=bands).gray, expected, atol=1e-6)
     assert np.array_equal(read_rgb(over, bands=bands), read_rgb(plain, bands=bands))
 
 
@@ -61,14 +61,14 @@ def test_few_values_of_32_bits_keep_their_depth(tmp_path: Path) -> None:
     stored = gray16().astype(np.uint32)
     (tmp_path / "over.tif").write_bytes(tiff(stored[..., None], 1, photometric=0))
     (tmp_path / "plain.tif").write_bytes(tiff(-gray16().astype(np.float32)[..., None], 3))
-    expected = read_image(tmp_path / "plain.tif").gray
-    np.testing.assert_allclose(read_image(tmp_path / "over.tif").gray, expected, atol=1e-6)
+    expected = load_image(tmp_path / "plain.tif").gray
+    np.testing.assert_allclose(load_image(tmp_path / "over.tif").gray, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", UNSIGNED)
 def test_nodata_is_a_value_as_stored(tmp_path: Path, kind: type) -> None:
     over = written(tmp_path / "over.tif", kind, white=True)
-    valid = read_image(over, nodata=0).valid
+    valid = load_image(over, nodata=0).valid
     assert valid is not None
     assert not valid[:5, :7].any()
     assert valid[5:].all()
@@ -83,4 +83,4 @@ def test_a_compression_that_is_not_read_is_told_by_its_name(
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(gray16()[..., None], 1, compression=compression))
     with pytest.raises(ImageError, match=rf"E105 .*compression .*{name}, which.*COMPRESS=DEFLATE"):
-        read_image(path)
+        load_image(path)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from matcher.network import photometric
 from matcher.network.alignment import align
 from matcher.network.local_affine import FAR, common_similarity, inverse, nearest
 from matcher.network.patches import blurred, usable
-from matcher.network.photometric import FINE, PhotometricMatches, local_affines, refine, schedule
+from matcher.network.photometric import FINE, PhotometricMatches, local_affines, schedule
 from tests.helpers.shifted_images import (
     distance,
     fourier_shift,
@@ -28,6 +29,22 @@ POINTS = grid_points(SIZE)
 def moved_pair(shift: tuple[float, float], bits: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     image = texture(seed, SIZE)
     return quantized(image, bits), quantized(fourier_shift(image, shift), bits)
+
+
+def refine(
+    image0: Tensor,
+    image1: Tensor,
+    points0: Tensor,
+    points1: Tensor,
+    *,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+    scale0: float = 1.0,
+    scale1: float = 1.0,
+    **how: bool | int,
+) -> PhotometricMatches:
+    sources = usable(image0, mask0, scale0), usable(image1, mask1, scale1)
+    return photometric.refine(*sources, points0, points1, **how)
 
 
 def all_finite(found: PhotometricMatches) -> bool:

@@ -21,7 +21,8 @@ from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run
 from matcher.errors import MatcherError
 from matcher.geometry.pixels import network_size
-from matcher.images.load import LoadedImage, Reading, read_image
+from matcher.images.load import LoadedImage, Reading, load_image
+from matcher.network.patches import usable
 from matcher.network.photometric import refine
 
 FARTHEST = 1.0
@@ -31,7 +32,7 @@ IMAGES = 16
 
 
 class Pixels(NamedTuple):
-    """An image as `refine` takes it."""
+    """An image as `matcher.network.patches.usable` takes it."""
 
     gray: Tensor
     """(H, W) in [0, 1], as stored"""
@@ -58,7 +59,7 @@ def pixels_of(run: Run, root: Root, options: CollectionOptions) -> Load | None:
     reading: Reading = {**options.reading, "apply_exif": False}
 
     def load(image: int) -> Pixels:
-        return Pixels.of(read_image(root.path(run.pairs.names[image]), **reading), options.max_side)
+        return Pixels.of(load_image(root.path(run.pairs.names[image]), **reading), options.max_side)
 
     return load
 
@@ -94,12 +95,8 @@ def refine_tracks(
             pixels0, pixels1 = load(image0), load(image1)
         except MatcherError:
             continue
-        found = refine(
-            pixels0.gray, pixels1.gray,
-            torch.from_numpy(points[reference[group]]), torch.from_numpy(points[group]),
-            mask0=pixels0.mask, mask1=pixels1.mask,
-            scale0=pixels0.scale, scale1=pixels1.scale,
-        )  # fmt: skip
+        points0, points1 = map(torch.from_numpy, (points[reference[group]], points[group]))
+        found = refine(usable(*pixels0), usable(*pixels1), points0, points1)
         there = found.points1.numpy()
         moved = np.linalg.norm(there - points[group], axis=1) / pixels1.scale
         good = found.converged.numpy() & (moved < FARTHEST)

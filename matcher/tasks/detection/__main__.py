@@ -9,11 +9,11 @@ from pathlib import Path
 from matcher.errors import Code, UsageError
 from matcher.files import check_targets, write_atomically
 from matcher.images.encode import FORMATS, encode
+from matcher.images.load import read_rgb
 from matcher.options import Device
 from matcher.tasks.detection.files import write_csv, write_json
 from matcher.tasks.detection.picture import draw_detections
 from matcher.tasks.detection.predictor import Detector
-from matcher.tasks.detection.preprocess import read_upright
 from matcher.tasks.detection.structures import Detections
 from matcher.terminal.program import program
 from matcher.validation.checked import (
@@ -95,7 +95,7 @@ def run(options: DetectionOptions) -> str:
         longer=options.longer,
         device=options.device,
     )
-    pixels = read_upright(options.image)
+    pixels = read_rgb(options.image, apply_exif=True)
     found = detector.detect(pixels, options.threshold)
     if options.picture:
         suffix = Path(options.picture).suffix.lower()

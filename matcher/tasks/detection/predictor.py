@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from matcher.errors import Code, MemoryLimitError, UsageError, out_of_memory
+from matcher.images.load import read_rgb
 from matcher.runtime import find_device, own_settings
 from matcher.tasks.detection.decoding import LEAST_SCORE, find_boxes
 from matcher.tasks.detection.model import RetinaNet
 from matcher.tasks.detection.preprocess import (
     fitted_size,
-    read_upright,
     resized,
     scaled,
     to_batch,
@@ -66,7 +66,7 @@ class Detector:
             MemoryLimitError: it does not fit into memory (E131).
         """
         name = "the image" if isinstance(image, np.ndarray) else str(image)
-        pixels = image if isinstance(image, np.ndarray) else read_upright(image)
+        pixels = image if isinstance(image, np.ndarray) else read_rgb(image, apply_exif=True)
         size = (pixels.shape[0], pixels.shape[1])
         seen = fitted_size(size, self.shorter, self.longer)
         found = self._run(to_batch(resized(pixels, seen)), threshold, name)

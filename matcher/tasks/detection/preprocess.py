@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 
-from matcher.images.decode import decode
 from matcher.images.imagenet import to_input
-from matcher.images.pixels import to_rgb
 from matcher.tasks.detection.structures import DetectionBatch
 
 
@@ -45,13 +41,3 @@ def to_batch(
     mask = torch.ones_like(images[:, 0], dtype=torch.bool)
     corners = torch.as_tensor(truth).float()
     return DetectionBatch(images, mask, corners, numbers, torch.zeros_like(numbers))
-
-
-def read_upright(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 of an image file, turned as its EXIF orientation says.
-
-    Raises:
-        UsageError, ImageError, MemoryLimitError: as `matcher.images.load.read_image`.
-    """
-    file = decode(str(path), gray=False, apply_exif=True, allow_truncated=False)
-    return np.ascontiguousarray(to_rgb(file.pixels, str(path), nodata=file.nodata))

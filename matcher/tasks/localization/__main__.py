@@ -9,7 +9,7 @@ from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.files import check_targets, write_atomically
 from matcher.geometry.cameras import Camera, Size
 from matcher.images.cameras import CameraTable, find_camera, read_cameras
-from matcher.images.load import read_image
+from matcher.images.load import load_image
 from matcher.images.suffixes import is_read
 from matcher.options import rows_of
 from matcher.predictor import load_matcher
@@ -61,7 +61,7 @@ def run(options: LocalizationOptions) -> None:
     poses, fault = [], None
     for name, path in queries:
         try:
-            size = read_image(path, **options.reading).size
+            size = load_image(path, **options.reading).size
             found = localizer.localize(path, camera_of(name, path, size, options, table))
         except ImageError as error:
             sys.stdout.write(f"camera    {name}: cannot be read\n")

@@ -12,7 +12,7 @@ from matcher.batch.retrieval import describe
 from matcher.errors import require_extra
 from matcher.geometry.cameras import Camera
 from matcher.geometry.pixels import to_colmap
-from matcher.images.load import LoadedImage, read_image
+from matcher.images.load import LoadedImage, load_image
 from matcher.predictor import Predictor
 from matcher.tasks.localization.scene import SceneImage
 
@@ -93,7 +93,7 @@ class Localizer:
         Raises:
             MatcherError: as `Predictor.match`.
         """
-        query = read_image(path, **self.predictor.reader.reading)
+        query = load_image(path, **self.predictor.reader.reading)
         alike = self._alike(query)
         if len(alike) <= self.most:
             return alike
