@@ -1,10 +1,11 @@
-"""Real stereo sets on disk: Middlebury and KITTI, as they are published.
+"""Real and rendered stereo sets on disk: Middlebury, KITTI and Scene Flow, as they are published.
 
 A set is a list of `StereoFiles`; `read_stereo` reads one of them as a `StereoPair`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,17 @@ BOTH_SEE, HIDDEN = 255, 128
 """Values of Middlebury's masks."""
 
 
+class Calibration(NamedTuple):
+    """What turns disparity into depth: depth = focal * baseline / (disparity + offset)."""
+
+    focal: float
+    """Pixels."""
+    baseline: float
+    """In the unit that depth is wanted in; Middlebury: millimeters."""
+    offset: float
+    """Principal column of the right view minus that of the left one, pixels."""
+
+
 class StereoFiles(NamedTuple):
     """The files of one pair; what tells occlusion is one of the last three, or unknown."""
 
@@ -35,6 +47,7 @@ class StereoFiles(NamedTuple):
     visible: Path | None = None
     """KITTI's disparity of what both views see."""
     right_disparity: Path | None = None
+    calibration: Path | None = None
 
 
 def find_middlebury(folder: str | Path) -> list[StereoFiles]:
@@ -53,6 +66,7 @@ def find_middlebury(folder: str | Path) -> list[StereoFiles]:
                     truth,
                     mask=_if_file(scene / "mask0nocc.png"),
                     right_disparity=_if_file(other),
+                    calibration=_if_file(scene / "calib.txt"),
                 )
             )
     return _some(found, folder, "Middlebury's im0.png, im1.png and disp0GT.pfm")
@@ -81,6 +95,27 @@ def find_kitti(folder: str | Path) -> list[StereoFiles]:
     return _some(found, folder, "KITTI's image_2, image_3 and disp_occ_0")
 
 
+def find_scene_flow(folder: str | Path) -> list[StereoFiles]:
+    """Scene Flow (frames_*pass with disparity beside it) and its subset (image_* and disparity)."""
+    found = []
+    for truth in _sorted(folder, "*.pfm"):
+        parts = truth.parts
+        if "disparity" not in parts or truth.parent.name != "left":
+            continue
+        at = len(parts) - 1 - parts[::-1].index("disparity")
+        root, inner = Path(*parts[:at]), Path(*parts[at + 1 :])
+        images = sorted(p for p in root.iterdir() if re.fullmatch(r"(frames|image)_\w+", p.name))
+        other = truth.parent.parent / "right" / truth.name
+        for image in images:
+            left = _picture(image / inner)
+            right = _picture(image / inner.parent.parent / "right" / inner.name)
+            if left and right:
+                name = f"{image.name}/{inner.with_suffix('')}"
+                found.append(StereoFiles(name, left, right, truth, right_disparity=_if_file(other)))
+                break
+    return _some(found, folder, "Scene Flow's frames_finalpass and disparity")
+
+
 def read_stereo(files: StereoFiles) -> StereoPair:
     """The pair with its truth, a batch of 1; without any word on occlusion nothing is occluded.
 
@@ -98,6 +133,25 @@ def read_stereo(files: StereoFiles) -> StereoPair:
     disparity = torch.from_numpy(truth)[None]
     valid = disparity > 0
     return StereoPair(left, right, disparity, _occluded(files, disparity) & valid, valid)
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Middlebury's calib.txt.
+
+    Raises:
+        UsageError: there is no such file (E111).
+        ImageError: a value is missing (E102).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(Code.MISSING_FILE, path, "no such file")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    values = dict(re.findall(r"^\s*(\w+)\s*=\s*\[?\s*([-\d.eE+]+)", text, re.MULTILINE))
+    try:
+        numbers = [float(values[name]) for name in ("cam0", "baseline", "doffs")]
+    except (KeyError, ValueError) as error:
+        raise ImageError(Code.DAMAGED_IMAGE, path, f"no usable value of {error}") from error
+    return Calibration(*numbers)
 
 
 def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -153,3 +207,7 @@ def _some(found: list[StereoFiles], folder: str | Path, expected: str) -> list[S
 
 def _if_file(path: Path) -> Path | None:
     return path if path.is_file() else None
+
+
+def _picture(path: Path) -> Path | None:
+    return next((p for s in (".png", ".webp") if (p := path.with_suffix(s)).is_file()), None)

@@ -11,6 +11,8 @@ import pytest
 from data.real.stereo import (
     find_kitti,
     find_middlebury,
+    find_scene_flow,
+    read_calibration,
     read_stereo,
 )
 from matcher.errors import ImageError, MatcherError, UsageError
@@ -97,18 +99,23 @@ def mask(path: Path, values: list[list[int]]) -> None:
     path.write_bytes(cv2.imencode(".png", np.array(values, np.uint8))[1].tobytes())
 
 
-def test_middlebury_is_read_with_its_mask(tmp_path: Path) -> None:
+def test_middlebury_is_read_with_its_mask_and_calibration(tmp_path: Path) -> None:
     scene = tmp_path / "Adirondack"
     for name in ("im0.png", "im1.png"):
         picture(scene / name, 2, 3)
     write_pfm(scene / "disp0GT.pfm", np.array([[1, np.inf, 3], [4, 5, 6]], np.float32))
     mask(scene / "mask0nocc.png", [[255, 0, 128], [255, 128, 255]])
+    (scene / "calib.txt").write_text(
+        "cam0=[999.4 0 294; 0 999.4 252; 0 0 1]\ndoffs=32.7\nbaseline=193.0\n"
+    )
     (files,) = find_middlebury(tmp_path)
     pair = read_stereo(files)
     assert files.name == "Adirondack"
     assert pair.disparity[0].tolist() == [[1, 0, 3], [4, 5, 6]]
     assert pair.occluded[0].tolist() == [[False, False, True], [False, True, False]]
     assert pair.valid[0].tolist() == [[True, False, True], [True, True, True]]
+    assert files.calibration is not None
+    assert read_calibration(files.calibration) == (999.4, 193.0, 32.7)
 
 
 def middlebury(scene: Path) -> None:
@@ -162,12 +169,19 @@ def test_a_folder_of_three_pictures_is_a_pair(tmp_path: Path) -> None:
     assert not read_stereo(files).occluded.any()
 
 
-def test_both_disparities_tell_occlusion_without_a_mask(tmp_path: Path) -> None:
-    scene = tmp_path / "Adirondack"
-    for number in (0, 1):
-        picture(scene / f"im{number}.png", 4, 16)
-        write_pfm(scene / f"disp{number}GT.pfm", np.full((4, 16), 3.0, np.float32))
-    (files,) = find_middlebury(tmp_path)
+@pytest.mark.parametrize(
+    ("images", "inner", "sign"),
+    [("frames_finalpass", "TRAIN/A/0000", 1), ("image_clean", ".", -1)],
+)
+def test_scene_flow_and_its_subset_are_found(
+    tmp_path: Path, images: str, inner: str, sign: int
+) -> None:
+    for side in ("left", "right"):
+        picture(tmp_path / images / inner / side / "0006.png", 4, 16)
+        target = tmp_path / "disparity" / inner / side / "0006.pfm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_pfm(target, np.full((4, 16), 3.0 * (sign if side == "left" else 1), np.float32))
+    (files,) = find_scene_flow(tmp_path)
     pair = read_stereo(files)
     assert (pair.disparity == 3).all()
     assert pair.occluded[0, 0].tolist() == [True] * 3 + [False] * 13
@@ -181,7 +195,7 @@ def test_views_and_disparity_of_different_sizes_are_refused(tmp_path: Path) -> N
         read_stereo(find_kitti(tmp_path)[0])
 
 
-@pytest.mark.parametrize("find", [find_middlebury, find_kitti])
+@pytest.mark.parametrize("find", [find_middlebury, find_kitti, find_scene_flow])
 def test_a_folder_without_pairs_is_named(tmp_path: Path, find) -> None:
     with pytest.raises(MatcherError, match=tmp_path.name):
         find(tmp_path)
