@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from data.config import Eighths
-from data.real.stereo import filled, find_kitti, find_middlebury, read_stereo
+from data.real.stereo import filled, find_kitti, find_middlebury, find_scene_flow, read_stereo
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from eval.figures_file import write_figures
 from eval.metrics import bootstrap
@@ -204,7 +204,7 @@ class StereoEvalOptions:
     width: Eighths = 256
     """Of the rendered pairs in pixels."""
     real: str = ""
-    """Folder of real pairs in Middlebury's or KITTI's form; empty: none."""
+    """Folder of pairs in the form of Middlebury, KITTI or Scene Flow; empty: none."""
     weights: str = ""
     """Weights file; empty: the bundled one; none: StereoSGBM alone."""
     photos: str = ""
@@ -229,12 +229,14 @@ def rendered_pairs(options: StereoEvalOptions) -> Iterator[StereoPair]:
 def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
     """Every pair of a folder by its name."""
     found = []
-    for find in (find_middlebury, find_kitti):
+    for find in (find_middlebury, find_kitti, find_scene_flow):
         with suppress(UsageError):
             found += find(folder)
     if not found:
         what = "no folder with a stereo pair"
-        raise UsageError(Code.MISSING_FILE, folder, what, "expected Middlebury's or KITTI's form")
+        raise UsageError(
+            Code.MISSING_FILE, folder, what, "expected the form of Middlebury, KITTI or Scene Flow"
+        )
     for files in found:
         yield files.name, read_stereo(files)
 

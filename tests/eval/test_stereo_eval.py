@@ -120,6 +120,22 @@ def test_a_pair_without_a_word_on_occlusion_has_figures_that_json_knows(
         assert (figures["end_point"] is not None) is seen
 
 
+def test_scenes_of_scene_flow_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8)
+    for side in ("left", "right"):
+        for form, name in (("frames_finalpass", "0006.png"), ("disparity", "0006.pfm")):
+            path = tmp_path / form / "TRAIN" / side / name
+            path.parent.mkdir(parents=True)
+            if path.suffix == ".png":
+                write_picture(path, views)
+            else:
+                write_disparity(path, np.full((32, 64), 3.0, np.float32))
+    assert main(["weights=none", "rendered=0", f"real={tmp_path}"]) == 0
+    assert "frames_finalpass/TRAIN/left/0006" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
