@@ -59,7 +59,9 @@ for name in sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"}):
         "height": camera.height,
         "params": list(camera.params),
     }
-    absolute, a = poselib.estimate_absolute_pose(second, points, given, {"max_error": 1.0}, {})
+    absolute, a = poselib.estimate_absolute_pose(
+        second, points, given, {"max_reproj_error": 1.0}, {}
+    )
     relative, r = poselib.estimate_relative_pose(
         first, second, given, given, {"max_epipolar_error": 1.0}, {}
     )
