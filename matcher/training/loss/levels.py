@@ -114,46 +114,45 @@ def opening_loss(
     query = query.gather(2, asked[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
     batch = torch.arange(len(true), device=true.device)[:, None]
-    wanted = true[batch, asked] & (lot > 0)[..., None]
-    left_out = wanted if key_mask is None else wanted | ~key_mask[:, None]
-    place = wanted.nonzero(as_tuple=True)
-    chosen, rest = _Apart.apply(scores, place, left_out)  # pyright: ignore
-    odds = chosen - rest[place[0], :, place[1]] + math.log(opened)
+    pair, row, block = (true[batch, asked] & (lot > 0)[..., None]).nonzero(as_tuple=True)
+    wanted, rest = _Apart.apply(scores, pair, row, block, key_mask)  # pyright: ignore
+    odds = wanted - rest[pair, :, row] + math.log(opened)
     all_miss = F.logsigmoid(-odds).sum(dim=1)
     any_hit = torch.log(-torch.expm1(all_miss))
     return -any_hit.sum() / max(len(odds), 1)
 
 
 class _Apart(Function):
-    """Scores of the wanted keys, and the log of the weight of those that are not left out.
+    """Scores of the wanted keys, and the log of the weight of all others together.
 
     Autograd would keep several fp32 matrices of the size of the scores; this keeps one of theirs.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, place: tuple[Tensor, Tensor, Tensor], left_out: Tensor
+        ctx: Any, scores: Tensor, pair: Tensor, row: Tensor, block: Tensor, key_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """(P, H), (B, H, L) in fp32 of scores (B, H, L, S), P places (b, l, s) of wanted keys and
-        left_out (B, L, S) bool, which holds these."""
-        pair, row, block = place
+        """(P, H), (B, H, L) in fp32 of scores (B, H, L, S), P wanted keys by their places in B, L
+        and S, and key_mask (B, S)."""
         wide = scores.to(torch.float32, copy=True)
-        chosen = wide[pair, :, row, block]
-        wide = wide.masked_fill_(left_out[:, None], FAR_BELOW)
+        wanted = wide[pair, :, row, block]
+        wide[pair, :, row, block] = FAR_BELOW
+        if key_mask is not None:
+            wide.masked_fill_(~key_mask[:, None, None], FAR_BELOW)
         highest = wide.amax(dim=-1)
         p = torch.softmax(wide, dim=-1, out=wide)
         # The softmax is largest at the highest score, where its logarithm is exact.
         rest = highest - p.amax(dim=-1).log()
-        ctx.save_for_backward(p.to(scores.dtype), highest > FAR_BELOW, *place)
-        return chosen, rest
+        ctx.save_for_backward(p.to(scores.dtype), highest > FAR_BELOW, pair, row, block)
+        return wanted, rest
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_chosen: Tensor, d_rest: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_wanted: Tensor, d_rest: Tensor) -> tuple[Tensor | None, ...]:
         p, some, pair, row, block = ctx.saved_tensors
         d_scores = p * (d_rest * some).to(p.dtype)[..., None]
-        d_scores[pair, :, row, block] = d_chosen.to(p.dtype)
-        return d_scores, None, None
+        d_scores[pair, :, row, block] = d_wanted.to(p.dtype)
+        return d_scores, None, None, None, None
 
 
 def true_blocks(targets: CoarseTargets, batch_size: int, below: int, levels: int) -> Tensor:
