@@ -149,21 +149,20 @@ class _AttendBlocks(Function):
         position = rows.new_empty(groups, 4, topk)
         scores = q.new_empty(groups, 4, topk if exclude_selected else 0, dtype=_wide(q))
         scaled = q * d**-0.5
-        for part in _chunks(groups, count, q):
-            index = rows[part].flatten()
-            keys = k.index_select(0, index).view(-1, 4 * count, d)
-            p = torch.bmm(scaled[part], keys.mT)
+        chunks = _chunks(groups, count, q)
+        blocks, products = _memory(chunks, count, q)
+        for part in chunks:
+            keys = _fetch(k, rows[part], blocks)
+            p = torch.bmm(scaled[part], keys.mT, out=products[: len(keys)])
             valid = None
             if mask is not None:
-                valid = mask.index_select(0, index).view(-1, 1, 4 * count)
+                valid = mask.index_select(0, rows[part].flatten()).view(-1, 1, 4 * count)
             if exclude_selected:
                 siblings = None if valid is None else valid.unflatten(-1, (-1, 4))
                 p = _softmax(p.unflatten(-1, (-1, 4)), siblings).flatten(-2)
             else:
                 p = _softmax(p, valid)
-            used = p.to(q.dtype)
-            if kept is not None:
-                kept[part] = used
+            used = p.to(q.dtype) if kept is None else kept[part].copy_(p)
             if exclude_selected:
                 p = (p.unflatten(-1, (-1, 4)) * parents[part, None, :, None]).flatten(-2)
                 used = p.to(q.dtype)
@@ -172,8 +171,7 @@ class _AttendBlocks(Function):
             if topk and exclude_selected:
                 torch.gather(p, -1, position[part], out=scores[part])
                 used = p.scatter(-1, position[part], 0.0).to(q.dtype)
-            values = v.index_select(0, index).view(-1, 4 * count, d)
-            torch.bmm(used, values, out=message[part])
+            torch.bmm(used, _fetch(v, rows[part], blocks), out=message[part])
         ctx.exclude_selected = exclude_selected
         if kept is not None:
             ctx.save_for_backward(q, k, v, parents, rows, position, kept)
@@ -194,11 +192,13 @@ class _AttendBlocks(Function):
         d_parents = torch.zeros_like(parents)
         # Sums over many queries stay in fp32.
         scaled, pulled = q.to(wide) * d**-0.5, d_message.to(wide)
-        for part in _chunks(groups, count, q):
-            index = rows[part].flatten()
+        chunks = _chunks(groups, count, q)
+        blocks, products = _memory(chunks, count, q)
+        added = torch.empty_like(blocks, dtype=wide).view(-1, 4 * count, d)
+        for part in chunks:
             p = used = kept[part].to(wide)
-            values = v.index_select(0, index).view(-1, 4 * count, d)
-            dp = torch.bmm(d_message[part], values.mT).to(wide)
+            values = _fetch(v, rows[part], blocks)
+            dp = torch.bmm(d_message[part], values.mT, out=products[: len(values)]).to(wide)
             if ctx.exclude_selected:
                 parent = parents[part, None, :, None]
                 p = p.unflatten(-1, (-1, 4))
@@ -207,17 +207,30 @@ class _AttendBlocks(Function):
                 d_parents[part] = (dp * p).sum(dim=(1, 3))
                 dp = dp * parent
             ds = torch._softmax_backward_data(dp, p, -1, wide).view(-1, 4, 4 * count)
-            keys = k.index_select(0, index).view(-1, 4 * count, d)
-            torch.bmm(ds.to(q.dtype), keys, out=dq[part])
-            dk.index_add_(0, index, torch.bmm(ds.mT, scaled[part]).view(-1, 4 * d))
-            dv.index_add_(0, index, torch.bmm(used.mT, pulled[part]).view(-1, 4 * d))
+            torch.bmm(ds.to(q.dtype), _fetch(k, rows[part], blocks), out=dq[part])
+            for total, weights, tokens in ((dk, ds, scaled), (dv, used, pulled)):
+                torch.bmm(weights.mT, tokens[part], out=added[: len(ds)])
+                total.index_add_(0, rows[part].flatten(), added[: len(ds)].view(-1, 4 * d))
         dq *= d**-0.5
         return dq, dk.to(k.dtype), dv.to(v.dtype), d_parents, None, None, None, None
 
 
 def _chunks(groups: int, count: int, q: Tensor) -> list[slice]:
     step = max(1, CHUNK_BYTES // (8 * count * q.shape[-1] * q.element_size()))
-    return [slice(i, i + step) for i in range(0, groups, step)]
+    return [slice(i, min(i + step, groups)) for i in range(0, groups, step)]
+
+
+def _memory(chunks: Sequence[slice], count: int, q: Tensor) -> tuple[Tensor, Tensor]:
+    """(g K, 4 D) for the blocks and (g, 4, 4 K) for the products of a chunk: the same memory for
+    every chunk, which stays in cache as new memory would not."""
+    groups, d = chunks[0].stop, q.shape[2]
+    return q.new_empty(groups * count, 4 * d), q.new_empty(groups, 4, 4 * count)
+
+
+def _fetch(table: Tensor, rows: Tensor, memory: Tensor) -> Tensor:
+    """(g, 4 K, D) tokens of the blocks in (g, K) rows of a (R, 4 D) table, in that memory."""
+    torch.index_select(table, 0, rows.flatten(), out=memory[: rows.numel()])
+    return memory[: rows.numel()].view(len(rows), -1, table.shape[1] // 4)
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -227,10 +240,11 @@ def _wide(x: Tensor) -> torch.dtype:
 
 def _softmax(scores: Tensor, valid: Tensor | None) -> Tensor:
     """Softmax over the last axis; rows without a valid key give zeros."""
-    scores = scores.to(_wide(scores))
+    wide = _wide(scores)
     if valid is None:
-        return scores.softmax(dim=-1)
-    return scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(dim=-1) * valid
+        return scores.softmax(dim=-1, dtype=wide)
+    masked = scores.masked_fill(~valid, torch.finfo(scores.dtype).min)
+    return masked.softmax(dim=-1, dtype=wide) * valid
 
 
 def largest(scores: Tensor, count: int) -> Tensor:

@@ -121,11 +121,12 @@ def from_quad(x: Tensor, levels: int, size: MapSize) -> Tensor:
     h, w = size
     splits = levels - 1
     cell = 2**splits
-    x = x.reshape(b, heads, h // cell, w // cell, *[2] * (2 * splits), d)
-    rows = [2 + 2 * i for i in range(1 + splits)]
-    columns = [3 + 2 * i for i in range(1 + splits)]
-    x = x.permute(0, *rows, *columns, 1, x.ndim - 1)
-    return x.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
+    # Two copies, as in `to_quad`: backward above all.
+    tokens = x.transpose(1, 2).reshape(b, h // cell, w // cell, *[2] * (2 * splits), heads * d)
+    rows = [1 + 2 * i for i in range(1 + splits)]
+    columns = [2 + 2 * i for i in range(1 + splits)]
+    tokens = tokens.permute(0, *rows, *columns, tokens.ndim - 1)
+    return tokens.reshape(b, h, w, heads * d).permute(0, 3, 1, 2)
 
 
 def pad_to(x: Tensor, mask: Tensor | None, cell: int) -> tuple[Tensor, Tensor | None]:

@@ -152,6 +152,22 @@ def test_block_loss_has_a_gradient_however_far_the_true_block_is_from_being_open
     assert gradient.abs().amax() > 0.1
 
 
+def test_block_loss_has_the_gradient_of_its_formula():
+    """Key 2 is masked; block 0 has another key beside its true one, the other blocks have none."""
+    query, key = torch.randn(2, 1, 2, 3, 8).requires_grad_()
+    true = torch.tensor([[[True, False, False], [True, True, False], [True, True, True]]])
+    mask = torch.tensor([[True, True, False]])
+    true &= mask[:, None]
+    scores = query @ key.mT * 8**-0.5
+    rest = scores.masked_fill((true | ~mask)[:, None], -1e4).logsumexp(dim=-1, keepdim=True)
+    chance = (scores - rest + math.log(2)).sigmoid()
+    expected = -(1 - (1 - chance).prod(dim=1)).log()[true].mean()
+    loss = opening_loss(query, key, true, opened=2, key_mask=mask)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, theirs = (torch.autograd.grad(x, (query, key)) for x in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_blocks_without_a_true_match_add_nothing():
     true = torch.zeros(1, 4, 4, dtype=torch.bool)
     assert opening_loss(UNIFORM, UNIFORM, true, opened=1) == 0
