@@ -73,7 +73,9 @@ def test_bundled_weights_have_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'compact'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["size=480", "size=64x90", "size=0x64", "pairs=x", "pairs=0", "seed=-1"])
+@pytest.mark.parametrize(
+    "word", ["size=480", "size=64x90", "size=0x64", "pairs=x", "pairs=0", "seed=-1"]
+)
 def test_words_that_mean_nothing_are_one_line(
     tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
