@@ -270,6 +270,7 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
         method = build_method(name, MethodOptions(keypoints=64))
         matches = method(image, image)
         assert isinstance(matches, Matches)
+        assert method(image, image[:7, :9]).reason == "too_few_keypoints"
         assert method.weights_sha256 == method.settings["weights_sha256"]
         assert method.device == str(find_device(None))
         with pytest.raises(UsageError, match="E201 device: got 'nowhere'"):
@@ -277,6 +278,13 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
         if name == "kornia_disk":
             torch.testing.assert_close(matches.keypoints0, matches.keypoints1)
             assert len(matches) > 10
+
+
+@pytest.mark.parametrize("name", ["orb", "rootsift"])
+def test_an_image_of_a_pixel_has_no_match(name):
+    image = np.random.default_rng(0).integers(0, 255, (64, 70, 3), dtype=np.uint8)
+    matches = build_method(name, MethodOptions())(image[:1, :1], image)
+    assert matches.reason == "too_few_keypoints"
 
 
 def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):
