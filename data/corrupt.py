@@ -54,6 +54,12 @@ class Reporting(Dataset[Any]):
             return [CorruptSample(error)]
 
 
+def collate(items: Sequence[Any]) -> Any:
+    """A batch of samples that know how to make one, or the `CorruptSample` that stands for it."""
+    first = items[0]
+    return first if isinstance(first, CorruptSample) else type(first).collate(items)
+
+
 class Replacing(Dataset[Any]):
     """`dataset` with others in the place of its corrupt samples.
 

@@ -14,7 +14,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from data.config import DataConfig
-from data.corrupt import CorruptSample, Replacing, Reporting
+from data.corrupt import CorruptSample, Replacing, Reporting, collate
 from data.mixed import CoarseOnly, Mixed, MixedStream
 from data.order import PairStream, SceneBalanced
 from data.real.augment import Augmented
@@ -176,12 +176,6 @@ class PairData(TrainingData):
     @property
     def _folder(self) -> Path:
         return Path(self.trainer.default_root_dir if self.trainer else ".")
-
-
-def collate(items: Sequence[Any]) -> Any:
-    """A batch of pairs or scenes, or the `CorruptSample` that stands for it."""
-    first = items[0]
-    return first if isinstance(first, CorruptSample) else type(first).collate(items)
 
 
 def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from conf import compose
 from data.config import SOURCES
-from data.datamodule import PairData, build_datamodule, collate
+from data.corrupt import collate
+from data.datamodule import PairData, build_datamodule
 from data.order import PairStream
 from matcher.drawing.canvas import as_rgb, draw_dots, draw_lines, palette
 from matcher.drawing.matches import write_picture

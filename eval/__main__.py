@@ -12,10 +12,13 @@ from eval.options import EvalOptions, eval_options, split_names
 from matcher.errors import Code, UsageError, require_extra
 from matcher.files import check_targets, only_writer
 from matcher.terminal.program import program
+from matcher.validation.checked import invalid
 from matcher.validation.words import describe, key_values
 
 PATHS = {"root": "benchmark", "output": "", "document": ""}
 """Options whose value is a path, taken as it is, and the group that they belong to."""
+RENDERED = ("synthetic", "warps")
+"""Kinds of benchmarks whose data are all photographs in a folder and below it."""
 USAGE = """\
 usage: python -m eval benchmark=NAME[,NAME...] [key=value ...] [--debug]
 
@@ -49,8 +52,7 @@ def main(words: list[str]) -> int:
     output = Path(plans[0].output)
     check_places(plans)
     with only_writer(output, "wait for that evaluation, or use another output"):
-        evaluations = [e for plan in plans for e in evaluate(plan)]
-        for line in write_reports(output, evaluations, plans[0], words):
+        for line in write_reports(output, evaluate(plans), plans[0], words):
             print(line)
     return 0
 
@@ -59,15 +61,17 @@ def check_places(plans: Sequence[EvalOptions]) -> None:
     """Whether results can go where they shall, before anything is matched.
 
     Raises:
-        UsageError: they would lie among the data (E205).
+        UsageError: they would lie among the data, or among photographs to render from (E205).
         StorageError: a folder cannot be made, or a name is taken (E401).
     """
     from eval.report.page import FILES
 
     output, document = Path(plans[0].output), plans[0].document
-    for root in filter(None, (plan.benchmark.root for plan in plans)):
-        if os.path.realpath(output) == os.path.realpath(root):
-            what = "is the folder of the data"
+    place = Path(os.path.realpath(output))
+    for benchmark in (plan.benchmark for plan in plans if plan.benchmark.root):
+        root = Path(os.path.realpath(benchmark.root))
+        if place == root or (benchmark.kind in RENDERED and root in place.parents):
+            what = "is the folder of the data, or below its photographs"
             raise UsageError(Code.UNSAFE_VALUE, f"output={output}", what, "choose another folder")
     check_targets([*(output / name for name in FILES), *([document] if document else [])], ())
 
@@ -77,12 +81,15 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
     benchmarks, given, direct = ("synthetic",), [], {}
     for word in key_values(words):
         name, equals, value = word.partition("=")
+        name = "root" if name == "benchmark.root" else name
         if equals and name == "benchmark":
-            benchmarks = split_names(value) or benchmarks
+            benchmarks = split_names(value)
         elif equals and name in (*PATHS, "method", "protocol"):
             direct[name] = None if name in PATHS and value == "null" else value
         else:
             given.append(word)
+    if not benchmarks:
+        raise invalid("benchmark", "", "at least one name")
     out = []
     for benchmark in benchmarks:
         values = compose("eval", [f"benchmark={benchmark}", *given])

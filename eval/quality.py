@@ -194,13 +194,13 @@ def roc_area(score: np.ndarray, right: np.ndarray) -> float:
 
 def draw_reliability(path: Path, curves: Mapping[str, Sequence[Bin]]) -> None:
     """What is told against what is found, and how many matches are told it."""
-    from eval.report.figures import COLORS, picture
+    from eval.report.figures import COLORS, as_text, picture
 
     with picture(path) as axes:
         axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as told")
         for (name, bins), color in zip(curves.items(), COLORS, strict=False):
             told, found, share = zip(*bins, strict=True)
-            axes.plot(told, found, color=color, label=name)
+            axes.plot(told, found, color=color, label=as_text(name))
             axes.scatter(told, found, s=[20 + 400 * part for part in share], color=color)
         axes.set(xlabel="told: probability of a right match", ylabel="found: share that is right")
         axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -16,7 +16,14 @@ from eval.benchmarks import load_benchmark
 from eval.benchmarks.folder import Benchmark
 from eval.benchmarks.sizing import CONVENTIONS, PUBLISHED
 from eval.measure import Row, measure_pair
-from eval.methods import ALL, Method, MethodOptions, MethodUnavailableError, build_method
+from eval.methods import (
+    ALL,
+    Method,
+    MethodOptions,
+    MethodUnavailableError,
+    build_method,
+    check_method,
+)
 from eval.options import EvalOptions
 from eval.predictions import Prediction, machine_of, predict, prepare, read_predictions
 from eval.protocols import Protocol, protocol_named
@@ -42,38 +49,50 @@ class Evaluation:
     predictions: Sequence[Prediction] = ()
 
 
-def evaluate(options: EvalOptions) -> list[Evaluation]:
-    """Every method under every protocol on the benchmark of `options`.
+def evaluate(plans: Sequence[EvalOptions]) -> list[Evaluation]:
+    """Every method under every protocol on the benchmark of each of `plans`.
 
-    A method that cannot run here is reported by name with the reason. A pair that fails counts as
-    an infinite error and is listed.
+    Names and data are looked up before anything is matched. A method that cannot run here is
+    reported by name with the reason. A pair that fails counts as an infinite error and is listed.
     """
-    protocols = [
-        protocol_named(name, threshold=options.ransac_threshold, seed=options.seed)
-        for name in options.protocol
+    for plan in plans:
+        for name in _methods(plan):
+            check_method(name, offline=plan.offline)
+    looked_up = [(plan, _benchmarks(plan)) for plan in plans]
+    return [
+        evaluation
+        for plan, benchmarks in looked_up
+        for name in _methods(plan)
+        for benchmark in benchmarks
+        for evaluation in _evaluate_method(plan, name, benchmark)
     ]
-    names = [name for m in options.method for name in (ALL if m == "all" else (m,))]
-    benchmarks = {
-        convention: load_benchmark(
-            options.benchmark,
-            cache=Path(options.output) / "rendered",
-            limit=options.limit,
-            convention=convention,
-        )
+
+
+def _methods(options: EvalOptions) -> list[str]:
+    """Names of methods, each once."""
+    return list(
+        dict.fromkeys(name for m in options.method for name in (ALL if m == "all" else (m,)))
+    )
+
+
+def _protocols(options: EvalOptions) -> list[Protocol]:
+    threshold, seed = options.ransac_threshold, options.seed
+    return [protocol_named(name, threshold=threshold, seed=seed) for name in options.protocol]
+
+
+def _benchmarks(options: EvalOptions) -> list[Benchmark]:
+    """The benchmark in every convention that a protocol wants."""
+    wanted = {protocol.convention for protocol in _protocols(options)}
+    cache = Path(options.output) / "rendered"
+    return [
+        load_benchmark(options.benchmark, cache=cache, limit=options.limit, convention=convention)
         for convention in CONVENTIONS
-        if convention in {protocol.convention for protocol in protocols}
-    }
-    out = []
-    for name in dict.fromkeys(names):
-        for convention, benchmark in benchmarks.items():
-            chosen = [p for p in protocols if p.convention == convention]
-            out += _evaluate_method(options, name, benchmark, chosen)
-    return out
+        if convention in wanted
+    ]
 
 
-def _evaluate_method(
-    options: EvalOptions, name: str, benchmark: Benchmark, protocols: Sequence[Protocol]
-) -> list[Evaluation]:
+def _evaluate_method(options: EvalOptions, name: str, benchmark: Benchmark) -> list[Evaluation]:
+    protocols = [p for p in _protocols(options) if p.convention == benchmark.sizing.convention]
     given = ("keypoints", "ratio", "xfeat", "aliked", "threshold", "refine", "device", "offline")
     values = {name: getattr(options, name) for name in given}
     if benchmark.sizing.convention is PUBLISHED:

@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from data.corrupt import CorruptSample, Reporting, collate
 from data.order import Key
 from matcher.errors import Code, UsageError, missing
 from matcher.images.imagenet import to_input
 from matcher.images.load import read_rgb
+from matcher.images.suffixes import is_read
 from matcher.tasks.classification.preprocess import center_square
 from matcher.tasks.classification.structures import ImageBatch
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 MIN_AREA = 0.35
 """Least share of an image that a training crop shows."""
 RATIO = 4 / 3
@@ -46,7 +47,7 @@ class ImageFolder:
 
 
 def find_images(folder: Path | str) -> ImageFolder:
-    """All images in the folders of a folder.
+    """All images in the folders of a folder, but for hidden ones.
 
     Raises:
         UsageError: there is no such folder (E111), or nothing in it (E111).
@@ -55,9 +56,9 @@ def find_images(folder: Path | str) -> ImageFolder:
     if not folder.is_dir():
         raise missing(folder, "no such folder")
     found = {
-        part.name: sorted(p for p in part.iterdir() if p.suffix.lower() in SUFFIXES)
+        part.name: sorted(p for p in part.iterdir() if is_read(p.name) and p.name[0] != ".")
         for part in sorted(folder.iterdir())
-        if part.is_dir()
+        if part.is_dir() and part.name[0] != "."
     }
     found = {name: files for name, files in found.items() if files}
     if not found:
@@ -122,8 +123,11 @@ def random_crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.n
 def center_batches(
     images: CenterImages, batch_size: int = 64, workers: int = 0
 ) -> Iterator[ImageBatch]:
-    """All images once, in order."""
-    yield from DataLoader(images, batch_size, num_workers=workers, collate_fn=ImageBatch.collate)
+    """All images once, in order; errors are those of `read_rgb`, whichever process reads."""
+    for batch in DataLoader(Reporting(images), batch_size, num_workers=workers, collate_fn=collate):
+        if isinstance(batch, CorruptSample):
+            raise batch.error
+        yield batch
 
 
 def _batch_of_one(pixels: np.ndarray, number: int) -> ImageBatch:

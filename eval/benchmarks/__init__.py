@@ -29,7 +29,7 @@ def load_benchmark(
     pairs = READERS[options.kind](options, cache)
     if not pairs:
         raise UsageError(Code.UNREADABLE_LIST, options.root or options.name, "holds no pair")
-    dataset = Path(options.root).resolve().name if options.kind == "pairs" and options.root else ""
+    dataset = _folder_name(options) if options.kind == "pairs" else ""
     return Benchmark(
         options.name,
         dataset or options.name,
@@ -42,11 +42,15 @@ def load_benchmark(
 
 def textures(options: BenchmarkOptions) -> str:
     """Where the texture of rendered images is from."""
+    folder = _folder_name(options)
     if options.kind == "synthetic":
-        return f"procedural and {Path(options.root).name}" if options.root else "procedural"
-    if options.kind == "warps":
-        return Path(options.root).name if options.root else "matplotlib and scikit-learn samples"
-    return ""
+        return f"procedural and {folder}" if folder else "procedural"
+    return (folder or "matplotlib and scikit-learn samples") if options.kind == "warps" else ""
+
+
+def _folder_name(options: BenchmarkOptions) -> str:
+    """The name of the folder of the data, empty where there is none."""
+    return Path(options.root).resolve().name if options.root else ""
 
 
 READERS: Mapping[Kind, Callable[[BenchmarkOptions, Path], tuple[EvalPair, ...]]] = {

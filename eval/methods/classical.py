@@ -61,6 +61,8 @@ def detected(
     detector: cv2.Feature2D, image: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 2) float32 pixels of the keypoints of an image, and (N, width) their descriptors."""
+    if min(image.shape[:2]) < 2:  # Of which ORB cannot make a smaller one.
+        return np.zeros((0, 2), np.float32), np.zeros((0, width), np.float32)
     keypoints, descriptors = detector.detectAndCompute(as_gray(image), None)
     points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
     return points, np.zeros((0, width), np.float32) if descriptors is None else descriptors

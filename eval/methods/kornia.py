@@ -60,6 +60,8 @@ class KorniaLoftr(KorniaMethod):
 
     @torch.inference_mode()
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        if min(*image0.shape[:2], *image1.shape[:2]) < 8:
+            return Matches.empty("too_few_keypoints")
         output = self.model({"image0": self._cut(image0), "image1": self._cut(image1)})
         names = ("keypoints0", "keypoints1", "confidence")
         return Matches(*(output[name].cpu() for name in names))
@@ -86,6 +88,8 @@ class Disk(KorniaMethod):
     file = "depth-save.pth"
     key = "extractor"
     RATIO = 0.95
+    LEAST = 16
+    """Pixels of which the network makes one, too few to normalize."""
 
     def __init__(self, options: MethodOptions) -> None:
         super().__init__(options, DISK())
@@ -94,6 +98,8 @@ class Disk(KorniaMethod):
 
     @torch.inference_mode()
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> Matches:
+        if min(max(image.shape[:2]) for image in (image0, image1)) <= self.LEAST:
+            return Matches.empty("too_few_keypoints")
         features = [
             self.model(self._tensor(image), self.keypoints, pad_if_not_divisible=True)[0]
             for image in (image0, image1)

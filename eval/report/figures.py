@@ -47,6 +47,11 @@ def picture(path: Path) -> Iterator[Axes]:
     write_atomically(path, data.getvalue())
 
 
+def as_text(name: str) -> str:
+    """A name as Matplotlib shows it, which takes what stands between dollars for formulas."""
+    return name.replace("$", r"\$")
+
+
 def error_curves(path: Path, evaluations: Sequence[Evaluation], colors: Mapping[str, str]) -> None:
     """Share of pairs below an error; the areas under these curves are the AUCs."""
     pose = "auc5" in evaluations[0].record
@@ -60,10 +65,10 @@ def error_curves(path: Path, evaluations: Sequence[Evaluation], colors: Mapping[
             x = np.concatenate([[0.0], errors[inside], [limit]])
             y = np.concatenate([[0.0], share[inside], level])
             method = evaluation.record["method"]
-            axes.plot(x, y, color=colors[method], label=method)
+            axes.plot(x, y, color=colors[method], label=as_text(method))
         title = "larger of rotation and translation error" if pose else "mean corner error"
         axes.set(xlabel=f"{title} ({unit})", ylabel="pairs below (%)", xlim=(0, limit))
-        axes.set(ylim=(0, 100), title=evaluations[0].record["dataset"])
+        axes.set(ylim=(0, 100), title=as_text(evaluations[0].record["dataset"]))
         axes.legend()
 
 
@@ -79,9 +84,11 @@ def precision_recall(
             share = hits / np.arange(1, len(order) + 1)
             x, step = hits / len(evaluation.rows), max(1, len(order) // 2000)
             method = evaluation.record["method"]
-            axes.plot(x[::step], 100 * share[::step], color=colors[method], label=method)
+            axes.plot(x[::step], 100 * share[::step], color=colors[method], label=as_text(method))
         axes.set(xlabel="right matches a pair", ylabel="precision (%)", ylim=(0, 101))
-        axes.set(title=f"{evaluations[0].record['dataset']}: matches by falling confidence")
+        axes.set(
+            title=f"{as_text(evaluations[0].record['dataset'])}: matches by falling confidence"
+        )
         axes.legend()
 
 
@@ -107,8 +114,8 @@ def time_against_auc(
             area = record["auc10" if pose else "corner_auc5"]
             at = max(seconds, 1e-4), area
             axes.plot(*at, "o", color=colors[record["method"]])
-            axes.annotate(record["method"], at, (5, 5), textcoords="offset points")
+            axes.annotate(as_text(record["method"]), at, (5, 5), textcoords="offset points")
         axes.set(xscale="log", xlabel="median seconds a pair", ylim=(0, 110))
         axes.set(ylabel="pose AUC@10" if pose else "corner AUC@5")
-        axes.set(title=evaluations[0].record["dataset"])
+        axes.set(title=as_text(evaluations[0].record["dataset"]))
         axes.margins(x=0.3)

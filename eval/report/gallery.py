@@ -33,13 +33,14 @@ class Drawn:
 def draw_extremes(
     evaluation: Evaluation, folder: Path, count: int
 ) -> tuple[list[Drawn], list[Drawn]]:
-    """The `count` / 2 worst and as many best pairs, drawn with their errors."""
+    """`count` pairs drawn with their errors: the worst and the best, one more of the worst where
+    the number is odd."""
     name = "error" if "auc5" in evaluation.record else "corner_error"
     errors = np.array([row[name] for row in evaluation.rows], dtype=float)
     order = np.argsort(-errors, kind="stable").tolist()
-    half = min(count // 2, len(order) // 2)
-    worst = [_draw(evaluation, i, folder, name) for i in order[:half]]
-    best = [_draw(evaluation, i, folder, name) for i in order[::-1][:half]]
+    count = min(count, len(order))
+    worst = [_draw(evaluation, i, folder, name) for i in order[: count - count // 2]]
+    best = [_draw(evaluation, i, folder, name) for i in order[::-1][: count // 2]]
     return [d for d in worst if d], [d for d in best if d]
 
 

@@ -14,7 +14,7 @@ from eval.options import EvalOptions
 from eval.report import tables, terminal
 from eval.report.gallery import Drawn, draw_extremes
 from eval.runner import Evaluation
-from matcher.files import make_folder, write_atomically
+from matcher.files import make_folder, replaced, write_atomically
 
 FILES = ("results.json", "timing.json", "table.md", "table.csv", "pairs.csv", "report.html")
 STYLE = """
@@ -51,16 +51,20 @@ def write_reports(
         "table.csv": tables.comma_separated(records),
         "pairs.csv": tables.csv_text([row for e in evaluations for row in pair_rows(e)]),
     }
+    names = [*(["report.html"] if options.report else []), *texts]
+    told = [f"in {folder}: {', '.join(names)}{replaced(folder / 'results.json')}"]
+    if not options.report and (folder / "report.html").exists():
+        told.append(f"{folder / 'report.html'} and its pictures are of an earlier evaluation")
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     if options.report:
         write_atomically(folder / "report.html", _page(folder, evaluations, options.drawn).encode())
     if options.document:
         body = tables.markdown(records, timings)
+        told.append(f"{options.document}{replaced(options.document)}")
         write_atomically(Path(options.document), _document(body, words, timings).encode())
-    names = [*(["report.html"] if options.report else []), *texts]
-    written = f"in {folder}: {', '.join(names)}"
-    return [*terminal.summary_lines(records, timings), "", *terminal.wrapped(written)]
+    lines = [line for text in told for line in terminal.wrapped(text)]
+    return [*terminal.summary_lines(records, timings), "", *lines]
 
 
 def pair_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 
 from data.real.convert_index import convert
 from eval.__main__ import main
-from eval.benchmarks import READERS, load_benchmark
+from eval.benchmarks import READERS, load_benchmark, textures
 from eval.benchmarks.folder import EvalPair, posed_pairs, read_pairs_with_gt
 from eval.benchmarks.options import BenchmarkOptions, Kind
 from eval.benchmarks.rendered import sample_photos
@@ -306,6 +306,12 @@ def test_exact_matches_of_a_synthetic_pair_are_found_right(tmp_path):
     assert found["precision_0.5px"] == pytest.approx(0.5, abs=0.05)
     assert found["precision_converged_0.5px"] == pytest.approx(1.0, abs=0.05)
     assert found["precision_converged_0.25px"] < 0.1
+
+
+def test_textures_are_named_after_their_folder_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert textures(options("warps", ".")) == tmp_path.name
+    assert textures(options("synthetic", ".")) == f"procedural and {tmp_path.name}"
 
 
 def test_warps_are_the_same_every_time(tmp_path):

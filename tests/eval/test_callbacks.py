@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from data.config import SyntheticConfig
-from data.datamodule import collate
+from data.corrupt import collate
 from data.synthetic.dataset import SyntheticScenes
 from data.synthetic.render import render
 from eval.callbacks import PoseAUC, batch_errors, model_of

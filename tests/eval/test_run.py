@@ -270,6 +270,7 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
         method = build_method(name, MethodOptions(keypoints=64))
         matches = method(image, image)
         assert isinstance(matches, Matches)
+        assert method(image, image[:7, :9]).reason == "too_few_keypoints"
         assert method.weights_sha256 == method.settings["weights_sha256"]
         assert method.device == str(find_device(None))
         with pytest.raises(UsageError, match="E201 device: got 'nowhere'"):
@@ -277,6 +278,13 @@ def test_kornia_methods_run_with_weights_that_are_there(tmp_path, monkeypatch, f
         if name == "kornia_disk":
             torch.testing.assert_close(matches.keypoints0, matches.keypoints1)
             assert len(matches) > 10
+
+
+@pytest.mark.parametrize("name", ["orb", "rootsift"])
+def test_an_image_of_a_pixel_has_no_match(name):
+    image = np.random.default_rng(0).integers(0, 255, (64, 70, 3), dtype=np.uint8)
+    matches = build_method(name, MethodOptions())(image[:1, :1], image)
+    assert matches.reason == "too_few_keypoints"
 
 
 def test_own_weights_by_path_run_under_every_protocol(folder, tmp_path):
@@ -363,7 +371,7 @@ def test_results_do_not_lie_among_the_data_nor_replace_them(folder, tmp_path, ca
 
 
 def test_weights_and_data_of_any_name_can_be_reported(folder, tmp_path):
-    data = tmp_path / ("100% #1 " + "x" * 230)
+    data = tmp_path / ("100% #1 $b_{$ " + "x" * 220)
     shutil.copytree(folder, data)
     assert run(data, tmp_path / "out", "method=orb", "report=true", "limit=2") == 0
     page = (tmp_path / "out" / "report.html").read_text()
@@ -371,6 +379,56 @@ def test_weights_and_data_of_any_name_can_be_reported(folder, tmp_path):
     assert len(sources) >= 3
     assert all((tmp_path / "out" / source).is_file() for source in sources)
     assert not any(set(source) & set("#%?") for source in sources)
+
+
+@pytest.mark.parametrize(("drawn", "pairs", "pictures"), [(6, 1, 1), (1, 4, 1), (3, 4, 3)])
+def test_as_many_pairs_are_drawn_as_are_asked_for(folder, tmp_path, drawn, pairs, pictures):
+    words = ["method=orb", "report=true", f"drawn={drawn}", f"limit={pairs}"]
+    assert run(folder, tmp_path, *words) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == pictures
+
+
+def test_names_and_data_are_looked_up_before_anything_is_matched(folder, tmp_path, capsys):
+    assert run(folder, tmp_path, "method=orb,rootsfit") == 2
+    assert "E203 rootsfit" in capsys.readouterr().err
+    words = ["benchmark=warps,hpatches", "benchmark.count=1", "method=orb", f"output={tmp_path}"]
+    assert main(words) == 2
+    assert "E111 datasets/hpatches" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("0*.h5"))
+
+
+def test_results_say_what_they_replace(folder, tmp_path, capsys):
+    document = tmp_path / "a.md"
+    words = [folder, tmp_path / "out", "method=orb", "limit=1", f"document={document}"]
+    assert run(*words) == 0
+    first = capsys.readouterr().out
+    assert f"\n{document}\n" in first
+    assert "(replaced)" not in first
+    assert run(*words, "report=true") == 0
+    assert capsys.readouterr().out.count("(replaced)") == 2
+    assert run(*words) == 0
+    assert "of an earlier evaluation" in capsys.readouterr().out.replace("\n  ", " ")
+
+
+def test_photographs_to_render_from_are_kept_apart_from_results(folder, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    shutil.copytree(folder / "images", photos)
+    words = ["benchmark=warps", f"root={photos}", "method=orb"]
+    assert main([*words, f"output={photos / 'outputs' / 'eval'}"]) == 2
+    assert "E205 output=" in capsys.readouterr().err
+    assert not (photos / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["benchmark="], "E201 benchmark"),
+        (["benchmark=pairs,strecha", "benchmark.root=/data"], "E201 root"),
+    ],
+)
+def test_no_benchmark_and_a_root_for_two_are_refused(tmp_path, capsys, words, told):
+    assert main([*words, f"output={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_unknown_benchmark_names_the_nearest(capsys):

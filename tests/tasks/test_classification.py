@@ -13,7 +13,7 @@ from data.real.image_folder import CenterImages, center_batches, find_images
 from eval.classification import ClassificationEvalOptions, columns_of, ranks, score
 from eval.classification import evaluate as evaluate_folder
 from eval.metrics import wilson_interval
-from matcher.errors import UsageError
+from matcher.errors import ImageError, UsageError
 from matcher.images.imagenet import to_input
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.__main__ import main
@@ -138,6 +138,24 @@ def test_weights_are_measured_on_a_folder(folder: Path, weights: Path) -> None:
     assert found.top1 >= 12 / 13
     assert found.top5 == 1.0
     assert found.top1_interval[0] < found.top1 <= found.top1_interval[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named_whoever_reads_it(
+    tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "red").mkdir()
+    (tmp_path / "red" / "a.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"E101 .*a\.png"):
+        list(center_batches(CenterImages(find_images(tmp_path), 16), workers=workers))
+
+
+def test_images_are_of_all_kinds_that_are_read_but_hidden_ones(tmp_path: Path) -> None:
+    for name in ("red/a.tif", "red/b.JPG", "red/._b.jpg", "red/notes.txt", ".cache/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images(tmp_path)
+    assert (found.labels, [path.name for path in found.files]) == (("red",), ["a.tif", "b.JPG"])
 
 
 def test_ranks_count_the_classes_before_the_right_one(folder: Path) -> None:
