@@ -249,7 +249,7 @@ def main(words: list[str]) -> int:
     try:
         metrics = train(config)
     except InterruptedError as error:
-        print(f"{error.strerror}; resume=auto goes on", file=sys.stderr)
+        print(error.strerror, file=sys.stderr)
         return 128 + (error.errno or 0)
     for line in closing_lines(folder, metrics):
         print(line)

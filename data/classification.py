@@ -14,7 +14,14 @@ from data.corrupt import Replacing
 from data.datamodule import TrainingData
 from data.real.image_folder import CenterImages, ImageFolder, TrainingImages, find_images
 from matcher.errors import Code, UsageError
-from matcher.validation.checked import NotNegative, Positive, checked, config_from_dict, invalid
+from matcher.validation.checked import (
+    NotNegative,
+    Positive,
+    Workers,
+    checked,
+    config_from_dict,
+    invalid,
+)
 
 
 @checked("data.")
@@ -29,7 +36,7 @@ class ClassificationDataConfig:
     """Images of a validation, spread over all classes; 0: all."""
     batch_size: Positive = 64
     """Images of one process in a batch."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Loader processes; 0 loads in the training process."""
 
     def __post_init__(self) -> None:

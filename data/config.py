@@ -8,10 +8,10 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from matcher.validation.checked import (
-    MOST_THREADS,
     NotNegative,
     Positive,
     Share,
+    Workers,
     checked,
     invalid,
 )
@@ -23,17 +23,19 @@ Source = Literal["synthetic", FileSource]
 Layout = Literal["plane", "room", "street", "clutter"]
 """A kind of rendered scene; `data.synthetic.layouts` draws them."""
 Frames = tuple[NotNegative, NotNegative]
-NO_FRAMES = (0, 0)
 Strength = Annotated[float, Field(ge=0, le=2)]
 Overlap = Annotated[tuple[Share, Share], Field(description="(low, high) in 0..1")]
 Eighths = Annotated[int, Field(ge=8, multiple_of=8)]
-VALIDATED_BY: dict[Source, tuple[str, ...]] = {
-    "megadepth": ("val_root", "val_index", "val_scenes"),
-    "scannet": ("val_root", "val_index", "val_scenes", "val_intrinsics"),
-    "rgbd": ("val_root", "val_frames"),
-    "colmap": ("val_root", "val_index"),
-}
-"""What names the pairs of each source to validate on."""
+READ_BY_ALL = ("root", "val_root", "overlap", "per_scene", "framing", "augment", "coarse_only")
+READ_BY: dict[Source, tuple[str, ...]] = {
+    "synthetic": (),
+    "megadepth": (*READ_BY_ALL, "index", "scenes", "val_index", "val_scenes"),
+    "scannet": (*READ_BY_ALL, "index", "scenes", "intrinsics",
+                "val_index", "val_scenes", "val_intrinsics"),
+    "rgbd": (*READ_BY_ALL, "frames", "val_frames"),
+    "colmap": (*READ_BY_ALL, "index", "scenes", "pairs", "exclude", "val_index"),
+}  # fmt: skip
+"""What each source reads of `FilesConfig`."""
 
 
 @checked("data.synthetic.")
@@ -106,7 +108,7 @@ class Framing:
 
 @checked("data.files.")
 class FilesConfig:
-    """Pairs in files. Paths that stay empty have no use in the chosen source."""
+    """Pairs in files. What the chosen source does not read stays as it is."""
 
     root: str = ""
     """Folder of the pictures: of the index paths (megadepth), the scenes (scannet), the sequence
@@ -132,7 +134,7 @@ class FilesConfig:
     """ScanNet: `intrinsics` of the validation."""
     frames: Frames = (0, 10**9)
     """RGB-D: numbers (first, behind the last) of the training frames."""
-    val_frames: Frames = NO_FRAMES
+    val_frames: Frames = (0, 0)
     """RGB-D: those of the validation."""
     overlap: Overlap = (0.1, 0.9)
     """Kept pairs; ScanNet uses the lower limit."""
@@ -145,10 +147,10 @@ class FilesConfig:
     """Teach cells alone: for depth that is spread around points, as that of COLMAP models."""
 
     @property
-    def validation_named(self) -> list[str]:
-        """The ``val_`` options that say something."""
-        names = [f.name for f in fields(self) if f.name.startswith("val_")]
-        return [n for n in names if (value := getattr(self, n)) and value != NO_FRAMES]
+    def given(self) -> list[str]:
+        """The options that say something."""
+        plain = FilesConfig()
+        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
 
 
 @checked("data.")
@@ -163,9 +165,9 @@ class DataConfig:
     """Share of the batches that hold real pairs."""
     batch_size: Positive = 8
     """Pairs of one process in a batch."""
-    workers: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
+    workers: Workers = 0
     """Loader processes; 0 loads in the training process. Samples do not depend on it."""
-    val_pairs: int = 64
+    val_pairs: Positive = 64
     """Pairs of a validation."""
     ramp: tuple[
         Annotated[
@@ -181,12 +183,15 @@ class DataConfig:
     def __post_init__(self) -> None:
         if list(self.ramp) != sorted(self.ramp):
             raise invalid("data.ramp", self.ramp, "stages in the order of pairs seen")
-        if self.source == "synthetic":
-            return
-        if self.real:
+        if self.real and self.source != "synthetic":
             raise invalid("data.real", self.real, f"null beside data.source={self.source}")
-        for name in self.files.validation_named:
-            allowed = VALIDATED_BY[self.source]
-            if name not in allowed:
-                expected = f"nothing: data.source={self.source} takes {', '.join(allowed)}"
+        read = READ_BY[self.of_files]
+        for name in self.files.given:
+            if name not in read:
+                expected = f"nothing: {self.of_files} reads {', '.join(read) or 'no files'}"
                 raise invalid(f"data.files.{name}", getattr(self.files, name), expected)
+
+    @property
+    def of_files(self) -> Source:
+        """What `files` are of; ``synthetic``: there are none."""
+        return self.real or self.source

@@ -113,7 +113,7 @@ class PairData(TrainingData):
 
     @cached_property
     def _files(self) -> FilePairs:
-        return training_pairs(self.config.real or self.config.source, self.config.files)
+        return training_pairs(self.config.of_files, self.config.files)
 
     @property
     def _order(self) -> SceneBalanced:
@@ -163,9 +163,9 @@ class PairData(TrainingData):
         return self.files_in_order(self._folder / "corrupt_training.txt")
 
     def _validation(self) -> Dataset[Any]:
-        count = max(1, self.config.val_pairs)
-        if self.config.source != "synthetic":
-            pairs = validation_pairs(self.config.source, self.config.files)
+        source, count = self.config.of_files, self.config.val_pairs
+        if source != "synthetic":
+            pairs = validation_pairs(source, self.config.files)
             if pairs is not None:
                 kept = min(count, len(pairs))
                 evenly = [i * len(pairs) // kept for i in range(kept)]
@@ -187,7 +187,7 @@ def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> P
     """
     config = config_from_dict(DataConfig, values)
     sizes = []
-    if config.source != "synthetic" or config.real:
+    if config.of_files != "synthetic":
         sizes += [("data.files.framing.size", config.files.framing.size)]
     if config.source == "synthetic":
         sizes += [("data.synthetic.size", config.synthetic.size)]

@@ -20,7 +20,7 @@ from matcher.errors import Code, UsageError
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.preprocess import fitted_size, resized, scaled, to_batch
 from matcher.tasks.detection.structures import DetectionBatch
-from matcher.validation.checked import NotNegative, Positive, checked, config_from_dict, invalid
+from matcher.validation.checked import Positive, Workers, checked, config_from_dict, invalid
 
 Factor = Annotated[float, Field(ge=0.1, le=10)]
 
@@ -45,7 +45,7 @@ class DetectionDataConfig:
     """Pictures of a validation, at most."""
     batch_size: Positive = 16
     """Pictures of one process in a batch."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Loader processes; 0 loads in the training process."""
     flip: Literal["none", "horizontal", "both"] = "horizontal"
     """Along which axes half of the pictures are mirrored."""
@@ -128,6 +128,9 @@ class DetectionData(TrainingData):
 
     def _validation(self) -> Dataset[Any]:
         config = self.config
+        if config.annotations and not config.val_annotations:
+            remedy = "give COCO's JSON of a validation, or trainer.validate_steps=0"
+            raise UsageError(Code.UNUSABLE_WORD, "data.val_annotations", "is not set", remedy)
         folder = config.val_folder or config.folder
         images = find_annotated(folder, config.val_annotations, config.val_split, self.model)
         kept = min(config.val_images, len(images))

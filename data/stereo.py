@@ -16,9 +16,9 @@ from data.real.stereo_frames import StereoFrames
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.validation.checked import (
-    NotNegative,
     Positive,
     Share,
+    Workers,
     checked,
     config_from_dict,
     invalid,
@@ -34,7 +34,7 @@ class StereoDataConfig:
 
     batch_size: Positive = 4
     """Pairs of one process in a batch."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Loader processes; 0 loads in the training process. Pairs do not depend on it."""
     val_pairs: Positive = 24
     """Pairs of a validation, of the first of `stereo.sizes`."""

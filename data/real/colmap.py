@@ -78,7 +78,10 @@ class ColmapPairs(FilePairs):
     def named(self, pattern: str) -> np.ndarray:
         """(N,) bool: the pictures that a pattern names, with or without their scene."""
         names = zip(self.names, (image.name for image in self.model.images), strict=True)
-        return np.array([any(fnmatchcase(name, pattern) for name in both) for both in names], bool)
+        return np.array(
+            [any(pattern == name or fnmatchcase(name, pattern) for name in both) for both in names],
+            bool,
+        )
 
     def read(self, scene: int, row: int) -> ImagePair:
         i, j = self.pairs[row].tolist()

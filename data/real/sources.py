@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.config import NO_FRAMES, VALIDATED_BY, FilesConfig, Source
+from data.config import READ_BY, FilesConfig, Source
 from data.real.colmap import ColmapPairs, ColmapScenes
 from data.real.megadepth import MegaDepthPairs, listed_indices, listed_names
 from data.real.readers import FilePairs
@@ -61,9 +61,10 @@ def colmap_scenes(config: FilesConfig) -> ColmapScenes:
 def validation_pairs(source: Source, config: FilesConfig) -> FilePairs | None:
     """The pairs to validate on, None where the configuration names none; errors are those of
     `training_pairs`."""
-    if not config.validation_named:
+    named = [name for name in config.given if name.startswith("val_")]
+    if not named:
         return None
-    if "val_scenes" in VALIDATED_BY[source]:
+    if "val_scenes" in READ_BY[source]:
         _given("val_scenes", config.val_scenes)
     other = replace(
         config,
@@ -71,7 +72,7 @@ def validation_pairs(source: Source, config: FilesConfig) -> FilePairs | None:
         index=config.val_index or config.index,
         scenes=config.val_scenes,
         intrinsics=config.val_intrinsics or config.intrinsics,
-        frames=config.frames if config.val_frames == NO_FRAMES else config.val_frames,
+        frames=config.val_frames if "val_frames" in named else config.frames,
     )
     return colmap_scenes(other) if source == "colmap" else training_pairs(source, other)
 

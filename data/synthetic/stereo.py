@@ -64,7 +64,7 @@ class StereoSceneConfig:
     misalignment: Annotated[float, Field(ge=0, le=5)] = 0.5
     """Largest vertical error of a pair in pixels at a width of 256; 0: perfectly rectified."""
     seed: NotNegative = 0
-    """Seed of the scenes."""
+    """Seed of the scenes; a training replaces it by its own."""
 
     def __post_init__(self) -> None:
         if len(self.shares) != len(self.sizes) or not sum(self.shares) > 0:

@@ -149,7 +149,7 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
 
     def _skip(self) -> None:
         self._snapshot.undo(self.model)
-        stop = self.skipped.add(self.batches_seen)
+        stop = self.skipped.add(self.global_step)
         path = Path(self.config.folder) / f"nonfinite_{self.batches_seen}_{self.global_rank}.pt"
         if self.skipped.total == 1 or stop:
             self._snapshot.save(path, self.model, asdict(self.config))
@@ -186,7 +186,19 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         for name, count in counts.items():
             setattr(self, name, count)
         self.pairs_before = self.pairs_seen
+        accumulate = self.config.trainer.accumulate
+        if state["config"].get("trainer", {}).get("accumulate", accumulate) != accumulate:
+            recount(checkpoint, accumulate)
         self.skipped.restore(skipped)
+
+
+def recount(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Let Lightning count as if every step so far had taken that many batches: the next one begins
+    with its first, and validations keep to the steps."""
+    steps, loops = int(checkpoint["global_step"]), checkpoint["loops"]["fit_loop"]
+    counts = dict.fromkeys(("ready", "started", "processed", "completed"), steps * accumulate)
+    loops["epoch_loop.batch_progress"] |= {"total": counts, "current": dict(counts)}
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
 
 
 def pairs_in(batch: TensorFields) -> int:

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from matcher.config import MatcherConfig
 from matcher.validation.checked import (
-    MOST_THREADS,
     NotNegative,
     Positive,
     Share,
+    Workers,
     checked,
     invalid,
 )
@@ -105,7 +105,7 @@ class TrainerConfig:
     """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
     """Layout of the model in memory: channels last where its maps have 16 channels or more."""
-    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the default."""
     accumulate: Positive = 1
     """Batches a step."""
@@ -162,6 +162,10 @@ class BaseRunConfig:
     def __post_init__(self) -> None:
         if self.resume and self.init_weights:
             raise invalid("init_weights", self.init_weights, "empty when `resume` is given")
+        for name in ("figures", "pose_pairs"):
+            if getattr(self.trainer, name) and not isinstance(self, RunConfig):
+                expected = "none: a validation of task=matcher alone has them"
+                raise invalid(f"trainer.{name}", getattr(self.trainer, name), expected)
 
 
 @checked()

@@ -6,7 +6,7 @@ both, cell by cell. It needs pictures alone: no depth, no pose, no matches.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,12 @@ class Distillation(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(channels, teacher.channels, 1)
         self._teacher = [teacher]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Distillation:
+        """The teacher goes to the device that the head goes to."""
+        if isinstance(self._teacher[0], nn.Module):
+            self._teacher[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def forward(self, output: TrainingOutput, pair: ImagePair) -> Tensor:
         """Mean of 1 - cosine over the cells with content of both images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -68,16 +69,20 @@ def fit_module(
         watchers: what else watches the run.
 
     Raises:
-        InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved.
+        InterruptedError: SIGINT or SIGTERM, its number in `errno`; a checkpoint is saved once
+            there was a step.
     """
     keeper = CheckpointAndExport(run)
     trainer = build_trainer(run, max_steps, [keeper, *watchers])
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     except SystemExit as error:  # What Lightning makes of an interruption that did not wait.
+        if trainer.received_sigterm:
+            raise InterruptedError(signal.SIGTERM, "stopped before the first step") from error
         raise KeyboardInterrupt from error
     if keeper.signal:
-        raise InterruptedError(keeper.signal, f"stopped after step {trainer.global_step}")
+        what = f"stopped after step {trainer.global_step}; resume=auto goes on"
+        raise InterruptedError(keeper.signal, what)
     return trainer
 
 

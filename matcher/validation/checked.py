@@ -40,6 +40,8 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NotNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
 """Threads or processes: many more than there are cores bring a machine down."""
+Workers = Annotated[int, Field(ge=0, le=MOST_THREADS)]
+"""Likewise, or none."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, description="a name")]
 

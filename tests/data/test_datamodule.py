@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from conf import compose
+from data.classification import ClassificationDataConfig
 from data.config import DataConfig, FilesConfig
 from data.datamodule import PairData, build_datamodule
+from data.detection import DetectionDataConfig
 from data.preview import contact_sheet
 from data.preview import main as preview
 from data.real.sources import validation_pairs
+from data.stereo import StereoDataConfig
 from matcher.errors import UsageError
 from matcher.structures import ImagePair
 from matcher.training.supervision import supervise
@@ -82,11 +85,25 @@ def test_pictures_grow_with_the_pairs_seen() -> None:
         ({"source": "megadepth", "files": {"val_frames": [0, 5]}}, "data.files.val_frames"),
         ({"source": "colmap", "files": {"val_scenes": "x"}}, "data.files.val_scenes"),
         ({"source": "rgbd", "files": {"val_index": "x"}}, "data.files.val_index"),
+        ({"source": "megadepth", "files": {"exclude": ["a"]}}, "data.files.exclude"),
+        ({"source": "colmap", "files": {"frames": [0, 5]}}, "data.files.frames"),
+        ({"real": "rgbd", "files": {"pairs": "x"}}, "data.files.pairs.*: rgbd reads root"),
+        ({"files": {"root": "x"}}, "data.files.root.*: synthetic reads no files"),
+        ({"files": {"augment": 1.0}}, "data.files.augment.*: synthetic"),
+        ({"val_pairs": 0}, "data.val_pairs"),
     ],
 )
 def test_impossible_options_are_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         build_datamodule({**SMALL, **change}, 1)
+
+
+@pytest.mark.parametrize(
+    "kind", [DataConfig, StereoDataConfig, DetectionDataConfig, ClassificationDataConfig]
+)
+def test_loader_processes_that_bring_a_machine_down_are_refused(kind: type) -> None:
+    with pytest.raises(UsageError, match=r"E201 data\.workers: got 257"):
+        config_from_dict(kind, {"workers": 257})
 
 
 @pytest.mark.parametrize("source", ["synthetic", "megadepth", "scannet", "rgbd", "colmap"])

@@ -69,6 +69,7 @@ def mixed(root: Path) -> PairData:
         "root": str(root / "test"),
         "index": str(index),
         "scenes": str(index / "list.txt"),
+        "val_scenes": str(index / "list.txt"),
         "framing": {"size": [64, 96]},
         "coarse_only": True,
     }
@@ -83,6 +84,11 @@ def test_rendered_and_real_batches_come_from_one_loader(tmp_path: Path) -> None:
     assert real.geometry.fine is not None
     assert not real.geometry.fine.any()
     assert torch.isfinite(real.image0).all()
+
+
+def test_a_mixed_run_validates_on_the_real_pairs_that_are_named(tmp_path: Path) -> None:
+    pair = next(iter(at_pair(mixed(tmp_path), 0, tmp_path).val_dataloader()))
+    assert pair.names[0][0].endswith(".jpg")
 
 
 def test_real_pairs_beside_real_pairs_are_refused() -> None:

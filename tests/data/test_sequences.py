@@ -8,6 +8,8 @@ import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -401,6 +403,13 @@ def test_excluded_pictures_are_never_used_and_scenes_are_told_apart(tmp_path: Pa
         assert training_pairs("colmap", replace(files, exclude=(pattern,))).counts == counts
     with pytest.raises(UsageError, match=r"data\.files\.exclude: got '2\*'"):
         training_pairs("colmap", replace(files, exclude=("2*", "0.jpg")))
+
+
+@pytest.mark.parametrize("pattern", ["a [1].jpg", "s/a [1].jpg", "a*"])
+def test_brackets_in_the_name_of_a_picture_mean_themselves(pattern: str) -> None:
+    model = SimpleNamespace(images=[SimpleNamespace(name="a [1].jpg")])
+    pairs: Any = SimpleNamespace(names=["s/a [1].jpg"], model=model)
+    assert ColmapPairs.named(pairs, pattern).tolist() == [True]
 
 
 VIEWS = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "views"

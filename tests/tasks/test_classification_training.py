@@ -101,6 +101,18 @@ def test_weights_of_other_classes_start_no_run(tmp_path: Path) -> None:
         )
 
 
+def test_classes_of_other_names_are_others_as_many_as_they_may_be(tmp_path: Path) -> None:
+    train_classifier(tmp_path, "trainer.max_steps=1")
+    for part in ("train", "val"):
+        (tmp_path / "set" / part / "red").rename(tmp_path / "set" / part / "amber")
+    told = r"E502 .*classes blue, green, red, .*data\.folder amber, blue, green"
+    with pytest.raises(CheckpointError, match=told):
+        train_classifier(tmp_path, "trainer.max_steps=2", "resume=auto")
+    weights = tmp_path / "run" / "weights.safetensors"
+    with pytest.raises(CheckpointError, match=told):
+        train_classifier(tmp_path, f"init_weights={weights}", run="other")
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -108,6 +120,10 @@ def test_weights_of_other_classes_start_no_run(tmp_path: Path) -> None:
         (["data.folder=nowhere"], "E111 nowhere/train: no such folder"),
         (["data.folder=x", "optim.rate=2.0"], "optim.rate"),
         (["data.folder=x", "data.split=train"], "data.split"),
+        (
+            ["data.folder=x", "trainer.max_steps=0", "trainer.figures=2"],
+            "E201 trainer.figures: got 2; expected none: ",
+        ),
         (["data.folder=x", "model.heads=[3,2,4,5]"], "heads"),
     ],
 )

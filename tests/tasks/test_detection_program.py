@@ -228,6 +228,8 @@ def test_a_run_on_cocos_json_starts_from_a_classifiers_backbone(tmp_path: Path, 
         "trainer.max_steps=1",
     )  # fmt: skip
     assert metrics["steps"] == 1
+    with pytest.raises(UsageError, match=r"E204 data\.val_annotations: is not set; give COCO's"):
+        run(tmp_path / "judged", voc, *words, "trainer.validate_steps=1")
     with pytest.raises(CheckpointError, match="another pyramid"):
         run(
             tmp_path / "other", voc, f"backbone_weights={tmp_path / 'p.safetensors'}",
@@ -242,6 +244,10 @@ def test_a_run_on_cocos_json_starts_from_a_classifiers_backbone(tmp_path: Path, 
         (["data.folder=none"], "E111"),
         (["model.labels=[red]"], "got 'blue'"),
         (["data.flip=left"], "data.flip"),
+        (
+            ["init_weights=a", "backbone_weights=b"],
+            "E201 backbone_weights: got 'b'; expected empty",
+        ),
         (["optim.last_rate=0.5"], "optim.last_rate"),
     ],
 )

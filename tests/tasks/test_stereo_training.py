@@ -204,6 +204,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         (["task=stereo", "optim.lr=1e-3"], "optim.lr"),
         (["task=stereo", "data.stereo.pears=8"], "data.stereo.pears"),
         (["task=stereo", "model.cross=half"], "cross"),
+        (["task=stereo", "trainer.max_steps=0", "trainer.pose_pairs=x"], "E201 trainer.pose_pairs"),
         (["task=stereo", "experiment=compact"], "experiment"),
     ],
 )

@@ -77,6 +77,13 @@ def test_cells_without_content_teach_nothing() -> None:
     assert torch.equal(distillation(seen, pair), before)
 
 
+def test_the_teacher_goes_to_the_device_of_the_network() -> None:
+    network = XFeatNet()
+    distillation = Distillation(network, 2).to("meta")
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+    assert set(distillation.state_dict()) == {"head.weight", "head.bias"}
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)

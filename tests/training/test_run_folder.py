@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_a_run_of_several_batches_a_step_resumes_bit_for_bit(tmp_path: Path) -> 
         again["train/loss"]
         == run(tmp_path / "whole", "trainer.max_steps=4", *options)["train/loss"]
     )
+
+
+def test_a_step_takes_all_its_batches_where_their_number_changes(tmp_path: Path) -> None:
+    """And validations keep to the steps."""
+    run(tmp_path, "trainer.max_steps=3")
+    options = ("trainer.accumulate=2", "trainer.validate_steps=2", "trainer.log_every=1")
+    metrics = run(tmp_path, "trainer.max_steps=6", "resume=auto", *options)
+    assert metrics["pairs_of_run"] == 3 * 2 * 2
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert [line.split()[1] for line in lines if "validation" in line] == ["4", "6"]
+    with next(tmp_path.glob("logs/version_1/metrics.csv")).open() as file:
+        rows = [row["step"] for row in csv.DictReader(file) if row["train/loss"]]
+    assert rows == ["3", "4", "5"]
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from data.order import PairStream
 from matcher.config import MatcherConfig
 from matcher.errors import CheckpointError, UsageError
 from matcher.structures import ImagePair
-from matcher.training import checkpointing
+from matcher.training import checkpointing, nonfinite
 from matcher.training.callbacks import CheckpointAndExport
 from matcher.training.config import OptimConfig, RunConfig
 from matcher.training.export import export_weights, load_weights
@@ -215,6 +215,17 @@ def test_more_than_ten_bad_steps_end_the_run_and_the_last_can_be_replayed(tmp_pa
     again.model.load_state_dict(weights)
     torch.manual_seed(seed)
     assert not torch.isfinite(training_loss(again.model, pair, again.config.loss).terms.total)
+
+
+def test_steps_of_several_batches_are_counted_as_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four steps, nine batches apart."""
+    monkeypatch.setattr(nonfinite, "WINDOW", 4)
+    monkeypatch.setattr(nonfinite, "ALLOWED", 1)
+    config = run_config(tmp_path, "trainer.max_steps=4", "trainer.accumulate=3")
+    with pytest.raises(DivergedError):
+        fit(config, Disturb(range(0, 4, 3), "gradient"))
 
 
 def test_one_percent_of_the_steps_may_be_skipped() -> None:
@@ -476,6 +487,21 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
     resumed = run(tmp_path, "trainer.max_steps=9", "resume=auto")
     plain = run(tmp_path / "plain", "trainer.max_steps=9")
     assert resumed["train/loss"] == plain["train/loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Early(PlaneData):
+        def val_dataloader(self) -> Any:
+            os.kill(os.getpid(), number)
+            return super().val_dataloader()
+
+    monkeypatch.setattr(program, "build_datamodule", lambda *_: Early())
+    more = ("trainer.max_steps=9", "trainer.validate_steps=9")
+    assert program.main(words(tmp_path, *more)) == 128 + number
+    assert not checkpointing.checkpoints(tmp_path)
 
 
 @pytest.mark.slow

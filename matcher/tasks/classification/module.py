@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from matcher.errors import CheckpointError, Code
 from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.structures import ImageBatch
 from matcher.tasks.classification.training import ClassificationRunConfig
@@ -49,7 +51,26 @@ class ClassificationModule(RatedModule[Pyramid, ImageBatch]):
         return {"loss": F.cross_entropy(logits, batch.classes), **tops}
 
     def read(self, path: Path) -> Pyramid:
-        return load_pyramid(path).model
+        found = load_pyramid(path)
+        self._require(found.labels or self.labels, path)
+        return found.model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[self.task]["labels"] = list(self.labels)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        # Checkpoints of before 2026-11-29 do not name the classes.
+        self._require(checkpoint[self.task].get("labels", self.labels), "resume")
+
+    def _require(self, labels: Sequence[str], source: Path | str) -> None:
+        """Names that changed would give their images to other outputs of the network (E502)."""
+        if tuple(labels) != self.labels:
+            theirs, ours = (", ".join(names[:20]) for names in (labels, self.labels))
+            what = f"knows the classes {theirs}, and data.folder {ours}"
+            remedy = "give a folder of the same classes"
+            raise CheckpointError(Code.WRONG_ARCHITECTURE, source, what, remedy)
 
     def export(self, path: Path) -> None:
         save_pyramid(path, self.average, self.labels, self.side, **{PAIRS: str(self.pairs_seen)})

@@ -62,3 +62,9 @@ class DetectionRunConfig(BaseRunConfig):
     empty: random ones."""
     model: DetectorConfig = field(default_factory=DetectorConfig)
     optim: DetectionOptimConfig = field(default_factory=DetectionOptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backbone_weights and self.init_weights:
+            given = self.backbone_weights
+            raise invalid("backbone_weights", given, "empty when `init_weights` is given")
