@@ -7,11 +7,12 @@ import numpy as np
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import Sizing
 from eval.depth_truth import FINE_PIXELS, Row, measure_against_depth, shares_within
-from eval.metrics import corner_error, precision, rotation_error, translation_error, warp
+from eval.metrics import corner_error, precision, rotation_error, translation_error
 from eval.predictions import Prediction
 from eval.protocols import Protocol
 from matcher.geometry.epipolar import normalized_epipolar_error
 from matcher.geometry.robust import PoseEstimate, estimate_homography, estimate_pose
+from matcher.geometry.transforms import warp
 
 PRECISION = {"precision_5e4": 5e-4, "precision_1e4": 1e-4}
 """Squared symmetric epipolar distance in normalized units."""

@@ -74,12 +74,6 @@ def corner_error(estimate: np.ndarray, truth: np.ndarray, *, width: int, height:
     return float(np.linalg.norm(distance, axis=1).mean())
 
 
-def warp(points: np.ndarray, H: np.ndarray) -> np.ndarray:
-    """(N, 2) points under the homography `H`."""
-    moved = np.column_stack([points, np.ones(len(points))]) @ H.T
-    return moved[:, :2] / moved[:, 2:]
-
-
 def bootstrap_auc(
     errors: Sequence[float] | np.ndarray,
     thresholds: Sequence[float],

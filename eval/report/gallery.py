@@ -9,13 +9,13 @@ import numpy as np
 
 from eval.benchmarks.folder import EvalPair
 from eval.benchmarks.sizing import EXACT
-from eval.metrics import warp
 from eval.names import file_label
 from eval.predictions import Prediction
 from eval.runner import Evaluation
 from matcher.drawing.matches import draw_matches, write_picture
 from matcher.errors import MatcherError
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
+from matcher.geometry.transforms import warp
 from matcher.images.load import read_rgb
 
 ERROR_LIMIT = 5.0

@@ -37,9 +37,7 @@ class Transform:
 
     def __call__(self, points0: np.ndarray) -> np.ndarray:
         """(N, 2) pixels of image 1 of (N, 2) pixels of image 0."""
-        points0 = np.asarray(points0, np.float64)
-        moved = np.column_stack([points0, np.ones(len(points0))]) @ self.matrix.T
-        return moved[:, :2] / moved[:, 2:]
+        return warp(np.asarray(points0, np.float64), self.matrix)
 
     def opencv(self) -> np.ndarray:
         """(3, 3) for ``cv2.warpPerspective(image1, transform.opencv(), size0)``, which brings
@@ -80,6 +78,12 @@ class Transform:
         transform.SetMatrix(there[:2, :2].ravel().tolist())
         transform.SetTranslation(there[:2, 2].tolist())
         return transform
+
+
+def warp(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """(N, 2) points under a (3, 3) homography."""
+    moved = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    return moved[:, :2] / moved[:, 2:]
 
 
 def estimate_transform(

@@ -83,21 +83,21 @@ def options_and_images(kind: type[T], words: Sequence[str], names: Sequence[str]
 
 def _is_text(annotation: Any) -> bool:
     """Whether values of an annotation are text, or null."""
-    if get_origin(annotation) is Annotated:
-        return _is_text(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return all(_is_text(each) for each in get_args(annotation) if each is not NoneType)
-    return annotation is str or get_origin(annotation) is Literal
+    return all(kind is str or get_origin(kind) is Literal for kind in _kinds(annotation))
 
 
 def _is_list(annotation: Any) -> bool:
-    """Whether values of an annotation are lists, numbers or null, and no text."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _is_list(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return all(_is_list(each) for each in get_args(annotation) if each is not NoneType)
-    return origin is tuple
+    """Whether values of an annotation are lists, or null."""
+    return all(get_origin(kind) is tuple for kind in _kinds(annotation))
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What a value of an annotation may be besides null."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for each in get_args(annotation) for kind in _kinds(each)]
+    return [] if annotation is NoneType else [annotation]
 
 
 def key_values(words: Sequence[str]) -> list[str]:

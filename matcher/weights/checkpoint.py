@@ -242,14 +242,13 @@ def load_safetensors(
 
 def override(config: MatcherConfig, values: Mapping[str, Any]) -> MatcherConfig:
     """`config` with the options of the dotted names in `values` replaced, or E201 or E202."""
-    kinds, changed = annotations_of(MatcherConfig), dict[str, dict[str, Any]]()
+    known, changed = list(annotations_of(MatcherConfig)), dict[str, dict[str, Any]]()
     for name, value in values.items():
         group, _, option = name.partition(".")
-        if group not in kinds:
-            raise unknown_option(group, list(kinds))
-        changed.setdefault(group, asdict(getattr(config, group)))[option] = value
-    parts = {g: config_from_dict(kinds[g], options, f"{g}.") for g, options in changed.items()}
-    return replace(config, **parts)
+        if group not in known:
+            raise unknown_option(group, known)
+        changed.setdefault(group, {})[option] = value
+    return replace(config, **{g: replace(getattr(config, g), **o) for g, o in changed.items()})
 
 
 def without_retired(config: Any) -> Any:

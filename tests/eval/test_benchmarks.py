@@ -21,11 +21,11 @@ from eval.benchmarks.rendered import sample_photos
 from eval.benchmarks.sizing import Sizing
 from eval.depth_truth import measure_against_depth
 from eval.measure import measure_pair
-from eval.metrics import warp
 from eval.predictions import Prediction
 from eval.protocols import protocol_named
 from matcher.errors import UsageError
 from matcher.geometry.epipolar import normalized_epipolar_error
+from matcher.geometry.transforms import warp
 from matcher.structures import Matches
 from tests.helpers.eval_folders import exact_matches, pair_line, pairs_folder, relative_pose
 from tests.helpers.miniature import (

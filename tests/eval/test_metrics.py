@@ -12,6 +12,7 @@ from eval.benchmarks.sizing import CONVENTIONS, EXACT, PUBLISHED, Sizing
 from eval.measure import measure_pair
 from eval.predictions import Prediction
 from eval.protocols import PROTOCOLS, protocol_named
+from matcher.geometry.transforms import warp
 from matcher.structures import Matches
 from tests.helpers.eval_folders import exact_matches, relative_pose
 from tests.helpers.miniature import rendered_scenes
@@ -101,7 +102,7 @@ def test_points_convert_there_and_back(convention):
     resized = convention.convert(points, (640, 480), (832, 555))
     np.testing.assert_allclose(convention.convert(resized, (832, 555), (640, 480)), points)
     matrix = convention.conversion((640, 480), (832, 555))
-    np.testing.assert_allclose(metrics.warp(points, matrix), resized)
+    np.testing.assert_allclose(warp(points, matrix), resized)
     corner = EXACT.convert(np.array([[-0.5, -0.5]]), (10, 10), (20, 30))
     np.testing.assert_allclose(corner, [[-0.5, -0.5]])
 

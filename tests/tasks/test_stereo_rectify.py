@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from matcher.errors import UsageError
+from matcher.geometry.transforms import warp
 from matcher.tasks.stereo.__main__ import main
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.photographs import Photograph, read_photograph, rectify_photographs
 from matcher.tasks.stereo.predictor import Disparity
-from matcher.tasks.stereo.rectify import Camera, Motion, Rectification, moved, rectify
+from matcher.tasks.stereo.rectify import Camera, Motion, Rectification, rectify
 from matcher.tasks.stereo.weights import save_stereo
 from tests.helpers.stereo import TINY
 
@@ -57,7 +58,7 @@ def test_a_point_lies_in_one_row_and_comes_back_from_its_disparity(
 ) -> None:
     how, (points, pixels0, pixels1) = rig(PLACES[place], turned(*degrees))
     ordered = (pixels1, pixels0) if how.swapped else (pixels0, pixels1)
-    left, right = (moved(p, h) for p, h in zip(ordered, (how.left, how.right), strict=True))
+    left, right = (warp(p, h) for p, h in zip(ordered, (how.left, how.right), strict=True))
     np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-6)
     disparity = left[:, 0] - right[:, 0]
     assert np.mean(disparity >= 0) > 0.97

@@ -10,6 +10,7 @@ import numpy as np
 
 from matcher.geometry.epipolar import fundamental_from_essential
 from matcher.geometry.robust import Estimator, PoseEstimate, estimate_pose
+from matcher.geometry.transforms import warp
 from matcher.geometry.verdict import judge_model
 from matcher.images.load import read_rgb
 from matcher.options import rows_of
@@ -19,7 +20,6 @@ from matcher.tasks.stereo.rectify import (
     Camera,
     Motion,
     Rectification,
-    moved,
     rectify,
     refused,
 )
@@ -135,7 +135,7 @@ def rectify_photographs(
     left, right = how.views(first.pixels, second.pixels)
     filled = how.views(*(np.full(p.pixels.shape[:2], 255, np.uint8) for p in (first, second)))
     ordered = inner[::-1] if how.swapped else inner
-    there = [moved(p, h) for p, h in zip(ordered, (how.left, how.right), strict=True)]
+    there = [warp(p, h) for p, h in zip(ordered, (how.left, how.right), strict=True)]
     filled = filled[0] == 255, filled[1] == 255
     return RectifiedPair(left, right, filled, how, (there[0], there[1]), len(points0))
 

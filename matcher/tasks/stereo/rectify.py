@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from matcher.errors import Code, UsageError
+from matcher.geometry.transforms import warp
 
 MOST_STRETCH = 3.0
 """Times as wide as the photograph, in the tangent of angles, that a rectified view may become."""
@@ -114,7 +115,7 @@ def rectify(
     left, right = (cameras[i] for i in order)
     to_left, to_right = (turns[i] @ np.linalg.inv(cameras[i].K) for i in order)
     seen = [(points0, points1)[i] for i in order]
-    columns = moved(seen[0], to_left)[:, 0] - moved(seen[1], to_right)[:, 0]
+    columns = warp(seen[0], to_left)[:, 0] - warp(seen[1], to_right)[:, 0]
     low, high = np.percentile(columns, (2, 98))
     room = ROOM * (high - low)
     least, most = max(0.0, low - room), high + room
@@ -188,12 +189,6 @@ def extent(camera: Camera, turn: np.ndarray) -> np.ndarray:
         )
     corners = rays[:, :2] / rays[:, 2:]
     return np.stack([corners.min(axis=0), corners.max(axis=0)])
-
-
-def moved(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """(N, 2) points under a (3, 3) homography."""
-    there = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    return there[:, :2] / there[:, 2:]
 
 
 def refused(what: str, remedy: str) -> UsageError:
