@@ -68,7 +68,9 @@ def check_places(plans: Sequence[EvalOptions]) -> None:
 
     output, document = Path(plans[0].output), plans[0].document
     place = Path(os.path.realpath(output))
-    for benchmark in (plan.benchmark for plan in plans if plan.benchmark.root):
+    for benchmark in (plan.benchmark for plan in plans):
+        if not benchmark.root:
+            continue
         root = Path(os.path.realpath(benchmark.root))
         if place == root or (benchmark.kind in RENDERED and root in place.parents):
             what = "is the folder of the data, or below its photographs"

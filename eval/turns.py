@@ -21,7 +21,7 @@ from pydantic import Field
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.options import BenchmarkOptions
-from eval.metrics import warp
+from matcher.geometry.transforms import warp
 from matcher.images.load import read_rgb
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
