@@ -74,4 +74,6 @@ def _intrinsics(path: Path, camera: Camera) -> np.ndarray:
     """(3, 3) in pixels of a picture as it is stored, which may have been scaled since; those of its
     camera where it cannot be read. `ImageError` as `fitted_intrinsics`."""
     size = stored_size(path)
-    return camera.K if size is None else fitted_intrinsics(camera.K, camera.size, size[::-1], path)
+    if size is None:
+        return camera.K
+    return fitted_intrinsics(camera.K, camera.size, (size[1], size[0]), path)
