@@ -68,11 +68,9 @@ def check_places(plans: Sequence[EvalOptions]) -> None:
 
     output, document = Path(plans[0].output), plans[0].document
     place = Path(os.path.realpath(output))
-    for benchmark in (plan.benchmark for plan in plans):
-        if not benchmark.root:
-            continue
-        root = Path(os.path.realpath(benchmark.root))
-        if place == root or (benchmark.kind in RENDERED and root in place.parents):
+    for kind, folder in ((plan.benchmark.kind, plan.benchmark.root) for plan in plans):
+        root = Path(os.path.realpath(folder)) if folder else None
+        if place == root or (kind in RENDERED and root in place.parents):
             what = "is the folder of the data, or below its photographs"
             raise UsageError(Code.UNSAFE_VALUE, f"output={output}", what, "choose another folder")
     check_targets([*(output / name for name in FILES), *([document] if document else [])], ())

@@ -76,5 +76,4 @@ def _intrinsics(path: Path, camera: Camera) -> np.ndarray:
     size = stored_size(path)
     if size is None:
         return camera.K
-    width, height = size
-    return fitted_intrinsics(camera.K, camera.size, (height, width), path)
+    return fitted_intrinsics(camera.K, camera.size, (size[1], size[0]), path)
