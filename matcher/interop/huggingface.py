@@ -4,9 +4,9 @@
     outputs = model(**inputs)
     pairs = processor.post_process_keypoint_matching(outputs, sizes, threshold=0.2)
 
-Keypoints come back as floats; transformers' own processors round them. Relative ones count from the
-outer corner of the image, so that those processors, which cut off what is behind the point, give
-the nearest pixel.
+Keypoints come back as floats; transformers' own processors drop the fraction of a pixel
+(findings/transformers_whole_pixels.sh). Relative ones count from the outer corner of the image, so
+that those processors give the nearest pixel.
 """
 
 from __future__ import annotations
