@@ -1,4 +1,4 @@
-"""Results as Markdown, CSV and JSON."""
+"""Results as Markdown and CSV."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -147,6 +147,8 @@ class TrainerConfig:
 class BaseRunConfig:
     """What runs of every task have in common."""
 
+    judges_poses: ClassVar[bool] = False
+    """Whether a validation estimates poses, and draws matches."""
     name: str = "outdoor"
     """Name of the run."""
     folder: str = "runs/outdoor"
@@ -162,16 +164,17 @@ class BaseRunConfig:
     def __post_init__(self) -> None:
         if self.resume and self.init_weights:
             raise invalid("init_weights", self.init_weights, "empty when `resume` is given")
-        for name in ("figures", "pose_pairs"):
-            if getattr(self.trainer, name) and not isinstance(self, RunConfig):
+        for name in () if self.judges_poses else ("figures", "pose_pairs"):
+            if value := getattr(self.trainer, name):
                 expected = "none: a validation of task=matcher alone has them"
-                raise invalid(f"trainer.{name}", getattr(self.trainer, name), expected)
+                raise invalid(f"trainer.{name}", value, expected)
 
 
 @checked()
 class RunConfig(BaseRunConfig):
     """One run of train.py that trains a matcher, data excluded."""
 
+    judges_poses: ClassVar[bool] = True
     task: Literal["matcher"] = "matcher"
     """What is trained: a ``matcher``; other tasks have options of their own."""
     teacher: str = ""

@@ -37,6 +37,8 @@ WORDS = (
     "data.val_pairs=2", "trainer.accelerator=cpu", "trainer.progress=false", "trainer.threads=1",
     "trainer.log_every=1", "trainer.validate_steps=0",
 )  # fmt: skip
+COOLING = ("optim.warmup_pairs=1", "optim.total_pairs=40", "optim.cooldown_pairs=8")
+COOLED = StereoOptimConfig(warmup_pairs=1, total_pairs=40, cooldown_pairs=8)
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -165,23 +167,19 @@ def test_an_early_end_takes_the_rate_down_from_where_it_is() -> None:
 
 def test_the_end_of_a_run_is_what_the_rate_falls_to(tmp_path: Path) -> None:
     """Resumed with fewer steps than planned, a run cools down at once."""
-    options = ("optim.warmup_pairs=1", "optim.total_pairs=40", "optim.cooldown_pairs=8")
-    run(tmp_path, "trainer.max_steps=10", "trainer.max_minutes=0.0001", *options)
-    metrics = run(tmp_path, "trainer.max_steps=4", "resume=auto", *options)
-    optim = StereoOptimConfig(warmup_pairs=1, total_pairs=40, cooldown_pairs=8)
+    run(tmp_path, "trainer.max_steps=10", "trainer.max_minutes=0.0001", *COOLING)
+    metrics = run(tmp_path, "trainer.max_steps=4", "resume=auto", *COOLING)
     assert metrics["steps"] == 4
-    assert metrics["train/rate"] == pytest.approx(optim.rate_at(12, end=16))
-    assert optim.rate_at(12, end=16) < 0.6 * optim.rate_at(12)
+    assert metrics["train/rate"] == pytest.approx(COOLED.rate_at(12, end=16))
+    assert COOLED.rate_at(12, end=16) < 0.6 * COOLED.rate_at(12)
 
 
 def test_the_end_of_a_run_is_told_by_the_batches_it_still_takes(tmp_path: Path) -> None:
     """Four pairs by twos, then three batches of four."""
-    options = ("optim.warmup_pairs=1", "optim.total_pairs=40", "optim.cooldown_pairs=8")
-    run(tmp_path, "trainer.max_steps=2", "data.batch_size=2", *options)
-    metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto", *options)
-    optim = StereoOptimConfig(warmup_pairs=1, total_pairs=40, cooldown_pairs=8)
+    run(tmp_path, "trainer.max_steps=2", "data.batch_size=2", *COOLING)
+    metrics = run(tmp_path, "trainer.max_steps=5", "resume=auto", *COOLING)
     assert metrics["pairs_seen"] == 16
-    assert metrics["train/rate"] == pytest.approx(optim.rate_at(12, end=16))
+    assert metrics["train/rate"] == pytest.approx(COOLED.rate_at(12, end=16))
 
 
 def test_a_batch_that_would_mix_sizes_is_refused() -> None:
