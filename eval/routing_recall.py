@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eval.topk_recall import Options
 from matcher.network.model import FeatureMatcher
-from matcher.network.routing import grow_trees, route
+from matcher.network.routing import levels_for, route
 from matcher.structures import ImagePair
 from matcher.terminal.program import program
 from matcher.training.supervision import supervise
@@ -46,11 +46,11 @@ def routing_recall(model: FeatureMatcher, pair: ImagePair) -> RoutingRecall:
     """Counts of one pair with geometry: a batch of one, a `model` whose routing is exact."""
     targets, _ = supervise(pair, stride=model.stride, reach=float(model.stride), tolerance=0.05)
     found = model(pair.image0, pair.image1, pair.mask0, pair.mask1)
-    maps = found.coarse0, found.coarse1
-    tokens0, tokens1 = (model.coarse.tokens(x)[0].unflatten(0, x.shape[-2:]) for x in maps)
     masks = [model.cell_mask(mask) for mask in (pair.mask0, pair.mask1)]
     mask0, mask1 = (None if mask is None else mask[0] for mask in masks)
-    tree0, tree1 = grow_trees(tokens0, tokens1, mask0, mask1)
+    levels = levels_for(found.coarse0.shape[-2:], found.coarse1.shape[-2:])
+    tree0 = model.coarse.tree(found.coarse0, mask0, levels)
+    tree1 = model.coarse.tree(found.coarse1, mask1, levels)
     columns = len(tree1.levels[-2])
     block0, block1 = route(tree0, tree1)
     compared = block0 * columns + block1

@@ -10,6 +10,10 @@ from matcher.attention import Attention
 from matcher.attention.record import ACTIVE, Place
 from matcher.attention.spatial_reduction import SpatialReductionAttention
 
+BAND_CELLS = 1 << 14
+"""Cells that go through an MLP at a time: 8 MB of a hidden map of 256 channels in bfloat16."""
+LEAST_ROWS = 32
+
 
 class TokenLinear(nn.Linear):
     """A linear layer on (B, h, w, C) tokens.
@@ -35,12 +39,22 @@ class ConvMLP(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """(B, h, w, C) tokens; (B, h, w) bool of valid tokens."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self._forward(tokens, mask)
-        # The hidden maps are the largest of a layer: one image's at a time.
-        masks = [None] * len(tokens) if mask is None else mask.split(1)
-        images = zip(tokens.split(1), masks, strict=True)
-        return torch.cat([self._forward(*image) for image in images])
+        # The hidden maps are the largest of a layer: those of some rows of one image at a time.
+        rows = max(LEAST_ROWS, BAND_CELLS // tokens.shape[2])
+        images = []
+        for i in range(len(tokens)):
+            image, valid = tokens[i : i + 1], None if mask is None else mask[i : i + 1]
+            tops = range(0, tokens.shape[1], rows)
+            images.append(torch.cat([self._band(image, valid, top, rows) for top in tops], dim=1))
+        return torch.cat(images)
+
+    def _band(self, tokens: Tensor, mask: Tensor | None, top: int, rows: int) -> Tensor:
+        """The result for some rows of one image; the convolution sees those beside them."""
+        seen = slice(max(top - 1, 0), top + rows + 1)
+        band = self._forward(tokens[:, seen], None if mask is None else mask[:, seen])
+        return band[:, top - seen.start :][:, :rows]
 
     def _forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         hidden = F.relu(self.expand(tokens), inplace=True)
@@ -84,16 +98,21 @@ class AttentionBlock(nn.Module):
             x_mask: (B, h0, w0) bool of valid tokens, None means everywhere; `target_mask` likewise.
             place: of this call in the transformer, for recorders.
         """
-        tokens = to_tokens(x)
-        query_side, key_side = self.sides(tokens, to_tokens(target), target is x)
+        maps, target_mask = self._project(x, target, target_mask)
+        if place is not None and (recorder := ACTIVE.get()) is not None:
+            recorder.report(self, place, maps, (x_mask, target_mask))
+        message = to_tokens(self.attention(*maps, x_mask, target_mask))
+        return to_map(self.update(to_tokens(x), message, x_mask))
+
+    def _project(
+        self, x: Tensor, target: Tensor, target_mask: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """Query, key and value maps, and the mask of the keys; of what they are made none stays."""
+        query_side, key_side = self.sides(to_tokens(x), to_tokens(target), target is x)
         if isinstance(self.attention, SpatialReductionAttention):
             key_side, target_mask = self.attention.reduce(key_side, target_mask)
         query = to_map(self.query(query_side))
-        key, value = to_map(self.key(key_side)), to_map(self.value(key_side))
-        if place is not None and (recorder := ACTIVE.get()) is not None:
-            recorder.report(self, place, (query, key, value), (x_mask, target_mask))
-        message = to_tokens(self.attention(query, key, value, x_mask, target_mask))
-        return to_map(self.update(tokens, message, x_mask))
+        return (query, to_map(self.key(key_side)), to_map(self.value(key_side))), target_mask
 
 
 class QuadTreeBlock(AttentionBlock):

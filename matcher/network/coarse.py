@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from matcher.config import CoarseConfig
 from matcher.network.dual_softmax import Best, sparse_dual_softmax, stream_dual_softmax
-from matcher.network.routing import grow_trees, route
+from matcher.network.routing import CellTree, levels_for, route
 from matcher.network.sinkhorn import sinkhorn
 from matcher.structures import CoarseMatches
 
@@ -73,15 +73,13 @@ class CoarseMatcher(nn.Module):
         """
         threshold = self.config.threshold if threshold is None else threshold
         size0, size1 = coarse0.shape[-2:], coarse1.shape[-2:]
+        find_best = self._routed_best if self._is_routed(size0, size1) else self._exact_best
         parts = []
-        x0, x1 = self.tokens(coarse0), self.tokens(coarse1)
         for b in range(coarse0.shape[0]):
             m0, m1 = (None if mask is None else mask[b] for mask in (mask0, mask1))
-            if self._is_routed(size0, size1):
-                map0, map1 = x0[b].unflatten(0, size0), x1[b].unflatten(0, size1)
-                best = _routed_best(map0, map1, m0, m1, threshold)
-            else:
-                best = self._best(x0[b], x1[b], m0, m1, threshold)
+            # Similarities are fp32 under mixed precision too.
+            with torch.autocast(coarse0.device.type, enabled=False):
+                best = find_best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1, threshold)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
             parts.append(mutual_best(best, allowed0, allowed1, threshold))
@@ -101,16 +99,42 @@ class CoarseMatcher(nn.Module):
         many = math.prod(size0) * math.prod(size1) >= ROUTED_PAIRS
         return routing == "routed" or (routing == "auto" and many)
 
-    def _best(
-        self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
+    def tree(self, coarse: Tensor, mask: Tensor | None, levels: int) -> CellTree:
+        """Tree of the tokens of a (1, C, h, w) map with an (h, w) mask."""
+        cells = self.tokens(coarse)[0].unflatten(0, coarse.shape[-2:])
+        return CellTree.build(cells, mask, levels)
+
+    def _routed_best(
+        self,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        threshold: float,
     ) -> Best:
-        """Best partners of one pair: (L, C) and (S, C) tokens, (h, w) masks."""
-        # Similarities are fp32 under mixed precision too.
-        with torch.autocast(x0.device.type, enabled=False):
-            if self.bin_score is not None:
-                return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
-            m0, m1 = (None if mask is None else mask.flatten() for mask in (mask0, mask1))
-            return stream_dual_softmax(x0, x1, m0, m1, threshold)
+        """Best partners of one pair, among the blocks that coarser levels find alike.
+
+        Args:
+            coarse0, coarse1: (1, C, h, w); mask0, mask1: (h, w).
+        """
+        levels = levels_for(coarse0.shape[-2:], coarse1.shape[-2:])
+        tree0, tree1 = self.tree(coarse0, mask0, levels), self.tree(coarse1, mask1, levels)
+        return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
+
+    def _exact_best(
+        self,
+        coarse0: Tensor,
+        coarse1: Tensor,
+        mask0: Tensor | None,
+        mask1: Tensor | None,
+        threshold: float,
+    ) -> Best:
+        """The same among all cells."""
+        x0, x1 = self.tokens(coarse0)[0], self.tokens(coarse1)[0]
+        if self.bin_score is not None:
+            return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
+        m0, m1 = (None if mask is None else mask.flatten() for mask in (mask0, mask1))
+        return stream_dual_softmax(x0, x1, m0, m1, threshold)
 
     def _best_by_sinkhorn(
         self, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, bin_score: Tensor
@@ -130,15 +154,6 @@ class CoarseMatcher(nn.Module):
             binned1 = scores[:, :-1].argmax(dim=0) == x0.shape[0]
             confidence = confidence.masked_fill(binned0[:, None] | binned1[None], 0.0)
         return Best(*confidence.max(dim=1), *confidence.max(dim=0))
-
-
-def _routed_best(
-    x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None, threshold: float
-) -> Best:
-    """Best partners of one pair: (h, w, C) tokens, (h, w) masks."""
-    with torch.autocast(x0.device.type, enabled=False):
-        tree0, tree1 = grow_trees(x0, x1, mask0, mask1)
-        return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
 
 
 def mutual_best(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ SHARP = 0.7
 """Blur in pixels of a level under which bilinear values pull by a few hundredths of a pixel."""
 EXACT = 1.4
 """Blur under which they pull by a few thousandths."""
+BAND_PIXELS = 1 << 18
+"""Pixels of an image that are blurred at a time: 1 MB in fp32."""
+LEAST_ROWS = 32
 
 
 class Usable(NamedTuple):
@@ -93,18 +97,38 @@ def _shrunk(image: Tensor, factor: int) -> Tensor:
 def _gaussian(image: Tensor, sigma: float, double: bool) -> Tensor:
     """(H, W) blurred along both axes, or (2 H, 2 W) of it; the border is repeated beyond.
 
-    The Gaussian itself gives the values between pixels, at the centers of their halves.
+    The Gaussian itself gives the values between pixels, at the centers of their halves. Bands of
+    rows that fit into the caches go through both axes, one by one.
     """
+    height, width = image.shape
     radius = max(1, math.ceil(3 * sigma))
-    for dim, margins in ((0, (0, 0, radius, radius)), (1, (radius, radius, 0, 0))):
-        wide = F.pad(image[None, None], margins, mode="replicate")[0, 0]
-        parts = []
-        for shift in (-0.25, 0.25) if double else (0.0,):
-            at = [i - radius - shift for i in range(2 * radius + 1)]
-            taps = [math.exp(-(t**2) / (2 * sigma**2)) for t in at]
-            part = torch.zeros_like(image)
-            for i, tap in enumerate(taps):
-                part.add_(wide.narrow(dim, i, image.shape[dim]), alpha=tap / sum(taps))
-            parts.append(part)
-        image = torch.stack(parts, dim=dim + 1).flatten(dim, dim + 1)
-    return image
+    filters = [_taps(sigma, radius, shift) for shift in ((-0.25, 0.25) if double else (0.0,))]
+    times = len(filters)
+    result = image.new_empty(times * height, times * width)
+    wide = F.pad(image[None, None], (0, 0, radius, radius), mode="replicate")[0, 0]
+    step = max(LEAST_ROWS, BAND_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        band = _filtered(wide[top : bottom + 2 * radius], filters, 0)
+        band = F.pad(band[None, None], (radius, radius, 0, 0), mode="replicate")[0, 0]
+        result[times * top : times * bottom] = _filtered(band, filters, 1)
+    return result
+
+
+def _taps(sigma: float, radius: int, shift: float) -> list[float]:
+    """Weights of the pixels within `radius` of one, at `shift` pixels from its center."""
+    at = [i - radius - shift for i in range(2 * radius + 1)]
+    taps = [math.exp(-(t**2) / (2 * sigma**2)) for t in at]
+    return [tap / sum(taps) for tap in taps]
+
+
+def _filtered(wide: Tensor, filters: Sequence[list[float]], dim: int) -> Tensor:
+    """An image with a margin under each of the filters along an axis, their results in turn."""
+    size = wide.shape[dim] - len(filters[0]) + 1
+    parts = []
+    for taps in filters:
+        part = wide.narrow(dim, 0, size) * taps[0]
+        for i, tap in enumerate(taps[1:], start=1):
+            part.add_(wide.narrow(dim, i, size), alpha=tap)
+        parts.append(part)
+    return torch.stack(parts, dim=dim + 1).flatten(dim, dim + 1)

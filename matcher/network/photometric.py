@@ -137,10 +137,6 @@ def _refine_in_order(
     converged, correlation = moved, torch.zeros_like(points0[:, 0])
     trust = torch.ones_like(correlation)
     for number, (unit0, fit) in enumerate(schedule(scale0, scale1, zoom)):
-        levels = (
-            blurred(source0, fit.blur * unit0, fit.exact),
-            blurred(source1, fit.blur * unit0 * zoom, fit.exact),
-        )
         warp = local_affines(points0 / scale0, points1 / scale1, weights=trust)
         warp = warp * (scale1 / scale0)
         if snap and number == 0:
@@ -148,7 +144,10 @@ def _refine_in_order(
             corners = strongest_corners(sharp, points0, unit0)
             points1 = points1 + (warp * (corners - points0)[:, None]).sum(-1)
             points0 = corners
-        found = align_chunks(*levels, points0, points1, unit0, warp * unit0, fit, chunk)
+        level0 = blurred(source0, fit.blur * unit0, fit.exact)
+        level1 = blurred(source1, fit.blur * unit0 * zoom, fit.exact)
+        found = align_chunks(level0, level1, points0, points1, unit0, warp * unit0, fit, chunk)
+        del level0, level1  # The next ones may be as large.
         points1 = torch.where(found.accepted[:, None], found.points1, points1)
         moved = moved | found.accepted
         trust = torch.where(found.accepted, torch.ones_like(trust), DOUBT)

@@ -70,14 +70,6 @@ class CellTree(NamedTuple):
         return place[index] // 4
 
 
-def grow_trees(
-    tokens0: Tensor, tokens1: Tensor, mask0: Tensor | None, mask1: Tensor | None
-) -> tuple[CellTree, CellTree]:
-    """Trees of equal depth of (h, w, C) maps of any sizes with (h, w) masks."""
-    levels = levels_for(tokens0.shape[:2], tokens1.shape[:2])
-    return CellTree.build(tokens0, mask0, levels), CellTree.build(tokens1, mask1, levels)
-
-
 def levels_for(*sizes: tuple[int, int] | torch.Size) -> int:
     """Levels of the trees of maps of these sizes, so that the top has few enough blocks."""
     levels = 2

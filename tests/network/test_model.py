@@ -9,8 +9,10 @@ import torch
 
 from matcher.config import FineConfig, MatcherConfig, PositionConfig, TransformerConfig
 from matcher.errors import UsageError
+from matcher.network import block as block_module
 from matcher.network import transformer as transformer_module
 from matcher.network.backbone import Backbone
+from matcher.network.block import ConvMLP
 from matcher.network.fine import FineMatcher, expectation
 from matcher.network.model import build_matcher
 from matcher.network.position import PositionEncoding, sine_encoding
@@ -206,3 +208,14 @@ def test_large_images_one_at_a_time_give_what_they_give_together(
     monkeypatch.setattr(transformer_module, "TOGETHER_CELLS", 0)
     for found, wanted in zip(transformer(x0, x1, mask, None), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_an_mlp_in_bands_of_rows_gives_what_it_gives_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlp, tokens = ConvMLP(8, 2), torch.randn(2, 70, 5, 8)
+    mask = torch.rand(2, 70, 5) > 0.2
+    with torch.no_grad():
+        whole = mlp(tokens, mask)
+        monkeypatch.setattr(block_module, "BAND_CELLS", 5 * 32)
+        torch.testing.assert_close(mlp(tokens, mask), whole)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from matcher.network import photometric
+from matcher.network import patches, photometric
 from matcher.network.alignment import align
 from matcher.network.local_affine import FAR, common_similarity, inverse, nearest
 from matcher.network.patches import blurred, usable
@@ -309,6 +309,14 @@ def test_no_match_gives_no_match() -> None:
     found = refine(*moved_pair((0, 0)), POINTS[:0], POINTS[:0])
     assert [tuple(each.shape) for each in found] == [(0, 2), (0, 2), (0,), (0,)]
     assert found.converged.dtype is torch.bool
+
+
+def test_bands_of_rows_blur_as_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = usable(torch.rand(100, 40), None)
+    whole = [blurred(image, sigma, exact).values for sigma, exact in ((1.8, False), (0.7, True))]
+    monkeypatch.setattr(patches, "BAND_PIXELS", 1)
+    assert torch.equal(blurred(image, 1.8).values, whole[0])
+    assert torch.equal(blurred(image, 0.7, exact=True).values, whole[1])
 
 
 def test_chunks_and_threads_do_not_change_a_bit() -> None:
