@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from io import BytesIO
+from itertools import product
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from matcher.errors import Code, ImageError
 from matcher.validation.checked import invalid
@@ -29,7 +31,7 @@ LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that do not care how samples are grouped."""
 UNSIGNED, SIGNED, FLOATS = 1, 2, 3
 """Formats of samples."""
-KINDS = (*((bits, kind) for bits in (8, 16, 32) for kind in (UNSIGNED, SIGNED)), (32, FLOATS))
+KINDS = (*product((8, 16, 32), (UNSIGNED, SIGNED)), (32, FLOATS))
 """Bits and formats of samples that are read."""
 NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 """Pillow's unpackers of samples in big-endian order, and those of the order of this machine."""
@@ -96,13 +98,23 @@ def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
     return _first(directory, COMPRESSION, 1)
 
 
-def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
-    """The value of pixels that hold nothing, as GDAL writes it."""
-    text = directory.get(NODATA)
-    try:
-        return None if text is None else float(str(text).strip(" \0"))
-    except ValueError:
-        return None
+def nodata_of(
+    directory: TiffImagePlugin.ImageFileDirectory_v2, given: float | None
+) -> float | None:
+    """The value of pixels that hold nothing, once white is above black; in the file it is as
+    `given`, or as GDAL wrote it there."""
+    if given is None:
+        with suppress(KeyError, ValueError):
+            given = float(str(directory[NODATA]).strip(" \0"))
+    black = black_if_white_is_zero(directory)
+    return given if given is None or black is None else black - given
+
+
+def unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
+    """A warning where a TIFF has more bands than were read."""
+    count = count_bands(directory)
+    first = "first is" if used == 1 else f"first {used} are"
+    return [f"has {count} bands; the {first} used"] if count > used else []
 
 
 def own_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
@@ -224,16 +236,15 @@ def _type(bits: int, kind: int) -> str:
     return f"{'uif'[kind - 1]}{bits // 8}"
 
 
-def unpack_natively(image: Image.Image) -> None:
+def unpack_natively(image: ImageFile.ImageFile) -> None:
     """Let Pillow unpack what libtiff gives it, samples in the order of bytes of this machine, as
     such: of most kinds it takes them to be in that of the file."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        image.tile = [
-            tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-            if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
-            else tile
-            for tile in image.tile
-        ]
+    image.tile = [
+        tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
 
 
 def _with_directory(data: bytes, tags: Tags, big: bool) -> bytes:
