@@ -53,6 +53,13 @@ def chosen_bands(bands: Bands) -> tuple[int, ...]:
     return numbers
 
 
+def require_bands(path: str, bands: Sequence[int], count: int) -> None:
+    """Refuse bands of which a file does not have so many (E105)."""
+    if max(bands) > count:
+        what = f"has {count} bands, not {max(bands)}"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, path, what, "choose others")
+
+
 def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
     """The first directory of a TIFF; whatever errors Pillow has for one that is damaged."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
@@ -140,10 +147,7 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
     """
     directory = read_directory(data)
     count = count_bands(directory)
-    if max(bands) > count:
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
-        )
+    require_bands(path, bands, count)
     tags = {tag: _numbers(directory, tag) for tag in (*COPIED, WIDTH, LENGTH) if tag in directory}
     width, height = tags[WIDTH][0], tags[LENGTH][0]
     planes = count == 1 or _first(directory, PLANAR, 1) == 2

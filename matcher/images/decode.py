@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,7 @@ from matcher.images.bands import (
     nodata_of,
     own_bands,
     read_directory,
+    require_bands,
     select_bands,
     unpack_natively,
     unused_bands,
@@ -113,14 +115,14 @@ def decode(
         if directory is not None:
             nodata = nodata_of(directory, nodata)
             if used := chosen or own_bands(directory):
-                tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
+                tag = _orientation(directory) if apply_exif else 1
                 pixels = _narrowed(select_bands(path, data, used, max_pixels))
                 notes = [] if chosen else unused_bands(directory, len(used))
                 return _turned(pixels, tag, notes, nodata)
         image = _open(path, data, max_pixels)
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
-        tag = _orientation_of(image) if apply_exif or directory is not None else 1
+        tag = _orientation(image.getexif()) if apply_exif or directory is not None else 1
         wants_gray = gray and chosen is None
         image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
         pixels = _pixels_of(image)
@@ -144,7 +146,7 @@ def decode_picture(picture: Image.Image, name: str, *, apply_exif: bool) -> Deco
     _require_mode(name, picture)
     with reading(name):
         _load_pixels(picture)
-        tag = _orientation_of(picture) if apply_exif else 1
+        tag = _orientation(picture.getexif()) if apply_exif else 1
         return _turned(_pixels_of(picture), tag, [], None)
 
 
@@ -302,11 +304,7 @@ def _notes(path: str, image: Image.Image) -> list[str]:
 
 def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
     """The chosen bands of decoded pixels."""
-    count = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if max(bands) > count:
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
-        )
+    require_bands(path, bands, 1 if pixels.ndim == 2 else pixels.shape[2])
     index = [band - 1 for band in bands]
     return np.atleast_3d(pixels)[..., index[0] if len(index) == 1 else index]
 
@@ -320,12 +318,7 @@ def _turned(
     return Decoded(upright, (width, height), orientation, warnings, nodata)
 
 
-def _orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a picture of Pillow; 1 for none."""
-    return _tag(image.getexif().get(Base.Orientation, 1))
-
-
-def _tag(orientation: object) -> int:
-    """An EXIF orientation; 1 for what is none."""
-    valid = isinstance(orientation, int) and orientation in EXIF_STEPS
-    return int(orientation) if valid else 1  # pyright: ignore[reportArgumentType]
+def _orientation(tags: Mapping[int, Any]) -> int:
+    """The EXIF orientation among tags; 1 for none."""
+    orientation = tags.get(Base.Orientation)
+    return orientation if isinstance(orientation, int) and orientation in EXIF_STEPS else 1

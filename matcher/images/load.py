@@ -19,6 +19,9 @@ from matcher.images.normalize import PLAIN, Normalization, to_gray, to_rgb
 from matcher.images.opening import MAX_PIXELS, reading, within_memory
 from matcher.validation.checked import invalid
 
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+"""Precisions of tensors that NumPy has too."""
+
 
 @dataclass(frozen=True)
 class LoadedImage:
@@ -61,7 +64,6 @@ class Reading(TypedDict, total=False):
 
 MaskSource = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 ImageSource = MaskSource | LoadedImage
-NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def load_image(
@@ -232,16 +234,16 @@ def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> n
     """
     if isinstance(mask, (str, os.PathLike)):
         return read_mask(mask, max_pixels=max_pixels)
-    if isinstance(mask, Image.Image):
-        with within_memory(name):
+    with within_memory(name):
+        if isinstance(mask, Image.Image):
             return _not_black(decode_picture(mask, name, apply_exif=False).pixels, name)
-    values = _plain_array(mask, name) if isinstance(mask, Tensor) else np.ma.filled(mask, 0)
-    if not isinstance(mask, (np.ndarray, Tensor)) or values.dtype.kind not in "biuf":
-        found = getattr(mask, "dtype", type(mask).__name__)
-        raise invalid(name, str(found), "a path, a PIL image, or an array or a tensor of numbers")
-    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
-    return np.nan_to_num(np.asarray(values)) != 0
+        values = _plain_array(mask, name) if isinstance(mask, Tensor) else np.ma.filled(mask, 0)
+        if not isinstance(mask, (np.ndarray, Tensor)) or values.dtype.kind not in "biuf":
+            found = str(getattr(mask, "dtype", type(mask).__name__))
+            raise invalid(name, found, "a path, a PIL image, or an array or a tensor of numbers")
+        while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+            values = values[0] if values.shape[0] == 1 else values[..., 0]
+        return np.nan_to_num(np.asarray(values)) != 0
 
 
 def _not_black(pixels: np.ndarray, name: str) -> np.ndarray:

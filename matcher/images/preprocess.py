@@ -148,18 +148,18 @@ class PairReader:
             mask_name = os.fspath(mask)
         limit = self.reading.get("max_pixels", MAX_PIXELS)
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
+        allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
+        image = load_image(
+            source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
+        )
+        for warning in () if isinstance(source, LoadedImage) else image.warnings:
+            text = f"{subject}: {warning}"
+            if text not in self._warned:
+                self._warned.add(text)
+                logger.warning(text)
+        if image.orientation != 1:
+            logger.info("%s: turned upright by EXIF", subject)
         with within_memory(subject):
-            allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
-            image = load_image(
-                source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
-            )
-            for warning in () if isinstance(source, LoadedImage) else image.warnings:
-                text = f"{subject}: {warning}"
-                if text not in self._warned:
-                    self._warned.add(text)
-                    logger.warning(text)
-            if image.orientation != 1:
-                logger.info("%s: turned upright by EXIF", subject)
             return prepare(image, allowed, self.config, self.max_side)
 
     def turned(self, prepared: PreparedImage, quarters: int) -> PreparedImage:
