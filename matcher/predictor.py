@@ -18,9 +18,8 @@ from torch import Tensor
 
 from matcher.config import MatcherConfig
 from matcher.errors import Code, MatcherError, MemoryLimitError
-from matcher.images.load import ImageSource, Reading
+from matcher.images.load import ImageSource, MaskSource, Reading
 from matcher.images.preprocess import (
-    MaskSource,
     PairReader,
     PreparedImage,
     PreparedPair,

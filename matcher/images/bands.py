@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from io import BytesIO
+from itertools import product
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from matcher.errors import Code, ImageError
 from matcher.validation.checked import invalid
@@ -29,7 +31,7 @@ LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that do not care how samples are grouped."""
 UNSIGNED, SIGNED, FLOATS = 1, 2, 3
 """Formats of samples."""
-KINDS = (*((bits, kind) for bits in (8, 16, 32) for kind in (UNSIGNED, SIGNED)), (32, FLOATS))
+KINDS = (*product((8, 16, 32), (UNSIGNED, SIGNED)), (32, FLOATS))
 """Bits and formats of samples that are read."""
 NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 """Pillow's unpackers of samples in big-endian order, and those of the order of this machine."""
@@ -49,6 +51,13 @@ def chosen_bands(bands: Bands) -> tuple[int, ...]:
     if len(numbers) not in (1, 3) or not whole:
         raise invalid("bands", bands, "one band or three (red, green, blue), counted from 1")
     return numbers
+
+
+def require_bands(path: str, bands: Sequence[int], count: int) -> None:
+    """Refuse bands of which a file does not have so many (E105)."""
+    if max(bands) > count:
+        what = f"has {count} bands, not {max(bands)}"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, path, what, "choose others")
 
 
 def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
@@ -96,13 +105,23 @@ def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
     return _first(directory, COMPRESSION, 1)
 
 
-def nodata_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
-    """The value of pixels that hold nothing, as GDAL writes it."""
-    text = directory.get(NODATA)
-    try:
-        return None if text is None else float(str(text).strip(" \0"))
-    except ValueError:
-        return None
+def nodata_of(
+    directory: TiffImagePlugin.ImageFileDirectory_v2, given: float | None
+) -> float | None:
+    """The value of pixels that hold nothing, once white is above black; in the file it is as
+    `given`, or as GDAL wrote it there."""
+    if given is None:
+        with suppress(KeyError, ValueError):
+            given = float(str(directory[NODATA]).strip(" \0"))
+    black = black_if_white_is_zero(directory)
+    return given if given is None or black is None else black - given
+
+
+def unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
+    """A warning where a TIFF has more bands than were read."""
+    count = count_bands(directory)
+    first = "first is" if used == 1 else f"first {used} are"
+    return [f"has {count} bands; the {first} used"] if count > used else []
 
 
 def own_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ...] | None:
@@ -128,10 +147,7 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
     """
     directory = read_directory(data)
     count = count_bands(directory)
-    if max(bands) > count:
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
-        )
+    require_bands(path, bands, count)
     tags = {tag: _numbers(directory, tag) for tag in (*COPIED, WIDTH, LENGTH) if tag in directory}
     width, height = tags[WIDTH][0], tags[LENGTH][0]
     planes = count == 1 or _first(directory, PLANAR, 1) == 2
@@ -224,16 +240,15 @@ def _type(bits: int, kind: int) -> str:
     return f"{'uif'[kind - 1]}{bits // 8}"
 
 
-def unpack_natively(image: Image.Image) -> None:
+def unpack_natively(image: ImageFile.ImageFile) -> None:
     """Let Pillow unpack what libtiff gives it, samples in the order of bytes of this machine, as
     such: of most kinds it takes them to be in that of the file."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        image.tile = [
-            tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-            if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
-            else tile
-            for tile in image.tile
-        ]
+    image.tile = [
+        tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
 
 
 def _with_directory(data: bytes, tags: Tags, big: bool) -> bytes:

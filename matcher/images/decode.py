@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
@@ -31,31 +32,23 @@ from PIL import (  # noqa: F401
     TiffImagePlugin,
     WebPImagePlugin,
 )
-from PIL.ExifTags import IFD, Base
+from PIL.ExifTags import Base
 
-from matcher.errors import (
-    Code,
-    ImageError,
-    MatcherError,
-)
+from matcher.errors import Code, ImageError, MatcherError
 from matcher.geometry.pixels import EXIF_STEPS, turn_upright
 from matcher.images.bands import (
     Bands,
-    black_if_white_is_zero,
+    as_tagged,
     chosen_bands,
     compression_of,
-    count_bands,
+    kind_of,
     nodata_of,
     own_bands,
     read_directory,
+    require_bands,
     select_bands,
-)
-from matcher.images.from_pillow import (
-    load_pixels,
-    narrowed,
-    pixels_of,
-    require_mode,
-    with_low_bytes,
+    unpack_natively,
+    unused_bands,
 )
 from matcher.images.opening import MAX_PIXELS, open_regular, read_bytes, reading, require_memory
 from matcher.images.suffixes import SUFFIXES
@@ -65,10 +58,20 @@ from matcher.images.unreadable import (
     WEBP,
     damaged,
     unidentified,
+    unsupported,
     unsupported_compression,
 )
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Pillow's modes whose pixels are used as they are."""
+CONVERTED_MODES = {
+    **dict.fromkeys(("LA", "P", "PA"), "RGBA"),
+    **dict.fromkeys(("RGBX", "CMYK", "YCbCr"), "RGB"),
+    "1": "L",
+}
+DEEP_COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+"""How Pillow unpacks 16-bit colors of a PNG to what gives their low bytes, and of gray both."""
 MEMORY_A_PIXEL, MEMORY_TO_OPEN = 32, 2**26
 """Bytes that decoders need, at most; files of unknown size are taken to hold a pixel a byte."""
 PNG_END = b"IEND\xaeB`\x82"
@@ -106,47 +109,52 @@ def decode(
         gray: color is not needed; a JPEG is then decoded to gray, which is faster.
     """
     chosen = None if bands is None else chosen_bands(bands)
-    data = read_bytes(path)
     with reading(path):
+        data = read_bytes(path)
         directory = read_directory(data) if data[:4] in TIFF_STARTS else None
         if directory is not None:
-            nodata = _nodata(directory, nodata)
+            nodata = nodata_of(directory, nodata)
             if used := chosen or own_bands(directory):
-                tag = _tag(directory.get(Base.Orientation, 1)) if apply_exif else 1
-                pixels = narrowed(select_bands(path, data, used, max_pixels))
-                notes = [] if chosen else _unused_bands(directory, len(used))
+                tag = _orientation(directory) if apply_exif else 1
+                pixels = _narrowed(select_bands(path, data, used, max_pixels))
+                notes = [] if chosen else unused_bands(directory, len(used))
                 return _turned(pixels, tag, notes, nodata)
         image = _open(path, data, max_pixels)
         notes = _notes(path, image)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
-        turns_itself = directory is not None
-        tag = orientation_of(image) if apply_exif or turns_itself else 1
+        tag = _orientation(image.getexif()) if apply_exif or directory is not None else 1
         wants_gray = gray and chosen is None
         image, warnings = _load(path, data, image, gray=wants_gray, allow_truncated=allow_truncated)
-        pixels = pixels_of(image)
+        pixels = _pixels_of(image)
         if image.format == "PNG":
-            pixels = with_low_bytes(data, pixels)
-    if directory is not None:
-        pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
-        notes += [] if chosen else _unused_bands(directory, len(image.getbands()))
-    if chosen is not None:
-        pixels = _pick(path, pixels, chosen)
-    return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
+            pixels = _with_low_bytes(data, pixels)
+        if directory is not None:
+            pixels = turn_upright(pixels, UNDONE_BY.get(tag, tag))
+            notes += unused_bands(directory, len(image.getbands()))
+        if chosen is not None:
+            pixels = _pick(path, pixels, chosen)
+        return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
 
 
-def _nodata(directory: TiffImagePlugin.ImageFileDirectory_v2, given: float | None) -> float | None:
-    """The value of pixels that hold nothing, once white is above black; in the file it is as
-    `given`, or as that says."""
-    value = nodata_of(directory) if given is None else given
-    black = black_if_white_is_zero(directory)
-    return value if value is None or black is None else black - value
+def decode_picture(picture: Image.Image, name: str, *, apply_exif: bool) -> Decoded:
+    """Pixels of a picture of Pillow as it stands, or upright with `apply_exif`.
+
+    Raises:
+        ImageError: it cannot be decoded (E102) or is of a kind that is not supported (E105).
+        MemoryLimitError: memory ends while it is decoded (E131).
+    """
+    _require_mode(name, picture)
+    with reading(name):
+        _load_pixels(picture)
+        tag = _orientation(picture.getexif()) if apply_exif else 1
+        return _turned(_pixels_of(picture), tag, [], None)
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """(width, height) of an image file as stored, from its header; None where it has none."""
     try:
         with open_regular(path) as file:
-            image = _identify(file)
+            image = identify(file)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 # Pillow tells the size that a TIFF has after it is turned.
                 return image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
@@ -155,36 +163,7 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
-def exif_of(path: str | os.PathLike[str], part: IFD) -> dict[int, Any]:
-    """A part of the EXIF of an image file, from its header; nothing where it cannot be read."""
-    try:
-        with open_regular(path) as file, reading(os.fspath(path)):
-            image = _identify(file)
-            # Of a TIFF it is read from the file.
-            return {} if image is None else dict(image.getexif().get_ifd(part))
-    except MatcherError:
-        return {}
-
-
-def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
-    """The header, checked; nothing is decoded."""
-    try:
-        image = _identify(BytesIO(data))
-    except Exception:
-        require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
-        raise
-    if image is None:
-        require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
-        raise unidentified(path, data)
-    width, height = image.size
-    if width * height > max_pixels:
-        remedy = f"limit {max_pixels:,}; raise max_pixels"
-        raise ImageError(Code.LARGE_IMAGE, path, f"{width} x {height} pixels", remedy)
-    require_mode(path, image)
-    return image
-
-
-def _identify(file: BinaryIO) -> Image.Image | None:
+def identify(file: BinaryIO) -> Image.Image | None:
     """The header as Pillow reads it, without its own limit of pixels; None for no image."""
     start = file.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
@@ -208,6 +187,30 @@ def _register_heif() -> None:
             import_module("pillow_heif").register_heif_opener()
 
 
+def _open(path: str, data: bytes, max_pixels: int) -> Image.Image:
+    """The header, checked; nothing is decoded."""
+    image = None
+    try:
+        image = identify(BytesIO(data))
+    finally:
+        if image is None:
+            require_memory(MEMORY_TO_OPEN + MEMORY_A_PIXEL * len(data))
+    if image is None:
+        raise unidentified(path, data)
+    width, height = image.size
+    if width * height > max_pixels:
+        remedy = f"limit {max_pixels:,}; raise max_pixels"
+        raise ImageError(Code.LARGE_IMAGE, path, f"{width} x {height} pixels", remedy)
+    _require_mode(path, image)
+    return image
+
+
+def _require_mode(name: str, image: Image.Image) -> None:
+    """Refuse a picture whose pixels cannot be used (E105)."""
+    if image.mode not in {*DIRECT_MODES, *CONVERTED_MODES}:
+        raise unsupported(name, f"mode {image.mode}")
+
+
 def _load(
     path: str, data: bytes, image: Image.Image, *, gray: bool, allow_truncated: bool
 ) -> tuple[Image.Image, list[str]]:
@@ -229,18 +232,61 @@ def _load(
         if not allow_truncated or image.format not in ("JPEG", "MPO"):
             raise
     # With an end marker the decoder fills what is missing.
-    whole = _identify(BytesIO(data + b"\xff\xd9"))
+    whole = identify(BytesIO(data + b"\xff\xd9"))
     if whole is None:
         raise unidentified(path, data)
-    image = _load_pixels(whole, gray)
-    return image, ["cut off; the missing part is gray"]
+    return _load_pixels(whole, gray), ["cut off; the missing part is gray"]
 
 
-def _load_pixels(image: Image.Image, gray: bool) -> Image.Image:
+def _load_pixels(image: Image.Image, gray: bool = False) -> Image.Image:
     if gray:
         image.draft("L", image.size)
-    load_pixels(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        unpack_natively(image)
+    image.load()
     return image
+
+
+def _pixels_of(image: Image.Image) -> np.ndarray:
+    """Pixels of a decoded picture, of a kind that `matcher.images.normalize` takes."""
+    mode = CONVERTED_MODES.get(image.mode, image.mode)
+    if "transparency" in image.info and mode in ("L", "RGB"):
+        mode = "RGBA"
+    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Pillow itself turns over no more than 8 bits.
+        turned = kind_of(image.tag_v2)[0] <= 8
+        pixels = as_tagged(pixels, image.tag_v2, turned=turned)
+    return _narrowed(pixels)
+
+
+def _narrowed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in this machine's order of bytes; integers of 32 bits as uint16 if they fit, or as
+    float32, those of 8 bits with a sign as int16."""
+    if pixels.dtype == np.int8:
+        return pixels.astype(np.int16)
+    if pixels.itemsize != 4 or pixels.dtype.kind == "f":
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    fits = pixels.min() >= 0 and pixels.max() <= 65535
+    return pixels.astype(np.uint16 if fits else np.float32)
+
+
+def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
+    """Colors of 16 bits of a PNG, of which Pillow keeps the high bytes; others as they are.
+
+    Unpacked in the other order of bytes, the low ones stand where the high ones did. Gray with
+    transparency has four bytes a pixel, as RGBA of 8 bits.
+    """
+    image = PngImagePlugin.PngImageFile(BytesIO(data))
+    other = DEEP_COLOR.get(str(image.tile[0].args)) if image.tile else None
+    if other is None:
+        return high
+    image.tile = [image.tile[0]._replace(args=other)]
+    image.load()
+    low = np.asarray(image)
+    if other == "RGBA":
+        return np.ascontiguousarray(low).view(">u2")[..., [0, 0, 0, 1]]
+    return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
 
 
 def _notes(path: str, image: Image.Image) -> list[str]:
@@ -256,20 +302,9 @@ def _notes(path: str, image: Image.Image) -> list[str]:
     return notes
 
 
-def _unused_bands(directory: TiffImagePlugin.ImageFileDirectory_v2, used: int) -> list[str]:
-    """A warning where a TIFF has more bands than were read."""
-    count = count_bands(directory)
-    first = "first is" if used == 1 else f"first {used} are"
-    return [f"has {count} bands; the {first} used"] if count > used else []
-
-
 def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
     """The chosen bands of decoded pixels."""
-    count = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if max(bands) > count:
-        raise ImageError(
-            Code.UNSUPPORTED_IMAGE, path, f"has {count} bands, not {max(bands)}", "choose others"
-        )
+    require_bands(path, bands, 1 if pixels.ndim == 2 else pixels.shape[2])
     index = [band - 1 for band in bands]
     return np.atleast_3d(pixels)[..., index[0] if len(index) == 1 else index]
 
@@ -283,12 +318,7 @@ def _turned(
     return Decoded(upright, (width, height), orientation, warnings, nodata)
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a picture of Pillow; 1 for none."""
-    return _tag(image.getexif().get(Base.Orientation, 1))
-
-
-def _tag(orientation: object) -> int:
-    """An EXIF orientation; 1 for what is none."""
-    valid = isinstance(orientation, int) and orientation in EXIF_STEPS
-    return int(orientation) if valid else 1  # pyright: ignore[reportArgumentType]
+def _orientation(tags: Mapping[int, Any]) -> int:
+    """The EXIF orientation among tags; 1 for none."""
+    orientation = tags.get(Base.Orientation)
+    return orientation if isinstance(orientation, int) and orientation in EXIF_STEPS else 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL.ExifTags import GPS, IFD, Base
 
+from matcher.errors import MatcherError
 from matcher.geometry.cameras import Camera
-from matcher.images.decode import exif_of, stored_size
+from matcher.images.decode import identify, stored_size
+from matcher.images.opening import open_regular, reading
 
 FILM_DIAGONAL = 43.27
 """Millimeters, of a 35 mm film: equivalent focal lengths go by the diagonal (CIPA DCG-001)."""
@@ -27,8 +30,19 @@ def exif_camera(path: str | os.PathLike[str]) -> Camera | None:
     size = stored_size(path)
     if size is None:
         return None
-    camera, focal = Camera.guessed(size), _focal(exif_of(path, IFD.Exif), size)
+    camera, focal = Camera.guessed(size), _focal(_exif_of(path, IFD.Exif), size)
     return camera if focal is None else replace(camera.with_focal(focal), focal_known=True)
+
+
+def _exif_of(path: str | os.PathLike[str], part: IFD) -> dict[int, Any]:
+    """A part of the EXIF of an image file, from its header; nothing where it cannot be read."""
+    try:
+        with open_regular(path) as file, reading(os.fspath(path)):
+            image = identify(file)
+            # Of a TIFF it is read from the file.
+            return {} if image is None else dict(image.getexif().get_ifd(part))
+    except MatcherError:
+        return {}
 
 
 def _focal(tags: dict[int, object], size: tuple[int, int]) -> float | None:
@@ -62,7 +76,7 @@ def _number(value: object) -> float:
 def gps_position(path: str | os.PathLike[str]) -> np.ndarray | None:
     """(3,) meters from the center of the earth (WGS 84), so that distances are those between
     places; None where the file does not say. Without an altitude it is 0."""
-    tags = exif_of(path, IFD.GPSInfo)
+    tags = _exif_of(path, IFD.GPSInfo)
     try:
         latitude = _degrees(tags[GPS.GPSLatitude], tags.get(GPS.GPSLatitudeRef, "N"), "S")
         longitude = _degrees(tags[GPS.GPSLongitude], tags.get(GPS.GPSLongitudeRef, "E"), "W")

@@ -1,4 +1,7 @@
-"""Gray values of any range to [0, 1], by what the picture holds.
+"""Pixels of any kind to gray in [0, 1] or to 8-bit RGB, by what the picture holds.
+
+Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, in any order of bytes. Transparency
+shows mid-gray.
 
 | type | plain scaling | otherwise |
 |---|---|---|
@@ -34,6 +37,9 @@ FAR = 4.0
 """Distance of an unnamed nodata value from all others, in ranges of these."""
 SAMPLES = 1_000_000
 """Pixels, evenly spread, from which percentiles are taken."""
+MID_GRAY = 128
+EXPECTED = "expected uint8, uint16, int16, bool or float of shape (H, W), (H, W, 3) or (H, W, 4)"
+INTEGERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 WHITES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
@@ -81,31 +87,39 @@ class NormalizedImage(NamedTuple):
     valid: np.ndarray | None
     """(H, W) bool, None where all are"""
     normalization: Normalization
+    warnings: list[str]
+    """What a user may want to know."""
 
 
-def normalize(
-    values: np.ndarray,
+def to_gray(
+    pixels: np.ndarray,
     name: str,
     *,
     allowed: np.ndarray | None = None,
-    valid: np.ndarray | None = None,
     nodata: float | None = None,
     stretch: bool = False,
 ) -> NormalizedImage:
-    """A gray picture in [0, 1].
+    """A gray picture in [0, 1], by OpenCV's weights of red, green and blue.
 
     Args:
-        values: (H, W) uint8, uint16, int16 or float.
+        pixels: of any kind.
         name: of the picture, for errors.
         allowed: (H, W) bool, the region whose values count; None for all.
-        valid: (H, W) bool of the pixels that are not nodata; None: found by `nodata`.
-        nodata: value of pixels that hold nothing. Without it, such a value is looked for in all
-            but 8-bit pictures and floats in [0, 1].
+        nodata: value of pixels that hold nothing, in all of their bands. Without it, such a value
+            is looked for in all but 8-bit pictures and floats in [0, 1].
         stretch: widen pictures of low contrast, whatever their type.
 
     Raises:
-        ImageError: there is no valid pixel (E104).
+        ImageError: no valid pixel (E104), or another shape or type (E105).
     """
+    color, alpha, warnings = _opaque(pixels, name)
+    values, valid = color, None
+    if color.ndim == 3:
+        values = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+        if nodata is not None:
+            valid = ~(color == _as_type(nodata, color.dtype)).all(axis=2)
+    if alpha is not None:
+        allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
     valid = _valid(values, valid, nodata if valid is None else None)
     sample = _sample(values, valid, allowed)
     if nodata is None and not _is_plain_type(sample):
@@ -118,11 +132,74 @@ def normalize(
         raise ImageError(Code.INVALID_PIXELS, name, what, "give an image with valid pixels")
     invalid = 0.0 if valid is None else 1.0 - float(valid.mean())
     done = Normalization(*_range(sample, stretch), invalid, nodata)
-    gray = scale(values, done)
-    return NormalizedImage(gray if valid is None else _filled(gray, valid), valid, done)
+    gray = _scale(values, done)
+    gray = gray if valid is None else _filled(gray, valid)
+    gray = gray if alpha is None else _over_mid_gray(gray, alpha)
+    return NormalizedImage(gray, valid, done, done.warnings + warnings)
 
 
-def scale(values: np.ndarray, done: Normalization) -> np.ndarray:
+def to_rgb(pixels: np.ndarray, name: str, *, nodata: float | None = None) -> np.ndarray:
+    """(H, W, 3) uint8, scaled as `to_gray` does, with its errors."""
+    color, alpha, _ = _opaque(pixels, name)
+    if color.dtype != np.uint8:
+        unit = _scale(color, to_gray(pixels, name, nodata=nodata).normalization)
+        if alpha is not None:
+            unit = _over_mid_gray(unit, alpha[..., None])
+        color = (unit * np.float32(255)).round().astype(np.uint8)
+    return cv2.cvtColor(color, cv2.COLOR_GRAY2RGB) if color.ndim == 2 else color
+
+
+def _opaque(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """(H, W) or (H, W, 3) contiguous, (H, W) opacity in [0, 1] if it is yet to be applied."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    kind = pixels.dtype.kind
+    known = kind in "fb" or pixels.dtype in INTEGERS
+    color = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if not known or not (pixels.ndim == 2 or color) or pixels.size == 0:
+        what = f"cannot use {pixels.dtype} of shape {pixels.shape}"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, EXPECTED)
+    pixels = np.ascontiguousarray(pixels)
+    if kind == "b":
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype == np.float16 or (color and pixels.dtype not in INTEGERS[:2]):
+        with np.errstate(over="ignore"):
+            pixels = pixels.astype(np.float32)
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels, None, []
+    return _split_alpha(pixels, name)
+
+
+def _split_alpha(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Transparent pixels over mid-gray where the type says the range; else their opacity."""
+    if pixels.dtype == np.uint16:
+        alpha = pixels[..., 3].astype(np.float32) / 65535
+        color = np.ascontiguousarray(pixels[..., :3])
+        return color, alpha, _all_clear(alpha)
+    white = 255 if pixels.dtype == np.uint8 else 1
+    if not (pixels.min() >= 0 and pixels.max() <= white):
+        what = f"RGBA values from {pixels.min():g} to {pixels.max():g}"
+        remedy = "floats with transparency must lie from 0 to 1"
+        raise ImageError(Code.UNSUPPORTED_IMAGE, name, what, remedy)
+    alpha = pixels[..., 3:].astype(np.float32) / white
+    mixed = MID_GRAY / 255 * white
+    mixed = mixed + (pixels[..., :3].astype(np.float32) - mixed) * alpha
+    opaque = (mixed if white == 1 else mixed.round()).astype(pixels.dtype)
+    return opaque, None, _all_clear(alpha)
+
+
+def _all_clear(alpha: np.ndarray) -> list[str]:
+    return [] if alpha.any() else ["fully transparent"]
+
+
+def _over_mid_gray(unit: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Values in [0, 1], of opacity `alpha`, over mid-gray."""
+    gray = np.float32(MID_GRAY / 255)
+    return gray + (unit - gray) * alpha
+
+
+def _scale(values: np.ndarray, done: Normalization) -> np.ndarray:
     """Values of the same shape as float32 in [0, 1], as `done` says."""
     low, high = done.low, done.high
     if done.how == "constant":
@@ -144,12 +221,12 @@ def _valid(values: np.ndarray, valid: np.ndarray | None, nodata: float | None) -
         checks.append(np.isfinite(values))
     if nodata is not None and not np.isnan(nodata):
         # GDAL writes the nodata of float32 rasters with more digits than they hold.
-        checks.append(values != as_type(nodata, values.dtype))
+        checks.append(values != _as_type(nodata, values.dtype))
     both = np.logical_and.reduce(checks) if checks else None
     return None if both is None or both.all() else both
 
 
-def as_type(nodata: float, dtype: np.dtype) -> float:
+def _as_type(nodata: float, dtype: np.dtype) -> float:
     """A value that marks what holds nothing, as pixels of that kind would hold it."""
     if dtype.kind != "f":
         return nodata
@@ -200,7 +277,7 @@ def _range(sample: np.ndarray, stretch: bool) -> tuple[Scaling, float, float]:
     """How to scale, and the values that become 0 and 1."""
     low, high = _percentiles(sample)
     kind = sample.dtype
-    white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(kind, 1.0)
+    white = float(WHITES.get(kind, 1))
     used = (high - low) / white
     in_range = kind == np.uint8 or (kind.kind == "f" and low >= 0 and high <= 1)
     if in_range and not (stretch and 0 < used < LOW_CONTRAST):

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from matcher.config import MatcherConfig
@@ -34,18 +33,16 @@ from matcher.geometry.pixels import (
 from matcher.images.load import (
     ImageSource,
     LoadedImage,
+    MaskSource,
     Reading,
     load_image,
-    mask_of_values,
-    read_mask,
+    load_mask,
 )
 from matcher.images.opening import MAX_PIXELS, within_memory
 from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
 
 logger = logging.getLogger(__name__)
-
-MaskSource = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 
 
 class PreparedImage(NamedTuple):
@@ -151,30 +148,23 @@ class PairReader:
             mask_name = os.fspath(mask)
         limit = self.reading.get("max_pixels", MAX_PIXELS)
         subject = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
+        allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
+        image = load_image(
+            source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
+        )
+        for warning in () if isinstance(source, LoadedImage) else image.warnings:
+            text = f"{subject}: {warning}"
+            if text not in self._warned:
+                self._warned.add(text)
+                logger.warning(text)
+        if image.orientation != 1:
+            logger.info("%s: turned upright by EXIF", subject)
         with within_memory(subject):
-            allowed = None if mask is None else load_mask(mask, mask_name, max_pixels=limit)
-            image = load_image(
-                source, name=name, allowed=allowed, allowed_name=mask_name, **self.reading
-            )
-            for warning in () if isinstance(source, LoadedImage) else image.warnings:
-                text = f"{subject}: {warning}"
-                if text not in self._warned:
-                    self._warned.add(text)
-                    logger.warning(text)
-            if image.orientation != 1:
-                logger.info("%s: turned upright by EXIF", subject)
             return prepare(image, allowed, self.config, self.max_side)
 
     def turned(self, prepared: PreparedImage, quarters: int) -> PreparedImage:
         """The image turned by so many quarters counterclockwise; points come back as stored."""
         return prepare(prepared.image.turned(quarters), None, self.config, self.max_side)
-
-
-def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(H, W) bool of a region mask; errors as `read_mask` and `mask_of_values`."""
-    if isinstance(mask, (str, os.PathLike)):
-        return read_mask(mask, max_pixels=max_pixels)
-    return mask_of_values(mask, name)
 
 
 def prepare(

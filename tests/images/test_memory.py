@@ -119,7 +119,7 @@ def test_memory_that_ends_after_decoding_is_told_too(
         READER.read_one(tmp_path / "a.png")
     with pytest.raises(MemoryLimitError, match="E131 image1: out of memory"):
         READER.read_one(np.zeros((40, 40), np.uint8), number="1")
-    monkeypatch.setattr("matcher.images.pixels._opaque", full)
+    monkeypatch.setattr("matcher.images.normalize._opaque", full)
     for read in (load_image, read_rgb):
         with pytest.raises(MemoryLimitError, match=r"E131 .*a\.png: out of memory"):
             read(tmp_path / "a.png")
