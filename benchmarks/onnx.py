@@ -52,7 +52,7 @@ def timed(call: Callable[[], Matches]) -> tuple[Matches, float]:
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Print the table."""
-    plain = {"refine": "none", "dtype": "float32", "device": "cpu", "offline": True}
+    plain = {"refine": "none", "zoom": "off", "dtype": "float32", "device": "cpu", "offline": True}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(words[0]) if words else Path(folder) / "compact.onnx"
         if not words:

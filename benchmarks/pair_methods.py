@@ -21,9 +21,12 @@ from torch import Tensor
 from matcher.config import MatcherConfig
 from matcher.network.fuse import fuse
 from matcher.network.model import build_matcher
+from matcher.options import PredictorOptions
 from matcher.predictor import Predictor, load_matcher
 
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "assets" / "demo0.jpg"
+ALONE = PredictorOptions(max_side=None, refine="none", zoom="off")
+"""The network alone, once, at the size the images have."""
 PairCall = Callable[[float], np.ndarray]
 """Matches at a threshold, returns the (M,) scores of what was refined."""
 
@@ -46,14 +49,14 @@ def ours(predictor: Predictor, size: tuple[int, int]) -> PairCall:
 
 def compact(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     how = {"dtype": dtype, "device": device}
-    return ours(load_matcher("compact", max_side=None, refine="none", **how), size)
+    return ours(load_matcher("compact", ALONE, **how), size)
 
 
 def published(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:
     """The QuadTree ``outdoor`` architecture."""
     model = build_matcher(MatcherConfig()).eval()
     fuse(model)
-    return ours(Predictor(model, max_side=None, refine="none", dtype=dtype, device=device), size)
+    return ours(Predictor(model, ALONE, dtype=dtype, device=device), size)
 
 
 def kornia_loftr(size: tuple[int, int], dtype: torch.dtype, device: str) -> PairCall:

@@ -112,7 +112,9 @@ def folder_errors(model: FeatureMatcher, benchmark: Benchmark, estimator: Estima
     training, device = model.training, next(model.parameters()).device
     # The network alone: what a training changes.
     side = benchmark.sizing.max_side
-    predictor = Predictor(model, device=device, max_side=side, refine="none", stretch=False)
+    predictor = Predictor(
+        model, device=device, max_side=side, refine="none", zoom="off", stretch=False
+    )
     out = []
     for pair in benchmark.pairs:
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:

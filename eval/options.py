@@ -59,6 +59,8 @@ class EvalOptions:
     """Confidence of this project's matcher; null: the weights' own."""
     refine: Literal["photometric", "none"] = "photometric"
     """As in match.py; protocol=loftr measures the network alone, as published."""
+    zoom: Literal["auto", "off"] = "auto"
+    """Likewise."""
     device: Device | None = None
     """cpu, cuda or mps; null: cuda where there is one, else cpu."""
     offline: bool = True

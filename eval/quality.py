@@ -234,7 +234,7 @@ def main(words: list[str]) -> int:
     options = options_from_words(Options, rest)
     if options.figure:
         require_extra("matplotlib", "dev", "figure=")
-    predictor = load_matcher(weights, refine="none", offline=True)
+    predictor = load_matcher(weights, refine="none", zoom="off", offline=True)
     path = predictor.weights
     if path is None:
         raise RuntimeError("weights without a file")

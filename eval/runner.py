@@ -93,10 +93,11 @@ def _benchmarks(options: EvalOptions) -> list[Benchmark]:
 
 def _evaluate_method(options: EvalOptions, name: str, benchmark: Benchmark) -> list[Evaluation]:
     protocols = [p for p in _protocols(options) if p.convention == benchmark.sizing.convention]
-    given = ("keypoints", "ratio", "xfeat", "aliked", "threshold", "refine", "device", "offline")
-    values = {name: getattr(options, name) for name in given}
+    others = ("keypoints", "ratio", "xfeat", "aliked")
+    own = ("threshold", "refine", "zoom", "device", "offline")
+    values = {name: getattr(options, name) for name in (*others, *own)}
     if benchmark.sizing.convention is PUBLISHED:
-        values["refine"] = "none"
+        values |= {"refine": "none", "zoom": "off"}
     settings = MethodOptions(**values, padded=benchmark.sizing.pads)
     try:
         method = build_method(name, settings)

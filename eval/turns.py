@@ -76,7 +76,7 @@ def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     options = options_from_words(Options, words[1:])
     benchmark = BenchmarkOptions("warps", "warps", options.photos or None, count=options.pairs)
-    matcher = load_matcher(words[0], rotate="off")
+    matcher = load_matcher(words[0], rotate="off", zoom="off")
     counts = {angle: Counts() for angle in options.angles}
     with TemporaryDirectory() as cache:
         for pair in load_benchmark(benchmark, cache=Path(cache)).pairs:

@@ -1,9 +1,9 @@
 """Unrelated photographs called reliable: python -m eval.unrelated photos=FOLDER [key=value ...]
 
-Options: pairs=1000 drawn of the folder, side=480 of the longer sides, rotate=auto, weights=compact,
-seed=0, output=outputs/unrelated. The pairs are matched as a collection: the same words go on after
-an interruption, a larger pairs= adds to it. Prints how many pairs get the verdict "reliable", and
-which: look whether those are of one place.
+Options: pairs=1000 drawn of the folder, side=480 of the longer sides, rotate=auto, zoom=auto,
+weights=compact, seed=0, output=outputs/unrelated. The pairs are matched as a collection: the same
+words go on after an interruption, a larger pairs= adds to it. Prints how many pairs get the verdict
+"reliable", and which: look whether those are of one place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Options:
     pairs: Positive = 1000
     side: Positive = 480
     rotate: Turns = "auto"
+    zoom: Literal["auto", "off"] = "auto"
     weights: Name = "compact"
     seed: NotNegative = 0
     output: Name = "outputs/unrelated"
@@ -56,6 +58,7 @@ class Options:
             weights=self.weights,
             max_side=self.side,
             rotate=self.rotate,
+            zoom=self.zoom,
             offline=True,
         )
 

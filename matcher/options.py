@@ -84,6 +84,9 @@ class PredictorOptions:
     """Quarter turns of image 1, counterclockwise, to try besides, such as [1,3]; the one with most
     inliers of a reliable verdict is taken. auto: all, where as it is there is no such verdict or
     few inliers; off: none. Coordinates stay those of the images as stored."""
+    zoom: Literal["auto", "off"] = "auto"
+    """auto: where few matches lie in a part of both images, that part is enlarged and matched too,
+    and its matches are added; off: no."""
     apply_exif: bool = True
     """Turn images upright as EXIF says; coordinates stay those of the images as stored."""
     allow_truncated: bool = False

@@ -45,6 +45,8 @@ Pair = (
 
 ENOUGH = 100
 """Inliers of a reliable pair above which ``rotate=auto`` looks no further."""
+FEW = 0.25
+"""Matches for each cell of the smaller image up to which ``zoom=auto`` looks closer."""
 TELLING = 300
 """Best matches that tell of most pairs that they are reliable, in a fifth of the time of all."""
 
@@ -59,6 +61,7 @@ class Settings(TypedDict, total=False):
     max_side: int | None
     top_k: int | None
     rotate: Literal["auto", "off"] | Sequence[int]
+    zoom: Literal["auto", "off"]
     refine: Literal["photometric", "none"]
     snap: bool
     apply_exif: bool
@@ -84,7 +87,7 @@ class Predictor:
     Args:
         model: is moved to `device` and set to evaluation mode.
         options: all options at once; single ones may be given as keywords instead:
-        device, threshold, max_side, top_k, refine, snap, rotate, apply_exif, allow_truncated,
+        device, threshold, max_side, top_k, refine, snap, rotate, zoom, apply_exif, allow_truncated,
         max_pixels, bands, nodata, stretch: see `PredictorOptions`.
         dtype: likewise, or of torch; None: auto. With float32 on a GPU, PyTorch's own setting
             decides whether convolutions round to TF32.
@@ -257,10 +260,11 @@ class Predictor:
         found: Iterator[Matches] = iter(())
         if able:
             features0, features1 = ([self.extract(p[side]) for p in able] for side in (0, 1))
-            found = iter(self.match_turned(able, features0, features1, call.threshold, call.top_k))
+            limits = call.threshold, call.top_k
+            found = iter(self.match_prepared(able, features0, features1, *limits))
         return [Matches.empty(reason) if reason else next(found) for reason in reasons]
 
-    def match_turned(
+    def match_prepared(
         self,
         pairs: Sequence[PreparedPair],
         features0: Sequence[FeatureMaps],
@@ -268,18 +272,25 @@ class Predictor:
         threshold: float | None = None,
         top_k: int | None = None,
     ) -> list[Matches]:
-        """Matches as of `match_features`, at the quarter turn of image 1 that tells most.
+        """Matches as of `match_features`, and by what the options `rotate` and `zoom` add.
 
-        Which turns are tried is up to the option `rotate`; where none is reliable, the matches are
-        those without a turn. Images 1 of the pairs must have their pixels.
+        Where the images are turned or looked at again, those of `pairs` must have their pixels.
         """
-        if self.options.rotate == "off":
+        if not self.looks_again:
             return self.match_features(pairs, features0, features1, threshold, top_k)
-        top_k = self.options.top_k if top_k is None else top_k
         # What top_k leaves may tell too little.
         found = self.match_features(pairs, features0, features1, threshold, sys.maxsize)
-        best = map(self._best_turn, found, pairs, features0, repeat(threshold))
-        return [each.top(top_k) for each in best]
+        if self.options.rotate != "off":
+            found = list(map(self._best_turn, found, pairs, features0, repeat(threshold)))
+        if self.options.zoom != "off":
+            found = list(map(self._looked_closer, found, pairs, repeat(threshold)))
+        top_k = self.options.top_k if top_k is None else top_k
+        return [each.top(top_k) for each in found]
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether a pair may be looked at more than once."""
+        return self.options.rotate != "off" or self.options.zoom != "off"
 
     def _best_turn(
         self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
@@ -299,6 +310,27 @@ class Predictor:
             if inliers > most:
                 best, most = replace(other, turned=quarters), inliers
         return best
+
+    def _looked_closer(
+        self, found: Matches, pair: PreparedPair, threshold: float | None
+    ) -> Matches:
+        """`found` and, of few matches in a part of the images, those of a closer look at it."""
+        from matcher.geometry.covisible import covisible_windows  # Estimators take a while.
+
+        if len(found) > FEW * min(each.valid.numel() for each in pair):
+            return found
+        if found.turned:
+            pair = pair._replace(input1=self.reader.turned(pair.input1, found.turned))
+        points = found.keypoints0, found.keypoints1
+        points0, points1 = (p.from_stored(x).numpy() for p, x in zip(pair, points, strict=True))
+        sizes = [each.image.gray.shape[::-1] for each in pair]
+        windows = covisible_windows(points0, points1, *sizes)
+        if windows is None:
+            return found
+        closer = PreparedPair(*map(self.reader.zoomed, pair, windows))
+        features0, features1 = ([self.extract(each)] for each in closer)
+        more = self.match_features([closer], features0, features1, threshold, sys.maxsize)[0]
+        return found.joined(more)
 
     def extract(self, image: PreparedImage) -> FeatureMaps:
         """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W).

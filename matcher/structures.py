@@ -270,6 +270,14 @@ class Matches(TensorFields):
             raise UsageError(Code.INVALID_VALUE, "threshold", f"got {threshold}", "give a number")
         return self[self.scores > threshold]
 
+    def joined(self, other: Matches) -> Matches:
+        """These and, after them, those of another look at the same images."""
+        both = {}
+        for f in fields(self):
+            mine, others = getattr(self, f.name), getattr(other, f.name)
+            both[f.name] = torch.cat([mine, others]) if isinstance(mine, Tensor) else mine
+        return Matches(**both)
+
     def converged_only(self) -> Matches:
         """Those whose position the refinement found: about four of five, nearly all within 1 px.
 

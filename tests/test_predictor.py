@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 
 from matcher import Matches, Predictor, build_matcher, judge, load_matcher
 from matcher.errors import ImageError, MemoryLimitError, UsageError
+from matcher.geometry.covisible import Window
 from matcher.geometry.pixels import upright_to_stored
 from matcher.images.load import load_image
 from matcher.images.preprocess import prepare
@@ -522,7 +524,8 @@ def test_a_turned_image_matches_as_an_upright_one_where_asked_to(compact: Predic
     found = turning.match(image0, on_its_head)
     assert (found.turned, len(found)) == (2, len(upright))
     assert repr(found).endswith(", turned=2)")
-    assert len(compact.match(image0, on_its_head)) < len(upright) / 4
+    once = Predictor(compact.model, device="cpu", zoom="off", dtype="float32")
+    assert len(once.match(image0, on_its_head)) < len(upright) / 4
     back = torch.tensor([319.0, 239.0]) - found.keypoints1
     assert (back - upright.keypoints1).abs().max() < 1e-3
     few = turning.match(image0, on_its_head, top_k=5)
@@ -569,3 +572,42 @@ def test_published_weights_see_pictures_as_they_are() -> None:
         for option, expected in ((None, widened), (True, True), (False, False)):
             read = Predictor(build_matcher(config), device="cpu", stretch=option).reader.read_one
             assert (read(dim).image.normalization.how == "percentiles") == expected
+
+
+def part_of_the_demo(share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photograph, the same small amid gray, and the (2, 3) affine map from it to there."""
+    with Image.open(DEMO[0]) as photograph:
+        image = np.asarray(photograph.convert("L").resize((320, 240)))
+    small = np.array([[share, 0, 100], [0, share, 70]])
+    return image, cv2.warpAffine(image, small, (320, 240), borderValue=(120,)), small
+
+
+def test_a_closer_look_at_what_both_images_show_finds_more(compact: Predictor) -> None:
+    image0, image1, small = part_of_the_demo(share=0.4)
+    once = Predictor(compact.model, device="cpu", dtype="float32", zoom="off")
+    few, more = once.match(image0, image1), compact.match(image0, image1)
+    assert len(more) > 2 * len(few) > 20
+    points0, points1, _ = more.numpy()
+    off = np.linalg.norm(points0 @ small[:, :2].T + small[:, 2] - points1, axis=1)
+    assert (off < 2).mean() > 0.9
+
+
+def test_what_is_masked_stays_so_in_a_closer_look(compact: Predictor) -> None:
+    image0, image1, _ = part_of_the_demo(share=0.4)
+    mask = np.ones(image0.shape, bool)
+    mask[:, 160:] = False
+    matches = compact.match(image0, image1, mask0=mask)
+    assert len(matches) > 20
+    assert (matches.keypoints0[:, 0] < 168).all()
+
+
+def test_places_in_a_zoomed_part_are_those_of_the_image(compact: Predictor) -> None:
+    ramp = np.tile(np.linspace(0, 1, 200, dtype=np.float32), (100, 1))
+    whole = compact.reader.read_one(ramp)
+    part = compact.reader.zoomed(whole, Window(40, 10, 120, 60))
+    assert part.size == (160, 100)
+    places = torch.tensor([[20.0, 30.0], [140.0, 80.0]])
+    seen = part.canvas[0, places[:, 1].long(), places[:, 0].long()]
+    at = part.to_original(places)
+    torch.testing.assert_close(seen, at[:, 0] / 199, atol=1e-3, rtol=0)
+    assert ((at[:, 1] > 10) & (at[:, 1] < 60)).all()

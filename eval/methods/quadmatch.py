@@ -52,6 +52,7 @@ class QuadMatch:
             **{name: shown(value) for name, value in options.reading.items()},
             "stretch": options.stretch,
             "rotate": shown(options.rotate),
+            "zoom": options.zoom,
             "source": source_digest([Path(matcher.__file__ or "").parent]),
         }
 

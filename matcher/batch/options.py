@@ -51,6 +51,9 @@ class CollectionOptions(WeightsOptions):
     """Match pairs of the run that failed once more."""
     threads: Threads | None = None
     """Threads of the CPU; null: as PyTorch chooses, with engine=ray a core a worker."""
+    zoom: Literal["auto", "off"] = "off"
+    """auto: where few matches lie in a part of both images, that part is enlarged and matched too,
+    and its matches are added: more images are found to belong together, in up to twice the time."""
     batch_size: Positive = 4
     """Pairs at a time."""
     shard_size: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -107,7 +110,7 @@ class CollectionOptions(WeightsOptions):
     @property
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Options that change results."""
-        names = ("threshold", "max_side", "top_k", "refine", "snap", "batch_size", "dtype")
+        names = ("threshold", "max_side", "top_k", "refine", "snap", "zoom", "batch_size", "dtype")
         reading = ("apply_exif", "allow_truncated", "max_pixels", "nodata", "stretch")
         lists = {name: shown(getattr(self, name)) for name in ("bands", "rotate")}
         return {name: getattr(self, name) for name in (*names, *reading)} | lists

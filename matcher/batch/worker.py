@@ -132,10 +132,10 @@ class ShardMatcher:
         maps0, maps1 = (
             [self.features.features(images[side]) for images, _ in batch] for side in (0, 1)
         )
-        if self.predictor.options.rotate != "off":
-            # To be turned, an image needs its pixels.
-            pairs = [p._replace(input1=self.features.read(i[1])) for i, p in batch]
-        return self.predictor.match_turned(pairs, maps0, maps1)
+        if self.predictor.looks_again:
+            # For that, images need their pixels.
+            pairs = [PreparedPair(*map(self.features.read, images)) for images, _ in batch]
+        return self.predictor.match_prepared(pairs, maps0, maps1)
 
 
 def build_shard_matcher(

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.config import MatcherConfig
+from matcher.geometry.covisible import Window
 from matcher.geometry.pixels import (
-    EXIF_STEPS,
     MIN_SIDE,
     network_size,
     network_to_original,
@@ -43,10 +43,12 @@ from matcher.runtime import own_settings
 from matcher.structures import FeatureMaps, Matches
 
 logger = logging.getLogger(__name__)
+MOST_ZOOM = 2.0
+"""Pixels of the network to a stored one: beyond, there is nothing more to see."""
 
 
 class PreparedImage(NamedTuple):
-    """One image, resized, on its canvas."""
+    """One image, or a part of it, resized, on its canvas."""
 
     image: LoadedImage
     """its valid pixels are those that the region mask allows"""
@@ -56,19 +58,20 @@ class PreparedImage(NamedTuple):
     """(H/8, W/8) bool of valid cells"""
     scale: Tensor
     """(2,) original size / network size as (x, y)"""
+    size: tuple[int, int]
+    """(width, height) that the network sees, without what the canvas adds"""
+    origin: Tensor
+    """(2,) the first pixel of `image.gray` that it sees, as (x, y)"""
     mask: np.ndarray | None = None
     """(H, W) bool beside `image.gray`, False where nothing may match; None: nowhere"""
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) that the network sees, without what the canvas adds."""
-        swapped = EXIF_STEPS[self.image.orientation][0]
-        width, height = self.image.size[::-1] if swapped else self.image.size
-        return round(width / float(self.scale[0])), round(height / float(self.scale[1]))
+    def to_full_size(self, points: Tensor) -> Tensor:
+        """(N, 2) network pixels to pixels of `image.gray`."""
+        return network_to_original(points, self.scale) + self.origin
 
     def to_original(self, points: Tensor) -> Tensor:
         """(N, 2) network pixels to pixels of the original image as it is stored."""
-        return self.to_stored(network_to_original(points, self.scale))
+        return self.to_stored(self.to_full_size(points))
 
     def to_stored(self, points: Tensor) -> Tensor:
         """(N, 2) pixels of `image.gray` to pixels of the original image as it is stored."""
@@ -94,8 +97,8 @@ class PreparedPair(NamedTuple):
 
     def in_full_size(self, found: Matches) -> Matches:
         """Matches of the network in pixels of the upright images in full size."""
-        points0 = network_to_original(found.keypoints0, self.input0.scale)
-        points1 = network_to_original(found.keypoints1, self.input1.scale)
+        points0 = self.input0.to_full_size(found.keypoints0)
+        points1 = self.input1.to_full_size(found.keypoints1)
         return replace(found, keypoints0=points0, keypoints1=points1)
 
     def as_stored(self, found: Matches) -> Matches:
@@ -166,6 +169,14 @@ class PairReader:
         """The image turned by so many quarters counterclockwise; points come back as stored."""
         return prepare(prepared.image.turned(quarters), None, self.config, self.max_side)
 
+    def zoomed(self, prepared: PreparedImage, window: Window) -> PreparedImage:
+        """The part of an image inside a window, its longer side as long as that of all of it was,
+        but enlarged at most `MOST_ZOOM` times."""
+        width, height = window.right - window.left, window.bottom - window.top
+        zoom = min(max(prepared.size) / max(width, height), MOST_ZOOM)
+        size = max(MIN_SIDE, round(width * zoom)), max(MIN_SIDE, round(height * zoom))
+        return _lay_out(prepared.image, window, size, self.config)
+
 
 def prepare(
     image: LoadedImage, allowed: np.ndarray | None, config: MatcherConfig, max_side: int | None
@@ -174,24 +185,36 @@ def prepare(
 
     Matches are `allowed` by (H, W) bool in pixels of the image as stored; None means everywhere.
     """
-    height, width = image.gray.shape
-    size = network_size(width, height, max_side)
-    scale, step = resize_scale((width, height), size), config.canvas
-    network_image = torch.from_numpy(np.ascontiguousarray(resize(image.gray, size)))[None, None]
-    rows, columns = (-(-side // step) * step for side in size[::-1])
-    padded = pad_bottom_right(network_image, (rows, columns), mode="replicate")[0]
-    stride = config.backbone.resolution[0]
-    valid = torch.zeros(rows // stride, columns // stride, dtype=torch.bool)
-    x, y = (np.arange(0, side, stride) for side in size)
-    inside = np.ones((len(y), len(x)), dtype=bool)
     upright = None if allowed is None else turn_upright(allowed, image.orientation)
     if image.valid is not None:
         upright = image.valid if upright is None else image.valid & upright
-    if upright is not None:
-        inside = upright[np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))]
+    height, width = image.gray.shape
+    size, whole = network_size(width, height, max_side), Window(0, 0, width, height)
+    return _lay_out(replace(image, valid=upright), whole, size, config)
+
+
+def _lay_out(
+    image: LoadedImage, window: Window, size: tuple[int, int], config: MatcherConfig
+) -> PreparedImage:
+    """The part of an image inside a window, resized, on its canvas."""
+    rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
+    part = image.gray[rows, columns]
+    height, width = part.shape
+    scale, step = resize_scale((width, height), size), config.canvas
+    seen = np.ascontiguousarray(resize(part, size, enlarging=cv2.INTER_CUBIC).clip(0, 1))
+    canvas = -(-size[1] // step) * step, -(-size[0] // step) * step
+    padded = pad_bottom_right(torch.from_numpy(seen)[None, None], canvas, mode="replicate")[0]
+    stride = config.backbone.resolution[0]
+    valid = torch.zeros(canvas[0] // stride, canvas[1] // stride, dtype=torch.bool)
+    x, y = (np.arange(0, side, stride) for side in size)
+    inside = np.ones((len(y), len(x)), dtype=bool)
+    if image.valid is not None:
+        cells = np.ix_(_nearest(y, scale[1], height), _nearest(x, scale[0], width))
+        inside = image.valid[rows, columns][cells]
     valid[: len(y), : len(x)] = torch.from_numpy(inside)
-    upright_image, steps = replace(image, valid=upright), torch.tensor(scale, dtype=torch.float32)
-    return PreparedImage(upright_image, padded, valid, steps, upright)
+    origin = torch.tensor([window.left, window.top], dtype=torch.float32)
+    steps = torch.tensor(scale, dtype=torch.float32)
+    return PreparedImage(image, padded, valid, steps, size, origin, image.valid)
 
 
 def resize(

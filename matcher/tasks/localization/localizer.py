@@ -64,7 +64,8 @@ class Localizer:
     def __init__(
         self, predictor: Predictor, scene: Sequence[SceneImage], most: int = 5, candidates: int = 2
     ) -> None:
-        small = replace(predictor.options, max_side=RANKING_SIDE, refine="none", rotate="off")
+        once = {"refine": "none", "rotate": "off", "zoom": "off"}
+        small = replace(predictor.options, max_side=RANKING_SIDE, **once)
         self.predictor, self.scene, self.most = predictor, scene, most
         self._candidates = candidates * most
         self._small = Predictor(predictor.model, small)
