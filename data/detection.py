@@ -138,10 +138,6 @@ class DetectionData(TrainingData):
         pictures = PlainPictures(evenly, self.model)
         return Replacing(pictures, self._folder / "corrupt_validation.txt")
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir if self.trainer else ".")
-
 
 def find_annotated(
     folder: str, annotations: str, split: str, model: DetectorConfig
