@@ -42,7 +42,7 @@ def require_unset(config: Any, name: str, beside: str, path: str = "data.") -> N
     """Refuse (E201) an option of `config` that says something but does nothing beside another."""
     value, default = getattr(config, name), getattr(type(config), name)
     if value != default:
-        plain = list(default) if isinstance(default, tuple) else "null" if default is None else default
+        plain = {None: "null", (): "[]"}.get(default, default)
         raise invalid(f"{path}{name}", value, f"{plain} beside {beside}, where nothing reads it")
 
 

@@ -17,6 +17,7 @@ from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.validation.words import shown
+from matcher.weights.checkpoint import quality_sha256
 from matcher.weights.hub import resolve
 
 
@@ -31,7 +32,9 @@ class QuadMatch:
     def __init__(self, name: str, options: MethodOptions) -> None:
         self.name = name
         try:
-            with unchanged(resolve(name, offline=options.offline)) as self.weights_sha256:
+            path = resolve(name, offline=options.offline)
+            with unchanged(path) as self.weights_sha256:
+                quality = quality_sha256(path)
                 self.predictor = load_matcher(name, options)
         except MatcherError as error:
             if error.code not in (Code.NOT_FETCHED, Code.NOT_CACHED):
@@ -45,6 +48,7 @@ class QuadMatch:
         self.settings: Settings = {
             "method": "quadmatch",
             "weights_sha256": self.weights_sha256,
+            "quality_sha256": quality,
             "threshold": self.threshold,
             "refine": options.refine,
             "padded": self.padded,

@@ -190,17 +190,7 @@ def build_page(folder: Path) -> Any:
         gr.Markdown("# quadmatch\nTwo photographs of one place: what is where in the other?")
         pair, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
         with gr.Row():
-            images = [
-                gr.Image(
-                    label=f"image {n}",
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload"],
-                    height=HEIGHT,
-                    min_width=SIDE_BY_SIDE,
-                )
-                for n in "01"
-            ]
+            images = [offer_upload(f"image {n}") for n in "01"]
         strip = offer_examples()
         settings = offer_settings()
         start = gr.Button("Match", variant="primary")
@@ -248,6 +238,16 @@ def build_page(folder: Path) -> Any:
             image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
         page.unload(actions.forget)
     return page
+
+
+def offer_upload(label: str) -> Any:
+    """A field for an image, which is opened when it is matched."""
+    field = gr.Image(
+        label=label, type="filepath", sources=["upload"], height=HEIGHT, min_width=SIDE_BY_SIDE
+    )
+    # Gradio's own opens the file with Pillow, and says nothing but "Error" where that fails.
+    field.preprocess = lambda upload: upload and upload.path
+    return field
 
 
 def offer_examples() -> Any:

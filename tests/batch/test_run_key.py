@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 import match
 from matcher.batch import worker
+from matcher.batch.worker import fingerprints_of
 from matcher.network.quality import QualityHead
 from matcher.weights.checkpoint import quality_path, save_quality
+from matcher.weights.hub import BUNDLED
 from tests.helpers.collections_of_pairs import Outcome
 
 Program = Callable[..., Outcome]
@@ -30,6 +33,12 @@ def refusal(weights: Path, capsys: pytest.CaptureFixture[str]) -> str:
     error = capsys.readouterr().err
     assert error.startswith("E206 ")
     return error
+
+
+def test_bundled_weights_are_run_alike_by_name_and_by_path() -> None:
+    named = fingerprints_of(BUNDLED["compact"])
+    assert named["run_as_bundled"]
+    assert named == fingerprints_of(Path(os.path.relpath(BUNDLED["compact"])))
 
 
 def test_another_arithmetic_is_another_run(program: Program) -> None:

@@ -103,15 +103,17 @@ def test_a_damaged_frame_is_told_and_another_takes_its_place(tmp_path: Path, dam
     folder = write_frames(tmp_path)
     (folder / damaged).write_bytes(b"cut off")
     frames = frames_of(folder)
-    for seed in range(4):
-        frames.draw(np.random.default_rng(seed), SIZE, (0.05, 0.2), 0.0)
+
+    def draw(seed: int) -> StereoPair:
+        return frames.draw(np.random.default_rng(seed), SIZE, (0.05, 0.2), 0.0)
+
+    assert all(draw(seed).valid.any() for seed in range(4))
     (line,) = (folder / "corrupt.txt").read_text().splitlines()
     assert line.startswith("1\tE10")
     assert damaged in line
     (folder / damaged.replace("1", "0")).unlink()
     with pytest.raises(ImageError, match=r"E106 .*corrupt\.txt"):
-        for seed in range(4):
-            frames.draw(np.random.default_rng(seed), SIZE, (0.05, 0.2), 0.0)
+        list(map(draw, range(4)))
 
 
 def test_frames_are_limited_by_number(tmp_path: Path) -> None:
