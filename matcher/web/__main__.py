@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from matcher.errors import require_extra
+from matcher.errors import Code, UsageError, require_extra
 from matcher.terminal.program import program
 from matcher.validation.checked import Name, checked, invalid
 from matcher.validation.words import describe, options_from_words
@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
 
 
 def serve(options: WebOptions, results: Path) -> None:
-    """Serve the page until a signal ends it."""
+    """Serve the page until a signal ends it; `UsageError` (E204) where it cannot listen."""
     import PIL
 
     from matcher.runtime import warm_allocator
@@ -89,7 +89,12 @@ def serve(options: WebOptions, results: Path) -> None:
     where = {"server_name": options.address, "server_port": options.port}
     page = build_page(results)
     try:
-        _, url, _ = launch(page, options.allowed_hosts, prevent_thread_lock=True, **where)
+        try:
+            _, url, _ = launch(page, options.allowed_hosts, prevent_thread_lock=True, **where)
+        except OSError as error:
+            what = f"cannot listen there on port {options.port or 'any'}: it is taken or not ours"
+            remedy = "choose another port= or address="
+            raise UsageError(Code.UNUSABLE_WORD, options.address, what, remedy) from error
         sys.stdout.write(f"page      {url} (Ctrl-C ends it)\n")
         sys.stdout.flush()
         Event().wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -338,6 +339,14 @@ def test_what_is_no_image_or_no_weights_is_told_over_http_and_gradio_is_silent(
     assert refusal(url, tmp_path / "a.jpg").startswith("E101 image 0: text, not an image")
     assert "list of choices" in refusal(url, ASSETS / "demo0.jpg", weights="/etc/passwd")
     assert capsys.readouterr().out == ""
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="extra web is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = program.WebOptions(port=taken.getsockname()[1])
+        with pytest.raises(UsageError, match=r"^E204 127\.0\.0\.1: cannot listen there on port"):
+            program.serve(options, tmp_path)
 
 
 @pytest.mark.slow
