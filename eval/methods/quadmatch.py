@@ -20,6 +20,9 @@ from matcher.validation.words import shown
 from matcher.weights.checkpoint import quality_sha256
 from matcher.weights.hub import resolve
 
+DECISIVE = ("max_side", "top_k", "refine", "snap", "stretch", "padded")
+"""Options that answers depend on as they are."""
+
 
 class QuadMatch:
     """Weights by name or path; images are matched at the size they come in.
@@ -50,11 +53,9 @@ class QuadMatch:
             "weights_sha256": self.weights_sha256,
             "quality_sha256": quality,
             "threshold": self.threshold,
-            "refine": options.refine,
-            "padded": self.padded,
+            **{name: getattr(options, name) for name in DECISIVE},
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
             **{name: shown(value) for name, value in options.reading.items()},
-            "stretch": options.stretch,
             "rotate": shown(options.rotate),
             "source": source_digest([Path(matcher.__file__ or "").parent]),
         }

@@ -225,17 +225,22 @@ def build_page(folder: Path) -> Any:
         strip.select(take_example, None, [*images, *cameras])
         start.click(actions.match, [*images, *values], [pair, *shown])
         anew = {"fn": actions.refresh, "inputs": [pair, *values], "outputs": shown}
+        nothing = {
+            "fn": lambda: (None, *NO_POINT, *NOTHING), "inputs": None,
+            "outputs": [pair, *of_point, *shown],
+        }  # fmt: skip
         for name, setting in settings.items():
             if setting in cameras:  # Half of a camera is none.
                 gr.on([setting.submit, setting.blur], **anew, trigger_mode="always_last")
-            elif name not in ("weights", "max_side"):  # These need the images matched again.
-                setting.change(**anew, trigger_mode="always_last")
+            else:  # What was matched with other weights or at another size is not shown as theirs.
+                again = name in ("weights", "max_side")
+                setting.change(**(nothing if again else anew), trigger_mode="always_last")
         attended = {"fn": look, "inputs": [pair, point, layer], "outputs": attention}
         images[0].select(actions.point_at, pair, [*of_point, tabs]).then(**attended)
         layer.change(**attended)
         for number, (image, camera) in enumerate(zip(images, cameras, strict=True)):
             image.upload(partial(told, exif_text), [image, gr.State(number)], camera)
-            image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
+            image.change(**nothing)
         page.unload(actions.forget)
     return page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -179,11 +180,13 @@ def test_weights_that_are_replaced_while_they_are_read_are_refused(tmp_path: Pat
         pass
 
 
-def test_a_quality_head_that_came_later_gives_other_predictions(tmp_path: Path) -> None:
+def test_all_options_and_a_quality_head_that_came_later_decide_predictions(tmp_path: Path) -> None:
     weights = tmp_path / "tiny.safetensors"
     export_weights(build_matcher(COMPACT_TINY), weights, 0)
     options = MethodOptions(device="cpu")
     before, again = (build_method(str(weights), options).settings for _ in range(2))
+    others = {"device", "offline", "keypoints", "ratio", "xfeat", "aliked"}
+    assert {field.name for field in fields(MethodOptions)} - before.keys() == others
     save_quality(QualityHead(), quality_path(weights), weights)
     assert before == again
     assert before != build_method(str(weights), options).settings
