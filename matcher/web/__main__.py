@@ -70,6 +70,10 @@ def main(words: list[str]) -> int:
         # may be closed, and outlives the server.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         require_extra("gradio", "web", "matcher.web")
+        from matcher.web.downloads import can_write_colmap
+
+        if can_write_colmap():  # Later imports are in threads, where it keeps SIGTERM to itself.
+            require_extra("pycolmap", "sfm", "matcher.web")
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         with suppress(KeyboardInterrupt):
             serve(options, Path(folder) / "results")

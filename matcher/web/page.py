@@ -291,8 +291,8 @@ def offer_settings() -> dict[str, Any]:
         geometry = gr.Dropdown(list(GEOMETRIES), value="fundamental", label="geometry")
     with gr.Accordion("More settings", open=False):
         with gr.Row():
-            threshold = gr.Slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
-            max_side = gr.Slider(256, 2048, value=default.max_side, step=32, label="max_side")
+            threshold = offer_slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
+            max_side = offer_slider(256, 2048, value=default.max_side, step=32, label="max_side")
         with gr.Row():
             # Gradio makes 0 of an empty field.
             top_k = gr.Number(0, label="top_k (0: all matches)", precision=0, minimum=0)
@@ -319,6 +319,14 @@ def offer_settings() -> dict[str, Any]:
         "camera0": camera0,
         "camera1": camera1,
     }
+
+
+def offer_slider(low: float, high: float, **how: Any) -> Any:
+    """A slider that stands where it began while the number beside it is deleted."""
+    field = gr.Slider(low, high, **how)
+    within = field.preprocess
+    field.preprocess = lambda number: within(field.value if number is None else number)
+    return field
 
 
 def launch(page: Any, hosts: Collection[str] = LOCAL, **options: Any) -> Any:

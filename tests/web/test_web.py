@@ -265,7 +265,7 @@ def test_the_table_of_a_pair_tells_what_is_known() -> None:
 
 
 def test_an_image_that_is_too_small_is_told() -> None:
-    shown = show(found(Matches.empty("too_small")))
+    shown = show(found()._replace(matches=Matches.empty("too_small")))
     assert ", an image is smaller than 32 pixels: too few" in app.verdict_text(shown)
 
 
@@ -339,6 +339,16 @@ def test_what_is_no_image_or_no_weights_is_told_over_http_and_gradio_is_silent(
     assert refusal(url, tmp_path / "a.jpg").startswith("E101 image 0: text, not an image")
     assert "list of choices" in refusal(url, ASSETS / "demo0.jpg", weights="/etc/passwd")
     assert capsys.readouterr().out == ""
+
+
+def test_a_number_that_is_deleted_beside_a_slider_is_its_first_one() -> None:
+    gradio = pytest.importorskip("gradio", reason="extra web is not installed")
+    from matcher.web.page import offer_slider
+
+    slider = offer_slider(0.1, 0.9, value=0.2, step=0.1, label="")
+    assert [slider.preprocess(number) for number in (None, 0.7)] == [0.2, 0.7]
+    with pytest.raises(gradio.Error, match="greater than maximum"):
+        slider.preprocess(1.5)
 
 
 def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
