@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, fields
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -36,6 +36,14 @@ READ_BY: dict[Source, tuple[str, ...]] = {
     "colmap": (*READ_BY_ALL, "index", "scenes", "pairs", "exclude", "val_index"),
 }  # fmt: skip
 """What each source reads of `FilesConfig`."""
+
+
+def require_unset(config: Any, name: str, beside: str, path: str = "data.") -> None:
+    """Refuse (E201) an option of `config` that says something but does nothing beside another."""
+    value, default = getattr(config, name), getattr(type(config), name)
+    if value != default:
+        plain = {None: "null", (): "[]"}.get(default, default)
+        raise invalid(f"{path}{name}", value, f"{plain} beside {beside}, where nothing reads it")
 
 
 @checked("data.synthetic.")
@@ -74,6 +82,8 @@ class SyntheticConfig:
     """Seed of the scenes; a training replaces it by its own."""
 
     def __post_init__(self) -> None:
+        if not self.photos:
+            require_unset(self, "photo_limit", "data.synthetic.photos=null", "data.synthetic.")
         if not self.overlap[0] < self.overlap[1]:
             raise invalid("data.synthetic.overlap", self.overlap, "(low, high) in 0..1")
         if not sum(self.mix.values()) > 0:
@@ -183,8 +193,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         if list(self.ramp) != sorted(self.ramp):
             raise invalid("data.ramp", self.ramp, "stages in the order of pairs seen")
-        if self.real and self.source != "synthetic":
-            raise invalid("data.real", self.real, f"null beside data.source={self.source}")
+        if self.source != "synthetic":
+            for name in ("real", "ramp"):
+                require_unset(self, name, f"data.source={self.source}")
+        if not self.real:
+            require_unset(self, "real_share", "data.real=null")
         read = READ_BY[self.of_files]
         for name in self.files.given:
             if name not in read:

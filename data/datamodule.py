@@ -85,6 +85,11 @@ class TrainingData(LightningDataModule):
         module = self.trainer.lightning_module if self.trainer else None
         return int(getattr(module, "pairs_seen", 0))
 
+    @property
+    def _folder(self) -> Path:
+        """Of the run, which keeps the lists of samples that cannot be read."""
+        return Path(self.trainer.default_root_dir if self.trainer else ".")
+
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         return DataLoader(
             Reporting(dataset),
@@ -172,10 +177,6 @@ class PairData(TrainingData):
                 return Subset(Replacing(pairs, self._folder / "corrupt_validation.txt"), evenly)
         seed = self.seed + VALIDATION_SEED
         return SyntheticScenes(replace(self.config.synthetic, seed=seed, pairs=count))
-
-    @property
-    def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir if self.trainer else ".")
 
 
 def build_datamodule(values: Mapping[str, Any], seed: int, canvas: int = 8) -> PairData:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -137,10 +136,6 @@ class DetectionData(TrainingData):
         evenly = [images[i * len(images) // kept] for i in range(kept)]
         pictures = PlainPictures(evenly, self.model)
         return Replacing(pictures, self._folder / "corrupt_validation.txt")
-
-    @property
-    def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir if self.trainer else ".")
 
 
 def find_annotated(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.config import Frames
+from data.config import Frames, require_unset
 from data.datamodule import TrainingData
 from data.order import Key
 from data.real.stereo_frames import StereoFrames
@@ -46,6 +46,10 @@ class StereoDataConfig:
     frame_share: Share = 0.25
     """Share of the groups of pairs that are of `frames`, where there are some."""
     stereo: StereoSceneConfig = field(default_factory=StereoSceneConfig)
+
+    def __post_init__(self) -> None:
+        for name in () if self.frames else ("frame_numbers", "frame_share"):
+            require_unset(self, name, "data.frames= without a folder")
 
 
 @dataclass(eq=False)
@@ -93,7 +97,8 @@ class StereoData(TrainingData):
             raise invalid("data.stereo.group", self.scenes.group, expected)
         pairs: Any = StereoScenes(self.scenes)
         if self.config.frames:
-            frames = StereoFrames(self.config.frames, self.config.frame_numbers)
+            notes = self._folder / "corrupt_training.txt"
+            frames = StereoFrames(self.config.frames, self.config.frame_numbers, notes)
             pairs = WithFrames(pairs, frames, self.config.frame_share)
         return pairs, lambda epoch: range(self.scenes.pairs)
 

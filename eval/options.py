@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,8 @@ class EvalOptions:
     benchmark: BenchmarkOptions = field(kw_only=True)
     method: Names = ("compact",)
     """Weights by name or path, rootsift, orb, kornia_loftr_outdoor, kornia_loftr_indoor,
-    kornia_disk, xfeat, aliked, module:function, or all; several are separated by commas."""
+    kornia_disk, xfeat, aliked, module:function, or all; several are separated by commas, which a
+    path may hold too."""
     protocol: tuple[Literal["poselib", "magsac", "loftr"], ...] = ("poselib",)
     """poselib, magsac or loftr; several are separated by commas."""
     output: Name = "outputs/eval"
@@ -90,6 +92,15 @@ def eval_options(values: Mapping[str, Any]) -> EvalOptions:
 
 
 def split_names(value: Any) -> tuple[str, ...]:
-    """``a,b`` or a list as names, each once."""
-    words = value.split(",") if isinstance(value, str) else [str(word) for word in value]
+    """``a,b`` or a list as names, each once; a file keeps the commas of its path."""
+    words = whole_paths(value.split(",")) if isinstance(value, str) else map(str, value)
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+
+
+def whole_paths(parts: list[str]) -> Iterator[str]:
+    """The parts between commas, those of the path of a file put together again."""
+    while parts:
+        joined = ((n, ",".join(parts[:n]).strip()) for n in range(len(parts), 1, -1))
+        count, name = next((j for j in joined if os.path.isfile(j[1])), (1, parts[0]))
+        yield name
+        parts = parts[count:]

@@ -24,7 +24,7 @@ from matcher.batch.image_names import encode_name
 from matcher.batch.options import CollectionOptions
 from matcher.batch.run import Run, open_run
 from matcher.batch.shards import NO_MATCH
-from matcher.files import make_folder, write_atomically
+from matcher.files import only_writer, write_atomically
 from matcher.geometry.verdict import NOTHING, Verdict, judge
 from matcher.options import Turns
 from matcher.terminal.program import program, tell, warn
@@ -85,7 +85,6 @@ def write_list(options: Options) -> None:
     names = read_folder(options.photos).names
     pairs = draw_pairs(len(names), options.pairs, options.seed)
     lines = [json.dumps([names[i], names[j]]) + "\n" for i, j in pairs]
-    make_folder(Path(options.output))
     write_atomically(Path(options.output) / LIST, "".join(lines).encode())
 
 
@@ -103,8 +102,9 @@ def verdicts(run: Run) -> Iterator[tuple[str, str, Verdict]]:
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     options = options_from_words(Options, words)
-    write_list(options)
-    code = match_collection(options.collection, version=__version__, tell=tell, warn=warn)
+    with only_writer(Path(options.output), "wait for it, or use another output"):
+        write_list(options)
+        code = match_collection(options.collection, version=__version__, tell=tell, warn=warn)
     found = list(verdicts(open_run(Path(options.collection.output))))
     for name0, name1, verdict in found:
         if verdict.reliable:

@@ -16,8 +16,10 @@ without a traceback and leave with `exit_code`.
 from __future__ import annotations
 
 import re
+import signal
 from enum import IntEnum
 from importlib import import_module
+from threading import current_thread, main_thread
 from typing import Any
 
 _NO_MEMORY = re.compile(
@@ -167,11 +169,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 def require_extra(module: str, extra: str, option: str) -> Any:
     """A module that an `extra` of this project installs and `option` asks for, or E210."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        return import_module(module)
+        found = import_module(module)
     except ImportError as error:
         what, remedy = (
             f"needs {module}, which is not installed",
             f'pip install "quadmatch[{extra}]"',
         )
         raise UsageError(Code.MISSING_EXTRA, option, what, remedy) from error
+    # pycolmap answers SIGTERM itself, with the stack of its own code, and Python never hears of it.
+    if handler is not None and current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, handler)
+    return found

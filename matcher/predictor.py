@@ -35,7 +35,7 @@ from matcher.runtime import find_device, find_dtype, in_halves, own_settings
 from matcher.structures import FeatureMaps, LocatedPoints, Matches
 from matcher.validation.checked import LARGEST, Positive, Share, checked, invalid
 from matcher.weights.checkpoint import load_quality, load_safetensors
-from matcher.weights.hub import BUNDLED, LINEAR, resolve
+from matcher.weights.hub import LINEAR, is_bundled, resolve
 
 Pair = (
     tuple[ImageSource, ImageSource]
@@ -425,9 +425,10 @@ def load_matcher(
     find_device(options.device)
     name = os.fspath(name_or_path)
     asked = {"transformer.coarsest_cells": coarsest_cells, "coarse.routing": routing}
-    overrides = {**LINEAR} if name in BUNDLED else {}
-    overrides |= {option: value for option, value in asked.items() if value is not None}
     path = resolve(name, offline=options.offline)
+    # By the file: a collection, whose workers are given the path, matches as a pair does.
+    overrides = {**LINEAR} if is_bundled(path) else {}
+    overrides |= {option: value for option, value in asked.items() if value is not None}
     model = load_safetensors(path, overrides=overrides)
     fuse(model)
     predictor = Predictor(model, options)

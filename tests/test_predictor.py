@@ -22,6 +22,7 @@ from matcher.geometry.covisible import Window
 from matcher.geometry.pixels import upright_to_stored
 from matcher.images.load import load_image
 from matcher.images.preprocess import prepare
+from matcher.weights.hub import BUNDLED
 from tests.helpers.models import COMPACT_TINY, PUBLISHED_TINY, noise, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -466,6 +467,8 @@ def test_bfloat16_gives_the_same_bits_in_a_batch(compact: Predictor) -> None:
 def test_bundled_weights_grow_with_the_pixels_unless_told_otherwise(compact: Predictor) -> None:
     config = compact.model.config
     assert (config.coarse.routing, config.transformer.coarsest_cells) == ("auto", 1200)
+    by_path = load_matcher(BUNDLED["compact"], device="cpu").model.config
+    assert by_path == config
     exact = load_matcher("compact", device="cpu", routing="exact", coarsest_cells=0).model.config
     assert (exact.coarse.routing, exact.transformer.coarsest_cells) == ("exact", 0)
     with pytest.raises(UsageError, match=r"coarse\.routing: got 'fast'"):

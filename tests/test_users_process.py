@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -231,3 +233,14 @@ def test_a_mask_may_be_any_kind_of_array_tensor_or_picture(kind: str, predictor:
 def test_a_mask_that_is_none_is_one_error(mask: object, message: str, predictor: Predictor) -> None:
     with pytest.raises((UsageError, ImageError), match=message):
         predictor.match(IMAGE0, IMAGE1, mask0=mask)  # pyright: ignore[reportArgumentType]
+
+
+def test_pycolmap_leaves_the_answer_to_sigterm_with_the_program() -> None:
+    code = """import os, signal, sys
+from matcher.errors import require_extra
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+require_extra("pycolmap", "sfm", "export")
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "")

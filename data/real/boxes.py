@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,8 @@ from matcher.validation.checked import invalid
 
 logger = logging.getLogger(__name__)
 
+SECOND_COLUMN = re.compile(r"\s+(-1|0|1)$")
+"""Whether a picture shows the class of its list."""
 LEAST_SIDE = 1.0
 """Pixels that a box has to have in its picture, or it is left out."""
 
@@ -87,7 +90,7 @@ def read_voc(folder: Path | str, split: str, labels: Sequence[str]) -> list[Anno
         raise missing(folder, "no such folder of Annotations", "give a folder in the form of VOC")
     if split:
         lines = numbered_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
-        names = [line.split()[0] for _, line in lines]
+        names = [_listed(folder / "Annotations", line.strip()) for _, line in lines]
     else:
         names = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
     files = [_inside(folder / "Annotations", f"{name}.xml") for name in names]
@@ -227,6 +230,12 @@ def _picture(images: Path, stem: str, told: str | None) -> Path:
     own = [images / f"{stem}{suffix}" for suffix in SUFFIXES]
     found = next((path for path in own if path.is_file()), None)
     return found or _inside(images, told.strip() if told else f"{stem}.jpg")
+
+
+def _listed(annotations: Path, line: str) -> str:
+    """The name in a line of VOC's lists, with its spaces; those of a class have a second column."""
+    name = SECOND_COLUMN.sub("", line)
+    return line if name != line and (annotations / f"{line}.xml").is_file() else name
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -8,13 +8,18 @@ does not, it shows a part of another frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
+from data.corrupt import Replacing
+from data.order import Key
 from data.real.readers import read_gray
 from data.real.rgbd import registered_depth
 from data.real.rgbd_layouts import RgbdFrame, list_frames
@@ -31,12 +36,26 @@ ATTEMPTS = 20
 
 
 class Picture(NamedTuple):
-    """A part of a frame at the size of a pair."""
+    """A frame, or a part of one at the size of a pair."""
 
     gray: np.ndarray
     """(H, W) float32 in [0, 1]"""
     depth: np.ndarray
-    """(H, W) float32, 0 where unknown, in a unit of its own"""
+    """(h, w) float32 of the same view, 0 where unknown, in a unit of its own"""
+
+
+@dataclass(eq=False)
+class WholeFrames(Dataset[Picture]):
+    """Whole frames as they are stored."""
+
+    listed: Sequence[RgbdFrame]
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __getitem__(self, key: Key) -> Picture:
+        frame = self.listed[key[1]]
+        return Picture(read_gray(frame.image), registered_depth(frame))
 
 
 class StereoFrames:
@@ -45,17 +64,20 @@ class StereoFrames:
     Args:
         folder: of the sequence.
         numbers: first and behind the last of the frames to use.
+        notes: the file of `data.corrupt` that lists frames which cannot be read; others take their
+            places.
 
     Raises:
         UsageError: no such folder (E111), or no frame in it (E112).
     """
 
-    def __init__(self, folder: str | Path, numbers: tuple[int, int]) -> None:
+    def __init__(self, folder: str | Path, numbers: tuple[int, int], notes: Path) -> None:
         first, behind = numbers
         self.folder = Path(folder)
         self.frames = [f for f in list_frames(self.folder) if first <= f.number < behind]
         if not self.frames:
             raise UsageError(Code.UNREADABLE_LIST, folder, f"has no frames in {numbers}")
+        self._readable = Replacing(WholeFrames(self.frames), notes)
 
     def draw(
         self,
@@ -73,7 +95,8 @@ class StereoFrames:
             misalignment: largest vertical error of the right view in pixels at a width of 256.
 
         Raises:
-            UsageError, ImageError: a file cannot be read, or nowhere is enough depth known (E112).
+            UsageError: nowhere is enough depth known (E112).
+            ImageError: too many frames cannot be read (E106).
         """
         for _ in range(ATTEMPTS):
             picture = self._picture(rng, size)
@@ -104,18 +127,17 @@ class StereoFrames:
         )
 
     def _picture(self, rng: np.random.Generator, size: tuple[int, int]) -> Picture:
-        return cut(rng, self.frames[int(rng.integers(len(self.frames)))], size)
+        return cut(rng, self._readable[int(rng.integers(len(self.frames)))], size)
 
 
-def cut(rng: np.random.Generator, frame: RgbdFrame, size: tuple[int, int]) -> Picture:
+def cut(rng: np.random.Generator, frame: Picture, size: tuple[int, int]) -> Picture:
     """A random part of a frame, mirrored half of the time, at (H, W)."""
-    gray, depth = read_gray(frame.image), registered_depth(frame)
-    rows, columns = gray.shape
+    rows, columns = frame.gray.shape
     scale = min(rows / size[0], columns / size[1]) * rng.uniform(*PARTS)
     height, width = size[0] * scale / rows, size[1] * scale / columns
     top, left = rng.uniform(0, 1 - height), rng.uniform(0, 1 - width)
     parts = []
-    for values, way in ((gray, cv2.INTER_AREA), (depth, cv2.INTER_NEAREST)):
+    for values, way in ((frame.gray, cv2.INTER_AREA), (frame.depth, cv2.INTER_NEAREST)):
         h, w = values.shape
         y0, x0 = int(top * h), int(left * w)
         y1, x1 = max(y0 + 1, int((top + height) * h)), max(x0 + 1, int((left + width) * w))

@@ -17,7 +17,11 @@ from matcher.images.preprocess import pad_bottom_right
 from matcher.predictor import load_matcher
 from matcher.structures import Matches
 from matcher.validation.words import shown
+from matcher.weights.checkpoint import quality_sha256
 from matcher.weights.hub import resolve
+
+DECISIVE = ("max_side", "top_k", "refine", "snap", "stretch", "padded")
+"""Options that answers depend on as they are."""
 
 
 class QuadMatch:
@@ -31,7 +35,9 @@ class QuadMatch:
     def __init__(self, name: str, options: MethodOptions) -> None:
         self.name = name
         try:
-            with unchanged(resolve(name, offline=options.offline)) as self.weights_sha256:
+            path = resolve(name, offline=options.offline)
+            with unchanged(path) as self.weights_sha256:
+                quality = quality_sha256(path)
                 self.predictor = load_matcher(name, options)
         except MatcherError as error:
             if error.code not in (Code.NOT_FETCHED, Code.NOT_CACHED):
@@ -45,12 +51,11 @@ class QuadMatch:
         self.settings: Settings = {
             "method": "quadmatch",
             "weights_sha256": self.weights_sha256,
+            "quality_sha256": quality,
             "threshold": self.threshold,
-            "refine": options.refine,
-            "padded": self.padded,
+            **{name: getattr(options, name) for name in DECISIVE},
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
             **{name: shown(value) for name, value in options.reading.items()},
-            "stretch": options.stretch,
             "rotate": shown(options.rotate),
             "zoom": options.zoom,
             "source": source_digest([Path(matcher.__file__ or "").parent]),

@@ -22,7 +22,8 @@ from matcher.images.preprocess import PreparedPair
 from matcher.predictor import Predictor, load_matcher
 from matcher.runtime import in_halves, own_settings, warm_allocator
 from matcher.structures import Matches
-from matcher.weights.checkpoint import quality_path
+from matcher.weights.checkpoint import quality_sha256
+from matcher.weights.hub import is_bundled
 
 Task = tuple[np.ndarray, np.ndarray]
 """(n, 2) images of the pairs of a shard and (n,) bool of the duplicates among them."""
@@ -165,11 +166,14 @@ def build_shard_matcher(
     return ShardMatcher(predictor, features, options.batch_size)
 
 
-def fingerprints_of(weights: Path) -> dict[str, str]:
-    """What of weights and their quality head decides results, for the settings of a run."""
-    head = quality_path(weights)
-    quality = sha256_of(head) if head.is_file() else ""
-    return {"weights_sha256": sha256_of(weights), "quality_sha256": quality}
+def fingerprints_of(weights: Path) -> dict[str, str | bool]:
+    """What of weights, how they are run and their quality head decides results, for the settings
+    of a run."""
+    return {
+        "weights_sha256": sha256_of(weights),
+        "run_as_bundled": is_bundled(weights),
+        "quality_sha256": quality_sha256(weights),
+    }
 
 
 def require_same_weights(run: Run, weights: Path) -> None:

@@ -88,8 +88,8 @@ class TrainingModule(pl.LightningModule, Generic[Network, Batch]):
         """
         raise NotImplementedError
 
-    def export(self, path: Path) -> None:
-        """Publish the averaged weights."""
+    def export(self, path: Path, **facts: str) -> None:
+        """Publish the averaged weights, with `facts` of them in the metadata."""
         raise NotImplementedError
 
     def start_from(self, weights: Path) -> None:

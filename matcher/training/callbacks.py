@@ -18,6 +18,7 @@ from matcher.errors import unwritable
 from matcher.training import checkpointing
 from matcher.training.base import TrainingModule
 from matcher.training.config import BaseRunConfig
+from matcher.training.export import AUC, exported_auc
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -110,13 +111,15 @@ class CheckpointAndExport(Callback):
         if auc > self.best:
             self.best = auc
             self._saved_step = -1  # What was saved before the validation does not know of it.
-            self._export(trainer, pl_module, checkpointing.BEST_WEIGHTS)
+            self._export(trainer, pl_module, checkpointing.BEST_WEIGHTS, **{AUC: repr(auc)})
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = float(state_dict["best"])
+        # A validation comes after the checkpoint of its step: a killed run may have seen it alone.
+        told = exported_auc(self.folder / checkpointing.BEST_WEIGHTS)
+        self.best = max(float(state_dict["best"]), told)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_step:
@@ -128,10 +131,14 @@ class CheckpointAndExport(Callback):
         self._saved, self._saved_step = time.monotonic(), trainer.global_step
 
     def _export(
-        self, trainer: Trainer, module: TrainingModule, name: str = checkpointing.WEIGHTS
+        self,
+        trainer: Trainer,
+        module: TrainingModule,
+        name: str = checkpointing.WEIGHTS,
+        **facts: str,
     ) -> None:
         if trainer.is_global_zero:
-            module.export(self.folder / name)
+            module.export(self.folder / name, **facts)
 
 
 def passed(minutes: float, since: float) -> bool:

@@ -126,7 +126,7 @@ class TrainerConfig:
     overfit: bool = False
     """Train on the first batch alone."""
     progress: bool = True
-    """Show a bar in a terminal, lines elsewhere."""
+    """Show a bar in a terminal, lines of steps elsewhere; validations are printed either way."""
     figures: NotNegative = 0
     """Pairs whose matches are drawn into the folder at every validation."""
     pose_pairs: str = ""

@@ -6,18 +6,28 @@ from pathlib import Path
 
 from torch import nn
 
-from matcher.errors import CheckpointError, Code
+from matcher.errors import CheckpointError, Code, MatcherError
 from matcher.network.model import FeatureMatcher
 from matcher.weights.checkpoint import load_safetensors, read_weights, save_safetensors
 
 PAIRS = "training_pairs"
+AUC = "validation_auc"
 LONGEST = 18
 """Digits of a number of pairs that a run can count on from."""
 
 
-def export_weights(model: FeatureMatcher, path: Path, pairs_seen: int) -> None:
-    """Publish the weights of `model` in half precision, with the pairs that trained them."""
-    save_safetensors(model, path, extra={PAIRS: str(pairs_seen)})
+def export_weights(model: FeatureMatcher, path: Path, pairs_seen: int, **facts: str) -> None:
+    """Publish the weights of `model` in half precision, with the pairs that trained them and other
+    `facts` of the keys that `save_safetensors` allows."""
+    save_safetensors(model, path, extra={PAIRS: str(pairs_seen), **facts})
+
+
+def exported_auc(path: Path) -> float:
+    """The pose AUC@10 that weights were exported with as the best ones; 0 where nothing tells."""
+    try:
+        return float(read_weights(path).metadata[AUC])
+    except (MatcherError, KeyError, ValueError):
+        return 0.0
 
 
 def load_weights(model: FeatureMatcher, path: Path) -> int:

@@ -75,8 +75,8 @@ class MatcherModule(TrainingModule[FeatureMatcher, ImagePair]):
     def load(self, path: Path) -> int:
         return load_weights(self.model, path)
 
-    def export(self, path: Path) -> None:
-        export_weights(self.average, path, self.pairs_seen)
+    def export(self, path: Path, **facts: str) -> None:
+        export_weights(self.average, path, self.pairs_seen, **facts)
 
     def configure_optimizers(self) -> Any:
         lr, decay = self.optim.lr, self.optim.weight_decay

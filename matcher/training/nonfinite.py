@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from matcher.errors import MatcherError
+from matcher.files import make_folder, write_atomically
 from matcher.structures import ImagePair, PairGeometry, TensorFields
 
 WINDOW = 1000
@@ -88,13 +90,15 @@ class StepSnapshot:
             buffer.copy_(before)
 
     def save(self, path: Path, model: nn.Module, config: dict[str, Any]) -> None:
-        """Write what `load_step` reads; plain types only."""
+        """Write what `load_step` reads, all of it or nothing (E401); plain types only."""
         if self.pair is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         pair: Any = _plain(self.pair)
-        torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), path)
+        buffer = io.BytesIO()
+        torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), buffer)
+        make_folder(path.parent)
+        write_atomically(path, buffer.getvalue())
 
 
 def load_step(path: Path) -> SavedStep:

@@ -1,11 +1,13 @@
 """A web page for one pair of images: `python -m matcher.web [key=value ...]`; see `--help`.
 
 It listens on 127.0.0.1 alone unless told otherwise, takes uploads and no paths. Uploads are deleted
-within the hour, results when their page is left.
+within the hour, results when their page is left, both when the server ends.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -15,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from matcher.errors import require_extra
+from matcher.errors import Code, UsageError, require_extra
 from matcher.terminal.program import program
 from matcher.validation.checked import Name, checked, invalid
 from matcher.validation.words import describe, options_from_words
@@ -63,7 +65,23 @@ class WebOptions:
 def main(words: list[str]) -> int:
     """Serve the page until interrupted; returns the exit code."""
     options = options_from_words(WebOptions, words)
-    require_extra("gradio", "web", "matcher.web")
+    with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
+        # Read when Gradio is imported; its own place is one for all users of a machine, to whom it
+        # may be closed, and outlives the server.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        require_extra("gradio", "web", "matcher.web")
+        from matcher.web.downloads import can_write_colmap
+
+        if can_write_colmap():  # Later imports are in threads, where it keeps SIGTERM to itself.
+            require_extra("pycolmap", "sfm", "matcher.web")
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        with suppress(KeyboardInterrupt):
+            serve(options, Path(folder) / "results")
+    return 0
+
+
+def serve(options: WebOptions, results: Path) -> None:
+    """Serve the page until a signal ends it; `UsageError` (E204) where it cannot listen."""
     import PIL
 
     from matcher.runtime import warm_allocator
@@ -72,16 +90,20 @@ def main(words: list[str]) -> int:
     if int(PIL.__version__.split(".")[0]) < 13:
         sys.stderr.write(f"{OLD_PILLOW.format(PIL.__version__)}\n")
     warm_allocator()
-    with tempfile.TemporaryDirectory(prefix="quadmatch-") as folder:
-        where = {"server_name": options.address, "server_port": options.port}
-        page = build_page(Path(folder))
-        _, url, _ = launch(page, options.allowed_hosts, prevent_thread_lock=True, **where)
+    where = {"server_name": options.address, "server_port": options.port}
+    page = build_page(results)
+    try:
+        try:
+            _, url, _ = launch(page, options.allowed_hosts, prevent_thread_lock=True, **where)
+        except OSError as error:
+            what = f"cannot listen there on port {options.port or 'any'}: it is taken or not ours"
+            remedy = "choose another port= or address="
+            raise UsageError(Code.UNUSABLE_WORD, options.address, what, remedy) from error
         sys.stdout.write(f"page      {url} (Ctrl-C ends it)\n")
         sys.stdout.flush()
-        with suppress(KeyboardInterrupt):
-            Event().wait()
+        Event().wait()
+    finally:
         page.close(verbose=False)
-    return 0
 
 
 if __name__ == "__main__":

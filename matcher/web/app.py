@@ -17,6 +17,7 @@ from matcher.geometry.cameras import Camera, Size
 from matcher.images.cameras import camera_text, parse_camera
 from matcher.images.exif import exif_camera
 from matcher.images.load import read_rgb
+from matcher.images.preprocess import MIN_SIDE
 from matcher.options import MatchOptions
 from matcher.pair import fitted, pose_text
 from matcher.predictor import Predictor, load_matcher
@@ -101,7 +102,9 @@ def read_upload(path: str | None, number: int) -> np.ndarray:
     try:
         return read_rgb(path, apply_exif=True)
     except MatcherError as error:
-        raise type(error)(error.code, f"image {number}", error.what) from None
+        # What follows is about options that the page has not.
+        remedy = error.remedy.partition(";")[0]
+        raise type(error)(error.code, f"image {number}", error.what, remedy) from None
 
 
 def size_of(image: np.ndarray) -> Size:
@@ -232,6 +235,8 @@ def verdict_text(shown: Shown) -> str:
     numbers = ", ".join(f"{value} {what}" for what, value in shown.numbers if value != "-")
     if turned := shown.record.matches.turned:
         numbers += f", image 1 turned by {90 * turned} degrees counterclockwise"
+    if shown.record.matches.reason == "too_small":
+        numbers += f", an image is smaller than {MIN_SIDE} pixels"
     why = (
         "" if shown.record.verdict == "reliable" else " (wrong matches can agree as well as these)"
     )

@@ -190,17 +190,7 @@ def build_page(folder: Path) -> Any:
         gr.Markdown("# quadmatch\nTwo photographs of one place: what is where in the other?")
         pair, point = (gr.State(None, time_to_live=FORGET) for _ in range(2))
         with gr.Row():
-            images = [
-                gr.Image(
-                    label=f"image {n}",
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload"],
-                    height=HEIGHT,
-                    min_width=SIDE_BY_SIDE,
-                )
-                for n in "01"
-            ]
+            images = [offer_upload(f"image {n}") for n in "01"]
         strip = offer_examples()
         settings = offer_settings()
         start = gr.Button("Match", variant="primary")
@@ -235,19 +225,34 @@ def build_page(folder: Path) -> Any:
         strip.select(take_example, None, [*images, *cameras])
         start.click(actions.match, [*images, *values], [pair, *shown])
         anew = {"fn": actions.refresh, "inputs": [pair, *values], "outputs": shown}
+        nothing = {
+            "fn": lambda: (None, *NO_POINT, *NOTHING), "inputs": None,
+            "outputs": [pair, *of_point, *shown],
+        }  # fmt: skip
         for name, setting in settings.items():
             if setting in cameras:  # Half of a camera is none.
                 gr.on([setting.submit, setting.blur], **anew, trigger_mode="always_last")
-            elif name not in ("weights", "max_side"):  # These need the images matched again.
-                setting.change(**anew, trigger_mode="always_last")
+            else:  # What was matched with other weights or at another size is not shown as theirs.
+                again = name in ("weights", "max_side")
+                setting.change(**(nothing if again else anew), trigger_mode="always_last")
         attended = {"fn": look, "inputs": [pair, point, layer], "outputs": attention}
         images[0].select(actions.point_at, pair, [*of_point, tabs]).then(**attended)
         layer.change(**attended)
         for number, (image, camera) in enumerate(zip(images, cameras, strict=True)):
             image.upload(partial(told, exif_text), [image, gr.State(number)], camera)
-            image.change(lambda: (None, *NO_POINT, *NOTHING), None, [pair, *of_point, *shown])
+            image.change(**nothing)
         page.unload(actions.forget)
     return page
+
+
+def offer_upload(label: str) -> Any:
+    """A field for an image, which is opened when it is matched."""
+    field = gr.Image(
+        label=label, type="filepath", sources=["upload"], height=HEIGHT, min_width=SIDE_BY_SIDE
+    )
+    # Gradio's own opens the file with Pillow, and says nothing but "Error" where that fails.
+    field.preprocess = lambda upload: upload and upload.path
+    return field
 
 
 def offer_examples() -> Any:
@@ -286,8 +291,8 @@ def offer_settings() -> dict[str, Any]:
         geometry = gr.Dropdown(list(GEOMETRIES), value="fundamental", label="geometry")
     with gr.Accordion("More settings", open=False):
         with gr.Row():
-            threshold = gr.Slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
-            max_side = gr.Slider(256, 2048, value=default.max_side, step=32, label="max_side")
+            threshold = offer_slider(LOWEST, 0.99, value=0.2, step=0.01, label="threshold")
+            max_side = offer_slider(256, 2048, value=default.max_side, step=32, label="max_side")
         with gr.Row():
             # Gradio makes 0 of an empty field.
             top_k = gr.Number(0, label="top_k (0: all matches)", precision=0, minimum=0)
@@ -314,6 +319,14 @@ def offer_settings() -> dict[str, Any]:
         "camera0": camera0,
         "camera1": camera1,
     }
+
+
+def offer_slider(low: float, high: float, **how: Any) -> Any:
+    """A slider that stands where it began while the number beside it is deleted."""
+    field = gr.Slider(low, high, **how)
+    within = field.preprocess
+    field.preprocess = lambda number: within(field.value if number is None else number)
+    return field
 
 
 def launch(page: Any, hosts: Collection[str] = LOCAL, **options: Any) -> Any:

@@ -41,7 +41,7 @@ COUNTER = ".num_batches_tracked"
 """Counts of training batches, which nothing here reads: not saved, and ignored where given."""
 RETIRED = {"pyramid": "average", "lepe": False}
 """Options of the transformer that older files hold, and the one value that they may have."""
-METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs"})
+METADATA = frozenset({"canary", "config", "source_sha256", "training_pairs", "validation_auc"})
 """All that a file may say about its weights."""
 QUALITY_OF = "weights_sha256"
 ANOTHER = "give the name or the file of another model"
@@ -365,6 +365,12 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def quality_path(weights: Path) -> Path:
     """The file of the quality head of weights, beside theirs: ``compact.quality.safetensors``."""
     return weights.with_name(f"{weights.stem}.quality.safetensors")
+
+
+def quality_sha256(weights: Path) -> str:
+    """Hash of the file of the quality head of weights; empty where there is none."""
+    path = quality_path(weights)
+    return sha256_of(path) if path.is_file() else ""
 
 
 def save_quality(head: QualityHead, path: Path, weights: Path) -> None:

@@ -88,6 +88,11 @@ def resolve(name_or_path: str | Path, *, offline: bool = False) -> Path:
     return path if path.suffix == ".safetensors" else _converted_file(path)
 
 
+def is_bundled(path: Path) -> bool:
+    """Whether a file is one of `BUNDLED`, whatever its path."""
+    return any(os.path.isfile(own) and os.path.samefile(path, own) for own in BUNDLED.values())
+
+
 def cache_folder() -> Path:
     """Where fetched and converted weights are kept: MATCHER_CACHE, or ~/.cache/quadmatch.
 

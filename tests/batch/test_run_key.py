@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 
 import match
 from matcher.batch import worker
+from matcher.batch.options import CollectionOptions
+from matcher.batch.worker import fingerprints_of
 from matcher.network.quality import QualityHead
 from matcher.weights.checkpoint import quality_path, save_quality
+from matcher.weights.hub import BUNDLED
 from tests.helpers.collections_of_pairs import Outcome
 
 Program = Callable[..., Outcome]
@@ -30,6 +35,24 @@ def refusal(weights: Path, capsys: pytest.CaptureFixture[str]) -> str:
     error = capsys.readouterr().err
     assert error.startswith("E206 ")
     return error
+
+
+def test_every_option_is_in_the_key_or_changes_no_match_of_a_pair() -> None:
+    told_by_contents = {"pairs", "weights", "masks"}
+    which_pairs = {"against", "select", "window", "model", "root", "extend"}
+    which_images = {"allow_outside_root", "skip_missing", "retry", "offline"}
+    how_fast = {"threads", "cache_mb", "readers", "engine", "workers", "device", "lock", "output"}
+    of_exports = {"export", "merge", "converged_only", "refine_tracks", "K", "cameras"}
+    others = told_by_contents | which_pairs | which_images | how_fast | of_exports
+    in_key = {*CollectionOptions(pairs="list").settings, "shard_size"}
+    assert {field.name for field in fields(CollectionOptions)} == in_key | others
+    assert not in_key & others
+
+
+def test_bundled_weights_are_run_alike_by_name_and_by_path() -> None:
+    named = fingerprints_of(BUNDLED["compact"])
+    assert named["run_as_bundled"]
+    assert named == fingerprints_of(Path(os.path.relpath(BUNDLED["compact"])))
 
 
 def test_another_arithmetic_is_another_run(program: Program) -> None:

@@ -41,6 +41,18 @@ def test_voc_and_coco_say_the_same(voc: Path, tmp_path: Path) -> None:
     assert len(read_voc(voc, "", LABELS)) == 8
 
 
+def test_names_in_a_list_keep_their_spaces_and_lose_the_column_of_a_class(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path / "shapes", count=3)
+    names = "my shape", "room 1", "shape_2"
+    for i, name in enumerate(names):
+        for place, suffix in (("Annotations", ".xml"), ("JPEGImages", ".png")):
+            (folder / place / f"shape_{i}{suffix}").rename(folder / place / f"{name}{suffix}")
+    lists = {"plain": names, "of_a_class": ("my shape -1", "room 1  1", "shape_2  0 ")}
+    for split, lines in lists.items():
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(lines))
+        assert [image.path.stem for image in read_voc(folder, split, LABELS)] == [*names]
+
+
 def test_a_box_is_where_its_pixels_are(voc: Path) -> None:
     pixels, truth = read_annotated(read_voc(voc, "train", LABELS)[0])
     x0, y0, x1, y1 = truth.boxes[0].astype(int)

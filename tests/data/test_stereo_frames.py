@@ -13,12 +13,16 @@ from data.real.stereo_frames import StereoFrames, warp_right
 from data.stereo import StereoData, StereoDataConfig
 from data.synthetic.stereo import StereoSceneConfig
 from data.synthetic.stereo_truth import occluded_in
-from matcher.errors import UsageError
+from matcher.errors import ImageError, UsageError
 from matcher.tasks.stereo.structures import StereoPair
 from tests.helpers.stereo import write_frames
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "redkitchen"
 SIZE = (32, 64)
+
+
+def frames_of(folder: Path, numbers: tuple[int, int] = (0, 10)) -> StereoFrames:
+    return StereoFrames(folder, numbers, folder / "corrupt.txt")
 
 
 def sampled(image: torch.Tensor, disparity: torch.Tensor) -> torch.Tensor:
@@ -65,7 +69,7 @@ def test_a_near_board_hides_what_lies_left_of_it() -> None:
 
 
 def test_the_disparity_leads_to_the_same_texture(tmp_path: Path) -> None:
-    frames = StereoFrames(write_frames(tmp_path), (0, 10))
+    frames = frames_of(write_frames(tmp_path))
     errors = []
     for seed in range(8):
         pair = frames.draw(np.random.default_rng(seed), SIZE, (0.05, 0.2), 0.0)
@@ -81,7 +85,7 @@ def test_the_disparity_leads_to_the_same_texture(tmp_path: Path) -> None:
 
 
 def test_unknown_depth_is_not_valid_and_none_at_all_is_told(tmp_path: Path) -> None:
-    frames = StereoFrames(write_frames(tmp_path, known=0.7), (0, 10))
+    frames = frames_of(write_frames(tmp_path, known=0.7))
     pair = frames.draw(np.random.default_rng(0), SIZE, (0.05, 0.2), 0.5)
     assert 0.5 < pair.valid.float().mean() < 0.9
     assert (pair.disparity[~pair.valid] == 0).all()
@@ -89,16 +93,34 @@ def test_unknown_depth_is_not_valid_and_none_at_all_is_told(tmp_path: Path) -> N
     dark = tmp_path / "dark"
     dark.mkdir()
     with pytest.raises(UsageError, match=r"E112 .*hardly any depth is known"):
-        StereoFrames(write_frames(dark, known=0.0), (0, 10)).draw(
+        frames_of(write_frames(dark, known=0.0)).draw(
             np.random.default_rng(0), SIZE, (0.05, 0.2), 0.5
         )
 
 
+@pytest.mark.parametrize("damaged", ["000001.jpg", "000001.depth.png"])
+def test_a_damaged_frame_is_told_and_another_takes_its_place(tmp_path: Path, damaged: str) -> None:
+    folder = write_frames(tmp_path)
+    (folder / damaged).write_bytes(b"cut off")
+    frames = frames_of(folder)
+
+    def draw(seed: int) -> StereoPair:
+        return frames.draw(np.random.default_rng(seed), SIZE, (0.05, 0.2), 0.0)
+
+    assert all(draw(seed).valid.any() for seed in range(4))
+    (line,) = (folder / "corrupt.txt").read_text().splitlines()
+    assert line.startswith("1\tE10")
+    assert damaged in line
+    (folder / damaged.replace("1", "0")).unlink()
+    with pytest.raises(ImageError, match=r"E106 .*corrupt\.txt"):
+        list(map(draw, range(4)))
+
+
 def test_frames_are_limited_by_number(tmp_path: Path) -> None:
     folder = write_frames(tmp_path, (3, 699, 700, 701))
-    assert [f.number for f in StereoFrames(folder, (0, 700)).frames] == [3, 699]
+    assert [f.number for f in frames_of(folder, (0, 700)).frames] == [3, 699]
     with pytest.raises(UsageError, match=r"E112 .*no frames in \(800, 900\)"):
-        StereoFrames(folder, (800, 900))
+        frames_of(folder, (800, 900))
 
 
 def test_a_share_of_the_groups_comes_from_frames(tmp_path: Path) -> None:
@@ -106,6 +128,10 @@ def test_a_share_of_the_groups_comes_from_frames(tmp_path: Path) -> None:
         sizes=(SIZE, (48, 64)), shares=(0.5, 0.5), texture_side=64, procedural=9, pairs=32, group=2
     )
     folder = str(write_frames(tmp_path))
+
+    for option, value in (("frame_share", 0.5), ("frame_numbers", (0, 5))):
+        with pytest.raises(UsageError, match=rf"E201 data\.{option}: .*without a folder"):
+            StereoDataConfig(**{option: value})
 
     def batches(share: float) -> list[StereoPair]:
         config = StereoDataConfig(batch_size=2, frames=folder, frame_share=share, stereo=scenes)
@@ -121,8 +147,8 @@ def test_a_share_of_the_groups_comes_from_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not KITCHEN.is_dir(), reason="RedKitchen is not here")
-def test_frames_of_a_real_room_make_pairs() -> None:
-    frames = StereoFrames(KITCHEN, (0, 700))
+def test_frames_of_a_real_room_make_pairs(tmp_path: Path) -> None:
+    frames = StereoFrames(KITCHEN, (0, 700), tmp_path / "corrupt.txt")
     assert max(f.number for f in frames.frames) < 700
     pair = frames.draw(np.random.default_rng(1), (128, 256), (0.04, 0.33), 0.0)
     both = pair.valid[0] & ~pair.occluded[0]

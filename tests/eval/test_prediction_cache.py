@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,16 @@ from eval.benchmarks.sizing import Sizing
 from eval.methods import MethodOptions, build_method
 from eval.methods.base import unchanged
 from eval.names import file_label
+from eval.options import split_names
 from eval.predictions import Job, predict, prepare, read_predictions
 from matcher.errors import CheckpointError, Code, MemoryLimitError, StorageError, UsageError
+from matcher.network.model import build_matcher
+from matcher.network.quality import QualityHead
 from matcher.structures import Matches
+from matcher.training.export import export_weights
+from matcher.weights.checkpoint import quality_path, save_quality
 from tests.helpers.eval_folders import pairs_folder
+from tests.helpers.models import COMPACT_TINY
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +178,28 @@ def test_weights_that_are_replaced_while_they_are_read_are_refused(tmp_path: Pat
             weights.write_bytes(b"of step 2")
     with pytest.raises(CheckpointError, match=r"E501 .*cannot be read"), unchanged(tmp_path):
         pass
+
+
+def test_all_options_and_a_quality_head_that_came_later_decide_predictions(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.safetensors"
+    export_weights(build_matcher(COMPACT_TINY), weights, 0)
+    options = MethodOptions(device="cpu")
+    before, again = (build_method(str(weights), options).settings for _ in range(2))
+    others = {"device", "offline", "keypoints", "ratio", "xfeat", "aliked"}
+    assert {field.name for field in fields(MethodOptions)} - before.keys() == others
+    save_quality(QualityHead(), quality_path(weights), weights)
+    assert before == again
+    assert before != build_method(str(weights), options).settings
+
+
+def test_a_path_keeps_its_commas_where_there_is_such_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a,b , c" / "best.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    assert split_names(f"{path}") == (str(path),)
+    assert split_names(f"compact, {path},orb,compact") == ("compact", str(path), "orb")
+    path.unlink()
+    assert len(split_names(f"compact,{path}")) == 4
 
 
 def test_a_worker_refuses_weights_of_which_the_evaluation_did_not_begin(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.unrelated import draw_pairs, main
+from eval.unrelated import LIST, draw_pairs, main
 from matcher.errors import UsageError
+from matcher.files import only_writer
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -31,6 +32,15 @@ def test_pairs_are_different_and_fewer_are_the_first_of_more() -> None:
     assert all(first != second and 0 <= min(first, second) < 40 for first, second in pairs)
     assert draw_pairs(40, 50, seed=3) == pairs[:50]
     assert draw_pairs(40, 50, seed=4) != pairs[:50]
+
+
+def test_a_second_evaluation_leaves_the_list_of_the_first(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_writer(tmp_path, ""):
+        assert main([f"photos={photos}", f"output={tmp_path}", "pairs=1"]) == 2
+    assert capsys.readouterr().err.startswith("E207 ")
+    assert not (tmp_path / LIST).exists()
 
 
 def test_more_pairs_than_there_are_are_refused() -> None:

@@ -442,8 +442,10 @@ def test_validation_logs_poses_and_draws_matches(tmp_path: Path) -> None:
     assert len(list((tmp_path / "figures").glob("00000002_*.png"))) == 2
 
 
-def test_the_weights_of_the_best_validation_are_kept(tmp_path: Path) -> None:
-    """Three validations and a restart between them: 30, 50, 40."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_weights_of_the_best_validation_are_kept(tmp_path: Path, killed: bool) -> None:
+    """Three validations and a restart between them: 30, 50, 40; a run that is `killed` after the
+    second one leaves the checkpoint of before it."""
     scores = iter((30.0, 50.0, 40.0))
 
     class Judge(Callback):
@@ -456,6 +458,8 @@ def test_the_weights_of_the_best_validation_are_kept(tmp_path: Path) -> None:
         config = run_config(tmp_path, f"trainer.max_steps={steps}", "trainer.validate_steps=1")
         trainer = build_trainer(replace(config, folder=str(tmp_path)), steps, [])
         trainer.callbacks = [Judge(), CheckpointAndExport(config)]  # pyright: ignore
+        if killed and resume:
+            checkpointing.checkpoints(tmp_path)[0].unlink()
         start = checkpointing.newest_intact(tmp_path) if resume else None
         module = MatcherModule(config, 2)
         trainer.fit(module, datamodule=PlaneData(), ckpt_path=start)

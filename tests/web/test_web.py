@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,7 +212,7 @@ def test_a_missing_or_huge_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image 1 is missing"):
         app.read_upload(None, 1)
     Image.new("1", (10_000, 10_001)).save(tmp_path / "huge.png")
-    with pytest.raises(ImageError, match=r"^E103 image 0: 10000 x 10001 pixels"):
+    with pytest.raises(ImageError, match=r"^E103 image 0: 10000 x 10001 pixels; limit 1.*00$"):
         app.read_upload(str(tmp_path / "huge.png"), 0)
 
 
@@ -258,6 +264,11 @@ def test_the_table_of_a_pair_tells_what_is_known() -> None:
     assert half == f"image0.jpg, \nimage1.jpg, {known}\n"
 
 
+def test_an_image_that_is_too_small_is_told() -> None:
+    shown = show(found()._replace(matches=Matches.empty("too_small")))
+    assert ", an image is smaller than 32 pixels: too few" in app.verdict_text(shown)
+
+
 @pytest.mark.skipif(find_spec("gradio") is not None, reason="gradio is installed")
 def test_without_gradio_the_program_says_what_to_install(
     capsys: pytest.CaptureFixture[str],
@@ -298,21 +309,69 @@ def test_an_example_that_is_none_is_refused_without_a_traceback(index: Any) -> N
     assert not told.value.print_exception
 
 
-def test_paths_are_no_weights_over_http_either_and_gradio_is_silent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("gradio", reason="extra web is not installed")
-    from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
-
     from matcher.web.page import build_page, launch
 
-    page = build_page(tmp_path)
+    page = build_page(tmp_path / "results")
     _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)
-    try:
-        demo = [handle_file(str(ASSETS / f"demo{n}.jpg")) for n in (0, 1)]
-        values = [*(SETTINGS | {"weights": "/etc/passwd"}).values(), *NOTHING_KNOWN]
-        with pytest.raises(Exception, match="list of choices"):
-            Client(url, verbose=False).predict(*demo, *values, api_name="/match")
-        assert capsys.readouterr().out == ""
-    finally:
-        page.close()
+    yield url
+    page.close()
+
+
+def refusal(url: str, path: Path, **changes: Any) -> str:
+    """What the page says of the image in a file beside one of the demo pair."""
+    from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
+    from gradio_client.exceptions import AppError  # pyright: ignore[reportMissingImports]
+
+    both = [handle_file(str(each)) for each in (path, ASSETS / "demo1.jpg")]
+    values = [*(SETTINGS | changes).values(), *NOTHING_KNOWN]
+    with pytest.raises(AppError) as told:
+        Client(url, verbose=False).predict(*both, *values, api_name="/match")
+    return str(told.value)
+
+
+def test_what_is_no_image_or_no_weights_is_told_over_http_and_gradio_is_silent(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_text("no picture")
+    assert refusal(url, tmp_path / "a.jpg").startswith("E101 image 0: text, not an image")
+    assert "list of choices" in refusal(url, ASSETS / "demo0.jpg", weights="/etc/passwd")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_number_that_is_deleted_beside_a_slider_is_its_first_one() -> None:
+    gradio = pytest.importorskip("gradio", reason="extra web is not installed")
+    from matcher.web.page import offer_slider
+
+    slider = offer_slider(0.1, 0.9, value=0.2, step=0.1, label="")
+    assert [slider.preprocess(number) for number in (None, 0.7)] == [0.2, 0.7]
+    with pytest.raises(gradio.Error, match="greater than maximum"):
+        slider.preprocess(1.5)
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="extra web is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = program.WebOptions(port=taken.getsockname()[1])
+        with pytest.raises(UsageError, match=r"^E204 127\.0\.0\.1: cannot listen there on port"):
+            program.serve(options, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_terminated_leaves_no_uploads(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="extra web is not installed")
+    import httpx  # pyright: ignore[reportMissingImports]
+
+    words = [sys.executable, "-m", "matcher.web"]
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=place) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[1]
+        with (ASSETS / "demo0.jpg").open("rb") as image:
+            assert httpx.post(f"{url}gradio_api/upload", files={"files": image}).is_success
+        assert [*tmp_path.glob("quadmatch-*/uploads/*/demo0.jpg")]
+        server.terminate()
+    assert server.returncode == 128 + signal.SIGTERM
+    assert [*tmp_path.iterdir()] == []

@@ -72,5 +72,6 @@ class ClassificationModule(RatedModule[Pyramid, ImageBatch]):
             remedy = "give a folder of the same classes"
             raise CheckpointError(Code.WRONG_ARCHITECTURE, source, what, remedy)
 
-    def export(self, path: Path) -> None:
-        save_pyramid(path, self.average, self.labels, self.side, **{PAIRS: str(self.pairs_seen)})
+    def export(self, path: Path, **facts: str) -> None:
+        facts = {PAIRS: str(self.pairs_seen), **facts}
+        save_pyramid(path, self.average, self.labels, self.side, **facts)

@@ -38,5 +38,6 @@ class DetectionModule(RatedModule[RetinaNet, DetectionBatch]):
     def read(self, path: Path) -> RetinaNet:
         return load_detector(path)
 
-    def export(self, path: Path) -> None:
-        save_detector(path, self.average, **{PAIRS: str(self.pairs_seen)})
+    def export(self, path: Path, **facts: str) -> None:
+        facts = {PAIRS: str(self.pairs_seen), **facts}
+        save_detector(path, self.average, **facts)

@@ -38,8 +38,9 @@ class StereoModule(RatedModule[Stereo, StereoPair]):
     def read(self, path: Path) -> Stereo:
         return load_stereo(path)
 
-    def export(self, path: Path) -> None:
-        save_stereo(path, self.average, **{PAIRS: str(self.pairs_seen)})
+    def export(self, path: Path, **facts: str) -> None:
+        facts = {PAIRS: str(self.pairs_seen), **facts}
+        save_stereo(path, self.average, **facts)
 
 
 def figures(output: StereoOutput, pair: StereoPair) -> dict[str, Tensor]:
