@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from matcher.errors import MatcherError
-from matcher.structures import ImagePair, PairGeometry, TensorFields
+from matcher.structures import TensorFields
 
 WINDOW = 1000
 ALLOWED = 10
@@ -47,17 +47,6 @@ class SkippedSteps:
         self._recent = deque(int(step) for step in state["bad"])
 
 
-class SavedStep(NamedTuple):
-    """What brings a batch at fault back."""
-
-    weights: dict[str, Tensor]
-    pair: ImagePair
-    seed: int
-    """Of the random draws of that batch."""
-    config: dict[str, Any]
-    """Of the run."""
-
-
 @dataclass
 class StepSnapshot:
     """What is needed to undo an optimizer step, which may consist of several batches, and to
@@ -88,23 +77,14 @@ class StepSnapshot:
             buffer.copy_(before)
 
     def save(self, path: Path, model: nn.Module, config: dict[str, Any]) -> None:
-        """Write what `load_step` reads; plain types only."""
+        """Write what brings the batch back, by name: ``weights``, ``pair``, ``seed`` of its random
+        draws and ``config`` of the run; plain types only."""
         if self.pair is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-        pair: Any = _plain(self.pair)
-        torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), path)
-
-
-def load_step(path: Path) -> SavedStep:
-    """What `StepSnapshot.save` wrote of a batch of `ImagePair`."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    values = dict(saved["pair"])
-    if values["geometry"] is not None:
-        values["geometry"] = PairGeometry(**values["geometry"])
-    values["names"] = tuple((a, b) for a, b in values["names"])
-    return SavedStep(**{**saved, "pair": ImagePair(**values)})
+        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
+        torch.save(values | {"config": config}, path)
 
 
 def _plain(value: Any) -> Any:
