@@ -90,10 +90,6 @@ class ClassificationData(TrainingData):
         images = CenterImages(self.validation_images, self.config.side)
         return Replacing(images, self._folder / "corrupt_validation.txt")
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir if self.trainer else ".")
-
 
 def build_classification_data(values: Mapping[str, Any], seed: int) -> ClassificationData:
     """The data of `values`, options of `ClassificationDataConfig`.
