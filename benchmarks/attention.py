@@ -171,8 +171,8 @@ def calls(size: Size, dtype: torch.dtype, training: bool) -> dict[str, Callable[
         "published": lambda q, k, v: published(q, k, v, weights),
         "full": FullAttention(HEADS),
         "linear": LinearAttention(HEADS),
-        "ours": QuadTreeAttention(CHANNELS, HEADS, TOPKS),
-        "ours, levels by size": QuadTreeAttention(CHANNELS, HEADS, by_size),
+        "ours": QuadTreeAttention(HEADS, TOPKS),
+        "ours, levels by size": QuadTreeAttention(HEADS, by_size),
     }
     return {name: _call(attend, inputs, gradient, training) for name, attend in methods.items()}
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from eval.attention_kinds.costs import multiply_adds
 from eval.peak_memory import PeakMemory
+from eval.report.tables import markdown_table
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.tasks.detection.model import RetinaNet
@@ -134,7 +135,7 @@ def table(found: dict[str, Costs]) -> str:
             *(f"{n / 1e9:.1f}" for n in (c.multiply_adds, c.of_detector)),
         )
         lines.append((f"`{name}`", *counts, f"{c.seconds:.2f}", f"{c.megabytes:,.0f}"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(lines)
 
 
 @program(__doc__)

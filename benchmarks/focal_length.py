@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.reconstruction import two_folders
 from eval.benchmarks.folder import lines_of
 from eval.measure import pose_errors
 from eval.metrics import error_auc
 from matcher import Matches, load_matcher
-from matcher.errors import Code, UsageError
 from matcher.files import make_folder
 from matcher.geometry.cameras import Camera
 from matcher.geometry.pose import estimate_camera_pose
@@ -59,9 +59,7 @@ def errors(images: Path, columns: list[str], runs: Path) -> list[tuple[float, fl
 @program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if len(words) < 2:
-        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
-    folder, runs = (Path(word) for word in words[:2])
+    folder, runs = two_folders(words)
     rows = [line.split() for _, line in lines_of(folder / "pairs_with_gt.txt")]
     make_folder(runs)
     found = np.array([errors(folder / "images", row, runs) for row in rows])

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reconstruction import matched, true_poses
+from benchmarks.reconstruction import matched, true_poses, two_folders
 from conf import plain_options
 from eval.metrics import rotation_error
-from matcher.errors import Code, UsageError, require_extra
+from matcher.errors import require_extra
 from matcher.geometry.cameras import Camera
 from matcher.images.decode import stored_size
 from matcher.predictor import load_matcher
@@ -64,9 +64,7 @@ def errors(found: Location | None, pose: np.ndarray) -> tuple[float, float]:
 @program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if len(words) < 2:
-        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
-    folder, runs = (Path(word) for word in words[:2])
+    folder, runs = two_folders(words)
     given = plain_options(words[2:], DEFAULTS)
     scene, images = given["scene"], folder / "images"
     poses, K = true_poses(folder, scene)

@@ -23,9 +23,8 @@ from data.synthetic.render import render
 from matcher import Predictor, load_matcher
 from matcher.geometry.cameras import warp_points
 from matcher.network.patches import usable
-from matcher.network.photometric import DOUBT
 from matcher.network.quality import RIGHT
-from matcher.network.query_points import find_points
+from matcher.network.query_points import find_points, trust_in
 from matcher.structures import ImagePair
 from matcher.terminal.program import program
 
@@ -68,10 +67,7 @@ def points_of(matcher: Predictor, pair: ImagePair, seed: int) -> Sample:
     gray = [image[0, 0].clamp(0, 1).mul(255).round().byte() for image in (pair.image0, pair.image1)]
     found = matcher.match(gray[0].numpy(), gray[1].numpy())
     images = usable(gray[0].float() / 255, None), usable(gray[1].float() / 255, None)
-    trust = found.scores if found.quality is None else found.quality
-    if found.converged is not None:
-        trust = torch.where(found.converged, trust, DOUBT * trust)
-    located = find_points(images, points, found.keypoints0, found.keypoints1, trust)
+    located = find_points(images, points, found.keypoints0, found.keypoints1, trust_in(found))
     depth = geometry.depth0[0, points[:, 1].long(), points[:, 0].long()]
     there, z = warp_points(points[None], depth[None], geometry.K0, geometry.K1, geometry.T_0to1)
     inside = within(there[0]) & (z[0] > 0)

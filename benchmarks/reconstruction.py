@@ -22,6 +22,7 @@ import numpy as np
 
 import match
 from eval.benchmarks.folder import lines_of
+from eval.report.tables import markdown_table
 from matcher.batch.run import open_run
 from matcher.errors import Code, UsageError, require_extra
 from matcher.terminal.program import program
@@ -47,8 +48,7 @@ of the camera centers from the surveyed ones after the best similarity.
 
 Weights sha256 {weights}.
 
-{table}
-"""  # noqa: E501
+{table}"""  # noqa: E501
 HEAD = (
     "scene", "merge", "converged only", "tracks refined", "registered", "points", "images a point",
     "reprojection error", "center error, mean", "center error, most",
@@ -170,16 +170,20 @@ def matched(folder: Path, run: Path, scene: str, K: np.ndarray, words: Sequence[
 
 
 def table(results: Sequence[Score]) -> str:
-    rows = [HEAD, ("---",) * len(HEAD), *(score.row for score in results)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table([HEAD, ("---",) * len(HEAD), *(score.row for score in results)])
+
+
+def two_folders(words: Sequence[str]) -> tuple[Path, Path]:
+    """What the first two words name; fewer are refused."""
+    if len(words) < 2:
+        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
+    return Path(words[0]), Path(words[1])
 
 
 @program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if len(words) < 2:
-        raise UsageError(Code.REFUSED_WORD, "words", "are missing", "see --help")
-    folder, runs = (Path(word) for word in words[:2])
+    folder, runs = two_folders(words)
     given = dict(word.split("=", 1) for word in words[2:])
     scenes, document = given.pop("scenes", SCENES).split(","), given.pop("document", "")
     values = [given.pop(name, default).split(",") for name, default in TRIED.items()]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from eval.peak_memory import PeakMemory
+from eval.report.tables import markdown_table
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.rows import build_row_attention
 
@@ -133,7 +134,6 @@ def table(found: Sequence[Row], rows: int, wide: int) -> str:
         memory = [f"{row.megabytes[name]:.1f}" for name in METHODS]
         times = (f"{tree:.1f}", f"{full:.1f}", f"{tree / full:.2f}")
         lines.append((str(row.columns), *times, *memory))
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     far = [row for row in found if row.columns >= wide]
     told = []
     for name in METHODS:
@@ -145,7 +145,8 @@ def table(found: Sequence[Row], rows: int, wide: int) -> str:
     every = [row.columns for row in found]
     where = crossing(every, *([row.seconds[name] for row in found] for name in METHODS))
     return (
-        f"{text}\n\n{rows} rows. Exponents from {wide} columns on: {'; '.join(told)}. "
+        f"{markdown_table(lines)}\n{rows} rows. "
+        f"Exponents from {wide} columns on: {'; '.join(told)}. "
         f"The tree takes less time from {where:.0f} columns on.\n"
     )
 

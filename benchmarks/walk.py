@@ -23,7 +23,7 @@ from types import FrameType
 
 from conf import compose, plain_options
 from matcher.terminal.program import program
-from matcher.validation.checked import invalid
+from matcher.validation.checked import entry_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("match.py", "train.py", "conf", "data", "eval", "matcher")
@@ -114,10 +114,9 @@ def moves_between(calls: Sequence[str]) -> list[tuple[str, str]]:
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     options = plain_options(words, DEFAULTS)
-    if options["program"] not in PROGRAMS:
-        raise invalid("program", options["program"], f"one of {', '.join(PROGRAMS)}")
+    calls_of = entry_of("program", options["program"], PROGRAMS)
     with tempfile.TemporaryDirectory() as folder:
-        calls = PROGRAMS[options["program"]](Path(folder))
+        calls = calls_of(Path(folder))
     files, moves = list(dict.fromkeys(calls)), moves_between(calls)
     print(*files, sep="\n")
     print(f"{len(files)} files, {len(moves)} moves between them, {len(calls)} calls")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from data.config import DataConfig
 from data.corrupt import CorruptSample, Replacing, Reporting, collate
 from data.mixed import CoarseOnly, Mixed, MixedStream
-from data.order import PairStream, SceneBalanced
+from data.order import PairStream, SceneBalanced, spread_indices
 from data.real.augment import Augmented
 from data.real.readers import FilePairs
 from data.real.sources import training_pairs, validation_pairs
@@ -57,6 +57,10 @@ class TrainingData(LightningDataModule):
 
     def _validation(self) -> Dataset[Any]:
         raise NotImplementedError
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.trainer.default_root_dir if self.trainer else ".")
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
@@ -172,9 +176,8 @@ class PairData(TrainingData):
         if source != "synthetic":
             pairs = validation_pairs(source, self.config.files)
             if pairs is not None:
-                kept = min(count, len(pairs))
-                evenly = [i * len(pairs) // kept for i in range(kept)]
-                return Subset(Replacing(pairs, self._folder / "corrupt_validation.txt"), evenly)
+                readable = Replacing(pairs, self._folder / "corrupt_validation.txt")
+                return Subset(readable, spread_indices(count, len(pairs)))
         seed = self.seed + VALIDATION_SEED
         return SyntheticScenes(replace(self.config.synthetic, seed=seed, pairs=count))
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from data.corrupt import Replacing
 from data.datamodule import TrainingData
-from data.order import Key
+from data.order import Key, spread_indices
 from data.real.boxes import AnnotatedImage, TrueBoxes, read_annotated, read_coco, read_voc
 from matcher.errors import Code, UsageError
 from matcher.tasks.detection.config import DetectorConfig
@@ -132,9 +132,8 @@ class DetectionData(TrainingData):
             raise UsageError(Code.UNUSABLE_WORD, "data.val_annotations", "is not set", remedy)
         folder = config.val_folder or config.folder
         images = find_annotated(folder, config.val_annotations, config.val_split, self.model)
-        kept = min(config.val_images, len(images))
-        evenly = [images[i * len(images) // kept] for i in range(kept)]
-        pictures = PlainPictures(evenly, self.model)
+        kept = [images[i] for i in spread_indices(config.val_images, len(images))]
+        pictures = PlainPictures(kept, self.model)
         return Replacing(pictures, self._folder / "corrupt_validation.txt")
 
 

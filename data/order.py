@@ -16,6 +16,12 @@ Key = tuple[int, int]
 """(epoch, index): all that a dataset needs to draw a sample."""
 
 
+def spread_indices(count: int, size: int) -> list[int]:
+    """`count` of `size` indices at equal distances, or all where there are no more."""
+    kept = min(count, size)
+    return [i * size // kept for i in range(kept)]
+
+
 @dataclass(eq=False)
 class PairStream(Sampler[list[Key]]):
     """Batches of keys without end, from pair `start` on.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from data.real.image_folder import CenterImages, ImageFolder, center_batches, find_images
-from eval.figures_file import write_figures
+from eval.figures_file import tell_score
 from eval.metrics import wilson_interval
 from matcher.errors import Code, UsageError
 from matcher.files import check_targets
@@ -131,11 +131,7 @@ def main(words: list[str]) -> int:
     first = [] if "=" in words[0] else [f"folder={words[0]}"]
     options = options_from_words(ClassificationEvalOptions, [*first, *words[len(first) :]])
     check_targets([options.output] if options.output else [], [options.weights])
-    found = evaluate(options)
-    sys.stdout.write(f"{found}\n")
-    if options.output:
-        report = {"options": asdict(options), "score": asdict(found)}
-        sys.stdout.write(write_figures(options.output, report))
+    tell_score(options, evaluate(options))
     return 0
 
 

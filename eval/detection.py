@@ -18,7 +18,7 @@ import numpy as np
 from data.detection import find_annotated
 from data.real.boxes import AnnotatedImage, TrueBoxes, read_annotated
 from eval.average_precision import THRESHOLDS, bootstrap_interval, image_hits, precisions
-from eval.figures_file import write_figures
+from eval.figures_file import tell_score
 from matcher.errors import require_extra
 from matcher.files import check_targets
 from matcher.tasks.detection.files import coco_results
@@ -203,11 +203,7 @@ def main(words: list[str]) -> int:
     check_targets(
         [options.output] if options.output else [], [options.weights, options.annotations]
     )
-    found = evaluate(options)
-    sys.stdout.write(f"{found}\n")
-    if options.output:
-        report = {"options": asdict(options), "score": asdict(found)}
-        sys.stdout.write(write_figures(options.output, report))
+    tell_score(options, evaluate(options))
     return 0
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,18 @@ def write_figures(path: str, figures: Mapping[str, Any]) -> str:
     text = json.dumps(_valid(figures), indent=1, allow_nan=False) + "\n"
     write_atomically(Path(path), text.encode())
     return told
+
+
+def tell_score(options: Any, score: Any) -> None:
+    """Print a score; write it too, with its options, to the file that they name.
+
+    Raises:
+        StorageError: the file cannot be written (E401).
+    """
+    sys.stdout.write(f"{score}\n")
+    if options.output:
+        report = {"options": asdict(options), "score": asdict(score)}
+        sys.stdout.write(write_figures(options.output, report))
 
 
 def _valid(value: Any) -> Any:

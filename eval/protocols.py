@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from eval.benchmarks.sizing import EXACT, PUBLISHED, Convention
 from matcher.geometry.robust import Estimator
-from matcher.validation.checked import invalid
+from matcher.validation.checked import entry_of
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ that cannot be estimated is an infinite error."""
 
 
 def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:
-    if name not in PROTOCOLS:
-        raise invalid("protocol", name, f"one of {', '.join(PROTOCOLS)}")
-    protocol = PROTOCOLS[name]
+    protocol = entry_of("protocol", name, PROTOCOLS)
     pose, homography = (
         replace(e, seed=seed, threshold=e.threshold if threshold is None else threshold)
         for e in (protocol.pose, protocol.homography)

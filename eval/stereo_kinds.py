@@ -38,7 +38,7 @@ from matcher.validation.checked import (
     NotNegative,
     Positive,
     checked,
-    invalid,
+    entry_of,
 )
 from matcher.validation.words import describe, options_from_words
 
@@ -91,8 +91,7 @@ class StereoKindsOptions:
 
     def __post_init__(self) -> None:
         for name in self.rows:
-            if name not in ROWS:
-                raise invalid("rows", name, f"one of {', '.join(ROWS)}")
+            entry_of("rows", name, ROWS)
 
 
 class PairFigures(NamedTuple):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also through a kill or a full disk; their hashes.
+"""Files that appear whole or not at all, also through a kill or a full disk; their hashes; texts.
 
 Whether a file is intact is told in two ways: by a hash in its name (shards, checkpoints) or by one
 in a file beside it (downloads).
@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from matcher.errors import Code, StorageError, UsageError, unwritable
+from matcher.errors import Code, StorageError, UsageError, missing, unwritable
 
 if TYPE_CHECKING:
     import h5py
@@ -150,6 +150,21 @@ def _process_in(holder: Path) -> str:
         return f" (process {int(holder.read_text())})"
     except (OSError, ValueError):
         return ""
+
+
+def read_text(path: Path | str, what: str = "file", remedy: str = "") -> str:
+    """The text of a list that a user gives, without a mark of its encoding.
+
+    Raises:
+        UsageError: no such file (E111), or not readable as UTF-8 (E112).
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise missing(path, f"no such {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot be read as text: {error}"
+        raise UsageError(Code.UNREADABLE_LIST, path, reason, remedy) from error
 
 
 def sha256_of(path: Path | str) -> str:

@@ -163,10 +163,7 @@ class MatchOptions(WeightsOptions):
     """Draw at most this many matches."""
 
     def __post_init__(self) -> None:
-        for name in ("K", "K0", "K1"):
-            require_intrinsics(name, getattr(self, name))
-        if self.K and (self.K0 or self.K1):
-            raise invalid("K", self.K, "either K for both images, or K0 and K1")
+        require_pinholes(self.K, self.K0, self.K1)
         if self.geometry == "essential" and not (self.K or (self.K0 and self.K1)):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
         if self.cameras and self.geometry != "pose":
@@ -225,6 +222,16 @@ def require_intrinsics(name: str, K: tuple[float, ...] | None) -> None:
     wrong = len(K) not in (4, 9) or min(K[0], K[4 if len(K) == 9 else 1]) <= 0
     if wrong or (len(K) == 9 and (K[1], K[3], *K[6:]) != (0, 0, 0, 0, 1)):
         raise invalid(name, K, INTRINSICS)
+
+
+def require_pinholes(
+    K: tuple[float, ...] | None, K0: tuple[float, ...] | None, K1: tuple[float, ...] | None
+) -> None:
+    """Refuse what no pinhole camera has, and K beside one of K0 and K1 (E201)."""
+    for name, value in (("K", K), ("K0", K0), ("K1", K1)):
+        require_intrinsics(name, value)
+    if K and (K0 or K1):
+        raise invalid("K", K, "either K for both images, or K0 and K1")
 
 
 def camera_of(K: tuple[float, ...]) -> tuple[float, float, float, float]:

@@ -84,7 +84,7 @@ def crops_without_overlap(count: int, side: int) -> Iterator[tuple[np.ndarray, n
 def test_images_without_overlap_agree_on_no_geometry(compact: Predictor) -> None:
     K = np.array([[240.0, 0, 95.5], [0, 240.0, 95.5], [0, 0, 1]])
     inliers, total = [], 0
-    for pair in crops_without_overlap(50, 192):
+    for pair in crops_without_overlap(20, 192):
         matches = compact.match(*pair)
         total += len(matches)
         points = matches.numpy()[:2]

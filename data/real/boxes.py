@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.real.readers import numbered_lines, read_text, require_file
+from data.real.readers import numbered_lines
 from matcher.errors import Code, ImageError, UsageError, missing
+from matcher.files import read_text
 from matcher.images.load import read_rgb
 from matcher.images.suffixes import SUFFIXES
 from matcher.validation.checked import invalid
@@ -247,9 +248,8 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _json(path: Path) -> Any:
-    require_file(path, "file of annotations")
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, "file of annotations"))
     except (ValueError, RecursionError) as error:
         what = f"is not JSON ({error})"
         raise UsageError(Code.UNREADABLE_LIST, path, what, "fetch it anew") from error

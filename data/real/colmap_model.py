@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.real.readers import numbered_lines, read_text, require_file
+from data.real.readers import numbered_lines, require_file
 from data.real.rgbd_layouts import rigid, unit_quaternion
 from matcher.errors import Code, ImageError, UsageError, require_extra
+from matcher.files import read_text
 from matcher.geometry.colmap_model import LEAST_BYTES, require_whole
 from matcher.geometry.pixels import from_colmap
 from matcher.geometry.validity import usable_intrinsics, usable_pose

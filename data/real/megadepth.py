@@ -10,8 +10,9 @@ import numpy as np
 
 from data.config import Framing
 from data.real.index import SceneIndex, read_scene_index
-from data.real.readers import FilePairs, join, make_view, read_depth, read_gray, read_text
+from data.real.readers import FilePairs, join, make_view, read_depth, read_gray
 from matcher.errors import Code, UsageError
+from matcher.files import read_text
 from matcher.structures import ImagePair
 
 

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from data.config import Framing
 from data.order import Key
-from matcher.errors import Code, ImageError, UsageError, missing
+from matcher.errors import Code, ImageError, missing
+from matcher.files import read_text
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.validity import usable_pose
 from matcher.images.load import load_image
@@ -54,24 +55,10 @@ class FilePairs(Dataset[ImagePair], ABC):
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file, from 1, that are neither empty nor comments; errors are those of
-    `read_text`."""
+    """The lines of a file, from 1, that are neither empty nor comments; errors as `read_text`."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line
-
-
-def read_text(path: Path, what: str = "file") -> str:
-    """The text of a list.
-
-    Raises:
-        UsageError: no such file (E111), or not readable as UTF-8 (E112).
-    """
-    require_file(path, what)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot be read as text: {error}") from error
 
 
 def require_file(path: Path, what: str = "file") -> None:

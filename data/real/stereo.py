@@ -23,17 +23,6 @@ BOTH_SEE, HIDDEN = 255, 128
 """Values of Middlebury's masks."""
 
 
-class Calibration(NamedTuple):
-    """What turns disparity into depth: depth = focal * baseline / (disparity + offset)."""
-
-    focal: float
-    """Pixels."""
-    baseline: float
-    """In the unit that depth is wanted in; Middlebury: millimeters."""
-    offset: float
-    """Principal column of the right view minus that of the left one, pixels."""
-
-
 class StereoFiles(NamedTuple):
     """The files of one pair; what tells occlusion is one of the last three, or unknown."""
 
@@ -47,7 +36,6 @@ class StereoFiles(NamedTuple):
     visible: Path | None = None
     """KITTI's disparity of what both views see."""
     right_disparity: Path | None = None
-    calibration: Path | None = None
 
 
 def find_middlebury(folder: str | Path) -> list[StereoFiles]:
@@ -66,7 +54,6 @@ def find_middlebury(folder: str | Path) -> list[StereoFiles]:
                     truth,
                     mask=_if_file(scene / "mask0nocc.png"),
                     right_disparity=_if_file(other),
-                    calibration=_if_file(scene / "calib.txt"),
                 )
             )
     return _some(found, folder, "Middlebury's im0.png, im1.png and disp0GT.pfm")
@@ -133,25 +120,6 @@ def read_stereo(files: StereoFiles) -> StereoPair:
     disparity = torch.from_numpy(truth)[None]
     valid = disparity > 0
     return StereoPair(left, right, disparity, _occluded(files, disparity) & valid, valid)
-
-
-def read_calibration(path: str | Path) -> Calibration:
-    """Middlebury's calib.txt.
-
-    Raises:
-        UsageError: there is no such file (E111).
-        ImageError: a value is missing (E102).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(Code.MISSING_FILE, path, "no such file")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    values = dict(re.findall(r"^\s*(\w+)\s*=\s*\[?\s*([-\d.eE+]+)", text, re.MULTILINE))
-    try:
-        numbers = [float(values[name]) for name in ("cam0", "baseline", "doffs")]
-    except (KeyError, ValueError) as error:
-        raise ImageError(Code.DAMAGED_IMAGE, path, f"no usable value of {error}") from error
-    return Calibration(*numbers)
 
 
 def filled(disparity: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
 from matcher.training.config import Precision
 from matcher.training.trainer import hush_lightning
-from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
+from matcher.validation.checked import Name, NotNegative, Positive, checked, entry_of
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid
 
@@ -78,8 +78,7 @@ class KindsOptions:
 
     def __post_init__(self) -> None:
         for name in self.rows:
-            if name not in ROWS:
-                raise invalid("rows", name, f"one of {', '.join(ROWS)}")
+            entry_of("rows", name, ROWS)
 
 
 @program(lambda: USAGE.format(options=describe(KindsOptions)))

@@ -37,7 +37,7 @@ from matcher.validation.checked import (
     Positive,
     checked,
     config_from_dict,
-    invalid,
+    entry_of,
 )
 from matcher.validation.words import describe, options_from_words
 
@@ -97,8 +97,7 @@ class MatchersOptions:
 
     def __post_init__(self) -> None:
         for name in self.rows:
-            if name not in ROWS:
-                raise invalid("rows", name, f"one of {', '.join(ROWS)}")
+            entry_of("rows", name, ROWS)
 
 
 Errors = Mapping[str, Sequence[float]]

@@ -48,8 +48,7 @@ class QuadTreeAttention(nn.Module):
     """Multi-head QuadTree attention between two maps, projections excluded.
 
     Args:
-        channels: C, split evenly among the heads.
-        heads: H.
+        heads: H, among which C is split evenly.
         topks: keys kept at each level, coarsest first; their number is the number of levels.
         variant: ``A`` or ``B``.
         coarsest_cells: where the coarsest level of a map has more cells than this, coarser levels
@@ -59,7 +58,6 @@ class QuadTreeAttention(nn.Module):
 
     def __init__(
         self,
-        channels: int,
         heads: int,
         topks: Sequence[int],
         variant: Variant = "B",
@@ -76,7 +74,7 @@ class QuadTreeAttention(nn.Module):
     def from_config(cls, config: TransformerConfig, channels: int, layer: int) -> Self:
         """The attention of a layer."""
         c = config
-        return cls(channels, c.heads, c.topks, c.variant, coarsest_cells=c.coarsest_cells)
+        return cls(c.heads, c.topks, c.variant, coarsest_cells=c.coarsest_cells)
 
     def forward(
         self,

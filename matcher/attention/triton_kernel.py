@@ -34,17 +34,11 @@ INTERPRETED = knobs.runtime.interpret
 
 def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
     """Whether `descend` takes these pyramids (their dtypes and sizes; the device is not asked)."""
-    tensors = [*pyramids.queries, *pyramids.keys, *pyramids.values]
-    first = tensors[0]
-    if len(pyramids.queries) != 3 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
-        return False
-    if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
-        return False
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+    if len(pyramids.queries) != 3 or not fits(pyramids) or learns(pyramids):
         return False
     coarse, middle = counts_of(pyramids, topks)
-    d = first.shape[-1]
-    return min(coarse, middle) >= 1 and warps(d, coarse, middle, first.dtype) <= MAX_WARPS
+    q = pyramids.queries[0]
+    return min(coarse, middle) >= 1 and warps(q.shape[-1], coarse, middle, q.dtype) <= MAX_WARPS
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
@@ -94,10 +88,25 @@ def descend_blocks(
             k1.shape[2],
             h,
             d**-0.5 * LOG2_E,
+            SLOTS=power_of_two(topk, 1),  # pyright: ignore[reportCallIssue]
             **specialization(d, count, topk, parents is not None, mask1 is not None, q1.dtype),
             num_warps=warps(d, count, topk, q1.dtype),  # pyright: ignore[reportCallIssue]
         )
     return [out1, out2]
+
+
+def fits(pyramids: Pyramids) -> bool:
+    """Whether all tensors are of one dtype, on one device, and no wider than a kernel takes."""
+    first, *others = [*pyramids.queries, *pyramids.keys, *pyramids.values]
+    if first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
+        return False
+    return all(x.dtype == first.dtype and x.device == first.device for x in others)
+
+
+def learns(pyramids: Pyramids) -> bool:
+    """Whether gradients are asked of a descent."""
+    tensors = [*pyramids.queries, *pyramids.keys, *pyramids.values]
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def counts_of(pyramids: Pyramids, topks: Sequence[int]) -> list[int]:
@@ -109,16 +118,16 @@ def counts_of(pyramids: Pyramids, topks: Sequence[int]) -> list[int]:
 
 
 def specialization(
-    d: int, coarse: int, middle: int, cascade: bool, masked: bool, dtype: torch.dtype
+    d: int, count: int, topk: int, cascade: bool, masked: bool, dtype: torch.dtype
 ) -> dict[str, int | bool]:
-    """What is constant when the kernel is compiled."""
+    """What is constant when a kernel is compiled whose cells list `count` keys, of which `topk`
+    descend."""
     return {
         "D": d,
         "TILE_D": power_of_two(d, 16),
-        "COUNT": coarse,
-        "COLUMNS": power_of_two(4 * coarse, 16),
-        "TOPK": middle,
-        "SLOTS": power_of_two(middle, 1),
+        "COUNT": count,
+        "COLUMNS": power_of_two(4 * count, 16),
+        "TOPK": topk,
         "CASCADE": cascade,
         "MASKED": masked,
         "WIDEN": INTERPRETED and dtype == torch.bfloat16,
@@ -141,6 +150,40 @@ def load_rows(table, rows, keep, D: tl.constexpr, TILE_D: tl.constexpr):
     dims = tl.arange(0, TILE_D)
     within = keep[:, None] & (dims < D)[None, :]
     return tl.load(table + rows[:, None] * D + dims[None, :], mask=within, other=0.0)
+
+
+@triton.jit
+def store_rows(table, rows, values, D: tl.constexpr, TILE_D: tl.constexpr):
+    """Write (rows, TILE_D) to a (., D) table, but for what is beyond D."""
+    dims = tl.arange(0, TILE_D)
+    within = (rows >= 0)[:, None] & (dims < D)[None, :]
+    tl.store(table + rows[:, None] * D + dims[None, :], values, mask=within)
+
+
+@triton.jit
+def children(
+    blocks_ptr, mask_ptr, place, batch, keys,
+    COUNT: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """(COLUMNS,) children of the COUNT keys that a cell lists, and which of them are valid."""
+    column = tl.arange(0, COLUMNS)
+    listed = tl.load(blocks_ptr + place * COUNT + column // 4, mask=column < 4 * COUNT, other=-1)
+    valid = listed >= 0
+    key = tl.where(valid, 4 * listed.to(tl.int32) + column % 4, -1)
+    if MASKED:
+        valid &= tl.load(mask_ptr + batch * keys + key, mask=valid, other=0) != 0
+    return key, valid
+
+
+@triton.jit
+def parents_of(parents_ptr, place, scale, COUNT: tl.constexpr, COLUMNS: tl.constexpr,
+               CASCADE: tl.constexpr):  # fmt: skip
+    """(COLUMNS / 4,) probabilities of the keys that a cell lists; anything without a cascade."""
+    found = scale
+    if CASCADE:
+        block = tl.arange(0, COLUMNS // 4)
+        found = tl.load(parents_ptr + place * COUNT + block, mask=block < COUNT, other=0.0)
+    return found
 
 
 @triton.jit
@@ -187,24 +230,17 @@ def _descend_kernel(
     cell = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
     batch = head // heads
-    dims = tl.arange(0, TILE_D)
+    place = head * cells + cell
     LAST: tl.constexpr = 0x7FFFFFFF  # pyright: ignore[reportAssignmentType]
 
     # Middle level: 4 queries, the children of COUNT coarse keys.
-    column = tl.arange(0, COLUMNS)
-    valid1 = column < 4 * COUNT
-    listed = blocks_ptr + (head * cells + cell) * COUNT
-    key1 = 4 * tl.load(listed + column // 4, mask=valid1, other=0).to(tl.int32) + column % 4
-    if MASKED:
-        valid1 &= tl.load(mask1_ptr + batch * keys + key1, mask=valid1, other=0) != 0
+    key1, valid1 = children(  # pyright: ignore[reportGeneralTypeIssues]
+        blocks_ptr, mask1_ptr, place, batch, keys, COUNT, COLUMNS, MASKED
+    )
     row1 = cell * 4 + tl.arange(0, 4)
     q1 = load_rows(q1_ptr + head * cells * 4 * D, row1, row1 >= 0, D, TILE_D)
     k1 = load_rows(k1_ptr + head * keys * D, key1, valid1, D, TILE_D)
-    parents1 = scale
-    if CASCADE:
-        block = tl.arange(0, COLUMNS // 4)
-        above = parents_ptr + (head * cells + cell) * COUNT + block
-        parents1 = tl.load(above, mask=block < COUNT, other=0.0)
+    parents1 = parents_of(parents_ptr, place, scale, COUNT, COLUMNS, CASCADE)
     p1 = probabilities(q1, k1, valid1[None, :], parents1, scale, 4, COLUMNS, CASCADE, WIDEN)
 
     # A probability is not negative, so its bits order it; the index below them breaks ties.
@@ -220,9 +256,8 @@ def _descend_kernel(
     if CASCADE:
         p1 = tl.where(left == rank, p1, 0.0)
     v1 = load_rows(v1_ptr + head * keys * D, key1, valid1, D, TILE_D)
-    message1 = product(p1.to(v1.dtype), v1, WIDEN)
-    out1 = out1_ptr + head * cells * 4 * D + row1[:, None] * D + dims[None, :]
-    tl.store(out1, message1.to(v1.dtype), mask=(row1 >= 0)[:, None] & (dims < D)[None, :])
+    message1 = product(p1.to(v1.dtype), v1, WIDEN).to(v1.dtype)
+    store_rows(out1_ptr + head * cells * 4 * D, row1, message1, D, TILE_D)
 
     # Fine level: 16 queries, the children of four lists of SLOTS middle keys.
     chosen = best >= 0
@@ -245,6 +280,5 @@ def _descend_kernel(
         q2, k2, own & valid2[None, :], parents2, scale, 16, 16 * SLOTS, CASCADE, WIDEN
     )
     v2 = load_rows(v2_ptr + head * keys * 4 * D, key2, valid2, D, TILE_D)
-    message2 = product(p2.to(v2.dtype), v2, WIDEN)
-    out2 = out2_ptr + head * cells * 16 * D + row2[:, None] * D + dims[None, :]
-    tl.store(out2, message2.to(v2.dtype), mask=(row2 >= 0)[:, None] & (dims < D)[None, :])
+    message2 = product(p2.to(v2.dtype), v2, WIDEN).to(v2.dtype)
+    store_rows(out2_ptr + head * cells * 16 * D, row2, message2, D, TILE_D)

@@ -21,16 +21,19 @@ from torch.autograd.function import once_differentiable
 
 from matcher.attention.reference import Pyramids, Variant, attend
 from matcher.attention.triton_kernel import (
-    DTYPES,
-    INTERPRETED,
     LOG2_E,
-    MAX_HEAD_DIM,
+    children,
     counts_of,
+    fits,
+    learns,
     load_rows,
+    parents_of,
     power_of_two,
     probabilities,
     product,
     softmax,
+    specialization,
+    store_rows,
 )
 
 WARP_BYTES = 2 << 10
@@ -42,17 +45,12 @@ MAX_WARPS = 32
 def supports(pyramids: Pyramids, topks: Sequence[int]) -> bool:
     """Whether `descend` takes these pyramids: their dtypes and sizes, and gradients unless PyTorch
     is to be deterministic; the device is not asked."""
-    tensors = [*pyramids.queries, *pyramids.keys, *pyramids.values]
-    first = tensors[0]
-    if len(pyramids.queries) < 2 or first.dtype not in DTYPES or first.shape[-1] > MAX_HEAD_DIM:
+    if len(pyramids.queries) < 2 or not fits(pyramids):
         return False
-    if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
-        return False
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    if learns and torch.are_deterministic_algorithms_enabled():
+    if learns(pyramids) and torch.are_deterministic_algorithms_enabled():
         return False
     counts = counts_of(pyramids, topks)
-    return min(counts) >= 1 and warps(first.shape[-1], max(counts)) <= MAX_WARPS
+    return min(counts) >= 1 and warps(pyramids.queries[0].shape[-1], max(counts)) <= MAX_WARPS
 
 
 def descend(pyramids: Pyramids, topks: Sequence[int], variant: Variant) -> list[Tensor]:
@@ -103,7 +101,8 @@ class _Level(Function):
         message = torch.empty_like(q)
         selected = blocks.new_empty(b, h, n, topk)
         scores = q.new_empty(b, h, n, topk if parents is not None else 0, dtype=torch.float32)
-        constants = specialization(d, blocks.shape[-1], topk, parents, mask, q.dtype)
+        cascade, masked = parents is not None, mask is not None
+        constants = specialization(d, blocks.shape[-1], topk, cascade, masked, q.dtype)
         with torch.cuda.device_of(q):
             _forward_kernel[(n // 4, b * h)](
                 q, k, v, mask, blocks, parents, message, selected, scores,
@@ -125,7 +124,8 @@ class _Level(Function):
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
         d_parents = None if parents is None else torch.empty_like(parents)
-        constants = specialization(d, blocks.shape[-1], ctx.topk, parents, mask, q.dtype)
+        cascade, masked = parents is not None, mask is not None
+        constants = specialization(d, blocks.shape[-1], ctx.topk, cascade, masked, q.dtype)
         with torch.cuda.device_of(q):
             _backward_kernel[(n // 4, b * h)](
                 q, k, v, mask, blocks, parents, selected,
@@ -134,48 +134,6 @@ class _Level(Function):
                 num_warps=warps(d, blocks.shape[-1]),  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, d_parents, None, None
-
-
-def specialization(
-    d: int, count: int, topk: int, parents: object, mask: object, dtype: torch.dtype
-) -> dict[str, int | bool]:
-    """What is constant when the kernels are compiled."""
-    return {
-        "D": d,
-        "TILE_D": power_of_two(d, 16),
-        "COUNT": count,
-        "COLUMNS": power_of_two(4 * count, 16),
-        "TOPK": topk,
-        "CASCADE": parents is not None,
-        "MASKED": mask is not None,
-        "WIDEN": INTERPRETED and dtype == torch.bfloat16,
-    }
-
-
-@triton.jit
-def _children(
-    blocks_ptr, mask_ptr, place, batch, keys,
-    COUNT: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    """(COLUMNS,) children of the COUNT keys that a cell lists, and which of them are valid."""
-    column = tl.arange(0, COLUMNS)
-    listed = tl.load(blocks_ptr + place * COUNT + column // 4, mask=column < 4 * COUNT, other=-1)
-    valid = listed >= 0
-    key = tl.where(valid, 4 * listed.to(tl.int32) + column % 4, -1)
-    if MASKED:
-        valid &= tl.load(mask_ptr + batch * keys + key, mask=valid, other=0) != 0
-    return key, valid
-
-
-@triton.jit
-def _parents_of(parents_ptr, place, scale, COUNT: tl.constexpr, COLUMNS: tl.constexpr,
-                CASCADE: tl.constexpr):  # fmt: skip
-    """(COLUMNS / 4,) probabilities of the keys that a cell lists; anything without a cascade."""
-    found = scale
-    if CASCADE:
-        block = tl.arange(0, COLUMNS // 4)
-        found = tl.load(parents_ptr + place * COUNT + block, mask=block < COUNT, other=0.0)
-    return found
 
 
 @triton.jit
@@ -188,13 +146,13 @@ def _forward_kernel(
     """Grid (groups, B * H); `scale` is for scores to the base of 2."""
     head = tl.program_id(1).to(tl.int64)
     place = head * groups + tl.program_id(0)
-    key, valid = _children(  # pyright: ignore[reportGeneralTypeIssues]
+    key, valid = children(  # pyright: ignore[reportGeneralTypeIssues]
         blocks_ptr, mask_ptr, place, head // heads, keys, COUNT, COLUMNS, MASKED
     )
     row = place * 4 + tl.arange(0, 4)
     q = load_rows(q_ptr, row, row >= 0, D, TILE_D)
     k = load_rows(k_ptr + head * keys * D, key, valid, D, TILE_D)
-    parents = _parents_of(parents_ptr, place, scale, COUNT, COLUMNS, CASCADE)
+    parents = parents_of(parents_ptr, place, scale, COUNT, COLUMNS, CASCADE)
     p = probabilities(q, k, valid[None, :], parents, scale, 4, COLUMNS, CASCADE, WIDEN)
 
     # A probability is not negative, so its bits order it; the index below them breaks ties.
@@ -212,10 +170,7 @@ def _forward_kernel(
         left = tl.where(left == top[:, None], -1, left)
 
     v = load_rows(v_ptr + head * keys * D, key, valid, D, TILE_D)
-    dims = tl.arange(0, TILE_D)
-    message = product(p.to(v.dtype), v, WIDEN).to(v.dtype)
-    place_of = row[:, None] * D + dims[None, :]
-    tl.store(message_ptr + place_of, message, mask=(row >= 0)[:, None] & (dims < D)[None, :])
+    store_rows(message_ptr, row, product(p.to(v.dtype), v, WIDEN).to(v.dtype), D, TILE_D)
 
 
 @triton.jit
@@ -236,7 +191,7 @@ def _backward_kernel(
     LOG2: tl.constexpr = 1.4426950408889634  # pyright: ignore[reportAssignmentType]
     head = tl.program_id(1).to(tl.int64)
     place = head * groups + tl.program_id(0)
-    key, valid = _children(  # pyright: ignore[reportGeneralTypeIssues]
+    key, valid = children(  # pyright: ignore[reportGeneralTypeIssues]
         blocks_ptr, mask_ptr, place, head // heads, keys, COUNT, COLUMNS, MASKED
     )
     row = place * 4 + tl.arange(0, 4)
@@ -244,7 +199,7 @@ def _backward_kernel(
     g = load_rows(d_message_ptr, row, row >= 0, D, TILE_D)
     k = load_rows(k_ptr + head * keys * D, key, valid, D, TILE_D)
     v = load_rows(v_ptr + head * keys * D, key, valid, D, TILE_D)
-    parents = _parents_of(parents_ptr, place, scale, COUNT, COLUMNS, CASCADE)
+    parents = parents_of(parents_ptr, place, scale, COUNT, COLUMNS, CASCADE)
     scores = product(q, tl.trans(k), WIDEN) * (scale * LOG2)
     scores = tl.where(valid[None, :], scores, float("-inf"))
     dp = product(g, tl.trans(v), WIDEN)
@@ -275,8 +230,7 @@ def _backward_kernel(
     for r in tl.static_range(4):
         dv += _row(used, r)[:, None] * _row(g, r)[None, :]
     tl.atomic_add(dv_ptr + at, dv, mask=valid[:, None] & within, sem="relaxed")
-    dq = product(ds.to(k.dtype), k, WIDEN).to(k.dtype)
-    tl.store(dq_ptr + row[:, None] * D + dims[None, :], dq, mask=(row >= 0)[:, None] & within)
+    store_rows(dq_ptr, row, product(ds.to(k.dtype), k, WIDEN).to(k.dtype), D, TILE_D)
     dk = tl.zeros((COLUMNS, TILE_D), tl.float32)
     for r in tl.static_range(4):
         dk += _row(ds, r)[:, None] * _row(q, r)[None, :]

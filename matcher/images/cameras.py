@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matcher.errors import Code, MatcherError, UsageError, missing
+from matcher.files import read_text
 from matcher.geometry.cameras import Camera, Size
 from matcher.geometry.colmap_model import load_model
 from matcher.geometry.lenses import LENSES
@@ -25,6 +26,7 @@ from matcher.validation.words import is_number
 
 EXIF = "exif"
 ALL = "*"
+TABLES = "give a CSV file, a cameras.txt of COLMAP or exif"
 WRITTEN = "fx, fy, cx, cy, of a lens also MODEL and parameters, or a line of COLMAP's cameras.txt"
 
 
@@ -93,7 +95,7 @@ def read_cameras(path: str) -> CameraTable | None:
         return None
     place = Path(path)
     if not place.exists():
-        raise missing(path, remedy="give a CSV file, a cameras.txt of COLMAP or exif")
+        raise missing(path, remedy=TABLES)
     if place.is_dir() and (place / "cameras.bin").is_file():
         return CameraTable(path, dict(_binary_entries(place)))
     file = place / "cameras.txt" if place.is_dir() else place
@@ -183,7 +185,7 @@ def _colmap_entries(path: Path) -> Iterator[tuple[str, tuple[str, Camera | None]
             raise UsageError(Code.UNREADABLE_LIST, path, what, remedy)
         yield from ((ALL, camera) for camera in cameras.items())
         return
-    lines = enumerate(_text(images).splitlines(), 1)
+    lines = enumerate(read_text(images, remedy=TABLES).splitlines(), 1)
     for number, line in lines:
         if not line.strip() or line.startswith("#"):
             continue
@@ -205,19 +207,9 @@ def _binary_entries(folder: Path) -> Iterator[tuple[str, tuple[str, Camera | Non
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that hold something, with their numbers."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, remedy=TABLES).splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise missing(path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        remedy = "give a CSV file, a cameras.txt of COLMAP or exif"
-        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read: {error}", remedy) from error
 
 
 def _faulty(path: Path, number: int, error: Exception) -> UsageError:

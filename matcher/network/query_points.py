@@ -240,20 +240,25 @@ def locate_points(
     pair: PreparedPair, found: Matches, points0: Tensor, device: torch.device
 ) -> LocatedPoints:
     """Where (N, 2) points of image 0 lie in image 1; they and `found` in pixels as stored."""
-    trust = found.scores if found.quality is None else found.quality
-    if found.converged is not None:
-        trust = torch.where(found.converged, trust, DOUBT * trust)
     answer = find_points(
         (source_of(pair.input0, device), source_of(pair.input1, device)),
         pair.input0.from_stored(points0).to(device),
         pair.input0.from_stored(found.keypoints0).to(device),
         pair.input1.from_stored(found.keypoints1).to(device),
-        trust.to(device),
+        trust_in(found).to(device),
     )
     points1 = pair.input1.to_stored(answer.points1.cpu())
     size = points1.new_tensor(pair.input1.image.size)
     inside = ((points1 > -0.5) & (points1 < size - 0.5)).all(dim=1)
     return LocatedPoints(points0, points1, confidence_of(answer.figures.cpu()) * inside)
+
+
+def trust_in(found: Matches) -> Tensor:
+    """(N,) how much each match counts: less where the refinement did not converge."""
+    trust = found.scores if found.quality is None else found.quality
+    if found.converged is None:
+        return trust
+    return torch.where(found.converged, trust, DOUBT * trust)
 
 
 def confidence_of(figures: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from matcher.errors import Code, UsageError, missing
-from matcher.files import write_atomically
+from matcher.errors import Code, UsageError
+from matcher.files import read_text, write_atomically
 from matcher.structures import LocatedPoints
 from matcher.validation.words import is_number
 
@@ -24,13 +24,7 @@ def read_points(path: Path | str) -> np.ndarray:
         UsageError: there is no such file (E111), it is no text or holds no point (E112), or a line
             does not begin with two numbers (E113).
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise missing(path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"cannot read points: {error}"
-        raise UsageError(Code.UNREADABLE_LIST, path, what, "save x,y a line as UTF-8") from error
+    lines = read_text(path, remedy="save x,y a line as UTF-8").splitlines()
     points: list[list[float]] = []
     rows = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     for place, (number, line) in enumerate(rows):

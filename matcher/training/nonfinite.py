@@ -6,14 +6,17 @@ import io
 from collections import deque
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from matcher.errors import MatcherError
-from matcher.files import make_folder, write_atomically
-from matcher.structures import ImagePair, PairGeometry, TensorFields
+        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
+        buffer = io.BytesIO()
+        torch.save(values | {"config": config}, buffer)
+        make_folder(path.parent)
+        write_atomically(path, buffer.getvalue())
 
 WINDOW = 1000
 ALLOWED = 10
@@ -49,17 +52,6 @@ class SkippedSteps:
         self._recent = deque(int(step) for step in state["bad"])
 
 
-class SavedStep(NamedTuple):
-    """What brings a batch at fault back."""
-
-    weights: dict[str, Tensor]
-    pair: ImagePair
-    seed: int
-    """Of the random draws of that batch."""
-    config: dict[str, Any]
-    """Of the run."""
-
-
 @dataclass
 class StepSnapshot:
     """What is needed to undo an optimizer step, which may consist of several batches, and to
@@ -90,10 +82,12 @@ class StepSnapshot:
             buffer.copy_(before)
 
     def save(self, path: Path, model: nn.Module, config: dict[str, Any]) -> None:
-        """Write what `load_step` reads, all of it or nothing (E401); plain types only."""
+        """Write what brings the batch back, by name: ``weights``, ``pair``, ``seed`` of its random
+        draws and ``config`` of the run; plain types only, all of it or nothing (E401)."""
         if self.pair is None:
             return
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+<<<<<<< HEAD
         pair: Any = _plain(self.pair)
         buffer = io.BytesIO()
         torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), buffer)
@@ -109,6 +103,10 @@ def load_step(path: Path) -> SavedStep:
         values["geometry"] = PairGeometry(**values["geometry"])
     values["names"] = tuple((a, b) for a, b in values["names"])
     return SavedStep(**{**saved, "pair": ImagePair(**values)})
+=======
+        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
+        torch.save(values | {"config": config}, path)
+>>>>>>> h2
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from matcher.training.config import OptimConfig
+from matcher.validation.checked import invalid
 
 
 def scaled(config: OptimConfig, pairs_a_step: int) -> OptimConfig:
@@ -42,6 +43,26 @@ def lr_factor(config: OptimConfig, step: int, total: float, epochs: float) -> fl
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     left = (total - step) / max(config.cooldown * total, 1)
     return min(max(left, 0.0), 1.0)
+
+
+def require_falling(rate: float, last_rate: float) -> None:
+    """Refuse a last rate above the highest one (E201)."""
+    if last_rate > rate:
+        raise invalid("optim.last_rate", last_rate, f"at most rate={rate}")
+
+
+def risen(seen: int, warmup: float) -> float:
+    """Share of a learning rate after `seen` samples, while it rises over `warmup` of them."""
+    return min(1.0, (seen + 1) / max(1.0, warmup))
+
+
+def cosine_rate(rates: tuple[float, float], seen: int, warmup: float, total: int) -> float:
+    """A learning rate that rises over `warmup` samples, and falls from the first to the second of
+    `rates` along a cosine over `total`: a function of the samples seen alone, wherever a run ends.
+    """
+    highest, lowest = rates
+    fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, seen / total))
+    return risen(seen, warmup) * (lowest + (highest - lowest) * fall)
 
 
 T = TypeVar("T", bound=nn.Module)

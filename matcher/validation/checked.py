@@ -100,6 +100,13 @@ def invalid(option: str, value: object, expected: str) -> UsageError:
     return UsageError(Code.INVALID_VALUE, option, f"got {text}", f"expected {expected}")
 
 
+def entry_of(option: str, name: str, table: Mapping[str, T]) -> T:
+    """What a table has under the name that an option gives, or E201 with the names there are."""
+    if name not in table:
+        raise invalid(option, name, f"one of {', '.join(table)}")
+    return table[name]
+
+
 def unknown_option(name: str, known: Sequence[str], path: str = "") -> UsageError:
     """The error for a name that is no option, with the nearest one that is."""
     near = nearest_option(name, known)

@@ -127,31 +127,29 @@ def thumbnail(paths: Sequence[str]) -> np.ndarray:
 
 
 class Actions:
-    """What the page does when it is used; downloads of each open page go below `folder`."""
+    """What the page does when it is used; downloads of each open page go below `folder`.
+
+    Gradio gives the values of controls one by one: `settings` are those of `offer_settings`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folders = PageFolders(folder)
 
     def match(
-        self, image0: str | None, image1: str | None, weights: str, geometry: str,
-        threshold: float, max_side: float, top_k: float, estimator: str, camera0: str,
-        camera1: str, request: gr.Request,
-    ) -> tuple:  # fmt: skip
-        settings = weights, geometry, threshold, max_side, top_k, estimator
-        options = told(options_of, *settings)
+        self, image0: str | None, image1: str | None, request: gr.Request, *settings: Any
+    ) -> tuple:
+        *values, camera0, camera1 = settings
+        options = told(options_of, *values)
         images = [told(read_upload, path, number) for number, path in enumerate((image0, image1))]
         told(cameras_of, (camera0, camera1), images)
         pair = told(find, *images, options)
-        return pair, *self.refresh(pair, *settings, camera0, camera1, request)
+        return pair, *self.refresh(pair, request, *settings)
 
-    def refresh(
-        self, pair: MatchedPair | None, weights: str, geometry: str, threshold: float,
-        max_side: float, top_k: float, estimator: str, camera0: str, camera1: str,
-        request: gr.Request,
-    ) -> tuple:  # fmt: skip
+    def refresh(self, pair: MatchedPair | None, request: gr.Request, *settings: Any) -> tuple:
         if pair is None:
             return NOTHING
-        options = told(options_of, weights, geometry, threshold, max_side, top_k, estimator)
+        *values, camera0, camera1 = settings
+        options = told(options_of, *values)
         cameras = told(cameras_of, (camera0, camera1), (pair.image0, pair.image1))
         shown = told(show, pair, options, cameras)
         files = self.downloads(self.folders.of(request.session_hash), pair, shown, cameras)

@@ -391,11 +391,6 @@ def load_quality(weights: Path) -> QualityHead | None:
     tensors, metadata = read_weights(path)
     if metadata.get(QUALITY_OF) != sha256_of(weights):
         return None
-    require_finite(path, tensors)
-    head = QualityHead().float()
-    try:
-        head.load_state_dict(tensors)
-    except RuntimeError as error:
-        what = f"not a quality head ({error})"
-        raise CheckpointError(Code.WRONG_ARCHITECTURE, path, what) from error
-    return head.requires_grad_(False).eval()
+    with torch.device("meta"):
+        head = QualityHead()
+    return fill(path, head, tensors, "fit it anew").requires_grad_(False)

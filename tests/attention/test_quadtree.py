@@ -63,7 +63,7 @@ def test_with_every_block_selected_it_equals_dense_attention(
     variant: Variant, levels: int, masked: bool
 ) -> None:
     q, k, v = maps((8, 12), (16, 8), (16, 8))
-    attention = QuadTreeAttention(8, 2, [999] * levels, variant)
+    attention = QuadTreeAttention(2, [999] * levels, variant)
     if attention.level_weights is not None:
         torch.nn.init.normal_(attention.level_weights)
     mask = None
@@ -77,7 +77,7 @@ def test_with_every_block_selected_it_equals_dense_attention(
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_gradients_are_exact(variant: Variant) -> None:
     q, k, v = (x.double().requires_grad_() for x in maps((4, 4), (4, 8), (4, 8), batch=1))
-    attention = QuadTreeAttention(8, 2, [1, 2, 2], variant).double()
+    attention = QuadTreeAttention(2, [1, 2, 2], variant).double()
     assert torch.autograd.gradcheck(lambda *x: attention(*x), (q, k, v), fast_mode=False)
 
 
@@ -86,7 +86,7 @@ def test_masked_tokens_have_exactly_no_influence(variant: Variant) -> None:
     x, junk = maps((16, 16), (16, 16))
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[0, :9, :11], mask[1, :16, :5] = True, True
-    attention = QuadTreeAttention(8, 2, [3, 2, 2], variant)
+    attention = QuadTreeAttention(2, [3, 2, 2], variant)
     spoilt = torch.where(mask[:, None], x, junk * 100)
     clean = attention(x, x, x, mask, mask)
     dirty = attention(spoilt, spoilt, spoilt, mask, mask)
@@ -98,7 +98,7 @@ def test_a_query_without_any_valid_key_gets_zero(variant: Variant) -> None:
     q, k = maps((8, 8), (8, 8))
     mask = torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[1] = True
-    message = QuadTreeAttention(8, 2, [4, 4, 4], variant)(q, k, k, None, mask)
+    message = QuadTreeAttention(2, [4, 4, 4], variant)(q, k, k, None, mask)
     assert torch.equal(message[0], torch.zeros_like(message[0]))
     assert message[1].abs().max() > 0
 
@@ -106,7 +106,7 @@ def test_a_query_without_any_valid_key_gets_zero(variant: Variant) -> None:
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_fewer_tokens_than_k_are_all_used(variant: Variant) -> None:
     q, k = maps((4, 4), (4, 4))
-    few, many = (QuadTreeAttention(8, 2, [n, n, n], variant) for n in (4, 64))
+    few, many = (QuadTreeAttention(2, [n, n, n], variant) for n in (4, 64))
     many.load_state_dict(few.state_dict())
     small = few(q[:, :, :4], k, k)
     assert small.shape == q.shape
@@ -117,7 +117,7 @@ def test_fewer_tokens_than_k_are_all_used(variant: Variant) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close_to_fp32(variant: Variant, dtype: torch.dtype) -> None:
     q, k, v = (x.to(dtype) for x in maps((8, 8), (8, 8), (8, 8)))
-    attention = QuadTreeAttention(8, 2, [99, 99, 99], variant)
+    attention = QuadTreeAttention(2, [99, 99, 99], variant)
     expected = attention(q.float(), k.float(), v.float())
     with torch.no_grad():
         message = attention.to(dtype)(q, k, v)
@@ -127,7 +127,7 @@ def test_half_precision_stays_close_to_fp32(variant: Variant, dtype: torch.dtype
 
 def test_levels_list_the_keys_and_their_probabilities() -> None:
     q, k = maps((8, 8), (8, 8))
-    levels = QuadTreeAttention(8, 2, [2, 3, 1], "B").levels(q, k, k)
+    levels = QuadTreeAttention(2, [2, 3, 1], "B").levels(q, k, k)
     shapes = [(2, 2, 4, 4), (2, 2, 16, 8), (2, 2, 64, 12)]
     assert [tuple(level.keys.shape) for level in levels] == shapes
     for level in levels:
@@ -164,7 +164,7 @@ def test_levels_are_added_until_the_coarsest_is_small_enough():
 
 
 def test_added_levels_that_keep_every_key_change_nothing():
-    attention = QuadTreeAttention(16, 2, (999, 999, 8))
+    attention = QuadTreeAttention(2, (999, 999, 8))
     with torch.no_grad():
         attention.level_weights.copy_(torch.tensor([0.3, -1.0, 0.5]))  # pyright: ignore
     fixed = attention(*maps(*[(16, 24)] * 3, channels=16))
@@ -176,7 +176,7 @@ def test_added_levels_that_keep_every_key_change_nothing():
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_maps_that_added_levels_do_not_divide_are_padded_without_influence(variant: Variant):
-    attention = QuadTreeAttention(16, 2, (3, 2, 2), variant, coarsest_cells=4)
+    attention = QuadTreeAttention(2, (3, 2, 2), variant, coarsest_cells=4)
     query, key, value = maps(*[(20, 12)] * 3, batch=1, channels=16)
     out = attention(query, key, value)
     assert out.shape == query.shape

@@ -23,7 +23,7 @@ def expected(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", ["A", "B"])
 def test_message_equals_the_published_operator(variant: str) -> None:
-    attention = QuadTreeAttention(CHANNELS, HEADS, TOPKS, variant)
+    attention = QuadTreeAttention(HEADS, TOPKS, variant)
     if attention.level_weights is not None:
         attention.level_weights.data = GOLDEN[f"{variant}.weight"]
     assert (attention(*MAPS) - expected(variant)).abs().max() <= 1e-5

@@ -91,7 +91,7 @@ def test_levels_are_those_that_make_the_message() -> None:
     """Variant B: each level's message is the mean of its values under its own scores."""
     case = Descent.draw(5, torch.float32, levels=2)
     query, key, value = case.maps
-    attention = QuadTreeAttention(query.shape[1], case.heads, (2, 2))
+    attention = QuadTreeAttention(case.heads, (2, 2))
     levels = attention.levels(query, key, value)
     values = case.pyramids().values if case.key_mask is None else None
     case = Descent((query, key, value), None, None, case.heads, (2, 2), "B")

@@ -341,8 +341,8 @@ def test_gradients_that_must_be_the_same_every_time_are_left_to_the_reference(
 
 def golden_attention(name: str) -> tuple[QuadTreeAttention, list[Tensor], Tensor]:
     golden = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN).items()}
-    channels, heads = golden["query"].shape[1], int(golden["num_heads"])
-    attention = QuadTreeAttention(channels, heads, golden["topks"].tolist(), name)
+    heads = int(golden["num_heads"])
+    attention = QuadTreeAttention(heads, golden["topks"].tolist(), name)
     if attention.level_weights is not None:
         attention.level_weights.data = golden[f"{name}.weight"]
     maps = [golden[key].to(DEVICE) for key in ("query", "key", "value")]
@@ -367,7 +367,7 @@ def test_gradients_are_asked_of_the_levels_and_pictures_of_neither(
 ) -> None:
     from matcher.attention import triton_levels
 
-    attention = QuadTreeAttention(8, 1, (2, 2, 2)).to(DEVICE)
+    attention = QuadTreeAttention(1, (2, 2, 2)).to(DEVICE)
     x = torch.randn(1, 8, 8, 8, device=DEVICE, requires_grad=True)
     fused, levels = (count_calls(module, monkeypatch) for module in (kernel, triton_levels))
     attention(x, x, x).sum().backward()
@@ -380,7 +380,7 @@ def test_gradients_are_asked_of_the_levels_and_pictures_of_neither(
 def test_a_recorder_leaves_the_kernel_at_work(
     kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block = LoFTRBlock(8, QuadTreeAttention(8, 1, (2, 2, 2))).to(DEVICE)
+    block = LoFTRBlock(8, QuadTreeAttention(1, (2, 2, 2))).to(DEVICE)
     x = torch.randn(1, 8, 8, 8, device=DEVICE)
     calls = count_calls(kernel, monkeypatch)
     with torch.no_grad(), AttentionRecorder([block]) as recorder:

@@ -7,10 +7,10 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import get_args
@@ -39,10 +39,10 @@ from matcher.batch.worker import ShardMatcher, run_local, task_of
 from matcher.errors import StorageError, UsageError
 from matcher.files import hdf5_published
 from matcher.predictor import load_matcher
+from matcher.program.match import catch_signals
 from matcher.validation.checked import annotations_of
 from tests.helpers.collections_of_pairs import Outcome, Stub, stub_run, write_images
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.forks import finish, fork
 
 
 def packed(folder: Path) -> dict[str, np.ndarray]:
@@ -472,6 +472,14 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -> 
     assert "started with 40 of 100 pairs" in lines[0]
 
 
+def run_here(words: list[str], said: Path) -> None:
+    """Run match.py in this process, and end the process with its exit code."""
+    catch_signals()
+    with said.open("w") as stream, redirect_stderr(stream):
+        code = match.main(words)
+    os._exit(code)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_the_program_and_it_goes_on_later(
     tmp_path: Path,
@@ -480,18 +488,18 @@ def test_signals_stop_the_program_and_it_goes_on_later(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_images(tmp_path / "img", 12)
-    words = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "shard_size=2",
-             "batch_size=1", f"weights={weights}", "threads=1"]  # fmt: skip
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    write_images(tmp_path / "img", 9)
+    monkeypatch.chdir(tmp_path)
+    words = ["pairs=img", "shard_size=2", "batch_size=1", f"weights={weights}", "threads=1"]
+    child = fork(partial(run_here, [*words, "output=run"], tmp_path / "said"))
     shards = tmp_path / "run" / "shards"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (shards.is_dir() and find_shards(shards)):
         time.sleep(0.02)
     started = time.monotonic()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
+    os.kill(child, number)
+    ended, err = finish(child), (tmp_path / "said").read_text()
+    assert ended == code, err
     assert time.monotonic() - started < 10
     assert "Traceback" not in err
     run = open_run(tmp_path / "run")
@@ -501,8 +509,7 @@ def test_signals_stop_the_program_and_it_goes_on_later(
     if number == signal.SIGTERM:
         files = []
         for output in ("run", "whole"):
-            monkeypatch.chdir(tmp_path)
-            assert match.main([words[2], f"output={output}", *words[4:], "export=pack"]) == 0
+            assert match.main([*words, f"output={output}", "export=pack"]) == 0
             files.append((tmp_path / output / "packed.h5").read_bytes())
         assert files[0] == files[1]
 

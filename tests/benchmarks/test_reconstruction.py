@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import match
 from benchmarks.reconstruction import aligned_errors
 from data.synthetic.textures import procedural_textures
 
@@ -79,11 +80,11 @@ print(json.dumps([centers, model.compute_mean_reprojection_error(), model.num_po
 """
 
 
-def test_a_rendered_scene_is_reconstructed(tmp_path: Path) -> None:
+def test_a_rendered_scene_is_reconstructed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     centers = write_views(tmp_path / "img")
-    program = [sys.executable, str(ROOT / "match.py"), "pairs=img", "output=run", "export=colmap"]
     camera = f"K=[{FOCAL},{FOCAL},{(WIDTH - 1) / 2},{(HEIGHT - 1) / 2}]"
-    subprocess.run([*program, camera], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    assert match.main(["pairs=img", "output=run", "export=colmap", camera]) == 0
     (tmp_path / "sparse").mkdir()
     words = [sys.executable, "-c", MAP, "run/colmap/database.db", "img", "sparse"]
     done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import training_step
 from benchmarks.training_step import ROOT, Step, compare, lines_of, main, save_batch
 
 
-def test_a_tree_trains_on_the_saved_batch(tmp_path: Path) -> None:
+def test_a_tree_trains_on_the_saved_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_step, "WARM_UP", 1)
     batch = tmp_path / "batch.pt"
     save_batch(batch, (64, 96), 1)
     (steps,) = compare([ROOT], batch, threads=1, rounds=2)
@@ -18,6 +20,7 @@ def test_a_tree_trains_on_the_saved_batch(tmp_path: Path) -> None:
 
 
 def test_a_tree_that_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError")
     with pytest.raises(RuntimeError, match="ended with 1"):
         compare([tmp_path], tmp_path / "absent.pt", threads=1, rounds=1)
 

@@ -124,15 +124,22 @@ def test_a_mistake_in_a_dataset_is_no_dead_loader(tmp_path: Path) -> None:
     assert data.flag.read_bytes() == b"x"
 
 
-def test_a_loader_process_that_hangs_is_survived_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datamodule, "LOADER_TIMEOUT", 1.5)
     # How long torch waits for a process to end by itself before it ends it.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_loader_process_that_hangs_is_survived(tmp_path: Path) -> None:
     metrics = run(tmp_path, "trainer.max_steps=5", data=faulty(tmp_path, "hang", times=1))
     assert (metrics["steps"], metrics["pairs_seen"]) == (5, 10)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_loader_process_that_hangs_again_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(
         program.LoaderError, match=r"after \d+ pairs, the last \S+ \S+: .*timed out"
     ):
-        run(tmp_path / "again", "trainer.max_steps=5", data=faulty(tmp_path, "hang", times=9))
+        run(tmp_path, "trainer.max_steps=5", data=faulty(tmp_path, "hang", times=9))

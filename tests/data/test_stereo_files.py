@@ -12,7 +12,6 @@ from data.real.stereo import (
     find_kitti,
     find_middlebury,
     find_scene_flow,
-    read_calibration,
     read_stereo,
 )
 from matcher.errors import ImageError, MatcherError, UsageError
@@ -99,23 +98,18 @@ def mask(path: Path, values: list[list[int]]) -> None:
     path.write_bytes(cv2.imencode(".png", np.array(values, np.uint8))[1].tobytes())
 
 
-def test_middlebury_is_read_with_its_mask_and_calibration(tmp_path: Path) -> None:
+def test_middlebury_is_read_with_its_mask(tmp_path: Path) -> None:
     scene = tmp_path / "Adirondack"
     for name in ("im0.png", "im1.png"):
         picture(scene / name, 2, 3)
     write_pfm(scene / "disp0GT.pfm", np.array([[1, np.inf, 3], [4, 5, 6]], np.float32))
     mask(scene / "mask0nocc.png", [[255, 0, 128], [255, 128, 255]])
-    (scene / "calib.txt").write_text(
-        "cam0=[999.4 0 294; 0 999.4 252; 0 0 1]\ndoffs=32.7\nbaseline=193.0\n"
-    )
     (files,) = find_middlebury(tmp_path)
     pair = read_stereo(files)
     assert files.name == "Adirondack"
     assert pair.disparity[0].tolist() == [[1, 0, 3], [4, 5, 6]]
     assert pair.occluded[0].tolist() == [[False, False, True], [False, True, False]]
     assert pair.valid[0].tolist() == [[True, False, True], [True, True, True]]
-    assert files.calibration is not None
-    assert read_calibration(files.calibration) == (999.4, 193.0, 32.7)
 
 
 def middlebury(scene: Path) -> None:

@@ -57,7 +57,7 @@ def views(
 
 
 def test_random_matches_tell_nothing() -> None:
-    assert reliable_among_random(100, seed=1) == 0
+    assert reliable_among_random(40, seed=1) == 0
 
 
 @pytest.mark.slow

@@ -86,12 +86,11 @@ def main(capability: int) -> None:
     target = GPUTarget("cuda", capability, 32)
     for kernel, dtype, d, topks, variant in calls():
         cascade = variant == "A"
+        constants = triton_kernel.specialization(d, *topks, cascade, True, dtype)
         if kernel is triton_kernel._descend_kernel:
-            constants = triton_kernel.specialization(d, *topks, cascade, True, dtype)
+            constants["SLOTS"] = triton_kernel.power_of_two(topks[1], 1)
             warps = triton_kernel.warps(d, *topks, dtype)
         else:
-            above = True if cascade else None
-            constants = triton_levels.specialization(d, *topks, above, True, dtype)
             warps = triton_levels.warps(d, topks[0])
         asked = source(kernel, dtype, constants, cascade)
         compiled = triton.compile(asked, target=target, options={"num_warps": warps})

@@ -35,7 +35,7 @@ def test_the_first_two_columns_are_points(tmp_path: Path, text: str) -> None:
         (b"x,y\n5\n", "E113 .*line 2 has '5'"),
         (b"x,y\n", "E112 .*holds no point"),
         (b"", "E112 .*holds no point"),
-        (b"\xff\xfe1", "E112 .*cannot read points"),
+        (b"\xff\xfe1", "E112 .*cannot be read as text.*save x,y a line"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, data: bytes, message: str) -> None:

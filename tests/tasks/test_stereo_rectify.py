@@ -11,18 +11,19 @@ import pytest
 import torch
 
 from matcher.errors import UsageError
+from matcher.geometry.cameras import Camera
 from matcher.geometry.transforms import warp
 from matcher.tasks.stereo.__main__ import main
 from matcher.tasks.stereo.model import Stereo
 from matcher.tasks.stereo.photographs import Photograph, read_photograph, rectify_photographs
 from matcher.tasks.stereo.predictor import Disparity
-from matcher.tasks.stereo.rectify import Camera, Motion, Rectification, rectify
+from matcher.tasks.stereo.rectify import Motion, Rectification, rectify
 from matcher.tasks.stereo.weights import save_stereo
 from tests.helpers.stereo import TINY
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-FIRST = Camera(np.array([[500.0, 0, 310], [0, 505, 245], [0, 0, 1]]), (640, 480))
-SECOND = Camera(np.array([[620.0, 0, 400], [0, 620, 290], [0, 0, 1]]), (800, 600))
+FIRST = Camera("PINHOLE", (500, 505, 310, 245), (640, 480))
+SECOND = Camera("PINHOLE", (620, 620, 400, 290), (800, 600))
 PLACES = {"right": (1, 0.1, 0), "left": (-1, 0, 0.2), "above": (0.1, -1, 0), "below": (0, 1, 0.1)}
 
 

@@ -177,7 +177,7 @@ def test_blocks_without_a_true_match_add_nothing():
 
 def test_the_loss_of_a_call_averages_the_levels_above_the_finest():
     """K of the middle level is 2, the coarsest has one block alone, and the finest is not asked."""
-    attention, zeros = QuadTreeAttention(2, 1, (1, 2, 5)), torch.zeros(1, 2, 4, 4)
+    attention, zeros = QuadTreeAttention(1, (1, 2, 5)), torch.zeros(1, 2, 4, 4)
     call = AttentionCall(1, "0to1", attention, zeros, zeros, zeros, None, None)
     targets = cells((0, 0, 0), size=(4, 4))
     true = [true_blocks(targets, 1, below, levels=3) for below in (2, 1)]
@@ -192,7 +192,7 @@ def test_a_match_is_asked_of_both_images_in_its_own_direction():
     """Block 0 of image 0 looks like its true block 3 of image 1, and the other way round."""
     query, key = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
     query[0, :, :2, :2] = key[0, :, 2:, 2:] = 4
-    attention, targets = QuadTreeAttention(4, 1, (1, 1)), cells((0, 0, 15), size=(4, 4))
+    attention, targets = QuadTreeAttention(1, (1, 1)), cells((0, 0, 15), size=(4, 4))
     forward = AttentionCall(1, "0to1", attention, query, key, key, None, None)
     backward = AttentionCall(1, "1to0", attention, key, query, query, None, None)
     device = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from matcher.network.block import TokenLinear, to_map, to_tokens
 from matcher.network.pyramid.attention import build_attention, depthwise
 from matcher.network.pyramid.config import NAMES, PyramidConfig
-from matcher.validation.checked import invalid
+from matcher.validation.checked import entry_of
 
 
 class PatchEmbedding(nn.Module):
@@ -167,9 +167,7 @@ def build_pyramid(config: PyramidConfig | str) -> Pyramid:
         UsageError: there is no such name (E201).
     """
     if isinstance(config, str):
-        if config not in NAMES:
-            raise invalid("model", config, f"one of {', '.join(NAMES)}")
-        config = NAMES[config]
+        config = entry_of("model", config, NAMES)
     return Pyramid(config)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from matcher.errors import Code, UsageError, missing
+from matcher.errors import Code, UsageError
+from matcher.files import read_text
 from matcher.options import Device
 from matcher.tasks.classification.predictor import Classifier
 from matcher.terminal.program import program
@@ -64,13 +64,7 @@ def read_labels(path: str) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such file (E111), or it is no text (E112).
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise missing(path) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(Code.UNREADABLE_LIST, path, f"cannot read names ({error})") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
 
 
 @program(lambda: USAGE.format(options=describe(ClassificationOptions)), needs_words=True)

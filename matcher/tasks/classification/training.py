@@ -10,7 +10,8 @@ from pydantic import Field
 
 from matcher.network.pyramid import PyramidConfig
 from matcher.training.config import BaseRunConfig
-from matcher.validation.checked import Positive, Share, checked, invalid
+from matcher.training.optim import cosine_rate, require_falling
+from matcher.validation.checked import Positive, Share, checked
 
 
 @checked("optim.")
@@ -33,15 +34,12 @@ class ClassificationOptimConfig:
     """Largest norm of the gradient."""
 
     def __post_init__(self) -> None:
-        if self.last_rate > self.rate:
-            raise invalid("optim.last_rate", self.last_rate, f"at most rate={self.rate}")
+        require_falling(self.rate, self.last_rate)
 
     def rate_at(self, images: int, end: float = math.inf) -> float:
-        """The learning rate after that many images: a function of them alone, wherever the run
-        ends."""
-        rise = min(1.0, (images + 1) / max(1.0, self.warmup * self.total_images))
-        fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, images / self.total_images))
-        return rise * (self.last_rate + (self.rate - self.last_rate) * fall)
+        """The learning rate after that many images, wherever the run ends."""
+        warmup = self.warmup * self.total_images
+        return cosine_rate((self.rate, self.last_rate), images, warmup, self.total_images)
 
 
 @checked()

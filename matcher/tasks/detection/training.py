@@ -10,6 +10,7 @@ from pydantic import Field
 
 from matcher.tasks.detection.config import DetectorConfig
 from matcher.training.config import BaseRunConfig
+from matcher.training.optim import cosine_rate, require_falling, risen
 from matcher.validation.checked import Positive, Share, checked, invalid
 
 
@@ -36,19 +37,15 @@ class DetectionOptimConfig:
     """Decay of the averaged weights a step; 0 means that the average is the last weights."""
 
     def __post_init__(self) -> None:
-        if self.last_rate > self.rate:
-            raise invalid("optim.last_rate", self.last_rate, f"at most rate={self.rate}")
+        require_falling(self.rate, self.last_rate)
 
     def rate_at(self, images: int, end: float = math.inf) -> float:
-        """The learning rate after that many images: a function of them alone, wherever the run
-        ends."""
-        rise = min(1.0, (images + 1) / self.warmup_images)
-        done = min(1.0, images / self.total_images)
-        if self.schedule == "steps":
-            passed = sum(done >= part for part in (8 / 12, 11 / 12))
-            return rise * self.rate * 0.1**passed
-        fall = 0.5 + 0.5 * math.cos(math.pi * done)
-        return rise * (self.last_rate + (self.rate - self.last_rate) * fall)
+        """The learning rate after that many images, wherever the run ends."""
+        if self.schedule == "cosine":
+            rates = self.rate, self.last_rate
+            return cosine_rate(rates, images, self.warmup_images, self.total_images)
+        passed = sum(images / self.total_images >= part for part in (8 / 12, 11 / 12))
+        return risen(images, self.warmup_images) * self.rate * 0.1**passed
 
 
 @checked()

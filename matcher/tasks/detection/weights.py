@@ -10,7 +10,7 @@ import torch
 from matcher.errors import CheckpointError, Code
 from matcher.tasks.detection.config import PUBLISHED, DetectorConfig
 from matcher.tasks.detection.model import RetinaNet
-from matcher.validation.checked import config_from_dict, invalid
+from matcher.validation.checked import config_from_dict, entry_of
 from matcher.weights.checkpoint import ANOTHER, fill, load_model, save_model
 from matcher.weights.pyramid import load_pyramid
 from matcher.weights.torch_archive import read_tensors
@@ -43,9 +43,7 @@ def load_published(path: Path | str, config: DetectorConfig | str) -> RetinaNet:
     """
     path = Path(path)
     if isinstance(config, str):
-        if config not in PUBLISHED:
-            raise invalid("model", config, f"one of {', '.join(PUBLISHED)}")
-        config = PUBLISHED[config]
+        config = entry_of("model", config, PUBLISHED)
     tensors = read_tensors(path)
     with torch.device("meta"):
         model = RetinaNet(config)

@@ -60,7 +60,7 @@ class StereoTransformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList()
         for _ in range(config.layers):
-            within = QuadTreeAttention(config.channels, config.heads, config.self_topks, "B")
+            within = QuadTreeAttention(config.heads, config.self_topks, "B")
             for attention in (within, build_row_attention(config)):
                 self.blocks.append(QuadTreeBlock(config.channels, attention, config.mlp_ratio))
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from matcher.errors import Code, UsageError
 from matcher.images.encode import FORMATS
-from matcher.options import Device, Intrinsics, require_intrinsics
+from matcher.options import Device, Intrinsics, require_pinholes
 from matcher.tasks.stereo.files import require_suffix
 from matcher.validation.checked import Name, Positive, checked, invalid
 
@@ -61,10 +61,7 @@ class StereoOptions:
     def __post_init__(self) -> None:
         require_suffix(self.output)
         self._require_endings()
-        for name in ("K", "K0", "K1"):
-            require_intrinsics(name, getattr(self, name))
-        if self.K and (self.K0 or self.K1):
-            raise invalid("K", self.K, "either K for both photographs, or K0 and K1")
+        require_pinholes(self.K, self.K0, self.K1)
         if self.rectify:
             if self.offset:
                 raise invalid("offset", self.offset, "none with rectify=true, which finds it")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from matcher.geometry.cameras import Camera
 from matcher.geometry.epipolar import fundamental_from_essential
 from matcher.geometry.robust import Estimator, PoseEstimate, estimate_pose
 from matcher.geometry.transforms import warp
@@ -16,16 +17,8 @@ from matcher.images.load import read_rgb
 from matcher.options import rows_of
 from matcher.predictor import load_matcher
 from matcher.tasks.stereo.predictor import Disparity
-from matcher.tasks.stereo.rectify import (
-    Camera,
-    Motion,
-    Rectification,
-    rectify,
-    refused,
-)
+from matcher.tasks.stereo.rectify import Motion, Rectification, rectify, refused
 
-USUAL_FOCAL = 1.2
-"""Focal length that is assumed, in longer sides of a photograph: as COLMAP does."""
 LEAST_PARALLAX = 0.5
 """Degrees: the median of matches between rays to both cameras, at least."""
 FARTHEST = 1.0
@@ -95,20 +88,20 @@ def read_photograph(
         side: pixels.
         intrinsics: [fx,fy,cx,cy] or nine numbers, in pixels as stored; None takes `focal` and a
             central axis.
-        focal: pixels; 0 assumes the usual one.
+        focal: pixels; 0 guesses it.
     """
     pixels = read_rgb(path)
     height, width = pixels.shape[:2]
-    focal = focal or USUAL_FOCAL * max(width, height)
-    K = np.array(rows_of(intrinsics or (focal, focal, (width - 1) / 2, (height - 1) / 2)))
+    if intrinsics:
+        camera = Camera.of_matrix(rows_of(intrinsics), (width, height))
+    else:
+        camera = Camera.guessed((width, height))
+        camera = camera.with_focal(focal) if focal else camera
     scale = min(1.0, side / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if scale < 1:
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    ratio = np.array([size[0] / width, size[1] / height])
-    K[[0, 1], [0, 1]] *= ratio
-    K[:2, 2] = (K[:2, 2] + 0.5) * ratio - 0.5
-    return Photograph(pixels, Camera(K, size))
+    return Photograph(pixels, camera.resized(size))
 
 
 def rectify_photographs(

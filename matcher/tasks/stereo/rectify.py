@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from matcher.errors import Code, UsageError
+from matcher.geometry.cameras import Camera, Size
 from matcher.geometry.transforms import warp
 
 MOST_STRETCH = 3.0
@@ -23,15 +24,6 @@ ROOM = 0.5
 """Of the range of the matched disparities, left free on both sides for what is not matched."""
 SMALLEST = 48
 """Pixels of the shorter side of a rectified view, at least."""
-
-
-class Camera(NamedTuple):
-    """A photograph's camera."""
-
-    K: np.ndarray
-    """(3, 3) in pixels"""
-    size: tuple[int, int]
-    """(width, height)"""
 
 
 class Motion(NamedTuple):
@@ -53,8 +45,8 @@ class Rectification:
     """(3, 3) homography from pixels of the left photograph to those of its view"""
     right: np.ndarray
     """(3, 3) likewise"""
-    size: tuple[int, int]
-    """(width, height) of both views"""
+    size: Size
+    """of both views"""
     focal: float
     """pixels"""
     center: tuple[float, float]
@@ -98,7 +90,7 @@ def rectify(
     """The rectification of two photographs.
 
     Args:
-        cameras: of both.
+        cameras: of both, with sizes and without distortion.
         motion: between them.
         points0, points1: (N, 2) pixels of matches that agree with it.
 
@@ -124,7 +116,8 @@ def rectify(
     x0, x1 = max(l0, r0 + least), min(l1, r1 + most)
     y0, y1 = max(top0, top1), min(bottom0, bottom1)
     focal = float(np.mean([camera.K[i, i] for camera in cameras for i in (0, 1)]))
-    focal *= min(1.0, max(max(camera.size) for camera in cameras) / focal / max(x1 - x0, y1 - y0))
+    longest = max(max(size_of(camera)) for camera in cameras)
+    focal *= min(1.0, longest / focal / max(x1 - x0, y1 - y0))
     size = round((x1 - x0) * focal), round((y1 - y0) * focal)
     if min(size) < SMALLEST:
         raise refused("their cameras see hardly anything together", "turn them more alike")
@@ -150,7 +143,7 @@ def rotations(
     none = np.zeros(5)
     shift = motion.translation.reshape(3, 1)
     first, second, *_ = cv2.stereoRectify(
-        cameras[0].K, none, cameras[1].K, none, cameras[0].size, motion.rotation, shift
+        cameras[0].K, none, cameras[1].K, none, size_of(cameras[0]), motion.rotation, shift
     )
     place = -second @ motion.translation
     if abs(place[1]) > abs(place[0]):
@@ -166,7 +159,7 @@ def require_sideways(camera: Camera, direction: np.ndarray) -> None:
         camera: one of both.
         direction: (3,) in which it sees the other one, or behind itself.
     """
-    (width, height), point = camera.size, camera.K @ direction
+    (width, height), point = size_of(camera), camera.K @ direction
     if abs(point[2]) < 1e-9:
         return
     x, y = point[:2] / point[2]
@@ -178,7 +171,7 @@ def require_sideways(camera: Camera, direction: np.ndarray) -> None:
 
 def extent(camera: Camera, turn: np.ndarray) -> np.ndarray:
     """(2, 2) lowest and highest (x, y) of a turned photograph, at depth 1."""
-    width, height = camera.size
+    width, height = size_of(camera)
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) - 0.5
     rays = np.column_stack([corners, np.ones(4)]) @ turn.T
     far = max(width / camera.K[0, 0], height / camera.K[1, 1]) * MOST_STRETCH
@@ -189,6 +182,13 @@ def extent(camera: Camera, turn: np.ndarray) -> np.ndarray:
         )
     corners = rays[:, :2] / rays[:, 2:]
     return np.stack([corners.min(axis=0), corners.max(axis=0)])
+
+
+def size_of(camera: Camera) -> Size:
+    """The size of a photograph by its camera."""
+    if camera.size is None:
+        raise ValueError("the camera of a photograph has its size")
+    return camera.size
 
 
 def refused(what: str, remedy: str) -> UsageError:

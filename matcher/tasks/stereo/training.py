@@ -10,7 +10,8 @@ from pydantic import Field
 
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.training.config import BaseRunConfig
-from matcher.validation.checked import NotNegative, Positive, Share, checked, invalid
+from matcher.training.optim import cosine_rate, require_falling
+from matcher.validation.checked import NotNegative, Positive, Share, checked
 
 
 @checked("optim.")
@@ -36,8 +37,7 @@ class StereoOptimConfig:
     """Decay of the averaged weights a step; 0 means that the average is the last weights."""
 
     def __post_init__(self) -> None:
-        if self.last_rate > self.rate:
-            raise invalid("optim.last_rate", self.last_rate, f"at most rate={self.rate}")
+        require_falling(self.rate, self.last_rate)
 
     def rate_at(self, pairs: int, end: float = math.inf) -> float:
         """The learning rate after that many pairs: a function of them alone.
@@ -47,16 +47,12 @@ class StereoOptimConfig:
             end: pairs after which it ends. Where that is before `total_pairs`, what the cosine is
                 above `last_rate` shrinks to nothing over the last `cooldown_pairs`.
         """
-        rate = self._cosine(pairs)
+        rates = self.rate, self.last_rate
+        rate = cosine_rate(rates, pairs, self.warmup_pairs, self.total_pairs)
         if not self.cooldown_pairs or end >= self.total_pairs:
             return rate
         left = (end - pairs) / min(self.cooldown_pairs, end)
         return self.last_rate + (rate - self.last_rate) * min(1.0, max(0.0, left))
-
-    def _cosine(self, pairs: int) -> float:
-        rise = min(1.0, (pairs + 1) / self.warmup_pairs)
-        fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, pairs / self.total_pairs))
-        return rise * (self.last_rate + (self.rate - self.last_rate) * fall)
 
 
 @checked()
