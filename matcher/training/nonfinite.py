@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from matcher.errors import MatcherError
-        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
-        buffer = io.BytesIO()
-        torch.save(values | {"config": config}, buffer)
-        make_folder(path.parent)
-        write_atomically(path, buffer.getvalue())
+from matcher.files import make_folder, write_atomically
+from matcher.structures import TensorFields
 
 WINDOW = 1000
 ALLOWED = 10
@@ -87,26 +84,11 @@ class StepSnapshot:
         if self.pair is None:
             return
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-<<<<<<< HEAD
-        pair: Any = _plain(self.pair)
+        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
         buffer = io.BytesIO()
-        torch.save(SavedStep(weights, pair, self.seed, config)._asdict(), buffer)
+        torch.save(values | {"config": config}, buffer)
         make_folder(path.parent)
         write_atomically(path, buffer.getvalue())
-
-
-def load_step(path: Path) -> SavedStep:
-    """What `StepSnapshot.save` wrote of a batch of `ImagePair`."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    values = dict(saved["pair"])
-    if values["geometry"] is not None:
-        values["geometry"] = PairGeometry(**values["geometry"])
-    values["names"] = tuple((a, b) for a, b in values["names"])
-    return SavedStep(**{**saved, "pair": ImagePair(**values)})
-=======
-        values = {"weights": weights, "pair": _plain(self.pair), "seed": self.seed}
-        torch.save(values | {"config": config}, path)
->>>>>>> h2
 
 
 def _plain(value: Any) -> Any:
