@@ -35,7 +35,8 @@ PROTOCOLS = {
 }
 """``loftr`` is the published evaluation of LoFTR and QuadTree: OpenCV RANSAC at 0.5 px divided by
 the published mean of focal lengths; of homographies at 3 px, from the 1,000 best matches. A pose
-that cannot be estimated is an infinite error."""
+that cannot be estimated is an infinite error. The published code keeps OpenCV's limit of 50 steps
+of the camera on the depth of points, which it means to lift; here it is lifted."""
 
 
 def protocol_named(name: str, *, threshold: float | None = None, seed: int = 0) -> Protocol:

@@ -260,8 +260,10 @@ def _pose_opencv(
             return None
         best: tuple[int, RawPose | None] = (0, None)
         for E in np.split(stacked, len(stacked) // 3):
-            # 1e9: no limit on how far away a triangulated point may be.
-            count, R, t, front = cv2.recoverPose(E, rays0, rays1, camera, 1e9, mask=mask.copy())[:4]
+            # No limit on how far away a triangulated point may be; without the name OpenCV takes it
+            # for the output R and keeps its limit of 50 steps (findings/opencv_far_points.sh).
+            far = {"distanceThresh": 1e9, "mask": mask.copy()}
+            count, R, t, front, _ = cv2.recoverPose(E, rays0, rays1, camera, **far)
             if count > best[0]:
                 best = count, (R, t[:, 0], front.ravel() > 0)
     except cv2.error:

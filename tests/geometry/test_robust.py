@@ -54,6 +54,18 @@ def test_outliers_are_left_out(name):
     assert 0.6 < found.inliers.mean() < 0.8
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_points_a_hundred_steps_away_give_the_pose(name):
+    rng = np.random.default_rng(0)
+    rays = np.column_stack([rng.uniform(-0.4, 0.4, (200, 2)), np.ones(200)])
+    far = rays * rng.uniform(100, 200, (200, 1)) * np.linalg.norm(TRANSLATION)
+    views = pixels(far, K0), pixels(far @ ROTATION.T + TRANSLATION, K1)
+    found = estimate_pose(*views, K0=K0, K1=K1, estimator=Estimator(name))
+    assert found is not None
+    assert degrees_between(found.rotation, ROTATION) < 0.5
+    assert found.inliers.mean() > 0.9
+
+
 def test_essential_matrix_vanishes_on_inliers():
     points0, points1 = two_views()
     found = estimate_pose(points0, points1, K0=K0, K1=K1)
