@@ -58,10 +58,6 @@ class TrainingData(LightningDataModule):
     def _validation(self) -> Dataset[Any]:
         raise NotImplementedError
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir if self.trainer else ".")
-
     def train_dataloader(self) -> DataLoader[Any]:
         dataset, order = self._training()
         return self._loader(dataset, batch_sampler=self._stream(order))
