@@ -62,7 +62,7 @@ class EvalOptions:
     refine: Literal["photometric", "none"] = "photometric"
     """As in match.py; protocol=loftr measures the network alone, as published."""
     zoom: Literal["auto", "off"] = "auto"
-    """Likewise."""
+    """As in match.py; protocol=loftr matches images once."""
     device: Device | None = None
     """cpu, cuda or mps; null: cuda where there is one, else cpu."""
     offline: bool = True

@@ -53,7 +53,7 @@ class CollectionOptions(WeightsOptions):
     """Threads of the CPU; null: as PyTorch chooses, with engine=ray a core a worker."""
     zoom: Literal["auto", "off"] = "off"
     """auto: where few matches lie in a part of both images, that part is enlarged and matched too,
-    and its matches are added: more images are found to belong together, in up to twice the time."""
+    and its matches are added; such pairs take more than twice the time. off: no."""
     batch_size: Positive = 4
     """Pairs at a time."""
     shard_size: Annotated[int, Field(ge=1, le=1000)] = 32
