@@ -18,8 +18,7 @@ from PIL import Image
 
 from matcher import Matches, Predictor, build_matcher, judge, load_matcher
 from matcher.errors import ImageError, MemoryLimitError, UsageError
-from matcher.geometry.covisible import Window
-from matcher.geometry.pixels import upright_to_stored
+from matcher.geometry.pixels import Window, upright_to_stored
 from matcher.images.load import load_image
 from matcher.images.preprocess import prepare
 from matcher.weights.hub import BUNDLED

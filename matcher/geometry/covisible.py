@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from matcher.geometry.pixels import Window
 from matcher.geometry.robust import Estimator, estimate_fundamental
+from matcher.geometry.verdict import judge_model
 
 OUTERMOST = 2.0
 """Percent of the matches on each side that a window leaves out: strays would open it."""
@@ -14,23 +14,8 @@ MARGIN = 0.15
 """Of the longer side of what the matches cover, added all around."""
 LEAST_MARGIN = 0.025
 """The same, of the longer side of the image."""
-LEAST = 8
-"""Matches that must agree."""
 MUCH = 0.6
 """Share of both images that is too much to gain by a closer look at it."""
-
-
-class Window(NamedTuple):
-    """Whole pixels of an image, the right and the bottom one excluded."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def area(self) -> int:
-        return (self.right - self.left) * (self.bottom - self.top)
 
 
 def window_around(points: np.ndarray, size: tuple[int, int]) -> Window:
@@ -64,7 +49,10 @@ def covisible_windows(
     found = estimate_fundamental(points0, points1, estimator=estimator)
     if found is None:
         return None
-    if found.inliers.sum() < LEAST:
+    verdict = judge_model(
+        points0, points1, found.matrix, kind="fundamental", threshold=estimator.threshold
+    )
+    if not verdict.reliable:
         return None
     window0 = window_around(points0[found.inliers], size0)
     window1 = window_around(points1[found.inliers], size1)

@@ -9,7 +9,7 @@ scale of a resized image is original size / network size, so that
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,19 @@ MIN_SIDE = 32
 """Images that the network would see with a shorter side give no match."""
 STRIP = 4
 """Images longer than this many times their width are limited by their area."""
+
+
+class Window(NamedTuple):
+    """Whole pixels of an image, the right and the bottom one excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def area(self) -> int:
+        return (self.right - self.left) * (self.bottom - self.top)
 
 
 def network_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matcher.config import MatcherConfig
-from matcher.geometry.covisible import Window
 from matcher.geometry.pixels import (
     MIN_SIDE,
+    Window,
     network_size,
     network_to_original,
     resize_scale,

@@ -58,7 +58,7 @@ def test_a_folder_is_matched_like_its_pairs_one_by_one(
     assert "10 of 10 pairs" in err
     found = packed(tmp_path / "run")
     names = found["names"].tobytes().decode().split("\n")
-    predictor = load_matcher(weights, device="cpu")
+    predictor = load_matcher(weights, device="cpu", zoom="off")
     assert len(find_shards(tmp_path / "run" / "shards")) == 4
     for i, (a, b) in enumerate(found["pairs"]):
         matches = predictor.match(f"img/{names[a]}", f"img/{names[b]}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from matcher.geometry.covisible import Window, covisible_windows, window_around
+from matcher.geometry.covisible import covisible_windows, window_around
+from matcher.geometry.pixels import Window
 
 SIZE = (640, 480)
 
