@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 ROWS = (
     Row(README, "`compact`", REAL, "compact", "photometric", joined=True),
-    Row(README, "the same without refinement", REAL, "compact", "none", joined=True),
+    Row(README, "the network alone", REAL, "compact", "none", joined=True),
     Row(README, "ALIKED", REAL, "aliked", joined=True),
     Row(README, "XFeat", REAL, "xfeat", joined=True),
     Row(README, "RootSIFT", REAL, "rootsift", joined=True),
