@@ -35,19 +35,22 @@ class Row(NamedTuple):
     method: str
     refine: str = ""
     """Of the settings; empty: a method that has none"""
+    zoom: str = "auto"
+    """Of the settings, where they tell it"""
     joined: bool = False
     """One cell for a dataset instead of three"""
 
 
 ROWS = (
     Row(README, "`compact`", REAL, "compact", "photometric", joined=True),
-    Row(README, "the network alone", REAL, "compact", "none", joined=True),
+    Row(README, "the network alone", REAL, "compact", "none", "off", joined=True),
     Row(README, "ALIKED", REAL, "aliked", joined=True),
     Row(README, "XFeat", REAL, "xfeat", joined=True),
     Row(README, "RootSIFT", REAL, "rootsift", joined=True),
     Row(CARD, "strecha,", ("strecha",), "compact", "photometric"),
     Row(CARD, "redkitchen,", ("redkitchen",), "compact", "photometric"),
     Row(CARD, "wide,", ("wide",), "compact", "photometric"),
+    Row(CARD, "the same without a closer look", ("wide",), "compact", "photometric", "off"),
     Row(CARD, "views,", ("views",), "compact", "photometric"),
     Row(CARD, "the same, `compact-1`", ("views",), "compact-1", "photometric"),
     Row(CARD, "the same, RootSIFT", ("views",), "rootsift"),
@@ -71,9 +74,10 @@ def cells_of(row: Row, records: Sequence[Record]) -> list[str] | None:
 
 
 def _fits(record: Record, row: Row, dataset: str) -> bool:
-    refine = record.get("settings", {}).get("refine", "")
+    settings = record.get("settings", {})
+    how = settings.get("refine", ""), settings.get("zoom", row.zoom)
     named = (record["dataset"], record["method"], record["protocol"])
-    return named == (dataset, row.method, "poselib") and refine == row.refine
+    return named == (dataset, row.method, "poselib") and how == (row.refine, row.zoom)
 
 
 def with_cells(text: str, row: Row, cells: Sequence[str]) -> str:

@@ -73,13 +73,12 @@ class CoarseMatcher(nn.Module):
         """
         threshold = self.config.threshold if threshold is None else threshold
         size0, size1 = coarse0.shape[-2:], coarse1.shape[-2:]
-        find_best = self._routed_best if self._is_routed(size0, size1) else self._exact_best
         parts = []
         for b in range(coarse0.shape[0]):
             m0, m1 = (None if mask is None else mask[b] for mask in (mask0, mask1))
             # Similarities are fp32 under mixed precision too.
             with torch.autocast(coarse0.device.type, enabled=False):
-                best = find_best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1, threshold)
+                best = self._best(coarse0[b : b + 1], coarse1[b : b + 1], m0, m1, threshold)
             allowed0 = inside_border(size0, m0, self.config.border, coarse0.device)
             allowed1 = inside_border(size1, m1, self.config.border, coarse1.device)
             parts.append(mutual_best(best, allowed0, allowed1, threshold))
@@ -104,7 +103,7 @@ class CoarseMatcher(nn.Module):
         cells = self.tokens(coarse)[0].unflatten(0, coarse.shape[-2:])
         return CellTree.build(cells, mask, levels)
 
-    def _routed_best(
+    def _best(
         self,
         coarse0: Tensor,
         coarse1: Tensor,
@@ -112,24 +111,15 @@ class CoarseMatcher(nn.Module):
         mask1: Tensor | None,
         threshold: float,
     ) -> Best:
-        """Best partners of one pair, among the blocks that coarser levels find alike.
+        """Best partners of one pair: (1, C, h, w) maps, (h, w) masks.
 
-        Args:
-            coarse0, coarse1: (1, C, h, w); mask0, mask1: (h, w).
+        Among all cells, or among the blocks of cells that coarser levels find alike.
         """
-        levels = levels_for(coarse0.shape[-2:], coarse1.shape[-2:])
-        tree0, tree1 = self.tree(coarse0, mask0, levels), self.tree(coarse1, mask1, levels)
-        return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
-
-    def _exact_best(
-        self,
-        coarse0: Tensor,
-        coarse1: Tensor,
-        mask0: Tensor | None,
-        mask1: Tensor | None,
-        threshold: float,
-    ) -> Best:
-        """The same among all cells."""
+        sizes = coarse0.shape[-2:], coarse1.shape[-2:]
+        if self._is_routed(*sizes):
+            levels = levels_for(*sizes)
+            tree0, tree1 = self.tree(coarse0, mask0, levels), self.tree(coarse1, mask1, levels)
+            return sparse_dual_softmax(tree0, tree1, *route(tree0, tree1), threshold)
         x0, x1 = self.tokens(coarse0)[0], self.tokens(coarse1)[0]
         if self.bin_score is not None:
             return self._best_by_sinkhorn(x0, x1, mask0, mask1, self.bin_score)
