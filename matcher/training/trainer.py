@@ -21,6 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from matcher.errors import Code, UsageError
 from matcher.files import make_folder
+from matcher.runtime import computes_in_bfloat16
 from matcher.training.base import TrainingModule
 from matcher.training.callbacks import AtomicCheckpointIO, CheckpointAndExport, ProgressLines
 from matcher.training.config import BaseRunConfig, TrainerConfig
@@ -172,9 +173,9 @@ def accelerator(config: TrainerConfig) -> str:
 
 
 def precision(config: TrainerConfig) -> str:
-    """bf16 where the hardware computes in it."""
+    """bf16 where the hardware gains by it."""
     if config.precision != "auto":
         return config.precision
     on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
-    fast = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    fast = computes_in_bfloat16(torch.device("cuda" if on_gpu else "cpu"))
     return "bf16-mixed" if fast else "32-true"
