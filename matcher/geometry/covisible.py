@@ -42,19 +42,18 @@ def covisible_windows(
         size0, size1: (width, height) of the images.
 
     Returns:
-        None where the verdict about the matches is not reliable, or both parts are most of their
-        images.
+        None where both parts are most of their images, or the verdict about the matches is not
+        reliable.
     """
     estimator = Estimator()
     found = estimate_fundamental(points0, points1, estimator=estimator)
     if found is None:
         return None
-    verdict = judge_model(
-        points0, points1, found.matrix, kind="fundamental", threshold=estimator.threshold
-    )
-    if not verdict.reliable:
-        return None
     window0 = window_around(points0[found.inliers], size0)
     window1 = window_around(points1[found.inliers], size1)
     shares = window0.area / (size0[0] * size0[1]), window1.area / (size1[0] * size1[1])
-    return (window0, window1) if min(shares) < MUCH else None
+    if min(shares) >= MUCH:
+        return None
+    limit = estimator.threshold
+    verdict = judge_model(points0, points1, found.matrix, kind="fundamental", threshold=limit)
+    return (window0, window1) if verdict.reliable else None

@@ -26,7 +26,13 @@ CHUNK = 128
 """Matches whose distances are held at a time: a strip of the image, as narrow as pays."""
 
 
-def local_affines(points0: Tensor, points1: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def local_affines(
+    points0: Tensor,
+    points1: Tensor,
+    *,
+    near: tuple[Tensor, Tensor] | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Linear part of the map of image 0 to image 1 around each match.
 
     A least-squares fit to the nearest matches, reweighted by their residuals (Cauchy's weights)
@@ -36,6 +42,7 @@ def local_affines(points0: Tensor, points1: Tensor, *, weights: Tensor | None = 
 
     Args:
         points0, points1: (M, 2) pixels of the images as the network sees them.
+        near: `nearest` of `points0`, where it is known.
         weights: (M,) trust in each match as a neighbor; None: all alike.
 
     Returns:
@@ -45,7 +52,7 @@ def local_affines(points0: Tensor, points1: Tensor, *, weights: Tensor | None = 
     if count == 0:
         return points0.new_zeros(0, 2, 2)
     base = common_similarity(points0, points1)
-    index, squared = nearest(points0)
+    index, squared = near or nearest(points0)
     reach = squared[:, : ENOUGH + 1].amax(dim=1, keepdim=True).clamp(REACH**2, FAR**2)
     itself = index == torch.arange(count, device=index.device)[:, None]
     trust = ((squared <= reach) & ~itself).to(points0.dtype)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from matcher.images.normalize import unpack_gray
 from matcher.images.preprocess import PreparedImage, PreparedPair
-from matcher.network.alignment import Aligned, Fit, Level, align
-from matcher.network.local_affine import common_similarity, determinant, local_affines
+from matcher.network.alignment import Aligned, Fit, Level, align, square_grid
+from matcher.network.local_affine import common_similarity, determinant, local_affines, nearest
 from matcher.network.patches import Usable, blurred, usable
 from matcher.structures import Matches
 
@@ -136,14 +136,16 @@ def _refine_in_order(
     moved = torch.zeros_like(points0[:, 0], dtype=torch.bool)
     converged, correlation = moved, torch.zeros_like(points0[:, 0])
     trust = torch.ones_like(correlation)
+    near = nearest(points0 / scale0)
     for number, (unit0, fit) in enumerate(schedule(scale0, scale1, zoom)):
-        warp = local_affines(points0 / scale0, points1 / scale1, weights=trust)
+        warp = local_affines(points0 / scale0, points1 / scale1, near=near, weights=trust)
         warp = warp * (scale1 / scale0)
         if snap and number == 0:
             sharp = blurred(source0, FINE.blur * unit0)
             corners = strongest_corners(sharp, points0, unit0)
             points1 = points1 + (warp * (corners - points0)[:, None]).sum(-1)
             points0 = corners
+            near = nearest(points0 / scale0)
         level0 = blurred(source0, fit.blur * unit0, fit.exact)
         level1 = blurred(source1, fit.blur * unit0 * zoom, fit.exact)
         found = align_chunks(level0, level1, points0, points1, unit0, warp * unit0, fit, chunk)
@@ -213,12 +215,11 @@ def strongest_corners(level: Level, points: Tensor, unit: float) -> Tensor:
     tensors = torch.stack([x * x, x * y, y * y])[:, None]
     xx, xy, yy = F.avg_pool2d(tensors, 5, stride=1, padding=2)[:, 0]
     strength = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
-    line = torch.arange(-SNAP, SNAP + 1, dtype=points.dtype, device=points.device)
-    offsets = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).view(-1, 2)
-    places = points[:, None] + offsets * unit
+    places = square_grid(SNAP, points)
     strongest = level._replace(values=strength)
-    value = strongest.sample(places) * strongest.weigh(places)
-    value = value * torch.exp(offsets.square().sum(1) / -50)
+    offsets = strongest.offsets(places * unit)
+    value = strongest.sample(points, offsets) * strongest.weigh(points, offsets)
+    value = value * torch.exp(places.square().sum(0) / -50)
     best = value.max(dim=1, keepdim=True)
-    better = best.values > value[:, len(offsets) // 2, None]
-    return torch.where(better, places[torch.arange(len(places)), best.indices[:, 0]], points)
+    better = best.values > value[:, places.shape[1] // 2, None]
+    return torch.where(better, points + unit * places.T[best.indices[:, 0]], points)

@@ -79,13 +79,14 @@ def agreement(points0: Tensor, points1: Tensor) -> tuple[Tensor, Tensor]:
     count = len(points0)
     if count < 2:
         return points0.new_full((count,), FAR), points0.new_zeros(count)
-    index, squared = nearest(points0)
-    affine = local_affines(points0, points1)
+    near = nearest(points0)
+    index, squared = near
+    affine = local_affines(points0, points1, near=near)
     itself = index == torch.arange(count, device=index.device)[:, None]
     usable = (squared < FAR**2) & ~itself
     there = points1[index] + (points0[:, None] - points0[index]) @ affine.transpose(1, 2)
     distance = (there - points1[:, None]).norm(dim=2).clamp(max=FAR)
     distance = torch.where(usable, distance, float("nan"))
     median = distance.nanmedian(dim=1).values.nan_to_num(FAR)
-    near = (distance < 2 * NOISE).sum(dim=1)
-    return median, near.to(median.dtype) / max(index.shape[1] - 1, 1)
+    agreeing = (distance < 2 * NOISE).sum(dim=1)
+    return median, agreeing.to(median.dtype) / max(index.shape[1] - 1, 1)
