@@ -64,7 +64,7 @@ class PredictorOptions:
     """cpu, cuda, cuda:1 or mps; null: cuda where there is one, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic where that is safe: float32, bfloat16, float16; auto: bfloat16 where the device
-    has units for it, else float32."""
+    is faster in it, else float32."""
     offline: bool = False
     """Never download weights, fail instead."""
     threshold: Share | None = None

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from matcher import Matches, Predictor, build_matcher, judge, load_matcher
+from matcher import Matches, Predictor, build_matcher, judge, load_matcher, runtime
 from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.geometry.pixels import Window, upright_to_stored
 from matcher.images.load import load_image
@@ -432,18 +432,33 @@ def test_half_precision_finds_nearly_the_same(compact: Predictor) -> None:
     assert common >= 0.8 * len(expected) > 20
 
 
-def test_auto_computes_in_bfloat16_where_the_device_gains_by_it(
-    compact: Predictor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("units", "half", "expected"),
+    [
+        (True, 0.5, torch.bfloat16),
+        (True, 2.0, torch.float32),
+        (False, 0.5, torch.float32),
+    ],
+)
+def test_auto_computes_in_bfloat16_where_that_is_faster(
+    compact: Predictor,
+    monkeypatch: pytest.MonkeyPatch,
+    units: bool,
+    half: float,
+    expected: torch.dtype,
 ) -> None:
-    # AVX512-BF16 alone makes it slower.
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    for answer, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            torch.cpu, "_is_amx_tile_supported", lambda answer=answer: answer, raising=False
-        )
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: units, raising=False)
+    monkeypatch.setattr(
+        runtime, "_seconds_of_product", lambda dtype: half if dtype == torch.bfloat16 else 1.0
+    )
+    runtime._gains.cache_clear()
+    try:
         assert Predictor(compact.model, device="cpu").dtype == expected
         assert Predictor(compact.model, device="cpu", dtype=None).dtype == expected
         assert Predictor(compact.model, device="cpu", dtype="float16").dtype == torch.float16
+    finally:
+        runtime._gains.cache_clear()
 
 
 def test_bfloat16_gives_the_same_bits_every_time(compact: Predictor) -> None:

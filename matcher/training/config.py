@@ -21,7 +21,7 @@ Weight = Annotated[float, Field(ge=0, le=1e3)]
 Minutes = Annotated[float, Field(ge=0, le=1e7)]
 Limit = Annotated[int, Field(ge=-1)]
 Precision = Literal["auto", "bf16-mixed", "32-true"]
-"""Of a training; auto: bf16 where the hardware computes in it."""
+"""Of a training; auto: bf16 where the hardware is faster in it."""
 
 
 @checked("loss.")
@@ -102,7 +102,7 @@ class TrainerConfig:
     strategy: Literal["auto", "ddp"] = "auto"
     """``auto`` (ddp where several processes train) or ``ddp``."""
     precision: Precision = "auto"
-    """``auto`` (bf16 where the hardware has it), ``bf16-mixed`` or ``32-true``."""
+    """``auto`` (bf16 where the hardware is faster in it), ``bf16-mixed`` or ``32-true``."""
     channels_last: bool = True
     """Layout of the model in memory: channels last where its maps have 16 channels or more."""
     threads: Workers = 0

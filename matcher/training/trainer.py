@@ -173,7 +173,7 @@ def accelerator(config: TrainerConfig) -> str:
 
 
 def precision(config: TrainerConfig) -> str:
-    """bf16 where the hardware gains by it."""
+    """bf16 where the hardware is faster in it."""
     if config.precision != "auto":
         return config.precision
     on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
