@@ -4,7 +4,7 @@
 # Versions: torch 2.13.0, pytorch-lightning 2.6.6, transformers 5.24.0, numpy 2.4.6.
 # (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets the smaller CPU build of torch.)
 #
-# Behavior: AveragedModel(use_buffers=True), which EMAWeightAveraging of Lightning builds by default,
+# Behavior: AveragedModel(use_buffers=True), which Lightning's EMAWeightAveraging builds by default,
 # averages buffers like weights, integer ones too: decay * old + (1 - decay) * new, in float32 and
 # then cut to a whole number. Where old equals new, the sum often lacks a millionth, and one less is
 # stored. Which numbers are hit hangs on the decay. An index then names a neighbor.
