@@ -178,7 +178,7 @@ def require_extra(module: str, extra: str, option: str) -> Any:
             f'pip install "quadmatch[{extra}]"',
         )
         raise UsageError(Code.MISSING_EXTRA, option, what, remedy) from error
-    # pycolmap answers SIGTERM itself, with the stack of its own code, and Python never hears of it.
+    # pycolmap answers SIGTERM itself, and Python never hears of it (findings/colmap_sigterm.sh).
     if handler is not None and current_thread() is main_thread():
         signal.signal(signal.SIGTERM, handler)
     return found

@@ -77,6 +77,8 @@ def averaged_copy(model: T) -> T:
 def update_average(average: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
     """Move `average` towards `model`, BatchNorm statistics included.
 
+    Integers are copied: an average lowers them (findings/torch_average_integers.sh).
+
     Args:
         decay: share of the average that stays. Early on (1 + n) / (10 + n) is used if smaller, so
             that the random start is forgotten.
