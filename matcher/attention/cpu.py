@@ -148,12 +148,11 @@ class _AttendBlocks(Function):
         kept = q.new_empty(groups, 4, 4 * count) if any(ctx.needs_input_grad) else None
         position = rows.new_empty(groups, 4, topk)
         scores = q.new_empty(groups, 4, topk if exclude_selected else 0, dtype=_wide(q))
-        scaled = q * d**-0.5
         chunks = _chunks(groups, count, q)
         blocks, products = _memory(chunks, count, q)
         for part in chunks:
             keys = _fetch(k, rows[part], blocks)
-            p = torch.bmm(scaled[part], keys.mT, out=products[: len(keys)])
+            p = torch.bmm(q[part] * d**-0.5, keys.mT, out=products[: len(keys)])
             valid = None
             if mask is not None:
                 valid = mask.index_select(0, rows[part].flatten()).view(-1, 1, 4 * count)

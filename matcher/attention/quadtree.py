@@ -157,8 +157,10 @@ def attend(
     variant: Variant,
 ) -> Tensor:
     """(B, C, h0, w0) message with the levels of `topks`, arguments as `QuadTreeAttention`."""
-    pyramids = build_pyramids(query, key, value, query_mask, key_mask, len(topks), heads)
-    messages = descend(pyramids, topks, variant)
+    # In one step: the pyramids are gone when the messages are merged.
+    messages = descend(
+        build_pyramids(query, key, value, query_mask, key_mask, len(topks), heads), topks, variant
+    )
     weights = None
     if level_weights is not None:
         # Levels put on top of the trained ones have no weight: they only choose.

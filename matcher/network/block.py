@@ -98,11 +98,22 @@ class AttentionBlock(nn.Module):
             x_mask: (B, h0, w0) bool of valid tokens, None means everywhere; `target_mask` likewise.
             place: of this call in the transformer, for recorders.
         """
+        message = self._read(x, target, x_mask, target_mask, place)
+        return to_map(self.update(to_tokens(x), message, x_mask))
+
+    def _read(
+        self,
+        x: Tensor,
+        target: Tensor,
+        x_mask: Tensor | None,
+        target_mask: Tensor | None,
+        place: Place | None,
+    ) -> Tensor:
+        """(B, h0, w0, C) message; the maps that it is made of are gone when it is used."""
         maps, target_mask = self._project(x, target, target_mask)
         if place is not None and (recorder := ACTIVE.get()) is not None:
             recorder.report(self, place, maps, (x_mask, target_mask))
-        message = to_tokens(self.attention(*maps, x_mask, target_mask))
-        return to_map(self.update(to_tokens(x), message, x_mask))
+        return to_tokens(self.attention(*maps, x_mask, target_mask))
 
     def _project(
         self, x: Tensor, target: Tensor, target_mask: Tensor | None
