@@ -91,6 +91,13 @@ def test_places_on_both_sides_of_the_date_line_are_near(tmp_path: Path) -> None:
     assert np.linalg.norm(places[0] - places[1]) < 25
 
 
+def test_a_camera_without_a_signal_has_no_place(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.jpg", (0.0, 0.0))
+    photograph(tmp_path / "b.jpg", (0.0, 32.5))
+    assert gps_position(tmp_path / "a.jpg") is None
+    assert gps_position(tmp_path / "b.jpg") is not None
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gone"])
 def test_a_file_that_does_not_say_has_no_place(tmp_path: Path, suffix: str) -> None:
     if suffix != "gone":
