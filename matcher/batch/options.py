@@ -93,6 +93,8 @@ class CollectionOptions(WeightsOptions):
         require_intrinsics("K", self.K)
         if self.K and self.cameras:
             raise invalid("cameras", self.cameras, "either K or cameras")
+        if (self.K or self.cameras) and self.export not in ("colmap", "hugin"):
+            raise invalid("export", self.export, "colmap or hugin with K= and cameras=")
         if self.window and self.select == "exhaustive":
             raise invalid("window", self.window, "select= with it, such as select=sequential")
         if self.select in ("covisible", "poses") and self.model is None:
