@@ -21,6 +21,7 @@ from matcher.images.decode import stored_size
 from matcher.images.load import (
     LoadedImage,
     load_image,
+    load_mask,
     read_mask,
     read_rgb,
 )
@@ -245,6 +246,22 @@ def test_masks_are_false_where_black(tmp_path: Path) -> None:
     mask[20:, 30:] = 255
     path = written(tmp_path, encode(Image.fromarray(mask), "PNG"))
     assert np.array_equal(read_mask(path), mask > 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "picture"])
+def test_masks_are_false_where_all_transparent(tmp_path: Path, kind: str) -> None:
+    mask = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    mask[:9, :, 3] = 0
+    mask[20:, 30:] = (0, 0, 0, 90)
+    expected = np.ones((HEIGHT, WIDTH), bool)
+    expected[:9] = expected[20:, 30:] = False
+    cut_out = Image.fromarray(mask)
+    if kind == "picture":
+        assert np.array_equal(load_mask(cut_out, "mask0"), expected)
+        return
+    how = {"lossless": True} if kind == "WEBP" else {}
+    path = written(tmp_path, encode(cut_out, kind, **how))
+    assert np.array_equal(read_mask(path), expected)
 
 
 def gray_of(source: object) -> np.ndarray:
