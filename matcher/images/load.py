@@ -251,7 +251,7 @@ def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> n
 def _not_black(pixels: np.ndarray) -> np.ndarray:
     """(H, W) bool of decoded pixels, False also where they are all transparent."""
     nonzero = np.atleast_3d(np.nan_to_num(pixels) != 0)
-    return nonzero[..., :3].any(axis=2) & nonzero[..., 3:].all(axis=2)
+    return np.logical_and(nonzero[..., :3].any(axis=2), nonzero[..., 3:].all(axis=2))
 
 
 def _require_shape(allowed: np.ndarray | None, size: tuple[int, int], name: str) -> None:
