@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from matcher.batch.disk import free_bytes, needed_bytes, size_text
-from matcher.batch.export.packed import outcome, pack, verify
 from matcher.batch.export.cameras import count_known
+from matcher.batch.export.packed import outcome, pack, verify
 from matcher.batch.fingerprints import ImageFiles, fingerprint
 from matcher.batch.image_names import Root, encode_name
 from matcher.batch.manifest import Manifest, continued_list, shortened
