@@ -88,6 +88,12 @@ def check_targets(targets: Iterable[Path | str], inputs: Iterable[Path | str]) -
     taken = {os.path.realpath(path): "an input" for path in inputs}
     for target in targets:
         place = os.path.realpath(target)
+        try:
+            os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # Such as a name that is too long.
+            raise unwritable(target, error, "choose another name") from error
         for path, owner in taken.items():
             # Hard links and disks that do not tell capitals apart have two names for a file.
             both = os.path.exists(path) and os.path.exists(place)

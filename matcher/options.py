@@ -168,7 +168,12 @@ class MatchOptions(WeightsOptions):
             raise invalid("K", None, "[fx,fy,cx,cy] in pixels with geometry=essential")
         if self.cameras and self.geometry != "pose":
             raise invalid("geometry", self.geometry, "pose with cameras=")
+        if self.cameras and all(self.intrinsics):
+            raise invalid("cameras", self.cameras, "none beside K of both images")
         self._require_output()
+        of_hugin = self.output and Path(self.output).suffix.lower() == ".pto"
+        if any(self.intrinsics) and self.geometry not in ("essential", "pose") and not of_hugin:
+            raise invalid("geometry", self.geometry, "essential or pose with K=, or output=ab.pto")
         if self.points:
             self._require_nothing_of_matches()
         path = self.picture_path

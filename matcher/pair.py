@@ -102,12 +102,22 @@ def lines_of_record(record: MatchRecord) -> Iterator[str]:
         yield f"geometry  {record.geometry}: {record.inliers.sum()} inliers"
     for i, camera in enumerate(record.cameras or ()):
         if not camera.focal_known:
-            yield f"focal     of image {i}: {camera.focal[0]:.1f} pixels, found from the matches"
+            how = focal_source(camera, record.translation_unknown)
+            yield f"focal     of image {i}: {camera.focal[0]:.1f} pixels, {how}"
     reliable = record.verdict == "reliable"
     if record.T_0to1 is not None and reliable:
         yield f"pose      {pose_text(record.T_0to1, record.translation_unknown)}"
     why = "" if reliable else ": wrong matches can agree as well as these"
     yield f"verdict   {record.verdict}{why}"
+
+
+def focal_source(camera: Camera, translation_unknown: bool) -> str:
+    """Where the focal length of a camera is from, and how sure it is."""
+    if camera.focal_known:
+        return "as given"
+    if translation_unknown:
+        return "uncertain, as is the rotation: planes and pure rotations may not tell it"
+    return "found from the matches"
 
 
 def pose_text(T_0to1: np.ndarray, translation_unknown: bool) -> str:

@@ -199,6 +199,12 @@ class Matches(TensorFields):
     """(N,) float32: how likely each is within 3 pixels of the truth; None: nothing tells it"""
 
     def __post_init__(self) -> None:
+        required = ("keypoints0", "keypoints1", "scores")
+        for name in (*required, "converged", "correlation", "quality"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (value is not None or name in required):
+                found = f"{name} of type {type(value).__name__}"
+                raise ValueError(f"Matches: {found}; expected a tensor (torch.as_tensor)")
         n = self.scores.shape[0]
         shapes = tuple(self.keypoints0.shape), tuple(self.keypoints1.shape)
         if self.scores.ndim != 1 or shapes != ((n, 2), (n, 2)):
@@ -237,10 +243,24 @@ class Matches(TensorFields):
         return f"Matches({len(self)}, {about})"
 
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray | Tensor) -> Matches:
-        """The matches that `index` (a number, a slice, indices or a bool mask) selects."""
-        if isinstance(index, (int, np.integer)):
-            index = [int(index)]
-        return self._at(index)
+        """The matches that `index` selects: a number, a slice or indices as NumPy takes them, a
+        bool mask, or a mask (N, 1) or (N,) of uint8 as OpenCV gives it.
+
+        Raises:
+            IndexError: there is no such match, or `index` is something else.
+        """
+        if isinstance(index, slice):
+            index = range(len(self))[index]
+        if not isinstance(index, Tensor):
+            array = np.asarray(index)
+            # PyTorch takes neither negative strides nor the other order of bytes.
+            index = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+        row = index.numel() == max(index.shape, default=1)
+        if not row or (index.numel() and index.is_floating_point()):
+            found = f"{index.dtype} of shape {tuple(index.shape)}"
+            raise IndexError(f"Matches: cannot select by {found}; give numbers, a slice or a mask")
+        is_mask = index.dtype in (torch.bool, torch.uint8)
+        return self._at(index.reshape(-1).to(torch.bool if is_mask else torch.int64))
 
     @property
     def rank(self) -> Tensor:

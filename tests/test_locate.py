@@ -153,6 +153,21 @@ def test_a_point_is_found_by_itself(compact: Predictor) -> None:
     assert torch.equal(single.confidence, together.confidence[4:5])
 
 
+def test_points_may_lie_in_memory_as_they_like() -> None:
+    plain = Predictor(tiny_model(), device="cpu", threshold=1.0)
+    points = np.array([[50, 60], [10, 20]], np.float32)
+    fixed = points[::-1].astype(">f4")
+    fixed.flags.writeable = False
+    learned = torch.from_numpy(points).flip(0).requires_grad_()
+    for given in (points[::-1], fixed, points[::-1, None], learned, [[10, 20], [50, 60]]):
+        located = plain.locate(noise(96, 96), noise(96, 96, 1), given)  # pyright: ignore
+        assert located.points0.tolist() == [[10, 20], [50, 60]]
+        assert not located.points0.requires_grad
+    located = plain.locate(noise(96, 96), noise(96, 96, 1), points)
+    points[:] = 0
+    assert located.points0.tolist() == [[50, 60], [10, 20]]
+
+
 def test_without_matches_nothing_is_visible_and_places_are_unknown() -> None:
     plain = Predictor(tiny_model(), device="cpu", threshold=1.0)
     located = plain.locate(noise(96, 96), noise(96, 96, 1), [[10, 10], [50, 60]])

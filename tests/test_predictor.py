@@ -239,6 +239,39 @@ def test_matches_are_selected_and_shown_in_brief() -> None:
         _ = matches[5]
 
 
+def test_matches_are_selected_by_whatever_numpy_and_opencv_give() -> None:
+    points = torch.arange(10.0).view(5, 2)
+    matches = Matches(points, points + 1, torch.tensor([0.1, 0.2, 0.3, 0.8, 0.9]))
+    fixed = np.array([4, 3])
+    fixed.flags.writeable = False
+    mask = np.array([0, 0, 0, 1, 1])
+    for index in (
+        np.argsort(matches.scores.numpy())[::-1][:2],
+        slice(None, 2, -1),
+        fixed,
+        fixed.astype(">i2"),
+        torch.tensor([4, 3], dtype=torch.int16),
+        np.argwhere(mask)[::-1],
+        range(4, 2, -1),
+    ):
+        assert matches[index].scores.tolist() == matches.scores[[4, 3]].tolist()
+    for index in (mask.astype(bool), mask.astype(np.uint8), mask.astype(np.uint8)[:, None]):
+        assert matches[index].scores.tolist() == matches.scores[3:].tolist()
+    assert len(matches[torch.tensor(4)]) == len(matches[np.array(4)]) == 1
+    assert len(matches[[]]) == len(matches[np.array([])]) == 0
+    for index in (np.array([0.0, 1.0]), torch.tensor([0.5]), np.argwhere(np.eye(2)), mask[:3] > 0):
+        with pytest.raises(IndexError):
+            _ = matches[index]
+
+
+def test_matches_of_anything_but_tensors_are_refused() -> None:
+    points = np.zeros((3, 2), np.float32)
+    with pytest.raises(ValueError, match="keypoints0 of type ndarray"):
+        Matches(points, points, points[:, 0])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="quality of type list"):
+        Matches(*map(torch.from_numpy, (points, points, points[:, 0])), quality=[1, 1, 1])  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from matcher import Matches, Predictor, load_matcher
 from matcher.drawing.attention_trace import trace_attention
 from matcher.errors import ImageError, UsageError
+from matcher.images.load import load_image
 from matcher.weights.checkpoint import save_safetensors
 from tests.helpers.models import noise, tiny_model
 
@@ -99,6 +103,24 @@ def test_warnings_as_errors_stop_nothing(predictor: Predictor, usual: Matches) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         require_equal(predictor.match(IMAGE0, IMAGE1), usual)
+
+
+def test_a_cut_picture_is_refused_whatever_pillow_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = BytesIO()
+    Image.fromarray((IMAGE0 * 255).astype(np.uint8)).save(whole, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:-1500])
+    (tmp_path / "whole.jpg").write_bytes(whole.getvalue())
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with ThreadPoolExecutor(4) as pool:
+        cut = [pool.submit(load_image, tmp_path / "cut.jpg") for _ in range(20)]
+        others = [pool.submit(load_image, tmp_path / "whole.jpg") for _ in range(20)]
+    assert all(isinstance(each.exception(), ImageError) for each in cut)
+    assert not any(each.exception() for each in others)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+    allowed = load_image(tmp_path / "cut.jpg", allow_truncated=True)
+    assert allowed.warnings == ("cut off; the missing part is gray",)
 
 
 def test_matching_leaves_generators_and_modes_alone(predictor: Predictor) -> None:

@@ -164,7 +164,8 @@ def read_depth(path: Path, unit: float = MILLIMETERS) -> np.ndarray:
 
 
 def _read_h5(path: Path) -> np.ndarray:
-    with h5py.File(path, "r") as file:
+    # Disks without locks, as of networks, refuse one; another reader or writer may hold it.
+    with h5py.File(path, "r", locking=False) as file:
         values = file["depth"]
         if not isinstance(values, h5py.Dataset):
             raise KeyError("no dataset 'depth'")

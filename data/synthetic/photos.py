@@ -14,11 +14,13 @@ REMEDY = "set data.synthetic.photos"
 
 
 def list_photos(folder: str | Path) -> list[Path]:
-    """Image files below `folder`, sorted; a `UsageError` where there is no folder or no image."""
+    """Image files below `folder` that are not hidden, sorted; a `UsageError` where there is no
+    folder or no image."""
     root = Path(folder)
     if not root.is_dir():
         raise missing(root, "no such folder", REMEDY)
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = [p for p in files if not any(part[0] == "." for part in p.relative_to(root).parts)]
     if not files:
         raise missing(root, "holds no photograph", f"expected {', '.join(SUFFIXES)}")
     return files

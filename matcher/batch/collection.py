@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from matcher.batch.disk import free_bytes, needed_bytes, size_text
+from matcher.batch.export.cameras import count_known
 from matcher.batch.export.packed import outcome, pack, verify
 from matcher.batch.fingerprints import ImageFiles, fingerprint
 from matcher.batch.image_names import Root, encode_name
@@ -66,6 +67,9 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     require_tools(pairs, root, options)
     duplicates = int((pairs.first < np.arange(len(pairs))).sum())
     tell(f"pairs     {len(pairs)} of {len(pairs.names)} images, {duplicates} duplicates")
+    if options.cameras is not None:
+        known = count_known(pairs.names, root, options.cameras)
+        tell(f"cameras   of {known} of {len(pairs.names)} images")
     weights = resolve(options.weights, offline=options.offline)
     settings = {"version": version, **fingerprints_of(weights), **options.settings}
     if before is not None:

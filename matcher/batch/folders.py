@@ -50,7 +50,7 @@ class Folder:
 
 
 def read_folder(path: str, *, outside: bool = False, warn: Tell = say_nothing) -> Folder:
-    """List the images in a folder and below.
+    """List the images in a folder and below, hidden ones and those in hidden folders left out.
 
     Linked folders are followed once if `outside`, else those that lead out of `path` are told;
     those that lead to a folder of it hold nothing new. `warn` hears of all that is left out.
@@ -136,6 +136,8 @@ def _files(path: str, outside: bool, warn: Tell) -> Iterator[tuple[str, str]]:
     while places:
         for place, folders, files in os.walk(places.pop(0), onerror=unreadable):
             yield from ((place, file) for file in files)
+            # Cameras, viewers and notebooks keep small copies in hidden ones.
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
             for folder in sorted(folders):
                 below = os.path.join(place, folder)
                 real = os.path.realpath(below)

@@ -24,6 +24,14 @@ def decode_name(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text)) if "%" in text else text
 
 
+def plain_name(name: str) -> str:
+    """`name` without what leads nowhere, as in ``./a.jpg`` and ``b//a.jpg``."""
+    if "//" not in name and "./" not in name:
+        return name
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/" * name.startswith("/") + "/".join(parts)
+
+
 class Root:
     """The folder that names are relative to; `allow_outside` accepts names that lead out of it."""
 

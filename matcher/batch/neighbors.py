@@ -41,6 +41,7 @@ def chooser(options: CollectionOptions, warn: Tell) -> Choice | None:
             near = by_place([gps_position(path) for path in paths], names, warn)
         else:
             model = read_model(options.model or "")
+            tell_absent(model, names, warn)
             by = by_points if options.select == "covisible" else by_cameras
             near = by(model, names)
         return nearest_pairs(near, first, second, options.reach)
@@ -93,6 +94,15 @@ def read_model(folder: str) -> Any:
     if not any(os.path.isfile(os.path.join(folder, f"images.{kind}")) for kind in ("bin", "txt")):
         raise missing(folder, "holds no COLMAP model", "give the folder of its images.bin")
     return load_model(folder, "model=")
+
+
+def tell_absent(model: Any, names: list[str], warn: Tell) -> None:
+    """Tell which images a model does not place, and how it writes the names of its own."""
+    placed = {image.name for image in model.images.values() if image.has_pose}
+    absent = [name for name in names if name not in placed]
+    if absent:
+        like = f", whose own are such as {min(placed)}" if placed else ""
+        warn(f"left out  {len(absent)} images, such as {absent[0]}, that the model lacks{like}")
 
 
 def by_points(model: Any, names: list[str]) -> Nearness:

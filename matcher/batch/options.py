@@ -93,10 +93,20 @@ class CollectionOptions(WeightsOptions):
         require_intrinsics("K", self.K)
         if self.K and self.cameras:
             raise invalid("cameras", self.cameras, "either K or cameras")
+        if (self.K or self.cameras) and self.export not in ("colmap", "hugin"):
+            raise invalid("export", self.export, "colmap or hugin with K= and cameras=")
         if self.window and self.select == "exhaustive":
             raise invalid("window", self.window, "select= with it, such as select=sequential")
-        if self.select in ("covisible", "poses") and self.model is None:
+        if self.against and self.select == "sequential":
+            raise invalid("select", self.select, "another with against=: it pairs within folders")
+        by_model = self.select in ("covisible", "poses")
+        if by_model and self.model is None:
             raise invalid("model", None, f"the folder of a COLMAP model with select={self.select}")
+        if self.model and not by_model:
+            raise invalid("select", self.select, "covisible or poses with model=")
+        if self.converged_only and (self.refine == "none" or self.export in ("none", "pack")):
+            expected = "false with refine=none, and without an export but pack"
+            raise invalid("converged_only", True, expected)
 
     @property
     def reach(self) -> int:

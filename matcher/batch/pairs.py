@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from matcher.batch.folders import (
     read_folder,
     say_nothing,
 )
-from matcher.batch.image_names import encode_name
+from matcher.batch.image_names import encode_name, plain_name
 from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.images.opening import open_regular
 from matcher.images.suffixes import looks_like_picture
@@ -43,7 +44,7 @@ class PairList:
     """Pairs of images by number."""
 
     names: list[str]
-    """Each image once, in order of appearance."""
+    """Each image once, in order of appearance, as it is written first."""
     index: np.ndarray
     """(N, 2) int32 into `names`"""
     first: np.ndarray = field(init=False)
@@ -72,20 +73,29 @@ class PairList:
 
     def extended(self, pairs: Iterable[tuple[str, str]]) -> PairList:
         """A list that goes on with more pairs; those that are there keep their numbers."""
-        numbers = {name: i for i, name in enumerate(self.names)}
-        more = [numbers.setdefault(name, len(numbers)) for pair in pairs for name in pair]
-        index = np.concatenate([self.index, np.array(more, np.int32).reshape(-1, 2)])
-        return PairList(list(numbers), index)
+        names = list(self.names)
+        more = _numbered(pairs, names)
+        return PairList(names, np.concatenate([self.index, more]))
 
     @staticmethod
     def of(pairs: Iterable[tuple[str, str]]) -> PairList:
         """Number the names of `pairs`."""
-        numbers: dict[str, int] = {}
-        index = array("i")
-        for name0, name1 in pairs:
-            index.append(numbers.setdefault(name0, len(numbers)))
-            index.append(numbers.setdefault(name1, len(numbers)))
-        return PairList(list(numbers), np.array(index, dtype=np.int32).reshape(-1, 2))
+        names: list[str] = []
+        index = _numbered(pairs, names)
+        return PairList(names, index)
+
+
+def _numbered(pairs: Iterable[tuple[str, str]], names: list[str]) -> np.ndarray:
+    """(N, 2) int32 of pairs into `names`, to which new images are added; ``./a`` and ``a`` are
+    one."""
+    numbers = {plain_name(name): i for i, name in enumerate(names)}
+    index = array("i")
+    for name in chain.from_iterable(pairs):
+        number = numbers.setdefault(plain_name(name), len(names))
+        if number == len(names):
+            names.append(name)
+        index.append(number)
+    return np.array(index, dtype=np.int32).reshape(-1, 2)
 
 
 def read_pairs(path: str) -> Iterator[tuple[str, str]]:

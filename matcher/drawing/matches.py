@@ -52,7 +52,7 @@ def draw_matches(
     Args:
         image0, image1: (H, W), (H, W, 3) or (H, W, 4) uint8, RGB, each of any size.
         matches: in pixels of the two images.
-        inliers: (N,) bool; the other matches become dashed vermilion lines.
+        inliers: (N,) or (N, 1), as of OpenCV; the other matches become dashed vermilion lines.
         errors: (N,) such as epipolar errors in pixels, to color by instead of the confidence.
         error_limit: errors from here on share the last color.
         max_lines: at most this many are drawn, the best of every region.
@@ -60,7 +60,7 @@ def draw_matches(
     keypoints0, keypoints1, scores = matches.numpy()
     chosen = spread(keypoints0, scores, max_lines)
     level, ends_of_bar = _levels(scores, errors, error_limit)
-    kept = np.ones(len(scores), bool) if inliers is None else np.asarray(inliers, bool)
+    kept = np.ones(len(scores), bool) if inliers is None else np.asarray(inliers, bool).ravel()
     agree, outliers = (None, None) if inliers is None else (int(kept.sum()), int((~kept).sum()))
     legend = Legend(_count(len(scores), len(chosen), agree), ends_of_bar, outliers)
     canvas, panel0, panel1 = arrange(image0, image1)

@@ -75,7 +75,7 @@ class ModelEstimate:
     """A fundamental matrix (x1^T F x0 = 0) or a homography (x1 ~ H x0), in pixels."""
 
     matrix: np.ndarray
-    """(3, 3) float64"""
+    """(3, 3) float64; the last number of a homography is 1, unless it is all but 0"""
     inliers: np.ndarray
     """(N,) bool"""
 
@@ -147,8 +147,13 @@ def _estimate_model(
     found = fit(kind, points0, points1, estimator)
     if found is None or found[0].shape != (3, 3) or not np.isfinite(found[0]).all():
         return None
-    healthy = np.any(found[0]) and is_supported(kind, points0, points1, found[1])
-    return ModelEstimate(*found) if healthy else None
+    matrix, inliers = found
+    if not np.any(matrix) or not is_supported(kind, points0, points1, inliers):
+        return None
+    # PoseLib's homographies have length 1 and either sign; programs that take one count on a 1.
+    if kind == "homography" and abs(matrix[2, 2]) > 1e-9 * np.abs(matrix).max():
+        matrix = matrix / matrix[2, 2]
+    return ModelEstimate(matrix, inliers)
 
 
 def is_supported(kind: str, points0: np.ndarray, points1: np.ndarray, inliers: np.ndarray) -> bool:

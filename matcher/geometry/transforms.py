@@ -31,7 +31,7 @@ class Transform:
 
     kind: Kind
     matrix: np.ndarray
-    """(3, 3) float64, in pixels, the center of the top-left one at (0, 0)"""
+    """(3, 3) float64, in pixels, the center of the top-left one at (0, 0); its last number is 1"""
     inliers: np.ndarray
     """(N,) bool, the matches that agree with it"""
 

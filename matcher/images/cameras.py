@@ -44,6 +44,10 @@ class CameraTable:
     path: str
     entries: Mapping[str, tuple[str, Camera | None]]
 
+    def has(self, image: str) -> bool:
+        """Whether it has a camera for an image, by its name, a folder or ``*``."""
+        return any(key in self.entries for key in keys_of(image))
+
     def find(self, image: str, size: Size) -> CameraOfImage:
         """The camera of an image at its size: that of the image, else of the nearest folder that
         the table names, else of all; one of its own, of which nothing is known, where it names

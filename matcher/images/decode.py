@@ -61,6 +61,7 @@ from matcher.images.unreadable import (
     unsupported,
     unsupported_compression,
 )
+from matcher.images.whole_pictures import whole_pictures
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 DIRECT_MODES = ("L", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -109,7 +110,7 @@ def decode(
         gray: color is not needed; a JPEG is then decoded to gray, which is faster.
     """
     chosen = None if bands is None else chosen_bands(bands)
-    with reading(path):
+    with reading(path), whole_pictures():
         data = read_bytes(path)
         directory = read_directory(data) if data[:4] in TIFF_STARTS else None
         if directory is not None:
@@ -144,7 +145,7 @@ def decode_picture(picture: Image.Image, name: str, *, apply_exif: bool) -> Deco
         MemoryLimitError: memory ends while it is decoded (E131).
     """
     _require_mode(name, picture)
-    with reading(name):
+    with reading(name), whole_pictures():
         _load_pixels(picture)
         tag = _orientation(picture.getexif()) if apply_exif else 1
         return _turned(_pixels_of(picture), tag, [], None)

@@ -75,7 +75,8 @@ def _number(value: object) -> float:
 
 def gps_position(path: str | os.PathLike[str]) -> np.ndarray | None:
     """(3,) meters from the center of the earth (WGS 84), so that distances are those between
-    places; None where the file does not say. Without an altitude it is 0."""
+    places; None where the file does not say, or says 0, 0 as cameras do without a signal. Without
+    an altitude it is 0."""
     tags = _exif_of(path, IFD.GPSInfo)
     try:
         latitude = _degrees(tags[GPS.GPSLatitude], tags.get(GPS.GPSLatitudeRef, "N"), "S")
@@ -87,7 +88,7 @@ def gps_position(path: str | os.PathLike[str]) -> np.ndarray | None:
         return None
     position = _from_center(np.radians(latitude), np.radians(longitude), altitude)
     known = abs(latitude) <= 90 and abs(longitude) <= 180 and np.isfinite(position).all()
-    return position if known else None
+    return position if known and (latitude or longitude) else None
 
 
 def _degrees(parts: tuple[float, float, float], reference: str, negative: str) -> float:

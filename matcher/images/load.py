@@ -210,17 +210,19 @@ def read_rgb(
 
 
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(H, W) bool of a mask image in the pixels as stored: black is False, all else True."""
+    """(H, W) bool of a mask image in the pixels as stored: black and what is all transparent are
+    False, all else True."""
     path = os.fspath(path)
     with within_memory(path):
         pixels = decode(
             path, gray=False, apply_exif=False, allow_truncated=False, max_pixels=max_pixels
         ).pixels
-        return _not_black(pixels, path)
+        return _not_black(pixels)
 
 
 def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(H, W) bool of a mask from wherever it is: black, zero and NaN are False, all else True.
+    """(H, W) bool of a mask from wherever it is: black, zero, NaN and what is all transparent are
+    False, all else True.
 
     Args:
         mask: a path; an array or a tensor (H, W), also with axes of length 1 before or behind it;
@@ -236,7 +238,7 @@ def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> n
         return read_mask(mask, max_pixels=max_pixels)
     with within_memory(name):
         if isinstance(mask, Image.Image):
-            return _not_black(decode_picture(mask, name, apply_exif=False).pixels, name)
+            return _not_black(decode_picture(mask, name, apply_exif=False).pixels)
         values = _plain_array(mask, name) if isinstance(mask, Tensor) else np.ma.filled(mask, 0)
         if not isinstance(mask, (np.ndarray, Tensor)) or values.dtype.kind not in "biuf":
             found = str(getattr(mask, "dtype", type(mask).__name__))
@@ -246,12 +248,10 @@ def load_mask(mask: MaskSource, name: str, *, max_pixels: int = MAX_PIXELS) -> n
         return np.nan_to_num(np.asarray(values)) != 0
 
 
-def _not_black(pixels: np.ndarray, name: str) -> np.ndarray:
-    """(H, W) bool of decoded pixels."""
-    if pixels.dtype == np.uint8:
-        return to_rgb(pixels, name).max(axis=2) > 0
-    nonzero = np.nan_to_num(pixels) != 0
-    return nonzero if nonzero.ndim == 2 else nonzero[..., :3].any(axis=2)
+def _not_black(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) bool of decoded pixels, False also where they are all transparent."""
+    nonzero = np.atleast_3d(np.nan_to_num(pixels) != 0)
+    return np.logical_and(nonzero[..., :3].any(axis=2), nonzero[..., 3:].all(axis=2))
 
 
 def _require_shape(allowed: np.ndarray | None, size: tuple[int, int], name: str) -> None:

@@ -1,7 +1,7 @@
 """Pixels of any kind to gray in [0, 1] or to 8-bit RGB, by what the picture holds.
 
 Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, in any order of bytes. Transparency
-shows mid-gray.
+shows mid-gray, and what is all transparent is not valid.
 
 | type | plain scaling | otherwise |
 |---|---|---|
@@ -118,8 +118,9 @@ def to_gray(
         values = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         if nodata is not None:
             valid = ~(color == _as_type(nodata, color.dtype)).all(axis=2)
-    if alpha is not None:
-        allowed = alpha > 0 if allowed is None else allowed & (alpha > 0)
+    seen = _seen(pixels)
+    if seen is not None:
+        allowed = seen if allowed is None else allowed & seen
     valid = _valid(values, valid, nodata if valid is None else None)
     sample = _sample(values, valid, allowed)
     if nodata is None and not _is_plain_type(sample):
@@ -133,8 +134,10 @@ def to_gray(
     invalid = 0.0 if valid is None else 1.0 - float(valid.mean())
     done = Normalization(*_range(sample, stretch), invalid, nodata)
     gray = _scale(values, done)
-    gray = gray if valid is None else _filled(gray, valid)
     gray = gray if alpha is None else _over_mid_gray(gray, alpha)
+    if seen is not None:
+        valid = seen if valid is None else valid & seen
+    gray = gray if valid is None or not valid.any() else _filled(gray, valid)
     return NormalizedImage(gray, valid, done, done.warnings + warnings)
 
 
@@ -187,6 +190,14 @@ def _split_alpha(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray 
     mixed = mixed + (pixels[..., :3].astype(np.float32) - mixed) * alpha
     opaque = (mixed if white == 1 else mixed.round()).astype(pixels.dtype)
     return opaque, None, _all_clear(alpha)
+
+
+def _seen(pixels: np.ndarray) -> np.ndarray | None:
+    """(H, W) bool, False where a picture is all transparent; None where all or nothing is."""
+    if pixels.ndim == 2 or pixels.shape[2] != 4:
+        return None
+    seen = pixels[..., 3] > 0
+    return None if seen.all() or not seen.any() else seen
 
 
 def _all_clear(alpha: np.ndarray) -> list[str]:

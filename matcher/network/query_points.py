@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -219,11 +220,14 @@ def aligned(images: Images, points: Tensor, answer: Answer, zoom: float) -> Plac
 
 
 def points_in(points: object, size: tuple[int, int]) -> Tensor:
-    """(N, 2) float32 of what a user gives as points of an image of `size` (width, height), or
-    E201."""
+    """(N, 2) float32, of their own, of what a user gives as points of an image of `size` (width,
+    height), also as OpenCV's (N, 1, 2); else E201."""
     try:
-        given = torch.as_tensor(points, dtype=torch.float32, device="cpu")
+        # Copied by NumPy, as PyTorch takes neither negative strides nor the other order of bytes.
+        plain = points.detach() if isinstance(points, Tensor) else np.array(points, np.float32)
+        given = torch.as_tensor(plain, dtype=torch.float32, device="cpu").clone()
         given = given.reshape(0, 2) if given.numel() == 0 else given
+        given = given[:, 0] if given.ndim == 3 and given.shape[1] == 1 else given
         if given.ndim != 2 or given.shape[1] != 2:
             raise ValueError("not a row a point")
     except (TypeError, ValueError, RuntimeError, OverflowError):

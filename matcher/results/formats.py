@@ -186,7 +186,8 @@ def _to_csv(arrays: Arrays, attributes: Attributes) -> bytes:
 
 
 def _from_csv(data: bytes) -> tuple[Arrays, Attributes]:
-    lines = data.decode().splitlines()
+    # Editors and spreadsheets put a mark at the beginning, and empty lines at the end.
+    lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     notes = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
     attributes: Attributes = {name: json.loads(value) for name, _, value in notes}
     header, *rows = csv.reader(line for line in lines if not line.startswith("#"))

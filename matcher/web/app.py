@@ -19,7 +19,7 @@ from matcher.images.exif import exif_camera
 from matcher.images.load import read_rgb
 from matcher.images.preprocess import MIN_SIDE
 from matcher.options import MatchOptions
-from matcher.pair import fitted, pose_text
+from matcher.pair import fitted, focal_source, pose_text
 from matcher.predictor import Predictor, load_matcher
 from matcher.results.record import ImageRecord, MatchRecord
 from matcher.structures import Matches
@@ -203,14 +203,12 @@ def posed(plain: MatchRecord, options: MatchOptions, cameras: Cameras) -> str:
         return f"**{record.verdict}**: there is no pose to trust."
     rows = "\n".join("  ".join(f"{value:9.6f}" for value in row) for row in record.T_0to1)
     text = pose_text(record.T_0to1, record.translation_unknown)
-    focal = "; ".join(f"{_focal_text(c)} of image {i}" for i, c in enumerate(record.cameras))
+    focal = "; ".join(
+        f"{c.focal[0]:.1f} pixels ({focal_source(c, record.translation_unknown)}) of image {i}"
+        for i, c in enumerate(record.cameras)
+    )
     matrix = f"`T_0to1`, which takes camera 0 to camera 1:\n\n```\n{rows}\n```"
     return f"**{record.verdict}**: {text}\n\nFocal length: {focal}.\n\n{matrix}"
-
-
-def _focal_text(camera: Camera) -> str:
-    how = "as given" if camera.focal_known else "found from the matches"
-    return f"{camera.focal[0]:.1f} pixels ({how})"
 
 
 def find_point(pair: MatchedPair, point: Sequence[float]) -> Found:

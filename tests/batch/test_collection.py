@@ -254,9 +254,14 @@ def test_wrong_words_exit_2_before_anything_is_made(
     for word in ("thresold=1", "threshold=2", "window=0", "window=3", "export=colmat",
                  "engine=cloud", "batch_size=0", "merge=0", "shard_size=2000", "against=",
                  "K=[1,2]", "hydra.x=1", "skip_missing=3", "nonsense", "top_k=${x}",
-                 "device=tpu"):  # fmt: skip
+                 "device=tpu", "K=[9,9,4,4]", "cameras=exif", "model=sparse",
+                 "converged_only=true"):  # fmt: skip
         code, _, err = program("pairs=img", word, "output=run")
         assert (code, err.count("\n")) == (2, 1), (word, err)
+    for words in (("against=img", "select=sequential"),
+                  ("export=hloc", "converged_only=true", "refine=none")):  # fmt: skip
+        code, _, err = program("pairs=img", *words, "output=run")
+        assert (code, err.count("\n")) == (2, 1), (words, err)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["img"]
     assert match.main(["pairs=", "--help"]) == 0
 

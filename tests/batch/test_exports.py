@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from matcher.batch.export import keypoints
-from matcher.batch.export.cameras import camera_of_each_size
+from matcher.batch.export.cameras import camera_of_each_size, count_known
 from matcher.batch.export.colmap import export_colmap
 from matcher.batch.export.hloc import export_hloc, pair_key
 from matcher.batch.export.keypoints import merged_keypoints, one_to_one, pair_matches
@@ -328,7 +328,9 @@ def test_images_of_one_row_share_a_camera_with_its_lens(tmp_path: Path) -> None:
         Image.new("L", (80, 60) if "small" in name else (160, 120)).save(tmp_path / name)
     (tmp_path / "cameras.csv").write_text(TABLE)
     run = run_of(tmp_path / "run", {(names[0], name): grid() for name in names[1:]})
-    source = str(tmp_path / "cameras.csv")
+    source, root = str(tmp_path / "cameras.csv"), Root(str(tmp_path))
+    assert count_known(names, root, source) == len(names) - 2  # Neither stranger nor stray.
+    assert count_known(names, root, "exif") == 0
     _, cameras = shape_of(export_colmap(run, Root(str(tmp_path)), 1.0, cameras=source))
     owners = {name: cameras[name].camera_id for name in names}
     assert owners["left/a.png"] == owners["left/b.png"] != owners["left/small.png"]

@@ -95,6 +95,12 @@ def test_pictures_that_cannot_be_read_are_told_in_one_line(
     suffixes._can_read.cache_clear()
 
 
+def test_hidden_folders_hold_no_images(tmp_path: Path) -> None:
+    copies = (".picasaoriginals/a.jpg", "sub/.thumbnails/b.jpg", ".ipynb_checkpoints/a.jpg")
+    folder = make(tmp_path / ".photos", "a.jpg", "sub/b.jpg", *copies)
+    assert listed(folder) == (["a.jpg", "sub/b.jpg"], [])
+
+
 def test_a_link_out_of_the_folder_is_told_or_followed_once(tmp_path: Path) -> None:
     folder = make(tmp_path / "in", "a.jpg")
     make(tmp_path / "out", "b.jpg", "deep/c.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pycolmap
@@ -91,6 +92,13 @@ def test_places_on_both_sides_of_the_date_line_are_near(tmp_path: Path) -> None:
     assert np.linalg.norm(places[0] - places[1]) < 25
 
 
+def test_a_camera_without_a_signal_has_no_place(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.jpg", (0.0, 0.0))
+    photograph(tmp_path / "b.jpg", (0.0, 32.5))
+    assert gps_position(tmp_path / "a.jpg") is None
+    assert gps_position(tmp_path / "b.jpg") is not None
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gone"])
 def test_a_file_that_does_not_say_has_no_place(tmp_path: Path, suffix: str) -> None:
     if suffix != "gone":
@@ -150,6 +158,25 @@ def test_images_of_a_model_pair_by_common_points(folder: Path) -> None:
 def test_images_of_a_model_pair_by_cameras_that_look_the_same_way(folder: Path) -> None:
     near = by_cameras(read_model(str(folder)), NAMES)
     assert nearest_pairs(near, NUMBERS, NUMBERS, 1).tolist() == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("select", ["covisible", "poses"])
+def test_images_that_a_model_lacks_are_told(
+    folder: Path, tmp_path: Path, select: Literal["covisible", "poses"]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in NAMES:
+        photograph(photos / name, None)
+    told: list[str] = []
+    options = CollectionOptions(pairs=str(photos), select=select, model=str(folder))
+    pairs, _ = find_pairs(str(photos), choose=chooser(options, told.append))
+    assert len(pairs) > 1
+    line = "left out  {} images, such as {}, that the model lacks, whose own are such as 0.jpg"
+    assert told == [line.format(1, "not_of_the_model.jpg")]
+    with pytest.raises(UsageError, match="E115"):
+        find_pairs(str(tmp_path), choose=chooser(options, told.append))
+    assert told[1:] == [line.format(5, "photos/0.jpg")]
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:

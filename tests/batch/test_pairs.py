@@ -131,6 +131,15 @@ def test_duplicates_point_at_the_first_pair_of_the_same_images() -> None:
     assert pairs.first.tolist() == [0, 1, 0, 0, 4, 1]
 
 
+def test_an_image_that_is_written_in_two_ways_is_one() -> None:
+    pairs = PairList.of([("./a/b.jpg", "c.jpg"), ("c.jpg", "a/./b.jpg"), ("a//b.jpg", "../c.jpg")])
+    assert pairs.names == ["./a/b.jpg", "c.jpg", "../c.jpg"]
+    assert pairs.first.tolist() == [0, 0, 2]
+    more = pairs.extended([("a/b.jpg", "/c.jpg"), ("/c.jpg", "//c.jpg")])
+    assert more.names == [*pairs.names, "/c.jpg"]
+    assert more.index[3:].tolist() == [[0, 3], [3, 3]]
+
+
 @settings(max_examples=2000, deadline=None)
 @given(st.tuples(NAMES, NAMES))
 def test_names_survive_encoding_and_stay_different(names: tuple[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 from collections.abc import Container
@@ -201,6 +202,15 @@ def test_unknown_depth_is_zero(tmp_path: Path) -> None:
         read_depth(path)
     with pytest.raises(UsageError, match=r"none\.h5"):
         read_depth(tmp_path / "none.h5")
+
+
+def test_depth_that_another_process_has_locked_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "depth.h5"
+    with h5py.File(path, "w") as file:
+        file["depth"] = np.ones((2, 3), np.float32)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert read_depth(path).tolist() == [[1.0, 1.0, 1.0]] * 2
 
 
 def test_every_scene_is_drawn_equally_often_and_ranks_share_nothing() -> None:

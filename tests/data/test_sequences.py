@@ -198,6 +198,10 @@ def test_a_pipe_in_the_place_of_a_picture_does_not_hang(tmp_path: Path) -> None:
     assert [path.name for path in list_photos(folder)] == [
         "frame-000000.color.png", "frame-000000.depth.png"
     ]  # fmt: skip
+    (folder / ".thumbnails").mkdir()
+    for hidden in (".thumbnails/a.png", "._frame-000000.color.png"):
+        (folder / hidden).write_bytes(b"small")
+    assert len(list_photos(folder)) == 2
     os.mkfifo(folder / "pipe.png")
     assert read_texture(folder / "pipe.png", 32) is None
 

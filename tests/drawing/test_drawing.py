@@ -108,7 +108,8 @@ def test_confidence_changes_the_picture() -> None:
 def test_outliers_are_vermilion_dashes_and_inliers_are_not() -> None:
     matches = pair((100, 100, 100, 100, 1.0), (100, 300, 100, 300, 1.0))
     none = draw_matches(GRAY, GRAY, matches, inliers=np.array([True, True]))[:700]
-    one = draw_matches(GRAY, GRAY, matches, inliers=np.array([True, False]))[:700]
+    mask = np.array([[1], [0]], np.uint8)  # As of OpenCV.
+    one = draw_matches(GRAY, GRAY, matches, inliers=mask)[:700]
     assert not near(none, VERMILION).any()
     row = near(one, VERMILION, 70)[448:456].any(axis=0)
     drawn = np.flatnonzero(row)

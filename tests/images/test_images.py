@@ -21,6 +21,7 @@ from matcher.images.decode import stored_size
 from matcher.images.load import (
     LoadedImage,
     load_image,
+    load_mask,
     read_mask,
     read_rgb,
 )
@@ -121,9 +122,29 @@ def test_transparency_shows_mid_gray(tmp_path: Path) -> None:
     gray = load_image(written(tmp_path, encode(with_alpha(None), "PNG"), "a.png")).gray
     alpha = np.linspace(0, 255, WIDTH).astype(np.uint8) / 255
     mixed = expected_gray() * alpha + (1 - alpha) * 128 / 255
-    assert np.abs(gray - mixed).max() < 0.006
+    assert np.abs(gray - mixed)[:, 1:].max() < 0.006
     hidden = read_rgb(written(tmp_path, encode(with_alpha(0), "PNG"), "b.png"))
     assert (hidden == 128).all()
+
+
+def test_what_is_all_transparent_is_not_valid(tmp_path: Path) -> None:
+    image = load_image(written(tmp_path, encode(with_alpha(None), "PNG"), "a.png"))
+    assert image.valid is not None
+    assert np.flatnonzero(~image.valid.all(axis=0)).tolist() == [0]
+    assert np.array_equal(image.gray[:, 0], image.gray[:, 1])
+    for alpha in (0, 1, 255):
+        every = encode(with_alpha(alpha), "PNG")
+        assert load_image(written(tmp_path, every, "b.png")).valid is None
+    dark = np.random.default_rng(0).integers(0, 40, (40, 50, 4), np.uint8)
+    dark[..., 3] = 255
+    dark[:, 30:, 3] = 0
+    shown, cut = (load_image(x, stretch=True).gray for x in (dark, dark[:, :30, :3]))
+    assert np.array_equal(shown[:, :30], cut)
+    deep = np.full((8, 9, 4), 60000, np.uint16)
+    deep[2:, :5, 3] = 0
+    found = load_image(deep).valid
+    assert found is not None
+    assert np.array_equal(found, deep[..., 3] > 0)
 
 
 def test_pages_that_are_no_images_are_named(tmp_path: Path) -> None:
@@ -225,6 +246,22 @@ def test_masks_are_false_where_black(tmp_path: Path) -> None:
     mask[20:, 30:] = 255
     path = written(tmp_path, encode(Image.fromarray(mask), "PNG"))
     assert np.array_equal(read_mask(path), mask > 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "picture"])
+def test_masks_are_false_where_all_transparent(tmp_path: Path, kind: str) -> None:
+    mask = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    mask[:9, :, 3] = 0
+    mask[20:, 30:] = (0, 0, 0, 90)
+    expected = np.ones((HEIGHT, WIDTH), bool)
+    expected[:9] = expected[20:, 30:] = False
+    cut_out = Image.fromarray(mask)
+    if kind == "picture":
+        assert np.array_equal(load_mask(cut_out, "mask0"), expected)
+        return
+    how = {"lossless": True} if kind == "WEBP" else {}
+    path = written(tmp_path, encode(cut_out, kind, **how))
+    assert np.array_equal(read_mask(path), expected)
 
 
 def gray_of(source: object) -> np.ndarray:

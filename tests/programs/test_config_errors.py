@@ -114,6 +114,9 @@ BAD = [
     ("style=epipolar geometry=homography", "style", "geometry=fundamental or essential or pose"),
     ("K=[1,1,0,0] K0=[1,1,0,0]", "K", "either K"),
     ("K0=[1,1,0,0] geometry=essential", "K", "geometry=essential"),
+    ("K=[1,1,0,0]", "geometry", "essential or pose with K="),
+    ("K=[1,1,0,0] cameras=exif geometry=pose", "cameras", "none beside K"),
+    ("K1=[1,1,0,0] geometry=homography output=a.csv", "geometry", "essential or pose with K="),
     ("output=one.png picture=one.png", "output", ".h5"),
 ]
 

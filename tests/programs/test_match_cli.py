@@ -272,7 +272,7 @@ def test_results_that_cannot_be_written_exit_4(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder.h5").mkdir()
-    for target in ("file/m.h5", "folder.h5"):
+    for target in ("file/m.h5", "folder.h5", f"{'n' * 300}.h5"):
         code, out, err = program(*DEMO, f"output={target}")
         assert (code, out) == (4, "")
         assert err.startswith("E401 ")

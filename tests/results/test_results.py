@@ -197,6 +197,16 @@ def test_csv_is_a_table_below_comments(tmp_path: Path) -> None:
     assert table == ["x0,y0,x1,y1,score", "1.5,2.0,3.0,4.25,0.5"]
 
 
+def test_a_table_that_an_editor_saved_is_read(tmp_path: Path) -> None:
+    write_matches(tmp_path / "m.csv", record())
+    text = (tmp_path / "m.csv").read_text()
+    saved = "\ufeff" + text.replace("\n", "\r\n") + "\r\n  \r\n"
+    (tmp_path / "saved.csv").write_bytes(saved.encode())
+    found, plain = (read_matches(tmp_path / name) for name in ("saved.csv", "m.csv"))
+    assert found.image0 == plain.image0
+    assert torch.equal(found.matches.keypoints0, plain.matches.keypoints0)
+
+
 def test_a_table_without_a_column_names_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x0,y0,y1\n1,2,3\n")
     with pytest.raises(StorageError, match=r"E402 .*: 'x1' is missing"):

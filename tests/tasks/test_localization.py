@@ -120,10 +120,14 @@ def test_a_photograph_that_cannot_be_read_leaves_the_others_located(
     queries, poses = tmp_path / "queries", tmp_path / "poses.txt"
     queries.mkdir()
     (queries / "a.png").write_text("no picture")
+    (queries / "._b.png").write_text("what macOS keeps beside b.png")
+    (queries / "c.nef").write_text("raw")
     shutil.copy(world.folder / "query.png", queries / "b.png")
     assert main([str(queries), *world.words[1:], f"output={poses}", "device=cpu"]) == 3
     out, err = capsys.readouterr()
     assert "a.png: cannot be read" in out
+    assert "located   1 of 2 photographs" in out
+    assert "left out  1 .nef" in err
     assert "E101" in err
     assert poses.read_text().startswith("b.png ")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from matcher.batch.options import Pinhole
 from matcher.geometry.cameras import Camera, Size, same_shape
 from matcher.geometry.pixels import original_to_network
 from matcher.images.cameras import CameraOfImage, find_camera, read_cameras
+from matcher.images.exif import exif_camera
 from matcher.validation.checked import invalid
 
 
@@ -36,6 +37,19 @@ def camera_of_each_image(
         return {}
     table = read_cameras(source)
     return {name: find_camera(table, name, root.path(name), size) for name, size in sizes.items()}
+
+
+def count_known(names: Sequence[str], root: Root, source: str) -> int:
+    """Of how many images a file of cameras has one, or ``exif`` tells the focal length.
+
+    Raises:
+        UsageError: as `read_cameras`.
+    """
+    table = read_cameras(source)
+    if table is not None:
+        return sum(map(table.has, names))
+    found = (exif_camera(root.path(name)) for name in names)
+    return sum(camera is not None and camera.focal_known for camera in found)
 
 
 def camera_of_each_size(camera: Pinhole, sizes: Mapping[str, Size]) -> dict[Size, Pinhole]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from matcher.batch.folders import read_folder
 from matcher.errors import Code, ImageError, UsageError, missing
 from matcher.files import check_targets, write_atomically
 from matcher.geometry.cameras import Camera, Size
 from matcher.images.cameras import CameraTable, find_camera, read_cameras
 from matcher.images.load import load_image
-from matcher.images.suffixes import is_read
 from matcher.options import rows_of
 from matcher.predictor import load_matcher
 from matcher.tasks.localization.localizer import Localizer, Location
 from matcher.tasks.localization.options import LocalizationOptions
 from matcher.tasks.localization.scene import read_scene
-from matcher.terminal.program import program
+from matcher.terminal.program import program, warn
 from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
@@ -88,7 +88,7 @@ def photographs(query: str) -> list[tuple[str, str]]:
     place = Path(query)
     if not place.is_dir():
         return [(place.name, query)]
-    names = sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if is_read(p.name))
+    names = read_folder(query, warn=warn).names
     if not names:
         raise missing(query, "holds no image")
     return [(name, str(place / name)) for name in names]
