@@ -14,6 +14,7 @@ from matcher.training.config import RunConfig
 from matcher.validation.checked import LARGEST, MOST_THREADS, config_from_dict
 from matcher.validation.words import key_values, options_from_words
 from matcher.web.__main__ import WebOptions
+from train import train
 
 
 def message(words: list[str], kind: type = MatchOptions) -> str:
@@ -64,6 +65,24 @@ def test_every_program_takes_dashes() -> None:
     stereo = read_stereo_options(["left.png", "--output", "x.npz", "right.png"])
     assert (stereo.right, stereo.output) == ("right.png", "x.npz")
     assert plain_options(["--side", "9"], {"side": "1"}) == {"side": "9"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a,b", "[x]", "{y}", "q'u", 'd"q', "c\\d", "new\nline", "ü", "=a=b", " a ", "1", "true", "~t"],
+)
+def test_what_is_text_is_taken_as_it_is_by_trainings_and_evaluations(name: str) -> None:
+    values = compose("train", [f"name={name}", f"data.synthetic.photos={name}"])
+    assert values["folder"] == f"runs/{name}"
+    assert values["data"]["synthetic"]["photos"] == name
+    (plan,) = read_options([f"root={name}", f"output={name}", f"xfeat={name}"])
+    assert (plan.benchmark.root, plan.output, plan.xfeat) == (name, name, name)
+
+
+def test_text_may_be_null_where_there_may_be_none() -> None:
+    assert compose("train", ["data.synthetic.photos=null"])["data"]["synthetic"]["photos"] is None
+    with pytest.raises(UsageError, match="E201 folder: got None; expected a name"):
+        train(compose("train", ["folder=null"]))
 
 
 @pytest.mark.parametrize(
