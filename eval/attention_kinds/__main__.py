@@ -18,6 +18,7 @@ from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
 from eval.figures_file import write_figures
+from eval.training import Rows, Seeds
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
 from matcher.training.config import Precision
@@ -43,7 +44,6 @@ options and their defaults:
 """
 MASS_IMAGES = 16
 """Images on which full attention is compared with what the others look at."""
-Seeds = Annotated[tuple[NotNegative, ...], Field(min_length=1, description="a list of integers")]
 Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
 
 
@@ -51,7 +51,7 @@ Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
 class KindsOptions:
     """What one call measures."""
 
-    rows: tuple[Name, ...] = tuple(ROWS)
+    rows: Rows = tuple(ROWS)
     """Kinds of attention."""
     train: bool = True
     """Train every row; false: costs alone."""
