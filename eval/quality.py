@@ -36,7 +36,7 @@ from matcher.network.photometric import refine_matches
 from matcher.network.quality import RIGHT, QualityHead, figures_of
 from matcher.predictor import Predictor, load_matcher
 from matcher.terminal.program import program
-from matcher.validation.checked import NotNegative, Positive, checked
+from matcher.validation.checked import NotNegative, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import quality_path, save_quality
 
@@ -61,6 +61,10 @@ class Options:
     real: str = ""
     real_pairs: Positive = 20
     seed: NotNegative = 0
+
+    def __post_init__(self) -> None:
+        if self.figure and not self.figure.lower().endswith(".png"):
+            raise invalid("figure", self.figure, "a name ending in .png")
 
     def scenes(self, seed: int, count: int) -> SyntheticScenes:
         height, width = map(int, self.size.split("x"))
@@ -245,6 +249,8 @@ def main(words: list[str]) -> int:
     if not len(fitted.right):
         raise UsageError(Code.INVALID_VALUE, weights, "finds no match to fit to", "train it first")
     head = fit(fitted)
+    save_quality(head, target, path)
+    tell(f"written  {target}")
     unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}
     if options.real:
         name = Path(options.real).resolve().name
@@ -252,8 +258,6 @@ def main(words: list[str]) -> int:
     curves = {name: tell_measures(name, head, data) for name, data in unseen.items()}
     if options.figure:
         draw_reliability(Path(options.figure), curves)
-    save_quality(head, target, path)
-    tell(f"written  {target}")
     return 0
 
 

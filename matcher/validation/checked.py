@@ -44,6 +44,10 @@ Workers = Annotated[int, Field(ge=0, le=MOST_THREADS)]
 """Likewise, or none."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, description="a name")]
+JsonFile = Annotated[
+    str, Field(pattern=r"^$|(?i:\.json)$", description="a name that ends in .json, or none")
+]
+"""Where figures go; a name of another kind may be that of an image or of a list that is read."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 SYNONYMS = {
