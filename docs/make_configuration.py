@@ -24,6 +24,7 @@ from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
+from matcher.files import write_atomically
 from matcher.network.pyramid import PyramidConfig
 from matcher.options import MatchOptions
 from matcher.tasks.classification.__main__ import ClassificationOptions
@@ -53,7 +54,7 @@ keeps both alike. An unknown option is refused, and the nearest known one is nam
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    TARGET.write_text(document(), encoding="utf-8")
+    write_atomically(TARGET, document().encode())
     return 0
 
 
