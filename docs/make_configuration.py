@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from conf import compose, compose_run
+from conf import compose, compose_run, plain_options
 from data.classification import ClassificationDataConfig
 from data.config import DataConfig
 from data.detection import DetectionDataConfig
@@ -54,6 +54,7 @@ keeps both alike. An unknown option is refused, and the nearest known one is nam
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    plain_options(words, {})
     write_atomically(TARGET, document().encode())
     return 0
 
