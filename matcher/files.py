@@ -41,9 +41,8 @@ def write_atomically(path: Path | str, data: bytes) -> None:
 def _published(path: Path, remedy: Callable[[], str]) -> Iterator[Path]:
     """A file to write that becomes `path` at the end, or what that links to, and disappears where
     that fails (E401)."""
-    place = Path(os.path.realpath(path))
+    place = _place_of(path)
     part = place.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
-    _require_ordinary(path)
     try:
         yield part
         os.replace(part, place)
@@ -82,11 +81,7 @@ def require_writable(targets: Iterable[Path | str]) -> None:
     Raises:
         StorageError: one cannot, or a folder, a pipe or a device has its name (E401).
     """
-    folders = []
-    for target in targets:
-        _require_ordinary(target)
-        folders.append(Path(os.path.realpath(target)).parent)
-    for folder in dict.fromkeys(folders):
+    for folder in dict.fromkeys(_place_of(target).parent for target in targets):
         make_folder(folder)
         probe = folder / f".quadmatch-{os.getpid()}-probe.part"
         try:
@@ -96,10 +91,15 @@ def require_writable(targets: Iterable[Path | str]) -> None:
             raise unwritable(folder, error, "choose another place") from error
 
 
-def _require_ordinary(target: Path | str) -> None:
+def _place_of(target: Path | str) -> Path:
+    """Where a file goes: to what a link leads to, never to a folder, a pipe or a device (E401)."""
     if os.path.exists(target) and not os.path.isfile(target):
         what = "is in the way: no ordinary file"
         raise StorageError(Code.UNWRITABLE, target, what, "choose another place")
+    try:
+        return Path(os.path.realpath(target))
+    except OSError as error:  # The folder that one is in is gone.
+        raise unwritable(target, error, "choose another place") from error
 
 
 def replaced(path: Path | str) -> str:
@@ -117,7 +117,7 @@ def check_targets(targets: Iterable[Path | str], inputs: Iterable[Path | str]) -
     targets = list(targets)
     taken = {os.path.realpath(path): "an input" for path in inputs}
     for target in targets:
-        place = os.path.realpath(target)
+        place = os.fspath(_place_of(target))
         for path, owner in taken.items():
             # Hard links and disks that do not tell capitals apart have two names for a file.
             both = os.path.exists(path) and os.path.exists(place)

@@ -26,6 +26,8 @@ from tests.helpers.broken_files import LZMA, bracketless, flipped, repacked
 from tests.helpers.collections_of_pairs import stub_images, stub_pairs
 
 SUFFIXES = [".h5", ".hdf5", ".npz", ".csv", ".json", ".H5"]
+WAYS = [lambda path: write_atomically(path, b"x"), lambda path: check_targets([path], ())]
+"""To come upon a place that is no place for a file."""
 
 
 def record(n: int = 5, **changes: object) -> MatchRecord:
@@ -239,9 +241,7 @@ def test_a_link_stays_one_and_what_it_names_is_written(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["b.json"]
 
 
-@pytest.mark.parametrize(
-    "write", [lambda p: write_atomically(p, b"x"), lambda p: check_targets([p], ())]
-)
+@pytest.mark.parametrize("write", WAYS)
 def test_pipes_and_devices_are_not_replaced(tmp_path: Path, write: Callable[[Path], None]) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)
@@ -251,6 +251,17 @@ def test_pipes_and_devices_are_not_replaced(tmp_path: Path, write: Callable[[Pat
             write(place)
     assert pipe.is_fifo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("write", WAYS)
+def test_a_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StorageError, match="E401"):
+        write(Path("a.json"))
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
