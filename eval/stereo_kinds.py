@@ -37,6 +37,7 @@ from matcher.training.trainer import hush_lightning
 from matcher.validation.checked import (
     Name,
     Positive,
+    Threads,
     checked,
     entry_of,
 )
@@ -84,7 +85,7 @@ class StereoKindsOptions:
     """Unseen pairs on which all are measured."""
     output: Name = "outputs/stereo_kinds"
     """Folder of results and of what is needed to continue."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
 
     def __post_init__(self) -> None:

@@ -23,7 +23,15 @@ from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
 from matcher.training.config import Precision
 from matcher.training.trainer import hush_lightning
-from matcher.validation.checked import Name, NotNegative, Positive, checked, entry_of
+from matcher.validation.checked import (
+    Name,
+    NotNegative,
+    Positive,
+    Threads,
+    Workers,
+    checked,
+    entry_of,
+)
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid
 
@@ -69,9 +77,9 @@ class KindsOptions:
     """Images of val that are measured; 0: all."""
     rounds: Positive = 5
     """How often times are taken."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Processes that read images."""
     precision: Precision = "auto"
     """Of training; auto: bf16 where the processor computes in it. Equal for all rows."""

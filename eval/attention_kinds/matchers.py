@@ -36,6 +36,7 @@ from matcher.validation.checked import (
     Name,
     NotNegative,
     Positive,
+    Threads,
     checked,
     config_from_dict,
     entry_of,
@@ -91,7 +92,7 @@ class MatchersOptions:
     """Rendered pairs that are measured."""
     seed: NotNegative = 7
     """Of the training."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
     output: Name = "outputs/attention_matchers"
     """Folder of results and of what is needed to continue."""

@@ -6,6 +6,10 @@ import pytest
 
 from conf import compose, plain_options
 from eval.__main__ import read_options
+from eval.attention_kinds.__main__ import KindsOptions
+from eval.attention_kinds.matchers import MatchersOptions
+from eval.classification import ClassificationEvalOptions
+from eval.stereo_kinds import StereoKindsOptions
 from matcher.batch.options import CollectionOptions
 from matcher.errors import UsageError
 from matcher.options import MatchOptions
@@ -154,6 +158,11 @@ def test_threads_and_processes_are_limited_everywhere() -> None:
     for name in ("threads", "workers"):
         with pytest.raises(UsageError, match="from 1 to 256"):
             read_options([f"{name}={many}"])
+    for kind in (KindsOptions, MatchersOptions, StereoKindsOptions):
+        assert "from 1 to 256" in message([f"threads={many}"], kind)
+    for kind in (KindsOptions, ClassificationEvalOptions):
+        given = ["folder=a", "weights=b"] if kind is ClassificationEvalOptions else []
+        assert "from 0 to 256" in message([*given, f"workers={many}"], kind)
     values = compose("train", [f"trainer.threads={many}", f"data.workers={many}"])
     with pytest.raises(UsageError, match="threads: got 257; expected an integer from 0 to 256"):
         config_from_dict(RunConfig, {k: v for k, v in values.items() if k != "data"})
