@@ -32,6 +32,7 @@ from matcher.errors import Code, UsageError, require_extra
 from matcher.files import check_targets
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import ImageSource
+from matcher.images.opening import unchanged
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import RIGHT, QualityHead, figures_of
 from matcher.predictor import Predictor, load_matcher
@@ -245,10 +246,12 @@ def main(words: list[str]) -> int:
     target = Path(options.output) if options.output else quality_path(path)
     check_targets([target, *([options.figure] if options.figure else [])], [path])
     photographs = read_pairs_with_gt(Path(options.real)) if options.real else ()
-    fitted = sample(predictor, options.scenes(SEED + options.seed, options.pairs))
-    if not len(fitted.right):
-        raise UsageError(Code.INVALID_VALUE, weights, "finds no match to fit to", "train it first")
-    head = fit(fitted)
+    with unchanged(path):  # A training that exports would make it the head of other weights.
+        fitted = sample(predictor, options.scenes(SEED + options.seed, options.pairs))
+        if not len(fitted.right):
+            what = "finds no match to fit to"
+            raise UsageError(Code.INVALID_VALUE, weights, what, "train it first")
+        head = fit(fitted)
     save_quality(head, target, path)
     tell(f"written  {target}")
     unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}

@@ -48,7 +48,7 @@ class Code(IntEnum):
     INVALID_PIXELS = 104, "pixels, depths or poses that are not finite"
     UNSUPPORTED_IMAGE = 105, "a kind of image that is not supported"
     CORRUPT_SAMPLES = 106, "too many training samples that cannot be read"
-    CHANGED_IMAGE = 107, "an image that was replaced while it was used"
+    CHANGED_IMAGE = 107, "a file that was replaced while it was used"
 
     MISSING_FILE = 111, "a file or folder that is not there"
     UNREADABLE_LIST = 112, "a list or table that is not text or lacks entries"

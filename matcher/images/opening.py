@@ -86,7 +86,7 @@ def within_memory(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def unchanged(*paths: str) -> Iterator[None]:
+def unchanged(*paths: str | os.PathLike[str]) -> Iterator[None]:
     """Refuse files (E107) that were replaced meanwhile, as their size and time of change tell: what
     is read of them later belongs to other images."""
     before = [_state(path) for path in paths]
@@ -97,7 +97,7 @@ def unchanged(*paths: str) -> Iterator[None]:
             raise ImageError(Code.CHANGED_IMAGE, path, what, "run the same words again")
 
 
-def _state(path: str) -> tuple[int, int, int] | None:
+def _state(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)
     except OSError:

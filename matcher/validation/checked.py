@@ -203,6 +203,8 @@ def _usage_error(
 
 
 def _unfit(option: str, value: object, annotation: Any) -> UsageError:
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return invalid(option, value, "UTF-8: rename it, or set LC_ALL to a locale of UTF-8")
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     near = get_close_matches(str(value), map(str, choices), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -168,6 +168,11 @@ def test_threads_and_processes_are_limited_everywhere() -> None:
         config_from_dict(RunConfig, {k: v for k, v in values.items() if k != "data"})
 
 
+def test_names_that_are_no_utf8_are_told() -> None:
+    told = message(["output=\udce4.csv"])
+    assert "E201 output: got '\\udce4.csv'; expected UTF-8: rename it" in told
+
+
 def test_a_long_value_or_name_is_cut_short() -> None:
     assert len(message([f"device={'x' * 100_000}"])) < 500
     assert len(message([f"{'x' * 100_000}=1"])) < 1000
