@@ -176,7 +176,7 @@ def _usage_error(
     """A one-line error that names the offending word and the nearest valid key."""
     what = (str(error).strip() or "cannot be composed").splitlines()[0]
     groups = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
-    for word in words:
+    for word in reversed(words):  # The last of two for an option is the one that counts.
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
         if key in groups:
@@ -206,7 +206,7 @@ def _keys(config_name: str, folder: Path) -> list[str]:
             values = OmegaConf.to_container(hydra_compose(config_name))
     except (HydraException, OmegaConfBaseException):
         return []
-    groups = [p.name for p in folder.iterdir() if p.is_dir()]
+    groups = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "_"]
     return [*groups, *_dotted(values)]
 
 

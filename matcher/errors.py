@@ -55,7 +55,7 @@ class Code(IntEnum):
     FAULTY_LINE = 113, "a line of a list or a table that cannot be used"
     REFUSED_NAME = 114, "the name of an image that leads out of its folder or cannot be a name"
     NO_PAIR = 115, "a collection without a pair"
-    OUT_OF_MEMORY = 131, "a pair that does not fit into memory, not even alone"
+    OUT_OF_MEMORY = 131, "what does not fit into memory, such as a pair, not even alone"
 
     MISSING_IMAGE = 200, "fewer than two images"
     INVALID_VALUE = 201, "an option with a value that cannot work"
