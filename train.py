@@ -245,13 +245,8 @@ def main(words: list[str]) -> int:
     """The program; returns its exit code."""
     hush_lightning()
     config = compose_run(words)
-    folder = Path(config["folder"])
-    try:
-        metrics = train(config)
-    except InterruptedError as error:
-        print(error.strerror, file=sys.stderr)
-        return 128 + (error.errno or 0)
-    for line in closing_lines(folder, metrics):
+    metrics = train(config)
+    for line in closing_lines(Path(config["folder"]), metrics):
         print(line)
     return 0
 

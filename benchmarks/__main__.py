@@ -23,9 +23,12 @@ import torch
 from benchmarks.pair_methods import METHODS, needed_bytes
 from benchmarks.report import write_report
 from benchmarks.worker import Case, Worker
+from matcher.errors import Code, StorageError
+from matcher.files import require_writable, write_atomically
+from matcher.terminal.program import program
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = ("480x640", "832x832", "1024x1024", "1600x1184", "2048x2048")
+SIZES = ((480, 640), (832, 832), (1024, 1024), (1600, 1184), (2048, 2048))
 ATTENTION = ("ours", "ours, levels by size", "published", "full", "linear")
 EXTRA = {"EfficientLoFTR": "transformers"}
 MEMORY = 12e9
@@ -34,25 +37,37 @@ LEAST_REPEATS = 3
 FULL_TOKENS = 128 * 128
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    rows = json.loads(options.output.read_text()) if options.output.is_file() else []
+@program()
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
+    options = parser().parse_args(words)
+    require_writable([options.output, *([options.report] if options.report else [])])
+    rows = earlier_rows(options.output)
     run = time.strftime("%Y-%m-%d %H:%M:%S")
     for group in groups(options):
         for row in measure(group, options):
             row["run"] = run
             rows = [*(old for old in rows if key(old) != key(row)), row]
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(rows, indent=1) + "\n")
+        write_atomically(options.output, (json.dumps(rows, indent=1) + "\n").encode())
     if options.report:
         write_report(rows, options.report)
     return 0
 
 
+def earlier_rows(path: Path) -> list[dict[str, Any]]:
+    """What earlier runs measured; `StorageError` (E402) where it cannot be read."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except (OSError, ValueError) as error:
+        remedy = "move it away, or give another --output"
+        raise StorageError(Code.DAMAGED_RESULT, path, f"cannot be read: {error}", remedy) from error
+
+
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     out.add_argument("--parts", nargs="*", default=["attention", "pair"], help="none: report only")
-    out.add_argument("--sizes", nargs="+", default=SIZES, help="pixels HxW; tokens are at 1/8")
+    pixels = "pixels HxW; tokens are at 1/8"
+    out.add_argument("--sizes", nargs="+", type=size_of, default=SIZES, help=pixels)
     out.add_argument("--methods", nargs="+", help=f"of {[*METHODS]} or the attention calls")
     out.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     out.add_argument("--devices", nargs="+", default=devices())
@@ -66,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """(height, width); argparse tells of a ValueError."""
+    height, width = (int(side) for side in text.split("x"))
+    return height, width
+
+
 def devices() -> list[str]:
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -73,9 +94,7 @@ def devices() -> list[str]:
 def groups(options: argparse.Namespace) -> list[list[Case]]:
     """Cases to compare with one another, which are measured in turns."""
     out: list[list[Case]] = []
-    for text in options.sizes:
-        height, width = (int(side) for side in text.split("x"))
-        size = (height, width)
+    for size in options.sizes:
         for dtype in options.dtypes:
             for device in options.devices if "pair" in options.parts else ():
                 if dtype == "bfloat16" and device == "cpu" and size != (480, 640):

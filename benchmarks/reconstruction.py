@@ -25,6 +25,7 @@ from eval.benchmarks.folder import lines_of
 from eval.report.tables import markdown_table
 from matcher.batch.run import open_run
 from matcher.errors import Code, UsageError, require_extra
+from matcher.files import check_targets, write_atomically
 from matcher.terminal.program import program
 
 SCENES = "fountain-P11,Herz-Jesus-P25"
@@ -184,8 +185,12 @@ def two_folders(words: Sequence[str]) -> tuple[Path, Path]:
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     folder, runs = two_folders(words)
+    odd = [word for word in words[2:] if "=" not in word]
+    if odd:
+        raise UsageError(Code.UNUSABLE_WORD, odd[0], "is not an option", "write key=value")
     given = dict(word.split("=", 1) for word in words[2:])
     scenes, document = given.pop("scenes", SCENES).split(","), given.pop("document", "")
+    check_targets([document] if document else [], ())
     values = [given.pop(name, default).split(",") for name, default in TRIED.items()]
     tried = [dict(zip(TRIED, each, strict=True)) for each in product(*values)]
     options = [f"{name}={value}" for name, value in given.items()]
@@ -204,7 +209,7 @@ def main(words: list[str]) -> int:
             weights=manifest.settings["weights_sha256"],
             table=table(results),
         )
-        Path(document).write_text(page, encoding="utf-8")
+        write_atomically(document, page.encode())
     return 0
 
 

@@ -23,8 +23,10 @@ import torch
 
 from eval.peak_memory import PeakMemory
 from eval.report.tables import markdown_table
+from matcher.files import require_writable, write_atomically
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.rows import build_row_attention
+from matcher.terminal.program import program
 
 WIDTHS = (64, 120, 240, 480, 960, 1920)
 METHODS = ("tree", "full")
@@ -151,8 +153,9 @@ def table(found: Sequence[Row], rows: int, wide: int) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program."""
+@program()
+def main(words: list[str]) -> int:
+    """Run the program; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stereo_rows", description=__doc__)
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="columns of the map")
     parser.add_argument("--rows", type=int, default=16)
@@ -160,11 +163,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--training", action="store_true", help="forward and backward")
     parser.add_argument("--wide", type=int, default=240, help="exponents are fitted from here on")
     parser.add_argument("--output", type=Path, help="JSON file of the figures")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(words)
+    require_writable([options.output] if options.output else [])
     torch.set_num_threads(1)
     found = measure(options.widths, options.rows, options.turns, options.training)
     if options.output:
-        options.output.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+        text = json.dumps([asdict(row) for row in found], indent=1) + "\n"
+        write_atomically(options.output, text.encode())
     print(table(found, options.rows, options.wide))
     return 0
 

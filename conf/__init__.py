@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from matcher.errors import Code, UsageError
-from matcher.validation.checked import invalid, nearest_option
-from matcher.validation.words import key_values
+from matcher.validation.checked import annotations_of, invalid, nearest_option
+from matcher.validation.words import is_text, key_values
 
 CONF = Path(__file__).resolve().parent
 DATACLASSES = {
@@ -60,7 +60,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
 
     Args:
         config_name: file in `folder`, such as ``train``.
-        overrides: ``key=value`` words in Hydra's grammar, also as ``--key value``.
+        overrides: ``key=value`` words in Hydra's grammar, also as ``--key value``; an option that
+            is text, such as a path, takes what follows the first ``=`` as it is.
         folder: of the YAML files.
 
     Raises:
@@ -68,12 +69,19 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
             read, a key that would call code, or a value that cannot be resolved.
     """
     words = [_checked(word) for word in key_values(overrides)]
+    kinds = DATACLASSES.get(config_name, {})
+    texts = {name for key, kind in kinds.items() for name in _texts(resolve_name(kind), key)}
+    given = [word.partition("=") for word in words]
     GlobalHydra.instance().clear()
     if config_name in DATACLASSES:
         ConfigStore.instance().store(f"{config_name}_defaults", _defaults_of(config_name))
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            config = hydra_compose(config_name, overrides=words)
+            others = ["".join(parts) for parts in given if parts[0] not in texts]
+            config = hydra_compose(config_name, overrides=others)
+        for name, _, text in given:
+            if name in texts:
+                OmegaConf.update(config, name, None if text == "null" else text)
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
         # Hydra lets the last two escape on words such as ``@x=1``.
@@ -81,7 +89,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), folder: Path = CONF
     if not isinstance(values, dict):
         raise UsageError(Code.UNUSABLE_WORD, config_name, "is not a group of options")
     _refuse_calls(values)
-    for key, name in DATACLASSES.get(config_name, {}).items():
+    for key, name in kinds.items():
         _drop_unset(values[key] if key else values, resolve_name(name))
     return {str(key): value for key, value in values.items()}
 
@@ -99,6 +107,16 @@ def compose_run(words: Sequence[str]) -> dict[str, Any]:
         known = f"expected one of {', '.join(TASKS)}"
         raise UsageError(Code.INVALID_VALUE, "task", f"got {task!r}", known)
     return compose(TASKS[task], others)
+
+
+def _texts(kind: Any, group: str) -> Iterator[str]:
+    """The dotted names of the options of a dataclass that are text, below a group or none."""
+    for name, annotation in annotations_of(kind).items():
+        dotted = f"{group}.{name}" if group else name
+        if is_dataclass(annotation):
+            yield from _texts(annotation, dotted)
+        elif is_text(annotation):
+            yield dotted
 
 
 def _defaults_of(config_name: str) -> dict[str, Any]:
@@ -158,7 +176,7 @@ def _usage_error(
     """A one-line error that names the offending word and the nearest valid key."""
     what = (str(error).strip() or "cannot be composed").splitlines()[0]
     groups = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
-    for word in words:
+    for word in reversed(words):  # The last of two for an option is the one that counts.
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
         if key in groups:
@@ -188,7 +206,7 @@ def _keys(config_name: str, folder: Path) -> list[str]:
             values = OmegaConf.to_container(hydra_compose(config_name))
     except (HydraException, OmegaConfBaseException):
         return []
-    groups = [p.name for p in folder.iterdir() if p.is_dir()]
+    groups = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "_"]
     return [*groups, *_dotted(values)]
 
 

@@ -55,15 +55,16 @@ class ClassificationData(TrainingData):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; errors are those of `find_images`."""
-        return self._images.labels
+        """Names of the classes; errors are those of `training_images`."""
+        return self.training_images.labels
 
     @property
     def pairs_an_epoch(self) -> int:
-        return len(self._images.files)
+        return len(self.training_images.files)
 
     @cached_property
-    def _images(self) -> ImageFolder:
+    def training_images(self) -> ImageFolder:
+        """Those that are learned; errors are those of `find_images`."""
         return find_images(Path(self.config.folder) / "train")
 
     @cached_property
@@ -79,7 +80,7 @@ class ClassificationData(TrainingData):
         return found.spread(self.config.val_images)
 
     def _training(self) -> tuple[Dataset[Any], Callable[[int], Sequence[int]]]:
-        images = TrainingImages(self._images, self.config.side, self.seed)
+        images = TrainingImages(self.training_images, self.config.side, self.seed)
 
         def order(epoch: int) -> list[int]:
             return np.random.default_rng((self.seed, epoch)).permutation(len(images)).tolist()

@@ -163,7 +163,7 @@ def flipped(pixels: np.ndarray, truth: TrueBoxes, axis: int) -> tuple[np.ndarray
     boxes = truth.boxes.copy()
     boxes[:, first] = pixels.shape[axis] - truth.boxes[:, last]
     boxes[:, last] = pixels.shape[axis] - truth.boxes[:, first]
-    return np.ascontiguousarray(np.flip(pixels, axis)), truth._replace(boxes=boxes)
+    return np.flip(pixels, axis).copy(), truth._replace(boxes=boxes)
 
 
 def build_detection_data(

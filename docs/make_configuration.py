@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from conf import compose, compose_run
+from conf import compose, compose_run, plain_options
 from data.classification import ClassificationDataConfig
 from data.config import DataConfig
 from data.detection import DetectionDataConfig
@@ -24,6 +24,7 @@ from data.stereo import StereoDataConfig
 from eval.options import EvalOptions
 from matcher.batch.options import CollectionOptions
 from matcher.config import MatcherConfig
+from matcher.files import write_atomically
 from matcher.network.pyramid import PyramidConfig
 from matcher.options import MatchOptions
 from matcher.tasks.classification.__main__ import ClassificationOptions
@@ -53,7 +54,8 @@ keeps both alike. An unknown option is refused, and the nearest known one is nam
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
-    TARGET.write_text(document(), encoding="utf-8")
+    plain_options(words, {})
+    write_atomically(TARGET, document().encode())
     return 0
 
 

@@ -19,6 +19,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from conf import plain_options
 from matcher import Predictor, load_matcher
 from matcher.drawing.attention import (
     animate_descent,
@@ -52,6 +53,7 @@ PRECISIONS = (0.05, 0.1, 0.25, 0.5, 1, 3)
 @program(__doc__)
 def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
+    plain_options(words, {})
     if not REAL_FOLDER.is_dir():
         sys.stderr.write(f"{REAL_FOLDER} is not there: nothing was drawn\n")
         return 1

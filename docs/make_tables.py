@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matcher.errors import missing
-from matcher.files import write_atomically
+from matcher.errors import Code, UsageError
+from matcher.files import read_text, write_atomically
 from matcher.terminal.program import program
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,14 +91,21 @@ def with_cells(text: str, row: Row, cells: Sequence[str]) -> str:
     return text
 
 
+def read_records(path: str) -> list[Record]:
+    """What an evaluation wrote; `UsageError` where there is no file (E111) or another (E112)."""
+    try:
+        records = json.loads(read_text(path, "file of results"))
+        if not all({"status", "dataset", "method", "protocol"} <= {*record} for record in records):
+            raise ValueError("entries lack a status, a dataset, a method or a protocol")
+    except (ValueError, TypeError) as error:
+        raise UsageError(Code.UNREADABLE_LIST, path, f"holds no results: {error}") from error
+    return records
+
+
 @program(__doc__, needs_words=True)
 def main(words: list[str]) -> int:
     """The program; returns its exit code."""
-    records: list[Record] = []
-    for word in words:
-        if not Path(word).is_file():
-            raise missing(word)
-        records += json.loads(Path(word).read_text(encoding="utf-8"))
+    records = [record for word in words for record in read_records(word)]
     for row in ROWS:
         cells = cells_of(row, [record for record in records if record["status"] == "ok"])
         if cells is not None:

@@ -15,8 +15,6 @@ from matcher.terminal.program import program
 from matcher.validation.checked import invalid
 from matcher.validation.words import describe, key_values
 
-PATHS = {"root": "benchmark", "output": "", "document": ""}
-"""Options whose value is a path, taken as it is, and the group that they belong to."""
 RENDERED = ("synthetic", "warps")
 """Kinds of benchmarks whose data are all photographs in a folder and below it."""
 USAGE = """\
@@ -81,25 +79,20 @@ def read_options(words: Sequence[str]) -> list[EvalOptions]:
     benchmarks, given, direct = ("synthetic",), [], {}
     for word in key_values(words):
         name, equals, value = word.partition("=")
-        name = "root" if name == "benchmark.root" else name
         if equals and name == "benchmark":
             benchmarks = split_names(value)
-        elif equals and name in (*PATHS, "method", "protocol"):
-            direct[name] = None if name in PATHS and value == "null" else value
+        elif equals and name in ("method", "protocol"):
+            direct[name] = value
         else:
-            given.append(word)
+            given.append(f"benchmark.{word}" if name == "root" else word)
     if not benchmarks:
         raise invalid("benchmark", "", "at least one name")
-    out = []
-    for benchmark in benchmarks:
-        values = compose("eval", [f"benchmark={benchmark}", *given])
-        for name, value in direct.items():
-            target = values[PATHS[name]] if PATHS.get(name) else values
-            target[name] = value
-        out.append(eval_options(values))
-    if len(out) > 1 and "root" in direct:
+    if len(benchmarks) > 1 and any(word.startswith("benchmark.root=") for word in given):
         raise UsageError(Code.INVALID_VALUE, "root", "belongs to one benchmark", "name only one")
-    return out
+    return [
+        eval_options(compose("eval", [f"benchmark={benchmark}", *given]) | direct)
+        for benchmark in benchmarks
+    ]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from eval.measure import pose_error
 from eval.metrics import error_auc
 from eval.summary import POSE_LIMITS
 from matcher.drawing.matches import draw_matches, write_picture
+from matcher.errors import missing
 from matcher.geometry.cameras import rescale_intrinsics
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.geometry.pixels import network_to_original
@@ -36,6 +37,9 @@ class PoseAUC(pl.Callback):
     folder in the format of the ``pairs`` benchmark, `limit` real pairs, taken evenly from its
     list, are matched as well at `max_side` pixels and logged as ``val/<folder>_auc@5`` and so on.
     The averaged weights are used where the module has them.
+
+    Raises:
+        UsageError: `pairs` has no list, or not its images (E111), or as `read_pairs_with_gt`.
     """
 
     def __init__(
@@ -50,6 +54,9 @@ class PoseAUC(pl.Callback):
             chosen = np.linspace(0, len(listed) - 1, min(limit, len(listed))).round().astype(int)
             name = Path(pairs).resolve().name
             kept = tuple(listed[i] for i in chosen)
+            for image in (path for pair in kept for path in (pair.image0, pair.image1)):
+                if not image.is_file():
+                    raise missing(image)
             self.benchmark = Benchmark(name, name, kept, Sizing(max_side=max_side))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -21,7 +21,7 @@ from matcher.network.pyramid import Pyramid
 from matcher.tasks.classification.predictor import Classifier
 from matcher.tasks.classification.structures import ImageBatch
 from matcher.terminal.program import program
-from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
+from matcher.validation.checked import JsonFile, Name, Positive, Workers, checked, invalid
 from matcher.validation.words import describe, options_from_words
 
 USAGE = """\
@@ -65,9 +65,9 @@ class ClassificationEvalOptions:
     """Pixels of the square that the network sees; null: as the weights tell."""
     batch: Positive = 32
     """Images at a time."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Processes that read images."""
-    output: str = ""
+    output: JsonFile = ""
     """JSON file of the figures; empty: none."""
 
 

@@ -26,7 +26,7 @@ from matcher.tasks.detection.labels import category_numbers
 from matcher.tasks.detection.predictor import Detector
 from matcher.tasks.detection.structures import Detections
 from matcher.terminal.program import program
-from matcher.validation.checked import Name, NotNegative, checked
+from matcher.validation.checked import JsonFile, Name, NotNegative, checked
 from matcher.validation.words import describe, options_from_words
 
 USAGE = """\
@@ -60,7 +60,7 @@ class DetectionEvalOptions:
     (the extra ``vision``), with AP by size too."""
     images: NotNegative = 0
     """Pictures, at most; 0: all."""
-    output: str = ""
+    output: JsonFile = ""
     """JSON file of the figures; empty: none."""
 
 

@@ -98,7 +98,7 @@ class PairJob(NamedTuple):
 
     def cached(self) -> Prediction | None:
         """The finished prediction; None if there is none, or it is of other images."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return None
         try:
             record = read_matches(self.path)

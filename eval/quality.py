@@ -32,11 +32,12 @@ from matcher.errors import Code, UsageError, require_extra
 from matcher.files import check_targets
 from matcher.geometry.epipolar import epipolar_error, fundamental_from_pose
 from matcher.images.load import ImageSource
+from matcher.images.opening import unchanged
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import RIGHT, QualityHead, figures_of
 from matcher.predictor import Predictor, load_matcher
 from matcher.terminal.program import program
-from matcher.validation.checked import NotNegative, Positive, checked
+from matcher.validation.checked import NotNegative, Positive, checked, invalid
 from matcher.validation.words import options_from_words
 from matcher.weights.checkpoint import quality_path, save_quality
 
@@ -61,6 +62,10 @@ class Options:
     real: str = ""
     real_pairs: Positive = 20
     seed: NotNegative = 0
+
+    def __post_init__(self) -> None:
+        if self.figure and not self.figure.lower().endswith(".png"):
+            raise invalid("figure", self.figure, "a name ending in .png")
 
     def scenes(self, seed: int, count: int) -> SyntheticScenes:
         height, width = map(int, self.size.split("x"))
@@ -241,10 +246,14 @@ def main(words: list[str]) -> int:
     target = Path(options.output) if options.output else quality_path(path)
     check_targets([target, *([options.figure] if options.figure else [])], [path])
     photographs = read_pairs_with_gt(Path(options.real)) if options.real else ()
-    fitted = sample(predictor, options.scenes(SEED + options.seed, options.pairs))
-    if not len(fitted.right):
-        raise UsageError(Code.INVALID_VALUE, weights, "finds no match to fit to", "train it first")
-    head = fit(fitted)
+    with unchanged(path):  # A training that exports would make it the head of other weights.
+        fitted = sample(predictor, options.scenes(SEED + options.seed, options.pairs))
+        if not len(fitted.right):
+            what = "finds no match to fit to"
+            raise UsageError(Code.INVALID_VALUE, weights, what, "train it first")
+        head = fit(fitted)
+    save_quality(head, target, path)
+    tell(f"written  {target}")
     unseen = {"rendered": sample(predictor, options.scenes(HELD_OUT_SEED, options.unseen))}
     if options.real:
         name = Path(options.real).resolve().name
@@ -252,8 +261,6 @@ def main(words: list[str]) -> int:
     curves = {name: tell_measures(name, head, data) for name, data in unseen.items()}
     if options.figure:
         draw_reliability(Path(options.figure), curves)
-    save_quality(head, target, path)
-    tell(f"written  {target}")
     return 0
 
 

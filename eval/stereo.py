@@ -18,7 +18,14 @@ import cv2
 import numpy as np
 
 from data.config import Eighths
-from data.real.stereo import filled, find_kitti, find_middlebury, find_scene_flow, read_stereo
+from data.real.stereo import (
+    StereoFiles,
+    filled,
+    find_kitti,
+    find_middlebury,
+    find_scene_flow,
+    read_stereo,
+)
 from data.synthetic.stereo import StereoSceneConfig, StereoScenes
 from eval.figures_file import write_figures
 from eval.metrics import bootstrap
@@ -28,7 +35,7 @@ from matcher.files import check_targets
 from matcher.tasks.stereo.predictor import StereoPredictor
 from matcher.tasks.stereo.structures import StereoPair
 from matcher.terminal.program import program
-from matcher.validation.checked import NotNegative, checked
+from matcher.validation.checked import JsonFile, NotNegative, checked, invalid
 from matcher.validation.words import describe, options_from_words
 
 USAGE = """\
@@ -211,8 +218,12 @@ class StereoEvalOptions:
     """Folder of photographs that paint rendered pairs; empty: procedural textures alone."""
     seed: NotNegative = 9001
     """Seed of the rendered pairs."""
-    output: str = ""
+    output: JsonFile = ""
     """JSON file of all figures; empty: none."""
+
+    def __post_init__(self) -> None:
+        if not (self.rendered or self.real):
+            raise invalid("rendered", self.rendered, "1 or more pairs, or real=FOLDER")
 
 
 def rendered_pairs(options: StereoEvalOptions) -> Iterator[StereoPair]:
@@ -226,9 +237,9 @@ def rendered_pairs(options: StereoEvalOptions) -> Iterator[StereoPair]:
     yield from (scenes[i] for i in range(options.rendered))
 
 
-def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
-    """Every pair of a folder by its name."""
-    found = []
+def find_pairs(folder: str) -> list[StereoFiles]:
+    """Every pair of a folder; `UsageError` (E111) where there is none."""
+    found: list[StereoFiles] = []
     for find in (find_middlebury, find_kitti, find_scene_flow):
         with suppress(UsageError):
             found += find(folder)
@@ -237,8 +248,7 @@ def real_pairs(folder: str) -> Iterator[tuple[str, StereoPair]]:
         raise UsageError(
             Code.MISSING_FILE, folder, what, "expected the form of Middlebury, KITTI or Scene Flow"
         )
-    for files in found:
-        yield files.name, read_stereo(files)
+    return found
 
 
 def measure(method: Method, pair: StereoPair) -> Errors:
@@ -254,6 +264,7 @@ def evaluate(options: StereoEvalOptions) -> dict[str, dict[str, StereoScore]]:
     methods: dict[str, Method] = {"StereoSGBM": sgbm}
     if options.weights != "none":
         methods["quadtree"] = network(options.weights or None)
+    real = find_pairs(options.real) if options.real else []
     scores: dict[str, dict[str, StereoScore]] = {}
     if options.rendered:
         pairs = list(rendered_pairs(options))
@@ -261,9 +272,11 @@ def evaluate(options: StereoEvalOptions) -> dict[str, dict[str, StereoScore]]:
         scores[name] = {
             method: score([measure(run, pair) for pair in pairs]) for method, run in methods.items()
         }
-    if options.real:
-        for name, pair in real_pairs(options.real):
-            scores[name] = {method: score([measure(run, pair)]) for method, run in methods.items()}
+    for files in real:
+        pair = read_stereo(files)
+        scores[files.name] = {
+            method: score([measure(run, pair)]) for method, run in methods.items()
+        }
     return scores
 
 

@@ -19,11 +19,12 @@ from pydantic import Field
 
 from data.config import Eighths
 from data.stereo import StereoData, StereoDataConfig
+from data.synthetic.photos import list_photos
 from data.synthetic.stereo import StereoSceneConfig
 from eval.metrics import bootstrap
 from eval.report.tables import markdown_table
 from eval.stereo import Errors, StereoEvalOptions, mean_iou, measure, network, rendered_pairs
-from eval.training import read_result, train_on, write_result
+from eval.training import Rows, Seeds, content_of_files, read_result, train_on, write_result
 from matcher.files import make_folder, write_atomically
 from matcher.tasks.stereo.config import StereoConfig
 from matcher.tasks.stereo.model import Stereo
@@ -35,8 +36,8 @@ from matcher.training.config import TrainerConfig
 from matcher.training.trainer import hush_lightning
 from matcher.validation.checked import (
     Name,
-    NotNegative,
     Positive,
+    Threads,
     checked,
     entry_of,
 )
@@ -68,13 +69,11 @@ BATCH = 4
 class StereoKindsOptions:
     """What one call trains and measures."""
 
-    rows: tuple[Name, ...] = tuple(ROWS)
+    rows: Rows = tuple(ROWS)
     """Attention along rows: ``tree``, ``full`` or ``none``."""
     pairs: Annotated[int, Field(ge=BATCH, multiple_of=BATCH)] = 10_000
     """Pairs of each training, a multiple of 4."""
-    seeds: Annotated[
-        tuple[NotNegative, ...], Field(min_length=1, description="a list of integers")
-    ] = (0,)
+    seeds: Seeds = (0,)
     """Each is one training of every row."""
     height: Eighths = 128
     """Of all pairs in pixels."""
@@ -86,7 +85,7 @@ class StereoKindsOptions:
     """Unseen pairs on which all are measured."""
     output: Name = "outputs/stereo_kinds"
     """Folder of results and of what is needed to continue."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
 
     def __post_init__(self) -> None:
@@ -126,7 +125,7 @@ def train_row(name: str, seed: int, options: StereoKindsOptions) -> list[PairFig
         sizes=((options.height, options.width),), shares=(1.0,), group=BATCH, pairs=options.pairs,
         photos=options.photos or None, seed=seed,
     )  # fmt: skip
-    settings = _settings(name, optim, scenes, options.rendered)
+    settings = _settings(name, optim, scenes, options)
     done = read_result(path / "result.json", settings, "pairs")
     if done is not None:
         return [PairFigures(*pair) for pair in done]
@@ -198,11 +197,12 @@ def table(runs: Runs) -> str:
 
 
 def _settings(
-    name: str, optim: StereoOptimConfig, scenes: StereoSceneConfig, rendered: int
+    name: str, optim: StereoOptimConfig, scenes: StereoSceneConfig, options: StereoKindsOptions
 ) -> dict[str, Any]:
     parts = {"model": ROWS[name], "optim": optim, "scenes": scenes}
     plain = {key: asdict(part) for key, part in parts.items()}
-    return json.loads(json.dumps({**plain, "rendered": rendered}))
+    photos = content_of_files(list_photos(options.photos) if options.photos else ())
+    return json.loads(json.dumps({**plain, "rendered": options.rendered, "files": photos}))
 
 
 @program(lambda: USAGE.format(options=describe(StereoKindsOptions)))

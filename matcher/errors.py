@@ -48,14 +48,14 @@ class Code(IntEnum):
     INVALID_PIXELS = 104, "pixels, depths or poses that are not finite"
     UNSUPPORTED_IMAGE = 105, "a kind of image that is not supported"
     CORRUPT_SAMPLES = 106, "too many training samples that cannot be read"
-    CHANGED_IMAGE = 107, "an image that was replaced while a collection used it"
+    CHANGED_IMAGE = 107, "a file that was replaced while it was used"
 
     MISSING_FILE = 111, "a file or folder that is not there"
     UNREADABLE_LIST = 112, "a list or table that is not text or lacks entries"
     FAULTY_LINE = 113, "a line of a list or a table that cannot be used"
     REFUSED_NAME = 114, "the name of an image that leads out of its folder or cannot be a name"
     NO_PAIR = 115, "a collection without a pair"
-    OUT_OF_MEMORY = 131, "a pair that does not fit into memory, not even alone"
+    OUT_OF_MEMORY = 131, "what does not fit into memory, such as a pair, not even alone"
 
     MISSING_IMAGE = 200, "fewer than two images"
     INVALID_VALUE = 201, "an option with a value that cannot work"

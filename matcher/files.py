@@ -39,12 +39,14 @@ def write_atomically(path: Path | str, data: bytes) -> None:
 
 @contextmanager
 def _published(path: Path, remedy: Callable[[], str]) -> Iterator[Path]:
-    """A file to write that becomes `path` at the end, and disappears where that fails (E401)."""
-    part = path.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
+    """A file to write that becomes `path` at the end, or what that links to, and disappears where
+    that fails (E401)."""
+    place = _place_of(path)
+    part = place.parent / f".quadmatch-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         yield part
-        os.replace(part, path)
-        sync_directory(path.parent)
+        os.replace(part, place)
+        sync_directory(place.parent)
     except OSError as error:
         raise unwritable(path, error, remedy()) from error
     finally:
@@ -73,6 +75,40 @@ def make_folder(folder: Path) -> None:
         raise StorageError(Code.UNWRITABLE, folder, what, "choose another place") from error
 
 
+def require_writable(targets: Iterable[Path | str]) -> None:
+    """Make the folders of files, and try whether these can be written there.
+
+    Raises:
+        StorageError: one cannot, or a folder, a pipe or a device has its name (E401).
+    """
+    for folder in dict.fromkeys(_place_of(target).parent for target in targets):
+        make_folder(folder)
+        probe = folder / f".quadmatch-{os.getpid()}-probe.part"
+        try:
+            probe.write_bytes(b"probe")
+            probe.unlink()
+        except OSError as error:
+            raise unwritable(folder, error, "choose another place") from error
+
+
+def _place_of(target: Path | str) -> Path:
+    """Where a file goes: to what a link leads to, never to a folder, a pipe or a device (E401)."""
+    if os.path.exists(target) and not os.path.isfile(target):
+        what = "is in the way: no ordinary file"
+        raise StorageError(Code.UNWRITABLE, target, what, "choose another place")
+    try:
+        place = Path(os.path.realpath(target))
+    except OSError as error:  # The folder that one is in is gone.
+        raise unwritable(target, error, "choose another place") from error
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # Such as a name that is too long.
+        raise unwritable(target, error, "choose another name") from error
+    return place
+
+
 def replaced(path: Path | str) -> str:
     """What to say behind the name of a file that is about to be written."""
     return " (replaced)" if os.path.exists(path) else ""
@@ -83,27 +119,20 @@ def check_targets(targets: Iterable[Path | str], inputs: Iterable[Path | str]) -
 
     Raises:
         UsageError: one would replace an input or another of them (E205).
-        StorageError: one is a folder, or its folder cannot be made (E401).
+        StorageError: as `require_writable`.
     """
+    targets = list(targets)
     taken = {os.path.realpath(path): "an input" for path in inputs}
     for target in targets:
-        place = os.path.realpath(target)
-        try:
-            os.lstat(place)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:  # Such as a name that is too long.
-            raise unwritable(target, error, "choose another name") from error
+        place = os.fspath(_place_of(target))
         for path, owner in taken.items():
             # Hard links and disks that do not tell capitals apart have two names for a file.
             both = os.path.exists(path) and os.path.exists(place)
             if path == place or (both and os.path.samefile(path, place)):
                 what = f"would replace {owner}"
                 raise UsageError(Code.UNSAFE_VALUE, target, what, "choose another name")
-        if os.path.isdir(place):
-            raise StorageError(Code.UNWRITABLE, target, "is a folder", "choose another name")
-        make_folder(Path(target).parent)
         taken[place] = "another result"
+    require_writable(targets)
 
 
 Lock = Literal["system", "soft"]

@@ -26,6 +26,7 @@ from matcher.geometry.pose import estimate_camera_pose
 from matcher.geometry.verdict import Kind, judge, judge_model
 from matcher.images.cameras import EXIF, find_camera, read_cameras
 from matcher.images.load import LoadedImage, load_image, read_mask, read_rgb
+from matcher.images.opening import unchanged
 from matcher.interop.pair_files import write_for_others
 from matcher.options import MatchOptions
 from matcher.predictor import Predictor, load_matcher
@@ -50,15 +51,16 @@ def match_pair(path0: str, path1: str, options: MatchOptions, version: str) -> N
     started = time.perf_counter()
     matcher = load_matcher(options.weights, options)
     loaded = time.perf_counter()
-    image0, mask0 = read_input(path0, options.mask0, "mask0", matcher)
-    image1, mask1 = read_input(path1, options.mask1, "mask1", matcher)
-    read = time.perf_counter()
-    matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
-    matched = time.perf_counter()
-    named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
-    how = provenance(options, matcher, version) | conversions(image0, image1)
-    record = MatchRecord(matches, named0, named1, provenance=how)
-    record = fitted(record, options)
+    with unchanged(path0, path1):
+        image0, mask0 = read_input(path0, options.mask0, "mask0", matcher)
+        image1, mask1 = read_input(path1, options.mask1, "mask1", matcher)
+        read = time.perf_counter()
+        matches = matcher.match(image0, image1, mask0=mask0, mask1=mask1)
+        matched = time.perf_counter()
+        named0, named1 = ImageRecord(path0, *image0.size), ImageRecord(path1, *image1.size)
+        how = provenance(options, matcher, version) | conversions(image0, image1)
+        record = MatchRecord(matches, named0, named1, provenance=how)
+        record = fitted(record, options)
     reason = f" ({matches.reason})" if matches.reason else ""
     tell(
         f"weights   {options.weights} on {matcher.device}, ready in {loaded - started:.2f} s",
@@ -163,7 +165,7 @@ def check_files(images: Sequence[str], options: MatchOptions) -> None:
             hint = "the first two arguments are the images" if is_option else ""
             raise missing(path, remedy=hint)
     if options.cameras:
-        read_cameras(options.cameras)
+        read_cameras(options.cameras, images)
     check_targets([t for t in (options.output, options.picture_path) if t is not None], inputs)
 
 

@@ -117,7 +117,7 @@ def random_crop(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.n
     image = Image.fromarray(pixels)
     box = (left, top, left + w, top + h)
     crop = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
-    return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
+    return crop[:, ::-1].copy() if rng.random() < 0.5 else crop
 
 
 def center_batches(

@@ -143,7 +143,7 @@ def cut(rng: np.random.Generator, frame: Picture, size: tuple[int, int]) -> Pict
         y1, x1 = max(y0 + 1, int((top + height) * h)), max(x0 + 1, int((left + width) * w))
         parts.append(cv2.resize(values[y0:y1, x0:x1], size[::-1], interpolation=way))
     if rng.random() < 0.5:
-        parts = [np.ascontiguousarray(part[:, ::-1]) for part in parts]
+        parts = [part[:, ::-1].copy() for part in parts]
     return Picture(*parts)
 
 

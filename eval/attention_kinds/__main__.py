@@ -18,11 +18,20 @@ from eval.attention_kinds.mass import Mass, mass_reached, queries_and_keys
 from eval.attention_kinds.report import figure, table
 from eval.attention_kinds.rows import ROWS, SIDE
 from eval.figures_file import write_figures
+from eval.training import Rows, Seeds
 from matcher.files import make_folder, write_atomically
 from matcher.terminal.program import program
 from matcher.training.config import Precision
 from matcher.training.trainer import hush_lightning
-from matcher.validation.checked import Name, NotNegative, Positive, checked, entry_of
+from matcher.validation.checked import (
+    Name,
+    NotNegative,
+    Positive,
+    Threads,
+    Workers,
+    checked,
+    entry_of,
+)
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.pyramid import load_pyramid
 
@@ -43,7 +52,6 @@ options and their defaults:
 """
 MASS_IMAGES = 16
 """Images on which full attention is compared with what the others look at."""
-Seeds = Annotated[tuple[NotNegative, ...], Field(min_length=1, description="a list of integers")]
 Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
 
 
@@ -51,7 +59,7 @@ Epochs = Annotated[float, Field(ge=1e-4, le=1000)]
 class KindsOptions:
     """What one call measures."""
 
-    rows: tuple[Name, ...] = tuple(ROWS)
+    rows: Rows = tuple(ROWS)
     """Kinds of attention."""
     train: bool = True
     """Train every row; false: costs alone."""
@@ -69,9 +77,9 @@ class KindsOptions:
     """Images of val that are measured; 0: all."""
     rounds: Positive = 5
     """How often times are taken."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
-    workers: NotNegative = 0
+    workers: Workers = 0
     """Processes that read images."""
     precision: Precision = "auto"
     """Of training; auto: bf16 where the processor computes in it. Equal for all rows."""

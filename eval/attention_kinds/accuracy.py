@@ -15,7 +15,7 @@ from data.classification import ClassificationData, ClassificationDataConfig
 from data.real.image_folder import CenterImages, center_batches
 from eval.attention_kinds.rows import ROWS, SIDE, seed_by_name
 from eval.classification import ranks
-from eval.training import read_result, train_on, write_result
+from eval.training import content_of_files, read_result, train_on, write_result
 from matcher.files import make_folder
 from matcher.network.pyramid import PyramidConfig
 from matcher.tasks.classification.module import ClassificationModule
@@ -74,6 +74,7 @@ def train_row(name: str, seed: int, recipe: Recipe, folder: Path) -> np.ndarray:
     )  # fmt: skip
     settings = _settings(model, optim, seed, recipe, labels, count)
     settings["precision"] = precision(trainer)
+    settings["files"] = content_of_files([*images.training_images.files, *val.files])
     done = read_result(path / "result.json", settings, "ranks")
     if done is not None:
         return np.array(done, dtype=int)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.attention_kinds.rows import SIDE, build_row, keys_of_a_query
 from eval.peak_memory import PeakMemory
+from matcher.errors import Code, ProcessError
 from matcher.network.pyramid import PyramidConfig
 
 TIMED_BATCH, MEMORY_BATCH = 8, 32
@@ -86,7 +88,11 @@ def _times(rows: Mapping[str, PyramidConfig], rounds: int) -> dict[str, list[flo
 def _peak(config: PyramidConfig) -> float:
     """In a process of its own, whose peak no other row has raised."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_here, config).result()
+        try:
+            return pool.submit(_peak_here, config).result()
+        except BrokenProcessPool as error:
+            what = "the process that measures memory was killed, perhaps for want of it"
+            raise ProcessError(Code.DEAD_LOADER, config.attention, what, "run again") from error
 
 
 def _peak_here(config: PyramidConfig) -> float:

@@ -41,7 +41,7 @@ from matcher.training.supervision import supervise
 from matcher.validation.checked import Name, NotNegative, Positive, checked, invalid
 from matcher.validation.words import describe, options_from_words
 from matcher.weights.checkpoint import load_safetensors
-from matcher.weights.hub import BUNDLED
+from matcher.weights.hub import resolve
 
 USAGE = """\
 usage: python -m eval.attention_kinds.focus [key=value ...] [--debug]
@@ -109,8 +109,8 @@ def tree(config: TransformerConfig, variant: str) -> QuadTreeAttention:
 class FocusOptions:
     """What one call measures and draws."""
 
-    weights: str = ""
-    """Weights of a matcher; empty: the bundled ones."""
+    weights: Name = "compact"
+    """Weights of a matcher by name or path."""
     pairs: NotNegative = 12
     """Rendered pairs that are measured; 0: none."""
     size: Annotated[str, Field(pattern=r"^[0-9]+x[0-9]+$", description="HEIGHTxWIDTH")] = "256x320"
@@ -140,7 +140,7 @@ def weights_of(attention: Attention, call: AttentionCall, queries: Tensor) -> Te
     value = call.value.detach().clone().requires_grad_()
     with torch.enable_grad():
         message = attention(call.query, call.key, value, call.query_mask, call.key_mask)
-        first = message.view(heads, -1, message[0, 0].numel())[:, 0]  # of each head's channels
+        first = message.reshape(heads, -1, message[0, 0].numel())[:, 0]  # of each head's channels
         ways = [first[:, query].sum() for query in queries]
     rows = [torch.autograd.grad(way, value, retain_graph=True)[0] for way in ways]
     shape = (heads, value.shape[1] // heads, -1)
@@ -241,7 +241,10 @@ def draw(model: FeatureMatcher, options: FocusOptions) -> dict[str, np.ndarray]:
         sides = f"photographs of one size and of multiples of {model.config.canvas} pixels"
         raise invalid("max_side", options.max_side, sides)
     height, width = images[0].shape[:2]
-    point = torch.tensor(options.point or ((width - 1) / 2, (height - 1) / 2))
+    x, y = options.point or ((width - 1) / 2, (height - 1) / 2)
+    if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+        raise invalid("point", options.point, f"(x, y) within {width} x {height} pixels")
+    point = torch.tensor((x, y))
     columns = pair[0].valid.shape[1]
     centers = model.cell_centers(torch.arange(pair[0].valid.numel()), columns)
     cell = int((pair[0].to_original(centers) - point).square().sum(dim=1).argmin())
@@ -266,7 +269,7 @@ def main(words: list[str]) -> int:
     options = options_from_words(FocusOptions, words)
     output = Path(options.output)
     make_folder(output)
-    model = load_safetensors(options.weights or BUNDLED["compact"])
+    model = load_safetensors(resolve(options.weights, offline=True))
     pictures = draw(model, options)
     for name, picture in pictures.items():
         write_picture(output / name, picture)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -17,13 +17,14 @@ from pydantic import Field
 
 from conf import compose
 from data.datamodule import build_datamodule
-from eval.benchmarks.folder import Benchmark, read_pairs_with_gt
+from data.synthetic.photos import list_photos
+from eval.benchmarks.folder import TABLE, Benchmark, read_pairs_with_gt
 from eval.benchmarks.sizing import Sizing
 from eval.callbacks import batch_errors, folder_errors
 from eval.metrics import bootstrap, error_auc
 from eval.report.tables import markdown_table
 from eval.topk_recall import Options as Scenes
-from eval.training import read_result, train_on, write_result
+from eval.training import Rows, content_of_files, read_result, train_on, write_result
 from matcher.files import make_folder, write_atomically
 from matcher.geometry.robust import Estimator
 from matcher.network.model import FeatureMatcher
@@ -35,6 +36,7 @@ from matcher.validation.checked import (
     Name,
     NotNegative,
     Positive,
+    Threads,
     checked,
     config_from_dict,
     entry_of,
@@ -76,7 +78,7 @@ DRAWS = 1000
 class MatchersOptions:
     """What one call trains and measures."""
 
-    rows: tuple[Name, ...] = tuple(ROWS)
+    rows: Rows = tuple(ROWS)
     """Kinds of attention."""
     pairs: Annotated[int, Field(ge=BATCH, multiple_of=BATCH)] = 10_000
     """Pairs of each training, a multiple of 8."""
@@ -90,7 +92,7 @@ class MatchersOptions:
     """Rendered pairs that are measured."""
     seed: NotNegative = 7
     """Of the training."""
-    threads: Positive = 1
+    threads: Threads = 1
     """Of training."""
     output: Name = "outputs/attention_matchers"
     """Folder of results and of what is needed to continue."""
@@ -120,7 +122,7 @@ def train_row(name: str, options: MatchersOptions) -> Errors:
     ]  # fmt: skip
     settings: dict[str, Any] = {
         "words": words, "real": options.real, "max_side": options.max_side,
-        "rendered": options.rendered,
+        "rendered": options.rendered, "files": content_of_files(files_of(options)),
     }  # fmt: skip
     done = read_result(path / "result.json", settings, "errors")
     if done is not None:
@@ -133,6 +135,16 @@ def train_row(name: str, options: MatchersOptions) -> Errors:
     errors = measure(module.average, options)
     write_result(path / "result.json", settings, errors=errors)
     return errors
+
+
+def files_of(options: MatchersOptions) -> Iterator[Path]:
+    """What the rows learn from and are measured on, besides what is drawn."""
+    if options.photos:
+        yield from list_photos(options.photos)
+    if options.real:
+        yield Path(options.real) / TABLE
+        for pair in read_pairs_with_gt(Path(options.real)):
+            yield from (pair.image0, pair.image1)
 
 
 def measure(model: FeatureMatcher, options: MatchersOptions) -> Errors:

@@ -17,6 +17,9 @@ from matcher.files import sha256_of
 from matcher.geometry.pixels import from_colmap
 from matcher.geometry.validity import usable_intrinsics, usable_pose
 
+TABLE = "pairs_with_gt.txt"
+"""The list of a folder in SuperGlue's format."""
+
 
 @dataclass(frozen=True)
 class EvalPair:
@@ -77,7 +80,7 @@ def read_pairs_with_gt(root: Path) -> tuple[EvalPair, ...]:
     SuperGlue's program would turn the images first; here they are matched as stored, for which K
     and T hold.
     """
-    return posed_pairs(root / "pairs_with_gt.txt", root / "images", first=4)
+    return posed_pairs(root / TABLE, root / "images", first=4)
 
 
 def posed_pairs(

@@ -24,8 +24,8 @@ from matcher.batch.requirements import (
     TARGETS,
     require_apart,
     require_images,
+    require_places,
     require_tools,
-    require_writable,
 )
 from matcher.batch.run import Run, has_run, locked, open_run, start_run
 from matcher.batch.shards import PENDING, status_text
@@ -79,7 +79,7 @@ def match_collection(options: CollectionOptions, *, version: str, tell: Tell, wa
     images = fingerprints(before, pairs, root, options, tell)
     manifest = Manifest.of(pairs, images, options.shard_size, settings)
     with locked(output, options.lock):
-        require_writable(output, options.export)
+        require_places(output, options.export)
         run = start_run(output, manifest, pairs, images, retry=options.retry)
         replaced: list[str] = []
         reasons: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from matcher.batch.manifest import shortened
 from matcher.batch.options import CollectionOptions
 from matcher.batch.pairs import PairList
 from matcher.batch.progress import LOG
-from matcher.errors import Code, StorageError, UsageError, missing, require_extra, unwritable
-from matcher.files import make_folder
+from matcher.errors import Code, UsageError, missing, require_extra
+from matcher.files import require_writable
 
 FAILURES = "failures.tsv"
 TARGETS = {
@@ -88,28 +87,9 @@ def require_tools(pairs: PairList, root: Root, options: CollectionOptions) -> No
         require_extra("rasterio", "geo", "export=gdal")
 
 
-def require_writable(folder: Path, export: str) -> None:
-    """Try all places that the run and its export will write to (E401)."""
-    targets = [folder / name for name in (LOG, FAILURES, *TARGETS[export])]
-    for place in dict.fromkeys(target.parent for target in targets):
-        make_folder(place)
-        probe = place / f".quadmatch-{os.getpid()}-probe.part"
-        try:
-            probe.write_bytes(b"probe")
-            probe.unlink()
-        except OSError as error:
-            raise unwritable(place, error, "choose another output") from error
-    for target in targets:
-        if os.path.lexists(target) and not _ordinary(target):
-            what, remedy = "is in the way: no ordinary file", "remove it, or choose another output"
-            raise StorageError(Code.UNWRITABLE, target, what, remedy)
-
-
-def _ordinary(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
+def require_places(folder: Path, export: str) -> None:
+    """Try all places that the run and its export will write to; errors as `require_writable`."""
+    require_writable(folder / name for name in (LOG, FAILURES, *TARGETS[export]))
 
 
 def _inside(path: str, folder: str) -> bool:

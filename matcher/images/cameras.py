@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -87,16 +87,27 @@ def find_camera(source: CameraTable | None, image: str, path: str, size: Size) -
     return CameraOfImage(f"{camera.focal[0]:.6g}" if camera.focal_known else image, camera)
 
 
-def read_cameras(path: str) -> CameraTable | None:
+def read_cameras(path: str, images: Collection[str] = ()) -> CameraTable | None:
     """The table in a CSV file, a ``cameras.txt`` or a folder with a model of COLMAP; None for
     `EXIF`.
 
+    Args:
+        images: it must name one of them, where there are any.
+
     Raises:
-        UsageError: no such file (E111), no table (E112), a line that is no camera (E113), or a
-            binary model without pycolmap (E210).
+        UsageError: no such file (E111), no table or of other images (E112), a line that is no
+            camera (E113), or a binary model without pycolmap (E210).
     """
     if path == EXIF:
         return None
+    table = _read_table(path)
+    if images and not any(key in table.entries for image in images for key in keys_of(image)):
+        what = f"names none of the images, such as {next(iter(images))}"
+        raise UsageError(Code.UNREADABLE_LIST, path, what, "see docs/cameras.md")
+    return table
+
+
+def _read_table(path: str) -> CameraTable:
     place = Path(path)
     if not place.exists():
         raise missing(path, remedy=TABLES)

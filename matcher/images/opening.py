@@ -85,6 +85,26 @@ def within_memory(name: str) -> Iterator[None]:
         raise MemoryLimitError(Code.OUT_OF_MEMORY, name, what, remedy) from error
 
 
+@contextmanager
+def unchanged(*paths: str | os.PathLike[str]) -> Iterator[None]:
+    """Refuse files (E107) that were replaced meanwhile, as their size and time of change tell: what
+    is read of them later belongs to other images."""
+    before = [_state(path) for path in paths]
+    yield
+    for path, state in zip(paths, before, strict=True):
+        if _state(path) != state:
+            what = "was replaced while it was used"
+            raise ImageError(Code.CHANGED_IMAGE, path, what, "run the same words again")
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def require_memory(count: int) -> None:
     """Raise MemoryError where there is no room for so many bytes: after a decoder has failed that
     does not tell why."""

@@ -49,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     first, rest = words[:1], words[1:]
     if first == ["selftest"]:
-        first, rest = ["weights"], ["selftest", *(rest or [bundled_weights()])]
+        first, rest = ["weights"], ["selftest", *(rest or ["compact"])]
     if words[:2] in (["export", "onnx"], ["export", "torch"]):
         return import_module("matcher.program.export_graph").main(words[1:])
     if first and first[0] in MODULES:
@@ -88,13 +88,6 @@ def match_words(words: list[str]) -> list[str]:
             ]
         )
     return words
-
-
-def bundled_weights() -> str:
-    """The path of the weights in the box."""
-    from matcher.weights.hub import BUNDLED
-
-    return str(BUNDLED["compact"])
 
 
 @program()

@@ -15,11 +15,13 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from matcher.errors import Code, UsageError
+from pydantic import Field
+
+from matcher.files import check_targets
 from matcher.terminal.program import program
-from matcher.validation.checked import Name, Positive, checked, invalid
+from matcher.validation.checked import Name, checked, invalid
 from matcher.validation.words import options_from_words
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -32,7 +34,7 @@ class ExportOptions:
     kind: Literal["onnx", "torch"]
     output: Name | None = None
     weights: Name = "compact"
-    top_k: Positive = 4096
+    top_k: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -49,9 +51,7 @@ def main(words: list[str]) -> int:
     """Run the program; returns its exit code."""
     kind, *rest = words
     options = options_from_words(ExportOptions, [f"kind={kind}", *rest])
-    if not options.path.parent.is_dir():
-        what = f"no such folder: {options.path.parent}"
-        raise UsageError(Code.MISSING_FILE, "output", what, "make it first")
+    check_targets([options.path], [options.weights])
     export(options)
     size = options.path.stat().st_size / 1e6
     sys.stdout.write(f"output    {options.path}, {size:.1f} MB, at most {options.top_k} matches\n")

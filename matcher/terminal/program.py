@@ -15,7 +15,7 @@ from functools import wraps
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from matcher.errors import MatcherError, unwritable
+from matcher.errors import Code, MatcherError, MemoryLimitError, out_of_memory, unwritable
 
 Run = Callable[[list[str]], int]
 
@@ -26,8 +26,9 @@ def program(
     """Make a function of the words of a command line the `main` of a program.
 
     Both take the words, by default those of the process, and return the exit code. An error that
-    the user can cause is printed as its one line, an interruption is silent. The word ``--debug``
-    is taken out and shows the traceback too. Streams are as `lasting`.
+    the user can cause, want of memory too, is printed as its one line, an interruption is silent
+    but for what an `InterruptedError` with the number of a signal tells. The word ``--debug`` is
+    taken out and shows the traceback too. Streams are as `lasting`.
 
     Args:
         usage: written, and no more done, where ``--help`` or ``-h`` is among the words; None
@@ -45,11 +46,15 @@ def program(
             def told() -> int:
                 try:
                     return answer([word for word in given if word != "--debug"])
-                except MatcherError as error:
+                except (MatcherError, RuntimeError, MemoryError) as error:
+                    fault = error if isinstance(error, MatcherError) else _want_of_memory(error)
                     if "--debug" in given:
                         traceback.print_exc()
-                    warn(str(error))
-                    return error.exit_code
+                    warn(str(fault))
+                    return fault.exit_code
+                except InterruptedError as error:
+                    warn(error.strerror or "interrupted")
+                    return 128 + (error.errno or 0)
                 except KeyboardInterrupt:
                     return 130
 
@@ -58,6 +63,14 @@ def program(
         return main
 
     return decorate
+
+
+def _want_of_memory(error: BaseException) -> MatcherError:
+    """What to tell where memory ran out; raises `error` where it did not."""
+    if not out_of_memory(error):
+        raise error
+    what, remedy = "does not fit into memory", "take less at a time: smaller sizes or batches"
+    return MemoryLimitError(Code.OUT_OF_MEMORY, "what is asked for", what, remedy)
 
 
 def _with_usage(run: Run, usage: str | Callable[[], str], needs_words: bool) -> Run:

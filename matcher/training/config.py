@@ -9,6 +9,7 @@ from pydantic import Field
 
 from matcher.config import MatcherConfig
 from matcher.validation.checked import (
+    Name,
     NotNegative,
     Positive,
     Share,
@@ -149,9 +150,9 @@ class BaseRunConfig:
 
     judges_poses: ClassVar[bool] = False
     """Whether a validation estimates poses, and draws matches."""
-    name: str = "outdoor"
+    name: Name = "outdoor"
     """Name of the run."""
-    folder: str = "runs/outdoor"
+    folder: Name = "runs/outdoor"
     """Folder of its checkpoints, logs and exported weights."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 66
     """Seed of the first weights, the order of pairs and rendered scenes."""

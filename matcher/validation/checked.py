@@ -44,6 +44,10 @@ Workers = Annotated[int, Field(ge=0, le=MOST_THREADS)]
 """Likewise, or none."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, description="a name")]
+JsonFile = Annotated[
+    str, Field(pattern=r"^$|(?i:\.json)$", description="a name that ends in .json, or none")
+]
+"""Where figures go; a name of another kind may be that of an image or of a list that is read."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 SYNONYMS = {
@@ -199,6 +203,8 @@ def _usage_error(
 
 
 def _unfit(option: str, value: object, annotation: Any) -> UsageError:
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return invalid(option, value, "UTF-8: rename it, or set LC_ALL to a locale of UTF-8")
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     near = get_close_matches(str(value), map(str, choices), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -51,7 +51,7 @@ def options_from_words(kind: type[T], words: Sequence[str]) -> T:
             raise UsageError(Code.UNUSABLE_WORD, word[:SHOWN_LENGTH], "is not an option", remedy)
         if name not in kinds:
             raise unknown_option(name, list(kinds))
-        verbatim = _is_text(kinds[name]) and text != "null"
+        verbatim = is_text(kinds[name]) and text != "null"
         values[name] = text if verbatim else plain_value(text)
         if _is_list(kinds[name]) and isinstance(values[name], str):
             remedy = f"{expected(kinds[name])}, in brackets, as in '{name}=[{text[:40]}]'"
@@ -81,7 +81,7 @@ def options_and_images(kind: type[T], words: Sequence[str], names: Sequence[str]
     return options_from_words(kind, [*given, *(word for word in words if word not in images)])
 
 
-def _is_text(annotation: Any) -> bool:
+def is_text(annotation: Any) -> bool:
     """Whether values of an annotation are text, or null."""
     return all(kind is str or get_origin(kind) is Literal for kind in _kinds(annotation))
 

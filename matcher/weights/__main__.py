@@ -1,8 +1,8 @@
 """Commands of weights files: `python -m matcher.weights COMMAND`.
 
 python -m matcher.weights convert IN.ckpt OUT.safetensors [--config official.json]
-python -m matcher.weights info FILE.safetensors
-python -m matcher.weights selftest FILE.safetensors
+python -m matcher.weights info WEIGHTS
+python -m matcher.weights selftest WEIGHTS
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matcher.files import sha256_of
 from matcher.terminal.program import program
 from matcher.weights.checkpoint import read_weights, require_finite, selftest
 from matcher.weights.convert import config_from_official, convert
+from matcher.weights.hub import resolve
 
 
 @program()
@@ -29,10 +30,11 @@ def main(words: list[str]) -> int:
         convert(arguments.source, arguments.target, config)
         show(arguments.target)
     elif arguments.command == "info":
-        show(arguments.file)
+        show(resolve(arguments.file, offline=True))
     else:
-        difference = selftest(arguments.file)
-        sys.stdout.write(f"{arguments.file}: as when it was saved, up to {difference:.1g}\n")
+        path = resolve(arguments.file, offline=True)
+        difference = selftest(path)
+        sys.stdout.write(f"{path}: as when it was saved, up to {difference:.1g}\n")
     return 0
 
 
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     }
     for name, purpose in purposes.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("file", type=Path, metavar="FILE.safetensors")
+        command.add_argument("file", metavar="WEIGHTS", help="a name or a .safetensors file")
     return out
 
 

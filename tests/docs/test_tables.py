@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from docs import make_tables
+from docs import make_configuration, make_figures, make_tables
 from docs.make_tables import README, ROWS, cells_of, main, with_cells
 
 
@@ -60,3 +61,19 @@ def test_the_program_writes_what_it_was_given_and_tells_the_rest(
     card = (tmp_path / "docs" / "model_card.md").read_text(encoding="utf-8")
     assert "| 12.3 | 13.3 | 14.3 |" in card
     assert main([str(tmp_path / "absent.json")]) == 2
+
+
+@pytest.mark.parametrize("content", ["x", "[1]", "{}x", '[{"status": "ok"}]', '{"a": 1}'])
+def test_what_holds_no_results_is_told_in_a_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    assert make_tables.main([str(tmp_path / "results.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("E112 ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", [make_configuration.main, make_figures.main])
+def test_programs_without_options_take_no_words(program: Callable[[list[str]], int]) -> None:
+    assert program(["figures"]) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from eval.attention_kinds.focus import (
     OTHERS,
@@ -102,5 +103,27 @@ def test_the_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFi
     names = [line.split("|")[1].strip() for line in text.splitlines()[2:]]
     assert names == ["quadtree, as trained", *OTHERS, "everywhere alike"]
     assert {p.name for p in tmp_path.iterdir()} == {"focus.md", "cross.jpg", "self.jpg"}
-    assert main(["pairs=0", "max_side=100", f"output={tmp_path}"]) == 2
-    assert "E201 max_side" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["max_side=100"], "E201 max_side"),
+        (["point=[640,3]"], "E201 point: got (640.0, 3.0); expected (x, y) within 640 x 480 pix"),
+        (["weights=compcat"], "E203 compcat: no weights of this name"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pairs=0", *words, f"output={tmp_path}"]) == 2
+    assert told in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_photographs_of_a_canvas_are_drawn(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.linear_gradient("L").save(tmp_path / f"{name}.png")
+    images = f"images=[{tmp_path / 'a.png'},{tmp_path / 'b.png'}]"
+    assert main(["pairs=0", "max_side=32", images, f"output={tmp_path}"]) == 0
+    assert (tmp_path / "self.jpg").is_file()

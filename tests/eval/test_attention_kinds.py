@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eval.attention_kinds import accuracy
 from eval.attention_kinds.__main__ import main
@@ -105,6 +108,13 @@ def test_a_row_is_trained_once_and_continues_where_it_stood(
     assert np.array_equal(train_row("pvt", 0, recipe, tmp_path), found)
     with pytest.raises(UsageError, match="E206"):
         train_row("pvt", 0, Recipe(data, 2.0, 4, 0, 0), tmp_path)
+    changed = tmp_path / "set"
+    shutil.copytree(data, changed)
+    image = changed / "val" / "red" / "0.png"
+    assert np.array_equal(train_row("pvt", 0, replace(recipe, data=changed), tmp_path), found)
+    Image.open(image).transpose(Image.Transpose.ROTATE_180).save(image)
+    with pytest.raises(UsageError, match="E206"):
+        train_row("pvt", 0, replace(recipe, data=changed), tmp_path)
 
 
 def test_differences_come_with_an_interval_over_images_and_seeds() -> None:
@@ -175,3 +185,5 @@ def test_queries_and_keys_are_those_of_the_first_stage() -> None:
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rows=[pvt,performer]"]) == 2
     assert "E201 rows: got 'performer'; expected one of linear, pvt" in capsys.readouterr().err
+    assert main(["rows=[]"]) == 2
+    assert "E201 rows: got (); expected a list of names" in capsys.readouterr().err

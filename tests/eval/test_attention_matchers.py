@@ -6,10 +6,21 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from conf import compose
 from eval.attention_kinds import matchers
-from eval.attention_kinds.matchers import ROWS, auc, interval, main, table
+from eval.attention_kinds.matchers import (
+    ROWS,
+    MatchersOptions,
+    auc,
+    files_of,
+    interval,
+    main,
+    table,
+)
+from eval.training import content_of_files
+from matcher.errors import UsageError
 from matcher.training.config import RunConfig
 from matcher.validation.checked import config_from_dict
 from matcher.weights.checkpoint import load_safetensors
@@ -73,3 +84,21 @@ def test_a_row_is_trained_once(
     assert capsys.readouterr().out == text
     assert main([*words[:2], "rendered=3", "rows=[pvt]"]) == 2
     assert "E206" in capsys.readouterr().err
+    assert main([*words[:2], "rows=[]"]) == 2
+    assert "E201 rows" in capsys.readouterr().err
+
+
+def test_photographs_and_real_pairs_belong_to_a_row(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / name)
+    numbers = "9 0 4 0 9 4 0 0 1 " * 2 + "1 0 0 1 0 1 0 0 0 0 1 0 0 0 0 1"
+    (tmp_path / "pairs_with_gt.txt").write_text(f"a.png b.png 0 0 {numbers}\n")
+    options = MatchersOptions(photos=str(tmp_path / "images"), real=str(tmp_path))
+    before = content_of_files(files_of(options))
+    assert content_of_files(files_of(options)) == before
+    Image.new("L", (8, 8), 1).save(tmp_path / "images" / "b.png")
+    assert content_of_files(files_of(options)) != before
+    (tmp_path / "images" / "a.png").unlink()
+    with pytest.raises(UsageError, match="E111"):
+        content_of_files(files_of(options))

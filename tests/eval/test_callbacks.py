@@ -18,6 +18,7 @@ from matcher.config import (
     MatcherConfig,
     TransformerConfig,
 )
+from matcher.errors import UsageError
 from matcher.geometry.robust import Estimator
 from matcher.network.model import build_matcher
 from matcher.structures import CoarseMatches, ImagePair, MatcherOutput, PairGeometry
@@ -100,6 +101,13 @@ def test_validation_logs_auc_of_batches_and_of_a_folder(tmp_path):
     expected = {f"val/{name}auc@{t}" for name in ("", "rooms_") for t in (5, 10, 20)}
     assert metrics.keys() == expected
     assert all(0 <= value <= 100 for value in metrics.values())
+
+
+def test_pairs_without_their_images_are_told_before_the_training(tmp_path):
+    folder = pairs_folder(tmp_path, 1)
+    next((folder / "images").iterdir()).unlink()
+    with pytest.raises(UsageError, match="E111"):
+        PoseAUC(folder)
 
 
 def test_averaged_weights_come_first():

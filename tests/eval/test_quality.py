@@ -84,6 +84,22 @@ def test_photographs_that_are_not_there_are_told_before_the_fit(
     assert "pairs_with_gt.txt" in capsys.readouterr().err
 
 
+def test_a_head_is_kept_whatever_becomes_of_its_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matches = torch.rand(50, len(FIGURES), generator=generator)
+    fitted = iter([Sample(matches, matches[:, 0] > 0.5, matches[:, 1])])
+    monkeypatch.setattr(quality, "sample", lambda *_: next(fitted))
+    monkeypatch.setattr(quality, "STEPS", 2)
+    monkeypatch.setattr(quality.Options, "scenes", lambda *_: None)
+    with pytest.raises(StopIteration):
+        quality.main(["compact", f"output={tmp_path / 'head.safetensors'}"])
+    assert (tmp_path / "head.safetensors").is_file()
+    assert quality.main(["compact", "figure=a.pdf"]) == 2
+    assert "E201 figure" in capsys.readouterr().err
+
+
 def test_the_reliability_diagram_is_a_picture(tmp_path: Path) -> None:
     draw_reliability(tmp_path / "a.png", {"one": [Bin(0.2, 0.1, 0.5), Bin(0.9, 1.0, 0.5)]})
     assert np.ptp(np.asarray(Image.open(tmp_path / "a.png").convert("L"))) > 200

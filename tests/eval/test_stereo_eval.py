@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from eval import stereo
 from eval.stereo import SGBM, Estimate, errors_of, filled, main, mean_iou, score, sgbm
 from matcher.drawing.matches import write_picture
 from matcher.tasks.stereo.config import StereoConfig
@@ -142,12 +143,18 @@ def test_scenes_of_scene_flow_are_measured(
         (["pairs=3"], "known: rendered"),
         (["rendered=some"], "integer"),
         (["real=nowhere"], "nowhere"),
+        (["rendered=0"], "E201 rendered: got 0"),
+        (["output=left.png"], "a name that ends in .json"),
     ],
 )
 def test_wrong_words_are_told_in_one_line(
-    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    told: str,
 ) -> None:
-    assert main(["weights=none", "rendered=0", *words]) == 2
+    monkeypatch.setattr(stereo, "rendered_pairs", None)
+    assert main(["weights=none", *words]) == 2
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1

@@ -80,6 +80,10 @@ def test_rows_are_trained_once_on_equal_pairs(
     assert capsys.readouterr().out == text
     assert main([*words, "rows=[tree]", "rendered=3"]) == 2
     assert "E206" in capsys.readouterr().err
+    (tmp_path / "tree-0" / "result.json").unlink()
+    (tmp_path / "tree-0" / "result.json").mkdir()
+    assert main([*words, "rows=[tree]"]) == 4
+    assert "E402" in capsys.readouterr().err
 
 
 def test_a_row_that_was_begun_goes_on_as_it_was_and_by_one_process_alone(
@@ -105,3 +109,5 @@ def test_a_row_that_was_begun_goes_on_as_it_was_and_by_one_process_alone(
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rows=[tree,ring]"]) == 2
     assert "E201 rows: got 'ring'; expected one of tree, full, none" in capsys.readouterr().err
+    assert main(["rows=[]"]) == 2
+    assert "E201 rows" in capsys.readouterr().err

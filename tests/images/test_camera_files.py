@@ -172,6 +172,16 @@ def test_what_is_no_file_of_cameras_is_told_in_a_line(tmp_path: Path, name: str)
     assert caught.value.code in (Code.MISSING_FILE, Code.UNREADABLE_LIST)
 
 
+def test_a_table_of_other_images_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "cameras.csv"
+    table.write_text("photos/a.jpg,500,500,320,240\n")
+    assert read_cameras(str(table), ["b.jpg", "/home/photos/a.jpg"]) is not None
+    with pytest.raises(UsageError, match=r"E112 .*names none of the images, such as b\.jpg"):
+        read_cameras(str(table), ["b.jpg", "a.jpg"])
+    table.write_text("*,500,500,320,240\n")
+    assert read_cameras(str(table), ["b.jpg"]) is not None
+
+
 @pytest.mark.parametrize("model", LENSES)
 def test_a_camera_in_words_is_read_as_it_was(model: str) -> None:
     lens = LENSES[model]

@@ -14,7 +14,7 @@ from matcher.errors import ImageError, MemoryLimitError, UsageError
 from matcher.images import decode
 from matcher.images.decode import SUFFIXES, stored_size
 from matcher.images.load import load_image, read_mask, read_rgb
-from matcher.images.opening import open_regular
+from matcher.images.opening import open_regular, unchanged
 from tests.helpers.image_files import HEIGHT, WIDTH, picture, rgb
 
 READERS: list[Callable[[Path], object]] = [load_image, read_rgb, read_mask, open_regular]
@@ -36,6 +36,27 @@ def test_what_is_no_ordinary_file_is_refused_at_once(odd_files: list[Path]) -> N
         for read in READERS:
             with pytest.raises(ImageError, match=r"^E101 .*(a folder|not an ordinary file)"):
                 read(path)
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda image: image.write_bytes(b"longer than before"),
+        lambda image: os.utime(image, ns=(1, 1)),
+        lambda image: image.unlink(),
+        lambda image: os.replace(image.with_name("b.png"), image),
+    ],
+)
+def test_an_image_that_was_replaced_meanwhile_is_told(
+    replace: Callable[[Path], object], tmp_path: Path
+) -> None:
+    images = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for image in images:
+        Path(image).write_bytes(b"pixels")
+    with unchanged(*images):
+        pass
+    with pytest.raises(ImageError, match=r"E107 .*a\.png: was replaced"), unchanged(images[0]):
+        replace(Path(images[0]))
 
 
 def test_a_link_that_leads_nowhere_is_a_missing_file(tmp_path: Path) -> None:

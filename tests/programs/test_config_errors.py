@@ -236,10 +236,10 @@ def test_the_watch_for_side_effects_works(side_effects: list[str], tmp_path: Pat
 
 
 TRAINED = {
-    "weights": "name", "threshold": "optim.lr", "K": "optim.milestones", "device": "folder",
-    "lines": "seed", "top_k": "trainer.keep",
+    "weights": "data.workers", "threshold": "optim.lr", "K": "optim.milestones",
+    "device": "trainer.devices", "lines": "seed", "top_k": "trainer.keep",
 }  # fmt: skip
-"""Options of train.py that take the place of those of match.py."""
+"""Options of train.py that take the place of those of match.py; what is text takes any."""
 COMPOSED = re.compile(r"\b(weights|threshold|K|device|lines|top_k)\b(?==|\.)")
 
 

@@ -23,8 +23,8 @@ from matcher.validation.words import options_from_words
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text("utf-8")
 NESTED = "[[x]]"
 """Of the wrong type for every option but text that is taken as it is."""
-VERBATIM = {"method", "protocol", "output", "document"}
-"""Options of the evaluation that no composer reads."""
+VERBATIM = {"method", "protocol", "output", "document", "xfeat", "aliked"}
+"""Options of the evaluation that are text, or lists of it between commas."""
 Refuse = Callable[[list[str]], Any]
 
 
@@ -46,7 +46,9 @@ TRAINING, EVALUATION = options("Training") | options("The model"), options("Eval
 
 
 def words_of(listed: dict[str, str]) -> list[str]:
-    return [f"{name}={default}" for name, default in listed.items() if default != "..."]
+    """As a shell hands them over, which takes the quotes of an empty text."""
+    given = {name: default.replace('""', "") for name, default in listed.items()}
+    return [f"{name}={default}" for name, default in given.items() if default != "..."]
 
 
 def test_the_page_is_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,31 @@ def test_an_error_keeps_its_exit_code_without_any_stream(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
     monkeypatch.setattr(sys, "stderr", Failing(errno.ENOSPC))
     assert main(["word"]) == 2
+
+
+def test_want_of_memory_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @program()
+    def main(words: list[str]) -> int:
+        raise RuntimeError(words[0])
+
+    assert main(["DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith("E131 ")
+    assert error.count("\n") == 1
+    with pytest.raises(RuntimeError, match="of ours"):
+        main(["a bug of ours"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_is_told_has_the_code_of_its_signal(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @program()
+    def main(words: list[str]) -> int:
+        raise InterruptedError(number, "stopped; the same words go on")
+
+    assert main([]) == 128 + number
+    assert capsys.readouterr().err == "stopped; the same words go on\n"
 
 
 def shell(command: str, **environment: str) -> tuple[int, str]:

@@ -19,13 +19,15 @@ import torch
 from data.real.index import read_arrays
 from matcher.batch.manifest import encode_list, read_list
 from matcher.errors import StorageError, UsageError
-from matcher.files import write_atomically
+from matcher.files import check_targets, write_atomically
 from matcher.results.record import ImageRecord, MatchRecord, read_matches, write_matches
 from matcher.structures import Matches
 from tests.helpers.broken_files import LZMA, bracketless, flipped, repacked
 from tests.helpers.collections_of_pairs import stub_images, stub_pairs
 
 SUFFIXES = [".h5", ".hdf5", ".npz", ".csv", ".json", ".H5"]
+WAYS = [lambda path: write_atomically(path, b"x"), lambda path: check_targets([path], ())]
+"""To come upon a place that is no place for a file."""
 
 
 def record(n: int = 5, **changes: object) -> MatchRecord:
@@ -237,6 +239,53 @@ def test_replacing_keeps_the_old_file_when_the_new_one_cannot_be_written(
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["m.h5"]
+
+
+def test_a_link_stays_one_and_what_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.json").symlink_to(tmp_path / "disk" / "b.json")
+    for data in (b"new", b"newer"):
+        write_atomically(tmp_path / "a.json", data)
+        assert (tmp_path / "disk" / "b.json").read_bytes() == data
+    assert (tmp_path / "a.json").is_symlink()
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["b.json"]
+
+
+@pytest.mark.parametrize("write", WAYS)
+def test_pipes_and_devices_are_not_replaced(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for place in (pipe, link):
+        with pytest.raises(StorageError, match=r"E401 .*no ordinary file"):
+            write(place)
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("write", WAYS)
+def test_a_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StorageError, match="E401"):
+        write(Path("a.json"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_targets([tmp_path / "new" / "a.json"], ())
+    assert [*(tmp_path / "new").iterdir()] == []
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", read_only)
+    with pytest.raises(StorageError, match=r"E401 .*Read-only file system; choose another place"):
+        check_targets([tmp_path / "a.json"], ())
 
 
 def test_a_file_size_limit_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:

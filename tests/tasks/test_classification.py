@@ -89,6 +89,7 @@ def test_the_result_is_frozen_and_its_scores_fall(folder: Path, weights: Path) -
         (["weights=W", "model=quadtree_b0"], 2, "E201 model: got 'quadtree_b0'; expected none"),
         (["weights=W", "labels=none.txt"], 2, "E111 none.txt"),
         (["weights=W", "labels=L"], 2, "E201 labels: got 1; expected 3 names"),
+        (["weights=W", "labels=E"], 2, "holds no name"),
         (["weights=W", "top=0"], 2, "E201 top: got 0"),
     ],
 )
@@ -101,8 +102,9 @@ def test_what_cannot_work_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "names.txt").write_text("only one\n")
+    (folder / "empty.txt").write_text("\n")
     known = {"=B": f"={GOLDEN / 'cls_b_small.pth'}", "=W": f"={weights}",
-             "=L": f"={folder / 'names.txt'}"}  # fmt: skip
+             "=L": f"={folder / 'names.txt'}", "=E": f"={folder / 'empty.txt'}"}  # fmt: skip
     for short, path in known.items():
         words = [w.replace(short, path) if w.endswith(short) else w for w in words]
     assert main([str(folder / "red" / "0.png"), *words]) == code

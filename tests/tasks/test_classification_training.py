@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import train as program
 from data.classification import ClassificationData, ClassificationDataConfig
+from data.detection import flipped
 from data.order import PairStream
+from data.real.boxes import TrueBoxes
+from data.real.image_folder import random_crop
 from matcher.errors import CheckpointError, UsageError
 from matcher.tasks.classification.module import ClassificationModule
 from matcher.tasks.classification.structures import ImageBatch
@@ -26,6 +30,15 @@ def newest(folder: Path) -> dict[str, torch.Tensor]:
     path = checkpointing.newest_intact(folder)
     assert path is not None
     return checkpointing.load_checkpoint(path)["state_dict"]
+
+
+def test_mirrored_pictures_of_one_column_become_tensors() -> None:
+    column = np.arange(30, dtype=np.uint8).reshape(10, 1, 3)
+    crops = [random_crop(column, 1, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(torch.tensor(crop).shape == (1, 1, 3) for crop in crops)
+    boxes = TrueBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    mirrored, _ = flipped(column, boxes, 1)
+    assert np.array_equal(torch.tensor(mirrored).numpy(), column)
 
 
 def test_folders_become_the_classes_of_the_weights(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matcher.errors import UsageError
 from matcher.geometry.cameras import Camera
 from matcher.predictor import load_matcher
 from matcher.tasks.localization.__main__ import main
-from matcher.tasks.localization.localizer import Localizer
+from matcher.tasks.localization.localizer import Localizer, Location
 from matcher.tasks.localization.scene import read_scene
 
 HEIGHT, WIDTH = SIZE = (240, 320)
@@ -122,22 +122,44 @@ def test_a_photograph_that_cannot_be_read_leaves_the_others_located(
     (queries / "a.png").write_text("no picture")
     (queries / "._b.png").write_text("what macOS keeps beside b.png")
     (queries / "c.nef").write_text("raw")
+    (queries / "c.png").symlink_to("nowhere")
     shutil.copy(world.folder / "query.png", queries / "b.png")
     assert main([str(queries), *world.words[1:], f"output={poses}", "device=cpu"]) == 3
     out, err = capsys.readouterr()
     assert "a.png: cannot be read" in out
-    assert "located   1 of 2 photographs" in out
+    assert "located   1 of 3 photographs" in out
     assert "left out  1 .nef" in err
     assert "E101" in err
     assert poses.read_text().startswith("b.png ")
+
+
+def test_poses_that_were_found_outlive_an_interruption(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poses = tmp_path / "poses.txt"
+    for name in "ab":
+        (tmp_path / "queries").mkdir(exist_ok=True)
+        shutil.copy(world.folder / "query.png", tmp_path / "queries" / f"{name}.png")
+    found = Location(world.pose, Camera.of_matrix(world.K, (WIDTH, HEIGHT)), 9, 9, ())
+    answers = iter([found])
+
+    def localize(*_: object) -> Location:
+        for answer in answers:
+            return answer
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Localizer, "localize", localize)
+    assert main([str(tmp_path / "queries"), *world.words[1:], f"output={poses}"]) == 130
+    assert poses.read_text().startswith("a.png ")
 
 
 def test_poses_replace_no_photograph_and_hold_no_name_in_two_words(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     query = world.words[0]
-    assert main([*world.words, f"output={query}"]) == 2
-    assert "E205" in capsys.readouterr().err
+    for place in (query, world.folder / "photos" / "a.png", world.folder / "model" / "images.bin"):
+        assert main([*world.words, f"output={place}"]) == 2
+        assert "E205" in capsys.readouterr().err
     shutil.copy(query, tmp_path / "two words.png")
     words = [str(tmp_path / "two words.png"), *world.words[1:], f"output={tmp_path}/poses.txt"]
     assert main(words) == 2

@@ -6,6 +6,10 @@ import pytest
 
 from conf import compose, plain_options
 from eval.__main__ import read_options
+from eval.attention_kinds.__main__ import KindsOptions
+from eval.attention_kinds.matchers import MatchersOptions
+from eval.classification import ClassificationEvalOptions
+from eval.stereo_kinds import StereoKindsOptions
 from matcher.batch.options import CollectionOptions
 from matcher.errors import UsageError
 from matcher.options import MatchOptions
@@ -14,6 +18,7 @@ from matcher.training.config import RunConfig
 from matcher.validation.checked import LARGEST, MOST_THREADS, config_from_dict
 from matcher.validation.words import key_values, options_from_words
 from matcher.web.__main__ import WebOptions
+from train import train
 
 
 def message(words: list[str], kind: type = MatchOptions) -> str:
@@ -64,6 +69,24 @@ def test_every_program_takes_dashes() -> None:
     stereo = read_stereo_options(["left.png", "--output", "x.npz", "right.png"])
     assert (stereo.right, stereo.output) == ("right.png", "x.npz")
     assert plain_options(["--side", "9"], {"side": "1"}) == {"side": "9"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a,b", "[x]", "{y}", "q'u", 'd"q', "c\\d", "new\nline", "ü", "=a=b", " a ", "1", "true", "~t"],
+)
+def test_what_is_text_is_taken_as_it_is_by_trainings_and_evaluations(name: str) -> None:
+    values = compose("train", [f"name={name}", f"data.synthetic.photos={name}"])
+    assert values["folder"] == f"runs/{name}"
+    assert values["data"]["synthetic"]["photos"] == name
+    (plan,) = read_options([f"root={name}", f"output={name}", f"xfeat={name}"])
+    assert (plan.benchmark.root, plan.output, plan.xfeat) == (name, name, name)
+
+
+def test_text_may_be_null_where_there_may_be_none() -> None:
+    assert compose("train", ["data.synthetic.photos=null"])["data"]["synthetic"]["photos"] is None
+    with pytest.raises(UsageError, match="E201 folder: got None; expected a name"):
+        train(compose("train", ["folder=null"]))
 
 
 @pytest.mark.parametrize(
@@ -135,9 +158,19 @@ def test_threads_and_processes_are_limited_everywhere() -> None:
     for name in ("threads", "workers"):
         with pytest.raises(UsageError, match="from 1 to 256"):
             read_options([f"{name}={many}"])
+    for kind in (KindsOptions, MatchersOptions, StereoKindsOptions):
+        assert "from 1 to 256" in message([f"threads={many}"], kind)
+    for kind in (KindsOptions, ClassificationEvalOptions):
+        given = ["folder=a", "weights=b"] if kind is ClassificationEvalOptions else []
+        assert "from 0 to 256" in message([*given, f"workers={many}"], kind)
     values = compose("train", [f"trainer.threads={many}", f"data.workers={many}"])
     with pytest.raises(UsageError, match="threads: got 257; expected an integer from 0 to 256"):
         config_from_dict(RunConfig, {k: v for k, v in values.items() if k != "data"})
+
+
+def test_names_that_are_no_utf8_are_told() -> None:
+    told = message(["output=\udce4.csv"])
+    assert "E201 output: got '\\udce4.csv'; expected UTF-8: rename it" in told
 
 
 def test_a_long_value_or_name_is_cut_short() -> None:

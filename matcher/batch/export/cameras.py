@@ -35,7 +35,7 @@ def camera_of_each_image(
         return {name: CameraOfImage("K", cameras[size]) for name, size in sizes.items()}
     if source is None:
         return {}
-    table = read_cameras(source)
+    table = read_cameras(source, sizes)
     return {name: find_camera(table, name, root.path(name), size) for name, size in sizes.items()}
 
 

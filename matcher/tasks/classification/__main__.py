@@ -62,9 +62,12 @@ def read_labels(path: str) -> tuple[str, ...]:
     """The lines of a text file that hold something.
 
     Raises:
-        UsageError: there is no such file (E111), or it is no text (E112).
+        UsageError: there is no such file (E111), or it is no text or empty (E112).
     """
-    return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    labels = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not labels:
+        raise UsageError(Code.UNREADABLE_LIST, path, "holds no name", "write a class in each line")
+    return labels
 
 
 @program(lambda: USAGE.format(options=describe(ClassificationOptions)), needs_words=True)

@@ -17,6 +17,7 @@ from matcher.tasks.detection.predictor import Detector
 from matcher.tasks.detection.structures import Detections
 from matcher.terminal.program import program
 from matcher.validation.checked import (
+    JsonFile,
     Name,
     NotNegative,
     Share,
@@ -55,7 +56,7 @@ class DetectionOptions:
     """Least score of what is told, drawn and written."""
     picture: str = "detections.png"
     """The image with its boxes, a .png, .jpg or .webp; empty: none."""
-    json: str = ""
+    json: JsonFile = ""
     """COCO's form of results; empty: none."""
     csv: str = ""
     """A table with a line a box: label, score, x, y, width, height; empty: none."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from matcher.batch.folders import read_folder
-from matcher.errors import Code, ImageError, UsageError, missing
+from matcher.errors import Code, MatcherError, UsageError, missing
 from matcher.files import check_targets, write_atomically
 from matcher.geometry.cameras import Camera, Size
 from matcher.images.cameras import CameraTable, find_camera, read_cameras
@@ -16,7 +17,7 @@ from matcher.predictor import load_matcher
 from matcher.tasks.localization.localizer import Localizer, Location
 from matcher.tasks.localization.options import LocalizationOptions
 from matcher.tasks.localization.scene import read_scene
-from matcher.terminal.program import program, warn
+from matcher.terminal.program import program, tell, warn
 from matcher.validation.words import describe, key_values, options_from_words
 
 USAGE = """\
@@ -43,40 +44,55 @@ def main(words: list[str]) -> int:
 
 
 def run(options: LocalizationOptions) -> None:
-    """Localize what is asked for, tell it and write it; then raise what the first photograph that
-    could not be read is told by."""
+    """Localize what is asked for, tell it and write it, all that is known after each photograph;
+    then raise what the first photograph that could not be read is told by."""
     queries = photographs(options.query)
-    table = read_cameras(options.cameras) if options.cameras else None
+    names = [name for name, _ in queries]
+    table = read_cameras(options.cameras, names) if options.cameras else None
+    scene = read_scene(options.model, options.images)
     if options.output:
-        check_targets([options.output], [*(path for _, path in queries), options.cameras or ""])
-        for name, _ in queries:
-            if len(name.split()) != 1:
-                what, remedy = "cannot stand in a list of poses", "rename it: no spaces"
-                raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
-    localizer = Localizer(
-        load_matcher(options.weights, options),
-        read_scene(options.model, options.images),
-        options.most,
-    )
-    poses, fault = [], None
+        given = [*(path for _, path in queries), *(image.path for image in scene)]
+        model = map(str, Path(options.model).iterdir())
+        check_targets([options.output], [*given, *model, options.cameras or ""])
+        require_one_word(names)
+    localizer = Localizer(load_matcher(options.weights, options), scene, options.most)
+    poses: list[str] = []
+    fault = None
     for name, path in queries:
         try:
             size = load_image(path, **options.reading).size
             found = localizer.localize(path, camera_of(name, path, size, options, table))
-        except ImageError as error:
-            sys.stdout.write(f"camera    {name}: cannot be read\n")
+        except MatcherError as error:
+            if isinstance(error, UsageError) and error.code != Code.MISSING_FILE:
+                raise  # Of its camera: no photograph may be to blame.
+            tell(f"camera    {name}: cannot be read")
             fault = fault or error
             continue
-        sys.stdout.write(f"{told(name, found)}\n")
+        tell(told(name, found))
         if found is not None:
             numbers = [*found.quaternion, *found.pose[:3, 3]]
-            poses.append(" ".join([name, *(f"{number:.9g}" for number in numbers)]))
-    sys.stdout.write(f"located   {len(poses)} of {len(queries)} photographs\n")
+            poses.append(" ".join([name, *(f"{number:.9g}" for number in numbers)]) + "\n")
+            write_poses(options.output, poses)
+    tell(f"located   {len(poses)} of {len(queries)} photographs")
     if options.output:
-        write_atomically(options.output, "".join(f"{line}\n" for line in poses).encode())
-        sys.stdout.write(f"output    {options.output}\n")
+        write_poses(options.output, poses)
+        tell(f"output    {options.output}")
     if fault is not None:
         raise fault
+
+
+def write_poses(path: str | None, poses: Iterable[str]) -> None:
+    """Write the lines that are known so far, where they are asked for."""
+    if path:
+        write_atomically(path, "".join(poses).encode())
+
+
+def require_one_word(names: Iterable[str]) -> None:
+    """Refuse a name (E209) that a list of poses cannot hold."""
+    for name in names:
+        if len(name.split()) != 1:
+            what, remedy = "cannot stand in a list of poses", "rename it: no spaces"
+            raise UsageError(Code.NAME_NOT_EXPORTABLE, name, what, remedy)
 
 
 def photographs(query: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from matcher.files import check_targets, write_atomically
 from matcher.images.encode import encode
 from matcher.images.load import read_rgb
+from matcher.images.opening import unchanged
 from matcher.interop.point_cloud import write_ply
 from matcher.tasks.stereo.files import write_disparity
 from matcher.tasks.stereo.options import StereoOptions
@@ -62,8 +63,9 @@ def run(options: StereoOptions) -> str:
 
 def run_pair(options: StereoOptions, predictor: StereoPredictor) -> str:
     """Match a rectified pair."""
-    found = predictor.match(options.left, options.right, check=options.check)
-    left = read_rgb(options.left)
+    with unchanged(options.left, options.right):
+        found = predictor.match(options.left, options.right, check=options.check)
+        left = read_rgb(options.left)
     depth = None
     if options.metric:
         depth = found.depth(options.focal, options.baseline, options.offset)

@@ -51,7 +51,7 @@ def read_pfm(path: PathLike) -> np.ndarray:
     order = "<f4" if float(scale) < 0 else ">f4"
     values = np.frombuffer(data, order, count, header.end()).astype(np.float32)
     shape = (int(height), int(width), 3) if channels == 3 else (int(height), int(width))
-    return np.ascontiguousarray(values.reshape(shape)[::-1])
+    return values.reshape(shape)[::-1].copy()
 
 
 def write_pfm(path: PathLike, values: np.ndarray, *, big_endian: bool = False) -> None:

@@ -13,7 +13,8 @@ from matcher.options import Device, Intrinsics, require_pinholes
 from matcher.tasks.stereo.files import require_suffix
 from matcher.validation.checked import Name, Positive, checked, invalid
 
-Length = Annotated[float, Field(ge=0, description="a number of at least 0")]
+Length = Annotated[float, Field(ge=0, le=1e9)]
+Pixels = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 @checked()
@@ -33,7 +34,7 @@ class StereoOptions:
     """Focal length in pixels; 0: unknown."""
     baseline: Length = 0.0
     """Distance of the cameras, in the unit of depth; 0: unknown."""
-    offset: float = 0.0
+    offset: Pixels = 0.0
     """Right minus left principal column in pixels (Middlebury's doffs)."""
     cloud: str = ""
     """Where points are written, in the unit of `baseline`; empty: nowhere."""
