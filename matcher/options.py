@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from pydantic import Field
 
@@ -13,6 +15,8 @@ from matcher.results.formats import FOREIGN_SUFFIXES, FORMATS, PICTURE_SUFFIXES
 from matcher.validation.checked import Name, Positive, Share, checked, invalid
 
 if TYPE_CHECKING:
+    import torch
+
     from matcher.images.load import Reading
 
 MODEL_OF_STYLE = {"warp": ("homography",), "epipolar": ("fundamental", "essential", "pose")}
@@ -112,6 +116,39 @@ class PredictorOptions:
             "nodata": self.nodata,
             "max_pixels": self.max_pixels,
         }
+
+
+class Settings(TypedDict, total=False):
+    """Single options of a predictor, as keywords; `PredictorOptions` holds their defaults."""
+
+    device: str | torch.device | None
+    dtype: str | torch.dtype | None
+    offline: bool
+    threshold: float | None
+    max_side: int | None
+    top_k: int | None
+    rotate: Literal["auto", "off"] | Sequence[int]
+    zoom: Literal["auto", "off"]
+    refine: Literal["photometric", "none"]
+    snap: bool
+    apply_exif: bool
+    allow_truncated: bool
+    max_pixels: int
+    bands: int | Sequence[int] | None
+    nodata: float | None
+    stretch: bool | None
+
+
+def options_of(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
+    """`options` with single ones replaced; E201 or E202 where that cannot be."""
+    if options is not None and not settings:
+        return options
+    changes = dict(settings)
+    if "device" in changes and changes["device"] is not None:
+        changes["device"] = str(changes["device"])
+    if "dtype" in changes:
+        changes["dtype"] = str(changes["dtype"] or "auto").removeprefix("torch.")
+    return replace(options or PredictorOptions(), **changes)
 
 
 @checked()

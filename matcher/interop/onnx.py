@@ -25,8 +25,8 @@ from matcher.images.preprocess import PreparedImage, PreparedPair, pad_bottom_ri
 from matcher.interop.graph import INPUTS, OUTPUTS, least_side, trace
 from matcher.interop.onnx_quadtree import quadtree
 from matcher.network.model import FeatureMatcher
-from matcher.options import PredictorOptions
-from matcher.predictor import Predictor, Settings, options_of
+from matcher.options import PredictorOptions, Settings, options_of
+from matcher.predictor import Predictor
 from matcher.structures import FeatureMaps, Matches
 from matcher.validation.checked import config_from_dict
 

@@ -1,8 +1,7 @@
-"""The main way in: two images of any kind and size to matches in their original pixels."""
+"""Two images of any kind and size to matches in their original pixels."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal, NoReturn, TypedDict, Unpack
+from typing import NoReturn, Unpack
 
 import numpy as np
 import torch
@@ -25,51 +24,20 @@ from matcher.images.preprocess import (
     PreparedPair,
     pad_feature_maps,
 )
-from matcher.network.fuse import fuse
 from matcher.network.model import FeatureMatcher
 from matcher.network.photometric import refine_matches
 from matcher.network.quality import QualityHead, figures_of
 from matcher.network.query_points import locate_points, points_in
-from matcher.options import PredictorOptions
+from matcher.options import PredictorOptions, Settings, options_of
+from matcher.predictor.looks import best_turn, looked_closer
 from matcher.runtime import find_device, find_dtype, in_halves, own_settings
 from matcher.structures import FeatureMaps, LocatedPoints, Matches
 from matcher.validation.checked import LARGEST, Positive, Share, checked, invalid
-from matcher.weights.checkpoint import load_quality, load_safetensors
-from matcher.weights.hub import LINEAR, is_bundled, resolve
 
 Pair = (
     tuple[ImageSource, ImageSource]
     | tuple[ImageSource, ImageSource, MaskSource | None, MaskSource | None]
 )
-
-
-ENOUGH = 100
-"""Inliers of a reliable pair above which ``rotate=auto`` looks no further."""
-FEW = 0.25
-"""Matches for each cell of the smaller image up to which ``zoom=auto`` looks closer."""
-TELLING = 300
-"""Best matches that tell of most pairs that they are reliable, in a fifth of the time of all."""
-
-
-class Settings(TypedDict, total=False):
-    """Single options of a predictor, as keywords; `PredictorOptions` holds their defaults."""
-
-    device: str | torch.device | None
-    dtype: str | torch.dtype | None
-    offline: bool
-    threshold: float | None
-    max_side: int | None
-    top_k: int | None
-    rotate: Literal["auto", "off"] | Sequence[int]
-    zoom: Literal["auto", "off"]
-    refine: Literal["photometric", "none"]
-    snap: bool
-    apply_exif: bool
-    allow_truncated: bool
-    max_pixels: int
-    bands: int | Sequence[int] | None
-    nodata: float | None
-    stretch: bool | None
 
 
 @checked()
@@ -280,57 +248,36 @@ class Predictor:
             return self.match_features(pairs, features0, features1, threshold, top_k)
         # What top_k leaves may tell too little.
         found = self.match_features(pairs, features0, features1, threshold, sys.maxsize)
-        if self.options.rotate != "off":
-            found = list(map(self._best_turn, found, pairs, features0, repeat(threshold)))
-        if self.options.zoom != "off":
-            found = list(map(self._looked_closer, found, pairs, repeat(threshold)))
+        looks = map(self._best_look, found, pairs, features0, repeat(threshold))
         top_k = self.options.top_k if top_k is None else top_k
-        return [each.top(top_k) for each in found]
+        return [each.top(top_k) for each in looks]
+
+    def _best_look(
+        self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
+    ) -> Matches:
+        """Matches of a pair as the options `rotate` and `zoom` find them after a first look."""
+
+        def look(image0: FeatureMaps, at: PreparedPair) -> Matches:
+            features = [image0], [self.extract(at.input1)]
+            return self.match_features([at], *features, threshold, sys.maxsize)[0]
+
+        def turned(quarters: int) -> Matches:
+            image1 = self.reader.turned(pair.input1, quarters)
+            return look(features0, pair._replace(input1=image1))
+
+        def closer(part: PreparedPair) -> Matches:
+            return look(self.extract(part.input0), part)
+
+        if self.options.rotate != "off":
+            found = best_turn(found, self.options.rotate, turned)
+        if self.options.zoom != "off":
+            found = looked_closer(found, pair, self.reader, closer)
+        return found
 
     @property
     def looks_again(self) -> bool:
         """Whether a pair may be looked at more than once."""
         return self.options.rotate != "off" or self.options.zoom != "off"
-
-    def _best_turn(
-        self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
-    ) -> Matches:
-        """Those of most reliable inliers among `found`, without a turn, and those of the turns."""
-        turns = self.options.rotate
-        if turns == "auto" and _reliable_inliers(found.top(TELLING)) >= ENOUGH:
-            return found
-        best, most = found, _reliable_inliers(found)
-        if isinstance(turns, str):
-            turns = () if turns == "off" or most >= ENOUGH else (1, 2, 3)
-        for quarters in turns:
-            turned = self.reader.turned(pair.input1, quarters)
-            pairs, maps = [pair._replace(input1=turned)], ([features0], [self.extract(turned)])
-            other = self.match_features(pairs, *maps, threshold, sys.maxsize)[0]
-            inliers = _reliable_inliers(other)
-            if inliers > most:
-                best, most = replace(other, turned=quarters), inliers
-        return best
-
-    def _looked_closer(
-        self, found: Matches, pair: PreparedPair, threshold: float | None
-    ) -> Matches:
-        """`found` and, of few matches in a part of the images, those of a closer look at it."""
-        from matcher.geometry.covisible import covisible_windows  # Estimators take a while.
-
-        if len(found) > FEW * min(each.valid.numel() for each in pair):
-            return found
-        if found.turned:
-            pair = pair._replace(input1=self.reader.turned(pair.input1, found.turned))
-        points = found.keypoints0, found.keypoints1
-        points0, points1 = (p.from_stored(x).numpy() for p, x in zip(pair, points, strict=True))
-        sizes = [each.image.gray.shape[::-1] for each in pair]
-        windows = covisible_windows(points0, points1, *sizes)
-        if windows is None:
-            return found
-        closer = PreparedPair(*map(self.reader.zoomed, pair, windows))
-        features0, features1 = ([self.extract(each)] for each in closer)
-        more = self.match_features([closer], features0, features1, threshold, sys.maxsize)[0]
-        return found.joined(more)
 
     def extract(self, image: PreparedImage) -> FeatureMaps:
         """Features of one image, on its own canvas: (1, C, h, w) and (1, D, H, W).
@@ -396,61 +343,6 @@ class Predictor:
             yield
 
 
-@own_settings()
-def load_matcher(
-    name_or_path: str | os.PathLike[str] = "compact",
-    options: PredictorOptions | None = None,
-    *,
-    coarsest_cells: int | None = None,
-    routing: Literal["exact", "routed", "auto"] | None = None,
-    **settings: Unpack[Settings],
-) -> Predictor:
-    """A predictor with weights by name or path.
-
-    Args:
-        name_or_path: ``compact``, which is bundled; the name of published weights, which are
-            fetched once and kept; a ``.safetensors`` file; or an official checkpoint.
-        coarsest_cells: most cells of the coarsest attention level; larger images get more levels
-            (1,200 keeps the time of the attention in proportion to the pixels). None: 1,200 for
-            bundled weights, for others as they were trained.
-        routing: which pairs of cells are scored, see `CoarseConfig.routing`. None: ``auto`` for
-            bundled weights, for others as they were trained, which is ``exact``.
-        options, settings: see `Predictor`.
-
-    Raises:
-        UsageError: a value that cannot work, a missing file (E111) or an unknown name (E203).
-        CheckpointError: weights that are refused or cannot be fetched (E501 to E509).
-    """
-    options = options_of(options, settings)
-    find_device(options.device)
-    name = os.fspath(name_or_path)
-    asked = {"transformer.coarsest_cells": coarsest_cells, "coarse.routing": routing}
-    path = resolve(name, offline=options.offline)
-    # By the file: a collection, whose workers are given the path, matches as a pair does.
-    overrides = {**LINEAR} if is_bundled(path) else {}
-    overrides |= {option: value for option, value in asked.items() if value is not None}
-    model = load_safetensors(path, overrides=overrides)
-    fuse(model)
-    predictor = Predictor(model, options)
-    predictor.weights = path
-    predictor.quality = load_quality(path)
-    return predictor
-
-
-def locate(
-    image0: ImageSource,
-    image1: ImageSource,
-    points: np.ndarray | Tensor | Sequence[Sequence[float]],
-    name_or_path: str | os.PathLike[str] = "compact",
-    **settings: Unpack[Settings],
-) -> LocatedPoints:
-    """Where points of image 0 lie in image 1: `load_matcher` and `Predictor.locate` in one call.
-
-    For many images load the matcher once.
-    """
-    return load_matcher(name_or_path, **settings).locate(image0, image1, points)
-
-
 def gains_by_stretch(config: MatcherConfig) -> bool:
     """Whether images of low contrast are widened for these weights.
 
@@ -459,23 +351,3 @@ def gains_by_stretch(config: MatcherConfig) -> bool:
     pixels as in their published evaluation.
     """
     return config.backbone.pyramid == "lean"
-
-
-def _reliable_inliers(matches: Matches) -> int:
-    """Inliers of a reliable verdict; 0 for any other."""
-    from matcher.geometry.verdict import judge  # Estimators take a while to import.
-
-    verdict = judge(matches)
-    return verdict.inliers if verdict.reliable else 0
-
-
-def options_of(options: PredictorOptions | None, settings: Settings) -> PredictorOptions:
-    """`options` with single ones replaced; E201 or E202 where that cannot be."""
-    if options is not None and not settings:
-        return options
-    changes = dict(settings)
-    if "device" in changes and changes["device"] is not None:
-        changes["device"] = str(changes["device"])
-    if "dtype" in changes:
-        changes["dtype"] = str(changes["dtype"] or "auto").removeprefix("torch.")
-    return replace(options or PredictorOptions(), **changes)
