@@ -281,7 +281,8 @@ class Predictor:
         # What top_k leaves may tell too little.
         found = self.match_features(pairs, features0, features1, threshold, sys.maxsize)
         if self.options.rotate != "off":
-            found = list(map(self._best_turn, found, pairs, features0, repeat(threshold)))
+            best = list(map(self._best_turn, found, pairs, features0, repeat(threshold)))
+            found, pairs = [matches for matches, _ in best], [pair for _, pair in best]
         if self.options.zoom != "off":
             found = list(map(self._looked_closer, found, pairs, repeat(threshold)))
         top_k = self.options.top_k if top_k is None else top_k
@@ -294,33 +295,36 @@ class Predictor:
 
     def _best_turn(
         self, found: Matches, pair: PreparedPair, features0: FeatureMaps, threshold: float | None
-    ) -> Matches:
-        """Those of most reliable inliers among `found`, without a turn, and those of the turns."""
+    ) -> tuple[Matches, PreparedPair]:
+        """Those of most reliable inliers among `found`, without a turn, and those of the turns; and
+        the pair as they see it."""
         turns = self.options.rotate
         if turns == "auto" and _reliable_inliers(found.top(TELLING)) >= ENOUGH:
-            return found
-        best, most = found, _reliable_inliers(found)
+            return found, pair
+        best, most = (found, pair), _reliable_inliers(found)
         if isinstance(turns, str):
             turns = () if turns == "off" or most >= ENOUGH else (1, 2, 3)
         for quarters in turns:
-            turned = self.reader.turned(pair.input1, quarters)
-            pairs, maps = [pair._replace(input1=turned)], ([features0], [self.extract(turned)])
-            other = self.match_features(pairs, *maps, threshold, sys.maxsize)[0]
+            turned = pair._replace(input1=self.reader.turned(pair.input1, quarters))
+            maps = [features0], [self.extract(turned.input1)]
+            other = self.match_features([turned], *maps, threshold, sys.maxsize)[0]
             inliers = _reliable_inliers(other)
             if inliers > most:
-                best, most = replace(other, turned=quarters), inliers
+                best, most = (replace(other, turned=quarters), turned), inliers
         return best
 
     def _looked_closer(
         self, found: Matches, pair: PreparedPair, threshold: float | None
     ) -> Matches:
-        """`found` and, of few matches in a part of the images, those of a closer look at it."""
+        """`found` and, of few matches in a part of the images, those of a closer look at it.
+
+        Args:
+            pair: turned as `found` is.
+        """
         from matcher.geometry.covisible import covisible_windows  # Estimators take a while.
 
         if len(found) > FEW * min(each.valid.numel() for each in pair):
             return found
-        if found.turned:
-            pair = pair._replace(input1=self.reader.turned(pair.input1, found.turned))
         points = found.keypoints0, found.keypoints1
         points0, points1 = (p.from_stored(x).numpy() for p, x in zip(pair, points, strict=True))
         sizes = [each.image.gray.shape[::-1] for each in pair]

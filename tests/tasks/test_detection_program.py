@@ -153,7 +153,7 @@ def test_any_image_is_looked_at(tmp_path: Path, weights: Path, kind: np.ndarray)
         (["{image}", "weights={weights}", "threshold=2.0"], 2, "threshold"),
         (["{image}", "weights={weights}", "picture=a.gif"], 2, "picture"),
         (["{image}", "weights={weights}", "picture={image}"], 2, "E205"),
-        (["{image}", "weights={weights}", "json=a.txt", "csv=a.txt"], 2, "E205"),
+        (["{image}", "weights={weights}", "json=a.json", "csv=a.json"], 2, "E205"),
         (["{image}", "weights={weights}", "model=quadtree_b0_dense"], 2, "tells its own"),
         (["{image}", "weights=none.pth"], 2, "give model=quadtree_b0_dense"),
         (["{image}", "weights=none.safetensors"], 2, "E111"),
