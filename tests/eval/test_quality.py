@@ -80,10 +80,8 @@ def test_photographs_that_are_not_there_are_told_before_the_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(quality, "sample", None)
-    assert (
-        quality.main(["compact", f"output={tmp_path / 'head.safetensors'}", f"real={tmp_path}"])
-        == 2
-    )
+    head = tmp_path / "head.safetensors"
+    assert quality.main(["compact", f"output={head}", f"real={tmp_path}"]) == 2
     assert "pairs_with_gt.txt" in capsys.readouterr().err
 
 
