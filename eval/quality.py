@@ -64,8 +64,10 @@ class Options:
     seed: NotNegative = 0
 
     def __post_init__(self) -> None:
-        if self.figure and not self.figure.lower().endswith(".png"):
-            raise invalid("figure", self.figure, "a name ending in .png")
+        for name, suffix in (("figure", ".png"), ("output", ".safetensors")):
+            path = getattr(self, name)
+            if path and not path.lower().endswith(suffix):
+                raise invalid(name, path, f"a name ending in {suffix}")
 
     def scenes(self, seed: int, count: int) -> SyntheticScenes:
         height, width = map(int, self.size.split("x"))

@@ -17,42 +17,47 @@ TELLING = 300
 """Best matches that tell of most pairs that they are reliable, in a fifth of the time of all."""
 
 
+Look = Callable[[PreparedPair], Matches]
+"""Matches of a pair as it is prepared."""
+
+
 def best_turn(
-    found: Matches, turns: Literal["auto"] | Sequence[int], look: Callable[[int], Matches]
-) -> Matches:
-    """Those of most reliable inliers among `found`, without a turn, and those of the turns.
+    found: Matches,
+    pair: PreparedPair,
+    turns: Literal["auto"] | Sequence[int],
+    reader: PairReader,
+    look: Look,
+) -> tuple[Matches, PreparedPair]:
+    """Those of most reliable inliers among `found`, without a turn, and those of the turns; and
+    the pair as they see it.
 
     Args:
         turns: quarters counterclockwise; ``auto`` tries all three where `found` tells too little.
-        look: matches with image 1 turned by so many quarters.
     """
     if turns == "auto" and _reliable_inliers(found.top(TELLING)) >= ENOUGH:
-        return found
-    best, most = found, _reliable_inliers(found)
+        return found, pair
+    best, most = (found, pair), _reliable_inliers(found)
     if isinstance(turns, str):
         turns = () if most >= ENOUGH else (1, 2, 3)
     for quarters in turns:
-        other = look(quarters)
+        turned = pair._replace(input1=reader.turned(pair.input1, quarters))
+        other = look(turned)
         inliers = _reliable_inliers(other)
         if inliers > most:
-            best, most = replace(other, turned=quarters), inliers
+            best, most = (replace(other, turned=quarters), turned), inliers
     return best
 
 
-def looked_closer(
-    found: Matches, pair: PreparedPair, reader: PairReader, look: Callable[[PreparedPair], Matches]
-) -> Matches:
+def looked_closer(found: Matches, pair: PreparedPair, reader: PairReader, look: Look) -> Matches:
     """`found` and, of few matches in a part of the images, those of a closer look at it.
 
     Args:
-        look: matches of the parts of two images that `PairReader.zoomed` gives.
+        pair: turned as `found` is.
     """
     from matcher.geometry.covisible import covisible_windows  # Estimators take a while.
 
     if len(found) > FEW * min(each.valid.numel() for each in pair):
         return found
-    if found.turned:
-        pair = pair._replace(input1=reader.turned(pair.input1, found.turned))
     points = found.keypoints0, found.keypoints1
     points0, points1 = (p.from_stored(x).numpy() for p, x in zip(pair, points, strict=True))
     sizes = [each.image.gray.shape[::-1] for each in pair]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import NoReturn, Unpack
@@ -261,17 +262,14 @@ class Predictor:
             features = [image0], [self.extract(at.input1)]
             return self.match_features([at], *features, threshold, sys.maxsize)[0]
 
-        def turned(quarters: int) -> Matches:
-            image1 = self.reader.turned(pair.input1, quarters)
-            return look(features0, pair._replace(input1=image1))
-
-        def closer(part: PreparedPair) -> Matches:
+        def look_at_part(part: PreparedPair) -> Matches:
             return look(self.extract(part.input0), part)
 
         if self.options.rotate != "off":
-            found = best_turn(found, self.options.rotate, turned)
+            turns, look_at_turned = self.options.rotate, partial(look, features0)
+            found, pair = best_turn(found, pair, turns, self.reader, look_at_turned)
         if self.options.zoom != "off":
-            found = looked_closer(found, pair, self.reader, closer)
+            found = looked_closer(found, pair, self.reader, look_at_part)
         return found
 
     @property

@@ -48,7 +48,7 @@ def view(x: int, y: int) -> Image.Image:
 
 
 def write_model(folder: Path) -> None:
-    """A model of ``photos/0.png``, whose points lie on a wall at a distance of 1."""
+    """A model of ``photos/0.png``, whose points lie on a wall at a distance of 1, and ``a.jpg``."""
     x, y = (axis.ravel() for axis in np.meshgrid(range(8, 152, 6), range(8, 120, 6)))
     model = pycolmap.Reconstruction()
     params = [FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2]
@@ -59,6 +59,8 @@ def write_model(folder: Path) -> None:
     keypoints = np.stack([x, y], axis=1) + 0.5
     image = pycolmap.Image(name="0.png", keypoints=keypoints, camera_id=1, image_id=1)
     model.add_image_with_trivial_frame(image, pycolmap.Rigid3d())
+    other = pycolmap.Image(name="a.jpg", camera_id=1, image_id=2)
+    model.add_image_with_trivial_frame(other, pycolmap.Rigid3d())
     for number, (u, v) in enumerate(keypoints):
         track = pycolmap.Track()
         track.add_element(1, number)

@@ -80,7 +80,8 @@ def test_photographs_that_are_not_there_are_told_before_the_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(quality, "sample", None)
-    assert quality.main(["compact", f"output={tmp_path / 'head'}", f"real={tmp_path}"]) == 2
+    head = tmp_path / "head.safetensors"
+    assert quality.main(["compact", f"output={head}", f"real={tmp_path}"]) == 2
     assert "pairs_with_gt.txt" in capsys.readouterr().err
 
 
@@ -96,8 +97,9 @@ def test_a_head_is_kept_whatever_becomes_of_its_measures(
     with pytest.raises(StopIteration):
         quality.main(["compact", f"output={tmp_path / 'head.safetensors'}"])
     assert (tmp_path / "head.safetensors").is_file()
-    assert quality.main(["compact", "figure=a.pdf"]) == 2
-    assert "E201 figure" in capsys.readouterr().err
+    for word in ("figure=a.pdf", "output=photograph.jpg"):
+        assert quality.main(["compact", word]) == 2
+        assert f"E201 {word.partition('=')[0]}: " in capsys.readouterr().err
 
 
 def test_the_reliability_diagram_is_a_picture(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_a_row_that_was_begun_goes_on_as_it_was_and_by_one_process_alone(
     assert main(words) == 4
     assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
     assert (folder / checkpointing.WEIGHTS).read_bytes() == before
+
+
+def test_an_interruption_tells_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise InterruptedError(signal.SIGTERM, "stopped after step 3; resume=auto goes on")
+
+    monkeypatch.setattr("eval.training.fit_module", stop)
+    words = [f"output={tmp_path}", "pairs=4", "height=32", "width=64", "rows=[none]"]
+    assert main(words) == 143
+    assert capsys.readouterr().err == "stopped; the same words go on\n"
 
 
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,8 @@ class DetectionOptions:
         if not self.weights:
             remedy = "give weights=FILE (and model=quadtree_b0_dense for a published one)"
             raise UsageError(Code.REFUSED_WORD, "weights", "no weights are bundled", remedy)
+        if self.csv and not self.csv.lower().endswith(".csv"):
+            raise invalid("csv", self.csv, "a name that ends in .csv")
         if self.picture and Path(self.picture).suffix.lower() not in FORMATS:
             raise invalid(
                 "picture", self.picture, f"a name that ends in one of {', '.join(FORMATS)}"
