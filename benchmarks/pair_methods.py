@@ -80,7 +80,8 @@ def efficient_loftr(size: tuple[int, int], dtype: torch.dtype, device: str) -> P
         EfficientLoFTRForKeypointMatching,
     )
 
-    model: Any = EfficientLoFTRForKeypointMatching(EfficientLoFTRConfig()).eval().to(device)
+    model: Any = EfficientLoFTRForKeypointMatching(EfficientLoFTRConfig())
+    model.eval().to(device)
     pair = torch.stack([_tensor(image)[0].expand(3, -1, -1) for image in images_of(size)])
 
     def call(threshold: float) -> np.ndarray:
