@@ -70,18 +70,18 @@ def read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 
 def count_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
-    return _first(directory, SAMPLES, 1)
+    return first_number(directory, SAMPLES, 1)
 
 
 def kind_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
     """Bits of a sample, and their format."""
-    return _first(directory, BITS, 1), _first(directory, FORMAT, UNSIGNED)
+    return first_number(directory, BITS, 1), first_number(directory, FORMAT, UNSIGNED)
 
 
 def black_if_white_is_zero(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int | None:
     """The value of black in a gray TIFF whose white is zero, of floats up to 1; None of others."""
     bits, kind = kind_of(directory)
-    if _first(directory, PHOTOMETRIC, 1) != 0 or count_bands(directory) != 1:
+    if first_number(directory, PHOTOMETRIC, 1) != 0 or count_bands(directory) != 1:
         return None
     return {UNSIGNED: 2**bits - 1, SIGNED: -1, FLOATS: 1}.get(kind)
 
@@ -102,7 +102,7 @@ def as_tagged(
 
 
 def compression_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
-    return _first(directory, COMPRESSION, 1)
+    return first_number(directory, COMPRESSION, 1)
 
 
 def nodata_of(
@@ -131,10 +131,10 @@ def own_bands(directory: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, ..
     unread = kind == (32, UNSIGNED) and directory.prefix == b"MM" and count_bands(directory) == 1
     if unread or (kind in KINDS[1:] and black_if_white_is_zero(directory) is not None):
         return (1,)
-    deep = _first(directory, BITS, 1) in (16, 32)
-    if not deep or _first(directory, PHOTOMETRIC, 0) != 2:
+    deep = first_number(directory, BITS, 1) in (16, 32)
+    if not deep or first_number(directory, PHOTOMETRIC, 0) != 2:
         return None
-    alpha = count_bands(directory) == 4 and _first(directory, EXTRA, 2) in (1, 2)
+    alpha = count_bands(directory) == 4 and first_number(directory, EXTRA, 2) in (1, 2)
     return (1, 2, 3, 4) if alpha else (1, 2, 3)
 
 
@@ -150,7 +150,7 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
     require_bands(path, bands, count)
     tags = {tag: _numbers(directory, tag) for tag in (*COPIED, WIDTH, LENGTH) if tag in directory}
     width, height = tags[WIDTH][0], tags[LENGTH][0]
-    planes = count == 1 or _first(directory, PLANAR, 1) == 2
+    planes = count == 1 or first_number(directory, PLANAR, 1) == 2
     if width * height * (1 if planes else count) > 8 * max_pixels or width * height > max_pixels:
         what = f"{width} x {height} pixels of {count} bands"
         raise ImageError(Code.LARGE_IMAGE, path, what, f"limit {max_pixels:,}; raise max_pixels")
@@ -168,7 +168,7 @@ def select_bands(path: str, data: bytes, bands: Sequence[int], max_pixels: int) 
     if planes:
         if TILES in directory:
             tags[TILE_WIDTH] = _numbers(directory, TILE_WIDTH)
-        tags[PREDICTOR] = (_first(directory, PREDICTOR, 1),)
+        tags[PREDICTOR] = (first_number(directory, PREDICTOR, 1),)
         chosen = [_decoded(data, _plane(tags, band, count), big) for band in bands]
     else:
         chosen = _interleaved(data, directory, tags, bands, big)
@@ -185,12 +185,12 @@ def _interleaved(
     width, height, count = tags[WIDTH][0], tags[LENGTH][0], count_bands(directory)
     step = width
     if TILES in directory:
-        step = _first(directory, TILE_WIDTH, width)
+        step = first_number(directory, TILE_WIDTH, width)
         tags[TILE_WIDTH] = (step * count,)
     long_rows = _decoded(data, {**tags, WIDTH: (width * count,)}, big)
     pixels = long_rows.reshape(height, width, count)
     chosen = [np.ascontiguousarray(pixels[..., band - 1]) for band in bands]
-    if _first(directory, PREDICTOR, 1) == 2:
+    if first_number(directory, PREDICTOR, 1) == 2:
         # Each row of a strip or a tile holds differences.
         for band in chosen:
             whole = band.view(f"u{band.itemsize}")
@@ -210,7 +210,7 @@ def _require_supported(
         for kind in (_numbers(directory, FORMAT) if FORMAT in directory else (UNSIGNED,))
     }
     known = len(kinds) == 1 and kinds <= {*KINDS}
-    if known and compression in LOSSLESS and (planes or _first(directory, PREDICTOR, 1) != 3):
+    if known and compression in LOSSLESS and (planes or first_number(directory, PREDICTOR, 1) != 3):
         return
     what = f"bands of kind {sorted(kinds)} (bits, format) with compression {compression}"
     remedy = "supported: 8, 16 and 32 bits, without loss; convert it, as by gdal_translate"
@@ -227,13 +227,25 @@ def _plane(tags: Tags, band: int, count: int) -> Tags:
     return out
 
 
+def decode_plane(data: bytes, directory: TiffImagePlugin.ImageFileDirectory_v2) -> np.ndarray:
+    """(H, W) of a page of one band of 1 or 8 bits, wherever it is in a TIFF, white above black."""
+    copied = (*COPIED, WIDTH, LENGTH, TILE_WIDTH, PREDICTOR)
+    tags = {tag: _numbers(directory, tag) for tag in copied if tag in directory}
+    tags |= {BITS: (first_number(directory, BITS, 1),), PHOTOMETRIC: (1,), SAMPLES: (1,)}
+    return _opened(data, tags, data[:2] == b"MM")
+
+
 def _decoded(data: bytes, tags: Tags, big: bool) -> np.ndarray:
     """(H, W) of a gray TIFF with these tags, of as many bits."""
+    return _opened(data, tags, big).astype(_type(tags[BITS][0], tags[FORMAT][0]))
+
+
+def _opened(data: bytes, tags: Tags, big: bool) -> np.ndarray:
+    """(H, W) of a gray TIFF with these tags, as Pillow has it."""
     with Image.open(BytesIO(_with_directory(data, tags, big)), formats=("TIFF",)) as image:
         unpack_natively(image)
         image.load()
-        pixels = np.asarray(image)
-    return pixels.astype(_type(tags[BITS][0], tags[FORMAT][0]))
+        return np.asarray(image)
 
 
 def _type(bits: int, kind: int) -> str:
@@ -276,6 +288,7 @@ def _numbers(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> tupl
     return tuple(int(v) for v in values)
 
 
-def _first(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> int:
+def first_number(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> int:
+    """The first value of a tag of whole numbers, or `default` without it."""
     values = _numbers(directory, tag) if tag in directory else ()
     return values[0] if values else default

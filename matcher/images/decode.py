@@ -44,13 +44,13 @@ from matcher.images.bands import (
     kind_of,
     nodata_of,
     own_bands,
-    read_directory,
     require_bands,
     select_bands,
     unpack_natively,
     unused_bands,
 )
 from matcher.images.opening import MAX_PIXELS, open_regular, read_bytes, reading, require_memory
+from matcher.images.pages import count_images, mask_of, read_directories
 from matcher.images.suffixes import SUFFIXES
 from matcher.images.unreadable import (
     HEIF_BRANDS,
@@ -90,6 +90,8 @@ class Decoded(NamedTuple):
     warnings: list[str]
     nodata: float | None = None
     """Value of pixels that hold nothing."""
+    seen: np.ndarray | None = None
+    """(H, W) bool, False where the file says by a mask that it holds nothing."""
 
 
 def decode(
@@ -112,16 +114,17 @@ def decode(
     chosen = None if bands is None else chosen_bands(bands)
     with reading(path), whole_pictures():
         data = read_bytes(path)
-        directory = read_directory(data) if data[:4] in TIFF_STARTS else None
+        pages = read_directories(data) if data[:4] in TIFF_STARTS else []
+        directory = pages[0] if pages else None
         if directory is not None:
             nodata = nodata_of(directory, nodata)
             if used := chosen or own_bands(directory):
                 tag = _orientation(directory) if apply_exif else 1
                 pixels = _narrowed(select_bands(path, data, used, max_pixels))
                 notes = [] if chosen else unused_bands(directory, len(used))
-                return _turned(pixels, tag, notes, nodata)
+                return _turned(pixels, tag, notes, nodata, mask_of(data, pages))
         image = _open(path, data, max_pixels)
-        notes = _notes(path, image)
+        notes = _notes(path, image, count_images(pages) if pages else None)
         # Pillow turns TIFF, and nothing else, by itself while it loads.
         tag = _orientation(image.getexif()) if apply_exif or directory is not None else 1
         wants_gray = gray and chosen is None
@@ -134,7 +137,8 @@ def decode(
             notes += unused_bands(directory, len(image.getbands()))
         if chosen is not None:
             pixels = _pick(path, pixels, chosen)
-        return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata)
+        mask = mask_of(data, pages) if pages else None
+        return _turned(pixels, tag if apply_exif else 1, notes + warnings, nodata, mask)
 
 
 def decode_picture(picture: Image.Image, name: str, *, apply_exif: bool) -> Decoded:
@@ -290,14 +294,18 @@ def _with_low_bytes(data: bytes, high: np.ndarray) -> np.ndarray:
     return high[..., : low.shape[2]].astype(np.uint16) << 8 | low
 
 
-def _notes(path: str, image: Image.Image) -> list[str]:
-    """What a user may want to know about a file that is accepted."""
+def _notes(path: str, image: Image.Image, images: int | None) -> list[str]:
+    """What a user may want to know about a file that is accepted.
+
+    Args:
+        images: that it holds; None: as Pillow counts.
+    """
     notes = []
     expected = SUFFIXES.get(Path(path).suffix.lower())
     found = "JPEG" if image.format == "MPO" else image.format
     if expected and expected != found:
         notes.append(f"is {found}, not {expected}")
-    frames = getattr(image, "n_frames", 1)
+    frames = getattr(image, "n_frames", 1) if images is None else images
     if frames > 1 and image.format != "MPO":
         notes.append(f"has {frames} frames; the first is used")
     return notes
@@ -311,12 +319,18 @@ def _pick(path: str, pixels: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
 
 
 def _turned(
-    pixels: np.ndarray, orientation: int, warnings: list[str], nodata: float | None
+    pixels: np.ndarray,
+    orientation: int,
+    warnings: list[str],
+    nodata: float | None,
+    seen: np.ndarray | None = None,
 ) -> Decoded:
     """Stored pixels as their orientation wants them seen."""
     height, width = pixels.shape[:2]
-    upright = pixels if orientation == 1 else turn_upright(pixels, orientation)
-    return Decoded(upright, (width, height), orientation, warnings, nodata)
+    if orientation != 1:
+        pixels = turn_upright(pixels, orientation)
+        seen = None if seen is None else turn_upright(seen, orientation)
+    return Decoded(pixels, (width, height), orientation, warnings, nodata, seen)
 
 
 def _orientation(tags: Mapping[int, Any]) -> int:

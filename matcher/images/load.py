@@ -127,6 +127,7 @@ def load_image(
             name,
             allowed=None if allowed is None else turn_upright(allowed, read.orientation),
             nodata=read.nodata,
+            seen=read.seen,
             stretch=stretch,
         )
     warnings = (*read.warnings, *image.warnings)

@@ -97,6 +97,7 @@ def to_gray(
     *,
     allowed: np.ndarray | None = None,
     nodata: float | None = None,
+    seen: np.ndarray | None = None,
     stretch: bool = False,
 ) -> NormalizedImage:
     """A gray picture in [0, 1], by OpenCV's weights of red, green and blue.
@@ -107,6 +108,7 @@ def to_gray(
         allowed: (H, W) bool, the region whose values count; None for all.
         nodata: value of pixels that hold nothing, in all of their bands. Without it, such a value
             is looked for in all but 8-bit pictures and floats in [0, 1].
+        seen: (H, W) bool, False where there is nothing; None: where it is all transparent.
         stretch: widen pictures of low contrast, whatever their type.
 
     Raises:
@@ -118,7 +120,7 @@ def to_gray(
         values = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         if nodata is not None:
             valid = ~(color == _as_type(nodata, color.dtype)).all(axis=2)
-    seen = _seen(pixels)
+    seen = _seen(pixels) if seen is None else seen
     if seen is not None:
         allowed = seen if allowed is None else allowed & seen
     valid = _valid(values, valid, nodata if valid is None else None)

@@ -22,7 +22,11 @@ from matcher.weights.torch_archive import read_tensors
 IGNORED_TENSORS = re.compile(r"(^|\.)(pos_encoding\.pe|num_batches_tracked)$")
 """A table that is computed, and counters that inference and training do without."""
 
+WRAPPERS = r"(^|\.)(?:(?:module|_orig_mod)\.)+"
+"""What DistributedDataParallel and torch.compile put before the names of what they wrap."""
+
 RENAMED_TENSORS = (
+    (WRAPPERS, r"\1"),
     (r"^matcher\.", ""),
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.bn1\.", "backbone.stem_norm."),

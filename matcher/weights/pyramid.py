@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from matcher.errors import CheckpointError, Code
 from matcher.network.pyramid import NAMES, Pyramid, PyramidConfig, build_pyramid
 from matcher.validation.checked import config_from_dict, invalid
 from matcher.weights.checkpoint import ANOTHER, fill, load_model, save_model
+from matcher.weights.convert import WRAPPERS
 from matcher.weights.torch_archive import read_tensors
 
 Family = Literal["classification", "detection", "segmentation"]
@@ -45,7 +47,7 @@ class LabeledPyramid(NamedTuple):
 
 def read_published(path: Path | str) -> PublishedPyramid:
     """The tensors of a published file of any family; errors as `torch_archive.read_tensors`."""
-    tensors = read_tensors(path)
+    tensors = {re.sub(WRAPPERS, r"\1", name): t for name, t in read_tensors(path).items()}
     if not any(name.startswith(BACKBONE) for name in tensors):
         return PublishedPyramid("classification", tensors)
     segments = any(name.startswith("decode_head.") for name in tensors)

@@ -27,6 +27,7 @@ from matcher.network.model import FeatureMatcher, build_matcher
 from matcher.weights.__main__ import main
 from matcher.weights.checkpoint import load_safetensors, override, read_weights, save_safetensors
 from matcher.weights.convert import config_from_official, convert, infer_config, rename_tensors
+from matcher.weights.torch_archive import read_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CKPT = GOLDEN / "loftr_quadtree_b_small.ckpt"
@@ -325,6 +326,17 @@ def test_positions_and_counters_of_a_checkpoint_are_ignored() -> None:
     names = ("matcher.pos_encoding.pe", "backbone.bn1.num_batches_tracked", "backbone.bn1.bias")
     renamed = rename_tensors({name: torch.ones(1) for name in names})
     assert list(renamed) == ["backbone.stem_norm.bias"]
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    ["module.", "_orig_mod.", "module._orig_mod.", "matcher._orig_mod.", "module.matcher."],
+)
+def test_names_of_wrapped_models_are_those_of_the_model(wrapper: str) -> None:
+    official = read_tensors(CKPT)
+    wrapped = {f"{wrapper}{n.removeprefix('matcher.')}": t for n, t in official.items()}
+    assert rename_tensors(wrapped).keys() == rename_tensors(official).keys()
+    assert infer_config(wrapped) == infer_config(official)
 
 
 def test_pyramids_at_a_sixteenth_are_renamed() -> None:

@@ -23,6 +23,9 @@ def state(name: str) -> dict[str, Tensor]:
 
 def test_a_published_file_with_training_state_loads(tmp_path: Path) -> None:
     tensors = state("quadtree_b0")
+    wrapped = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    torch.save({"model": wrapped}, tmp_path / "b0.pth")
+    load_published(tmp_path / "b0.pth", "quadtree_b0")
     content = {"model": tensors, "optimizer": {"state": {}}, "epoch": 299, "args": Namespace(a=1)}
     torch.save(content, tmp_path / "b0.pth")
     model = load_published(tmp_path / "b0.pth", "quadtree_b0")
