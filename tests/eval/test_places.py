@@ -36,13 +36,14 @@ def test_figures_do_not_replace_the_weights(
     weights = tmp_path / "a.safetensors"
     weights.write_bytes(b"weights")
     assert program(words(program, weights, weights)) == 2
-    assert capsys.readouterr().err.startswith("E205 ")
+    assert capsys.readouterr().err.startswith("E201 output: ")  # Figures are JSON, weights are not.
     assert weights.read_bytes() == b"weights"
 
 
 def test_a_figure_of_quality_does_not_replace_its_head(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = tmp_path / "head.png"
+    head = tmp_path / "head.safetensors"
     assert quality.main(["compact", f"output={head}", f"figure={head}"]) == 2
-    assert capsys.readouterr().err.startswith("E205 ")
+    assert capsys.readouterr().err.startswith("E201 figure: ")  # Figures are pictures.
+    assert not head.exists()
